@@ -1,0 +1,59 @@
+"""gpubp: multi-layer perceptrons from first principles, on NumPy, Numba and CUDA, every step held to the reference.
+
+Names are loaded on first use: importing gpubp loads neither numba nor cupy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Network": "gpubp.network",
+    "SGD": "gpubp.optimizers",
+    "Adam": "gpubp.optimizers",
+    "AdamW": "gpubp.optimizers",
+    "Schedule": "gpubp.optimizers",
+    "EarlyStopping": "gpubp.trainer",
+    "History": "gpubp.trainer",
+    "fit": "gpubp.trainer",
+    "gradients": "gpubp.trainer",
+    "verify": "gpubp.verify",
+    "VerificationError": "gpubp.verify",
+    "Dataset": "gpubp.data",
+    "load_data": "gpubp.data",
+    "load": "gpubp.checkpoint",
+    "available": "gpubp.backends",
+    "GpubpError": "gpubp.errors",
+    "UsageError": "gpubp.errors",
+    "DataError": "gpubp.errors",
+    "BackendUnavailable": "gpubp.errors",
+}
+_RENAMED = {"load": "load_network", "load_data": "load"}
+
+__all__ = [*_HOME, "__version__"]
+
+if TYPE_CHECKING:
+    from gpubp.backends import available
+    from gpubp.checkpoint import load_network as load
+    from gpubp.data import Dataset
+    from gpubp.data import load as load_data
+    from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
+    from gpubp.network import Network
+    from gpubp.optimizers import SGD, Adam, AdamW, Schedule
+    from gpubp.trainer import EarlyStopping, History, fit, gradients
+    from gpubp.verify import VerificationError, verify
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'gpubp' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), _RENAMED.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,63 @@
+"""Where a backend is chosen: ``get("auto" | "numpy" | "numba" | "cupy")``; imports of each are its own module's."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from gpubp.backends.base import Backend
+from gpubp.errors import BackendUnavailable
+from gpubp.functions import lookup
+
+# name -> (module, class); the module offers why_unavailable() and the class takes no arguments.
+_BACKENDS = {
+    "numpy": ("gpubp.backends.reference", "ReferenceBackend"),
+    "numba": ("gpubp.backends.cpu", "NumbaBackend"),
+    "cupy": ("gpubp.backends.cuda", "CupyBackend"),
+}
+_AUTO_ORDER = ("cupy", "numba", "numpy")
+
+
+def names() -> tuple[str, ...]:
+    """The backends there are, available or not."""
+    return tuple(_BACKENDS)
+
+
+def why_unavailable(name: str) -> str | None:
+    """None if the backend can run here, else the reason and what to install."""
+    module, _ = lookup(_BACKENDS, name, "backend")
+    check = getattr(import_module(module), "why_unavailable", None)
+    return check() if check else None
+
+
+def available() -> dict[str, str | None]:
+    """For each backend None if it can run here, else the reason why it cannot."""
+    return {name: why_unavailable(name) for name in _BACKENDS}
+
+
+def choose(name: str) -> tuple[str, str]:
+    """The backend that ``name`` means here, and why: "auto" takes the first that can run of cupy, numba, numpy.
+
+    Raises:
+        UsageError: there is no backend of that name.
+        BackendUnavailable: the backend named cannot run here.
+    """
+    if name != "auto":
+        reason = why_unavailable(name)
+        if reason:
+            raise BackendUnavailable(f"backend {name!r} cannot run here: {reason}")
+        return name, "named"
+    passed_over = []
+    for candidate in _AUTO_ORDER:
+        reason = why_unavailable(candidate)
+        if reason is None:
+            return candidate, "; ".join(passed_over) or "a CUDA device answers"
+        passed_over.append(f"{candidate}: {reason}")
+    raise BackendUnavailable("no backend can run here: " + "; ".join(passed_over))
+
+
+def get(name: str | Backend = "auto") -> Backend:
+    """The backend of that name, or the one ``choose`` picks for "auto"; a backend is returned as it is."""
+    if isinstance(name, Backend):
+        return name
+    module, cls = _BACKENDS[choose(name)[0]]
+    return getattr(import_module(module), cls)()

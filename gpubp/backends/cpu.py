@@ -1,0 +1,111 @@
+"""The ``numba`` backend: launches of the compiled loops in gpubp.kernels.cpu."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpubp import kernels
+from gpubp.backends.base import Array, Backend
+from gpubp.network import byte_table
+from gpubp.optimizers import Optimizer
+
+try:
+    import numba
+
+    from gpubp.kernels import cpu
+
+    _import_error: Exception | None = None
+except Exception as error:  # a broken LLVM or a NumPy too new is a reason to report, not a traceback
+    _import_error = error
+
+
+def why_unavailable() -> str | None:
+    """None if Numba works here, else why it does not and what to install."""
+    if _import_error is None:
+        return None
+    return f"numba cannot be imported ({_import_error}); try: python -m pip install --upgrade numba"
+
+
+class NumbaBackend(Backend):
+    """NumPy arrays, compiled loops, as many threads as Numba has."""
+
+    name = "numba"
+
+    def __init__(self) -> None:
+        self._tables = {np.dtype(t): byte_table(t) for t in (np.float32, np.float64)}
+
+    def describe(self) -> str:
+        threads = numba.get_num_threads()
+        return f"Numba {numba.__version__}, {threads} thread{'s' if threads > 1 else ''}"
+
+    def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
+        if out is None:
+            return np.array(array, order="C")
+        out[...] = array
+        return out
+
+    def to_host(self, array: Array) -> np.ndarray:
+        return array.copy()
+
+    def gather(self, source: Array, order: Array, out: Array) -> None:
+        if source.dtype == np.uint8 and out.dtype != np.uint8:
+            cpu.gather_bytes(source, order, self._tables[out.dtype], out)
+        elif source.ndim == 1:
+            cpu.gather(source[:, None], order, out[:, None])
+        else:
+            cpu.gather(source, order, out)
+
+    def forward(
+        self, a_prev: Array, weights: Array, bias: Array, activation: str, z: Array, a: Array
+    ) -> None:
+        cpu.forward(a_prev, weights, bias, kernels.ACTIVATIONS[activation], z, a)
+
+    def output_delta(
+        self,
+        z: Array,
+        a: Array,
+        targets: Array,
+        sample_weight: Array,
+        activation: str,
+        loss: str,
+        delta: Array,
+        row_cost: Array,
+        row_hit: Array,
+    ) -> None:
+        cpu.output_delta(
+            z,
+            a,
+            targets,
+            sample_weight,
+            kernels.ACTIVATIONS[activation],
+            kernels.LOSSES[loss],
+            delta,
+            row_cost,
+            row_hit,
+        )
+
+    def hidden_delta(
+        self, delta_next: Array, weights_next: Array, a: Array, activation: str, delta: Array
+    ) -> None:
+        cpu.hidden_delta(delta_next, weights_next, a, kernels.ACTIVATIONS[activation], delta)
+
+    def weight_grad(self, delta: Array, a_prev: Array, grad_weights: Array, grad_bias: Array) -> None:
+        cpu.weight_grad(delta, a_prev, grad_weights, grad_bias)
+
+    def update(
+        self,
+        parameter: Array,
+        gradient: Array,
+        slots: Sequence[Array],
+        optimizer: Optimizer,
+        coefficients: Sequence[float],
+    ) -> None:
+        c = np.array(coefficients, dtype=parameter.dtype)
+        flat, grad = parameter.reshape(-1), gradient.reshape(-1)
+        memory = [slot.reshape(-1) for slot in slots]
+        if kernels.RULES[optimizer.kind] == kernels.RULES["sgd"]:
+            cpu.sgd(flat, grad, memory[0] if memory else flat[:0], c)
+        else:
+            cpu.adam(flat, grad, *memory, c)

@@ -1,0 +1,293 @@
+"""The ``cupy`` backend: cuBLAS products and launches of the kernels in gpubp.kernels.cuda, on one NVIDIA GPU.
+
+CuPy is imported when a backend is made, never when this module is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Sequence
+from importlib import metadata
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gpubp import kernels
+from gpubp.backends.base import Array, Backend, Plan, Samples
+from gpubp.errors import BackendUnavailable, GpubpError
+from gpubp.kernels import cuda
+from gpubp.network import Layer, byte_table
+from gpubp.optimizers import Optimizer
+
+_WHEELS = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")
+_INSTALL = (
+    'python -m pip install "gpubp[cuda13]" (or "gpubp[cuda12]", if nvidia-smi shows a driver of CUDA version 12)'
+)
+
+ROW_BLOCK = (cuda.WARP, 8)  # eight rows of a batch, a warp each
+FLAT_BLOCK = (256,)
+GRID_Y_MAX = 65535
+
+
+def why_unavailable() -> str | None:
+    """None if CuPy and a GPU answer here, else why not and what to install."""
+    wheels = _installed_wheels()
+    if len(wheels) > 1:
+        return (
+            f"{' and '.join(wheels)} are installed together and overwrite each other; "
+            f"try: python -m pip uninstall {' '.join(wheels)}, then {_INSTALL}"
+        )
+    if not wheels and importlib.util.find_spec("cupy") is None:
+        return f"CuPy is not installed; with an NVIDIA GPU, try: {_INSTALL}"
+    try:
+        cupy = importlib.import_module("cupy")
+    except Exception as error:  # a broken install is a reason to report, not a traceback
+        return f"CuPy is installed but cannot be imported ({_in_one_line(error)}); reinstall it: {_INSTALL}"
+    return _why_no_device(cupy.cuda) or _why_no_libraries(cupy.cuda)
+
+
+def _installed_wheels() -> list[str]:
+    found = []
+    for name in _WHEELS:
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        found.append(name)
+    return found
+
+
+def _why_no_device(cupy_cuda: Any) -> str | None:
+    """None if a device answers; asks the runtime for numbers only, since a failed Stream() or Device() is noisy."""
+    runtime = cupy_cuda.runtime
+    try:
+        driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    except Exception as error:
+        return f"the NVIDIA driver does not answer ({_in_one_line(error)})"
+    if driver == 0:
+        return "no NVIDIA driver is installed, or this machine or container cannot see it"
+    if driver // 1000 < needed // 1000:
+        return (
+            f"the NVIDIA driver is for CUDA {_version(driver)}, older than the CUDA {_version(needed)} "
+            f"of this CuPy: install a newer driver, or the CuPy of CUDA {driver // 1000}: {_INSTALL}"
+        )
+    try:
+        count = runtime.getDeviceCount()
+    except Exception as error:
+        return f"no CUDA device can be used ({_in_one_line(error)})"
+    return None if count else "the NVIDIA driver finds no CUDA device"
+
+
+def _why_no_libraries(cupy_cuda: Any) -> str | None:
+    try:
+        cupy_cuda.nvrtc.getVersion()
+        _ = cupy_cuda.cublas.getVersion
+    except Exception as error:
+        return f"CuPy finds no NVRTC or cuBLAS ({_in_one_line(error)}); install them: {_INSTALL}"
+    return None
+
+
+def _in_one_line(error: Exception) -> str:
+    """The error's last line: CuPy's import errors end with the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+class CupyBackend(Backend):
+    """CuPy arrays on the current device and its default stream, which keeps all work in order.
+
+    A product is ``cupy.matmul(out=)``, that is one cuBLAS gemm in full precision, unless the environment variable
+    CUPY_TF32 asks for less; transposed views are passed to it as they are. CuPy takes a 1 x 1 product as a sum
+    instead, whose temporaries come from its memory pool. What follows a product is one kernel.
+
+    Args:
+        module: the ``cupy`` to use; None imports it.
+
+    Raises:
+        BackendUnavailable: CuPy is not installed or cannot be imported.
+    """
+
+    name = "cupy"
+
+    def __init__(self, module: ModuleType | None = None) -> None:
+        if module is None:
+            try:
+                module = importlib.import_module("cupy")
+            except Exception as error:
+                raise BackendUnavailable(why_unavailable() or str(error)) from error
+        self._cp: Any = module
+        self._modules: dict[np.dtype, dict[str, Any]] = {}
+        self._tables: dict[np.dtype, Array] = {}
+        self._scaled: dict[np.dtype, Array] = {}
+
+    def describe(self) -> str:
+        runtime = self._cp.cuda.runtime
+        device = runtime.getDevice()
+        properties = runtime.getDeviceProperties(device)
+        return (
+            f"{properties['name'].decode()} (compute capability {properties['major']}.{properties['minor']}, "
+            f"device {device}), driver CUDA {_version(runtime.driverGetVersion())}, "
+            f"runtime CUDA {_version(runtime.runtimeGetVersion())}, CuPy {self._cp.__version__}, "
+            f"TF32 {'on (CUPY_TF32)' if _tf32() else 'off'}"
+        )
+
+    def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
+        if out is None:
+            out = self._empty(array.shape, array.dtype)
+        out.set(np.ascontiguousarray(array, out.dtype))
+        return out
+
+    def to_host(self, array: Array) -> np.ndarray:
+        return array.get()
+
+    def gather(self, source: Array, order: Array, out: Array) -> None:
+        rows, width = len(order), out.size // len(order)
+        grid = _row_grid(rows, width)
+        sizes = np.int64(rows), np.int64(width)
+        if source.dtype == np.uint8:
+            self._launch("gather_bytes", grid, (source, order, self._table(out.dtype), out, *sizes), out.dtype)
+        else:
+            self._launch("gather", grid, (source, order, out, *sizes), out.dtype)
+
+    def forward(
+        self, a_prev: Array, weights: Array, bias: Array, activation: str, z: Array, a: Array
+    ) -> None:
+        self._cp.matmul(a_prev, weights.T, out=z)
+        code = np.int32(kernels.ACTIVATIONS[activation])
+        rows, width = z.shape
+        grid = _row_grid(rows, 1 if activation == "softmax" else width)
+        self._launch("forward", grid, (z, bias, code, a, np.int64(rows), np.int64(width)), z.dtype)
+
+    def output_delta(
+        self,
+        z: Array,
+        a: Array,
+        targets: Array,
+        sample_weight: Array,
+        activation: str,
+        loss: str,
+        delta: Array,
+        row_cost: Array,
+        row_hit: Array,
+    ) -> None:
+        codes = np.int32(kernels.ACTIVATIONS[activation]), np.int32(kernels.LOSSES[loss])
+        rows, width = a.shape
+        epsilon = np.finfo(a.dtype).eps
+        outputs = delta, row_cost, row_hit
+        arguments = (z, a, targets, sample_weight, *codes, epsilon, *outputs, np.int64(rows), np.int64(width))
+        self._launch("output_delta", _row_grid(rows, 1), arguments, a.dtype)
+
+    def hidden_delta(
+        self, delta_next: Array, weights_next: Array, a: Array, activation: str, delta: Array
+    ) -> None:
+        self._cp.matmul(delta_next, weights_next, out=delta)
+        code = np.int32(kernels.ACTIVATIONS[activation])
+        rows, width = a.shape
+        grid = _row_grid(rows, 1 if activation == "softmax" else width)
+        self._launch("hidden_delta", grid, (delta, a, code, np.int64(rows), np.int64(width)), a.dtype)
+
+    def weight_grad(self, delta: Array, a_prev: Array, grad_weights: Array, grad_bias: Array) -> None:
+        rows, width = delta.shape
+        scaled = self._scratch(delta.dtype, delta.size)[: delta.size].reshape(rows, width)
+        arguments = (delta, scaled, grad_bias, np.int64(rows), np.int64(width))
+        grid = (_tiles(width, cuda.WARP),)
+        self._launch("weight_grad", grid, arguments, delta.dtype, block=(cuda.WARP, cuda.SUM_ROWS))
+        self._cp.matmul(scaled.T, a_prev, out=grad_weights)
+
+    def update(
+        self,
+        parameter: Array,
+        gradient: Array,
+        slots: Sequence[Array],
+        optimizer: Optimizer,
+        coefficients: Sequence[float],
+    ) -> None:
+        c = [parameter.dtype.type(x) for x in coefficients]
+        if kernels.RULES[optimizer.kind] == kernels.RULES["adam"]:
+            name = "adam"
+        elif slots:
+            name = "sgd_momentum"
+        else:
+            name, c = "sgd", [c[0], c[2]]  # no momentum
+        arguments = (parameter, gradient, *slots, np.int64(parameter.size), *c)
+        grid = (_tiles(parameter.size, FLAT_BLOCK[0]),)
+        self._launch(name, grid, arguments, parameter.dtype, block=FLAT_BLOCK)
+
+    def plan(
+        self,
+        layers: Sequence[Layer],
+        parameters: Sequence[tuple[np.ndarray, np.ndarray]],
+        loss: str,
+        optimizer: Optimizer,
+        batch_size: int,
+        samples: Samples,
+    ) -> Plan:
+        """The composed plan; all that its steps need is compiled and allocated here."""
+        dtype = parameters[0][0].dtype
+        self._kernels(dtype)
+        self._table(dtype)
+        self._scratch(dtype, batch_size * max(layer.n_out for layer in layers))
+        return super().plan(layers, parameters, loss, optimizer, batch_size, samples)
+
+    def _empty(self, shape: tuple[int, ...] | int, dtype: np.dtype) -> Array:
+        try:
+            return self._cp.empty(shape, dtype)
+        except self._cp.cuda.memory.OutOfMemoryError as error:
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            free, total = self._cp.cuda.runtime.memGetInfo()
+            raise GpubpError(
+                f"out of GPU memory: an array of {size / 1e6:,.1f} MB does not fit, with {free / 1e6:,.1f} MB of "
+                f"{total / 1e6:,.1f} MB free; try a smaller batch size, network or data set"
+            ) from error
+
+    def _scratch(self, dtype: np.dtype, size: int) -> Array:
+        """A flat buffer of at least ``size`` numbers, which grows when asked for more than ever before."""
+        if dtype not in self._scaled or self._scaled[dtype].size < size:
+            self._scaled[dtype] = self._empty(size, dtype)
+        return self._scaled[dtype]
+
+    def _table(self, dtype: np.dtype) -> Array:
+        if dtype not in self._tables:
+            self._tables[dtype] = self.to_device(byte_table(dtype))
+        return self._tables[dtype]
+
+    def _kernels(self, dtype: np.dtype) -> dict[str, Any]:
+        """The kernels compiled for ``dtype``, by name; CuPy caches the binary on disk."""
+        if dtype not in self._modules:
+            options = ("--std=c++17", *cuda.definitions(dtype))
+            module = self._cp.RawModule(code=cuda.source(), options=options)
+            try:
+                self._modules[dtype] = {name: module.get_function(name) for name in cuda.KERNELS}
+            except self._cp.cuda.compiler.CompileException as error:
+                raise GpubpError(f"the CUDA kernels do not compile for {dtype}:\n{error}") from error
+        return self._modules[dtype]
+
+    def _launch(
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        arguments: tuple[Any, ...],
+        dtype: np.dtype,
+        block: tuple[int, ...] = ROW_BLOCK,
+    ) -> None:
+        self._kernels(dtype)[name](grid, block, arguments)
+
+
+def _tf32() -> bool:
+    return int(os.environ.get("CUPY_TF32") or 0) > 0  # as CuPy reads it
+
+
+def _tiles(size: int, tile: int) -> int:
+    return -(-size // tile)
+
+
+def _row_grid(rows: int, width: int) -> tuple[int, int]:
+    """Blocks of rows by column tiles; a kernel strides over the columns that the grid does not reach."""
+    return _tiles(rows, ROW_BLOCK[1]), min(_tiles(width, cuda.WARP), GRID_Y_MAX)

@@ -1,0 +1,79 @@
+"""The ``numpy`` backend: the reference's five functions behind the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpubp import reference
+from gpubp.backends.base import Array, Backend
+from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.network import as_inputs
+from gpubp.optimizers import Optimizer
+
+
+class ReferenceBackend(Backend):
+    """NumPy on the host."""
+
+    name = "numpy"
+
+    def describe(self) -> str:
+        return f"NumPy {np.__version__} (the reference)"
+
+    def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
+        if out is None:
+            return np.array(array, order="C")
+        out[...] = array
+        return out
+
+    def to_host(self, array: Array) -> np.ndarray:
+        return array.copy()
+
+    def gather(self, source: Array, order: Array, out: Array) -> None:
+        out[...] = as_inputs(source[order], out.dtype)
+
+    def forward(
+        self, a_prev: Array, weights: Array, bias: Array, activation: str, z: Array, a: Array
+    ) -> None:
+        z[...], a[...] = reference.forward(a_prev, weights, bias, ACTIVATIONS[activation])
+
+    def output_delta(
+        self,
+        z: Array,
+        a: Array,
+        targets: Array,
+        sample_weight: Array,
+        activation: str,
+        loss: str,
+        delta: Array,
+        row_cost: Array,
+        row_hit: Array,
+    ) -> None:
+        sigma, cost = ACTIVATIONS[activation], LOSSES[loss]
+        delta[...] = reference.output_delta(a, targets, sample_weight, sigma, cost)
+        row_cost[...] = reference.cost(z, a, targets, sample_weight, sigma, cost)
+        if a.shape[1] == 1:
+            row_hit[...] = (a[:, 0] > 0.5) == (targets[:, 0] > 0.5)
+        else:
+            row_hit[...] = a.argmax(axis=1) == targets.argmax(axis=1)
+
+    def hidden_delta(
+        self, delta_next: Array, weights_next: Array, a: Array, activation: str, delta: Array
+    ) -> None:
+        delta[...] = reference.hidden_delta(delta_next, weights_next, a, ACTIVATIONS[activation])
+
+    def weight_grad(self, delta: Array, a_prev: Array, grad_weights: Array, grad_bias: Array) -> None:
+        grad_weights[...], grad_bias[...] = reference.weight_grad(delta, a_prev)
+
+    def update(
+        self,
+        parameter: Array,
+        gradient: Array,
+        slots: Sequence[Array],
+        optimizer: Optimizer,
+        coefficients: Sequence[float],
+    ) -> None:
+        parameter[...], new_slots = reference.update(parameter, gradient, slots, optimizer, coefficients)
+        for slot, new in zip(slots, new_slots, strict=True):
+            slot[...] = new

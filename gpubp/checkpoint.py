@@ -1,0 +1,139 @@
+"""Models and checkpoints on disk: one .npz of plain arrays and a JSON header, written atomically, no pickle.
+
+A model holds a network. A checkpoint holds the same and, in addition, all that training changes: optimizer
+slots, step count, the generator's state, history and recipe. :func:`load_network` reads either.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpubp.errors import DataError, GpubpError
+from gpubp.network import Network
+
+FORMAT = 1  # raised when an older gpubp could no longer read what is written
+
+
+def write(path: str | os.PathLike, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Write atomically: a reader sees the old file or the whole new one, whatever happens in between.
+
+    Raises:
+        GpubpError: the folder cannot be written or is full; an old file is left as it was.
+    """
+    path = Path(path)
+    text = json.dumps({"format": FORMAT, **header}).encode()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            np.savez(file, header=np.frombuffer(text, np.uint8), **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is durable by itself
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read(path: str | os.PathLike, kind: str = "model") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the arrays of a file that :func:`write` wrote.
+
+    Raises:
+        DataError: no such file, truncated, not gpubp's, of another kind or of a newer format.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile) or "header" not in file:
+                raise DataError(f"{path} is no gpubp {kind}: it has no header")
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(arrays.pop("header").tobytes())
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is no gpubp {kind}, or it is truncated or corrupt ({error})") from error
+    if not isinstance(header, dict) or "network" not in header:
+        raise DataError(f"{path} is no gpubp {kind}: its header describes no network")
+    if header.get("format", 0) > FORMAT:
+        raise DataError(f"{path} was written by a newer gpubp (format {header['format']}); upgrade gpubp")
+    return header, arrays
+
+
+def network_header(network: Network) -> dict[str, Any]:
+    """What a header says of a network besides its arrays."""
+    return {
+        "sizes": network.sizes,
+        "activations": [layer.activation for layer in network.layers],
+        "dtype": str(network.dtype),
+        "classes": None if network.classes is None else list(network.classes),
+    }
+
+
+def network_arrays(network: Network) -> dict[str, np.ndarray]:
+    """W1, b1, W2, b2, …: the parameters by name."""
+    return {
+        f"{letter}{i}": array
+        for i, pair in enumerate(network.parameters, start=1)
+        for letter, array in zip("Wb", pair, strict=True)
+    }
+
+
+def save_network(path: str | os.PathLike, network: Network) -> None:
+    """Write a model file."""
+    write(path, {"network": network_header(network)}, network_arrays(network))
+
+
+def load_network(path: str | os.PathLike) -> Network:
+    """The network of a model or checkpoint file.
+
+    Raises:
+        DataError: no such file, or none that gpubp wrote whole.
+    """
+    header, arrays = read(path)
+    return build_network(path, header, arrays)
+
+
+def build_network(path: str | os.PathLike, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Network:
+    """The network that a header and its arrays describe, with every shape checked."""
+    try:
+        spec = header["network"]
+        *hidden, output = spec["activations"]
+        network = Network(spec["sizes"], hidden=hidden, output=output, dtype=spec["dtype"])
+        network.classes = None if spec["classes"] is None else tuple(spec["classes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: its header describes no network ({error})") from error
+    parameters = []
+    for i, (weights, bias) in enumerate(network.parameters, start=1):
+        pair = []
+        for name, like in ((f"W{i}", weights), (f"b{i}", bias)):
+            array = arrays.get(name)
+            if array is None or array.shape != like.shape or array.dtype != like.dtype:
+                raise DataError(
+                    f"{path}: {name} is missing or not a {like.dtype} array of shape {like.shape}"
+                )
+            pair.append(array)
+        parameters.append((pair[0], pair[1]))
+    network.parameters = parameters
+    return network

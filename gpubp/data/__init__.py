@@ -1,0 +1,64 @@
+"""Data sets by name or path, checked before anything trains on them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from gpubp.data import builtin, mnist
+from gpubp.data.dataset import Dataset, Split, check_split
+from gpubp.data.files import load_inputs, load_path
+from gpubp.errors import UsageError
+
+__all__ = ["Dataset", "Split", "check_split", "load", "load_inputs", "load_path", "names"]
+
+_FIXED: dict[str, Callable[[], Dataset]] = {"mnist-sample": builtin.mnist_sample, "parity": builtin.parity}
+_PARTED: dict[str, Callable[..., Dataset]] = {"digits": builtin.digits, "iris": builtin.iris}
+
+
+def names() -> tuple[str, ...]:
+    """The data sets that `load` knows by name."""
+    return ("mnist-sample", "digits", "iris", "parity", *mnist.COLLECTIONS)
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
+    seed: int = 0,
+    test_fraction: float | None = None,
+) -> Dataset:
+    """The data set of that name, or in that file or folder (`load_path`); a name goes before a path.
+
+    data_dir: the folder with the files of mnist or fashion-mnist; the other sets need none.
+    quiet: no progress bar.
+    seed, test_fraction: how to part a set that comes in one piece.
+    Raises UsageError for what is neither a name nor a path and for a test_fraction where the test part is
+    given; DataError for data that is missing or unusable.
+    """
+    if name_or_path in _PARTED:
+        fraction = {} if test_fraction is None else {"test_fraction": test_fraction}
+        return _PARTED[str(name_or_path)](seed=seed, **fraction)
+    if name_or_path in names():
+        if test_fraction is not None:
+            raise UsageError(f"{name_or_path} has a test part of its own; leave out the test fraction")
+        name = str(name_or_path)
+        return _FIXED[name]() if name in _FIXED else mnist.load_idx_collection(name, data_dir, quiet)
+    if _is_path(name_or_path):
+        return load_path(name_or_path, seed=seed, test_fraction=test_fraction)
+    near = difflib.get_close_matches(str(name_or_path).lower(), names(), n=1, cutoff=0)
+    raise UsageError(
+        f"{str(name_or_path)!r} is neither a data set nor a file; "
+        f"did you mean {near[0]!r}? Known are {', '.join(names())}"
+    )
+
+
+def _is_path(text: str | os.PathLike[str]) -> bool:
+    """Whether a path is meant, there or not."""
+    path = Path(text).expanduser()
+    return bool(text) and (
+        not isinstance(text, str) or path.exists() or path.name != text or bool(path.suffix)
+    )

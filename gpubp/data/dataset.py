@@ -1,0 +1,265 @@
+"""What a data set is: a training part, perhaps a test part, and the gate every array passes through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpubp.errors import DataError, UsageError
+
+_SCAN = 1 << 20  # elements looked at together, so that a scan needs a megabyte and not a second copy
+_FLOAT32_EXACT = 1 << 24  # up to here float32 holds every integer
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a data set: N samples and what is known about them.
+
+    inputs: (N, n_in), uint8 or floating, C-contiguous.
+    targets: (N,) int64 class labels, or (N,) or (N, n_out) floating values.
+    sample_weight: (N,) float64 or None, when every sample counts the same.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    sample_weight: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, rows: np.ndarray) -> Split:
+        """The samples at the indices `rows`, in that order, copied."""
+        weight = None if self.sample_weight is None else self.sample_weight[rows]
+        return Split(self.inputs[rows], self.targets[rows], weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A named data set. Raises DataError when its two parts differ in width.
+
+    classes: number of classes, None for regression.
+    image_shape: (height, width) where a row of inputs is an image, row by row.
+    class_names: one name per class, where the classes have names.
+    source: where the data came from and under which licence.
+    """
+
+    name: str
+    train: Split
+    test: Split | None
+    classes: int | None
+    image_shape: tuple[int, int] | None
+    class_names: tuple[str, ...] | None
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.test is not None and self.test.inputs.shape[1] != self.n_in:
+            raise DataError(
+                f"{self.name}: the training part has {self.n_in} columns and the test part "
+                f"{self.test.inputs.shape[1]}; both need the same"
+            )
+
+    @property
+    def n_in(self) -> int:
+        """Columns of the inputs."""
+        return int(self.train.inputs.shape[1])
+
+
+def check_split(
+    inputs: Any,
+    targets: Any,
+    sample_weight: Any = None,
+    *,
+    classes: int | None = None,
+    name: str = "data",
+) -> Split:
+    """The Split of arrays from outside, or a DataError that says what is wrong with which of them.
+
+    inputs: (N, n_in), or (N, h, w, ...), which is flattened to (N, h*w*...); see `check_inputs`.
+    targets: integers (N,) or (N, 1) are class labels, from 0; floats (N,) or (N, n_out) are values, and so
+        are integers (N, n_out). With `classes` given they are labels below it, whole floats included.
+    sample_weight: (N,), not negative, not all zero.
+    name: what messages call the data.
+    """
+    x = check_inputs(inputs, name)
+    y = _check_targets(targets, len(x), classes, name)
+    weight = None if sample_weight is None else _check_weight(sample_weight, len(x), name)
+    return Split(x, y, weight)
+
+
+def check_inputs(inputs: Any, name: str = "data") -> np.ndarray:
+    """Inputs as (N, n_in), C-contiguous, in uint8, float32 or float64.
+
+    uint8, float32 and float64 stay as they are; bool and float16 become float32, and so do other integers
+    unless their values need float64. Raises DataError for fewer than two dimensions, no samples, no
+    columns, anything but numbers, and for NaN or infinity, naming the row and column.
+    """
+    x = _numbers(inputs, f"{name}: the inputs")
+    if x.ndim < 2:
+        raise DataError(
+            f"{name}: inputs need two dimensions, (samples, columns), not shape {x.shape}; "
+            "one sample is x[None, :], one column x[:, None]"
+        )
+    if x.size == 0:
+        raise DataError(f"{name}: no data, the inputs have shape {x.shape}")
+    x = np.ascontiguousarray(x.reshape(len(x), -1), dtype=_storage(x))
+    if (at := _first_not_finite(x)) is not None:
+        raise DataError(
+            f"{name}: the input in row {at[0]}, column {at[1]} is {x[at]}; "
+            "remove or fill in such rows before training"
+        )
+    return x
+
+
+def _numbers(values: Any, what: str) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:  # ragged lists; arrays that live on a device
+        raise DataError(f"{what} cannot be made an array: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{what} have dtype {array.dtype}, not numbers; convert them with .astype(float)")
+    return array
+
+
+def _storage(array: np.ndarray) -> type[np.generic]:
+    """The narrowest of uint8, float32 and float64 that keeps the values; bool is a number, not a byte."""
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if array.dtype == np.uint8:
+        return np.uint8
+    if kind == "f":
+        return np.float32 if size <= 4 else np.float64
+    exact = size <= 2 or (array.min() >= -_FLOAT32_EXACT and array.max() <= _FLOAT32_EXACT)
+    return np.float32 if exact else np.float64
+
+
+def _first_not_finite(x: np.ndarray) -> tuple[int, int] | None:
+    if x.dtype.kind != "f":
+        return None
+    step = max(1, _SCAN // x.shape[1])
+    for start in range(0, len(x), step):
+        finite = np.isfinite(x[start : start + step])
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            return start + int(row), int(column)
+    return None
+
+
+def _check_targets(targets: Any, n: int, classes: int | None, name: str) -> np.ndarray:
+    y = _numbers(targets, f"{name}: the targets")
+    if y.ndim not in (1, 2) or (y.ndim == 2 and y.shape[1] == 0):
+        raise DataError(f"{name}: targets need shape (samples,) or (samples, outputs), not {y.shape}")
+    if len(y) != n:
+        raise DataError(f"{name}: {n} rows of inputs but {len(y)} targets; give one target for every row")
+    whole = y.dtype.kind in "biu"
+    if y.ndim == 2 and y.shape[1] == 1 and (whole or classes is not None):
+        y = y[:, 0]
+    if classes is not None or (whole and y.ndim == 1):
+        return _check_labels(y, classes, name)
+    storage = _storage(y)
+    y = np.ascontiguousarray(y, dtype=np.float32 if storage is np.uint8 else storage)
+    if (at := _first_not_finite(y.reshape(n, -1))) is not None:
+        raise DataError(
+            f"{name}: the target in row {at[0]}{f', column {at[1]}' if y.ndim == 2 else ''} is "
+            f"{y.reshape(n, -1)[at]}; remove such rows before training"
+        )
+    return y
+
+
+def _check_labels(y: np.ndarray, classes: int | None, name: str) -> np.ndarray:
+    if y.ndim != 1:
+        raise DataError(
+            f"{name}: with classes, targets are one label for every row, not shape {y.shape}; "
+            "one-hot rows become labels with .argmax(axis=1)"
+        )
+    if y.dtype.kind == "f":
+        _refuse(y, ~np.isfinite(y) | (y != np.floor(y)), name, "labels are whole numbers from 0")
+    if classes is None:
+        _refuse(y, y < 0, name, "class labels count from 0; give values to be fitted as floats")
+    else:
+        _refuse(
+            y, (y < 0) | (y >= classes), name, f"the labels of {classes} classes go from 0 to {classes - 1}"
+        )
+    return np.ascontiguousarray(y, dtype=np.int64)
+
+
+def _refuse(y: np.ndarray, bad: np.ndarray, name: str, rule: str) -> None:
+    if bad.any():
+        at = int(bad.argmax())
+        raise DataError(f"{name}: the label at index {at} is {y[at]}, but {rule}")
+
+
+def _check_weight(sample_weight: Any, n: int, name: str) -> np.ndarray:
+    weight = _numbers(sample_weight, f"{name}: the sample weights")
+    if weight.shape != (n,):
+        raise DataError(f"{name}: sample weights need shape ({n},), one for every row, not {weight.shape}")
+    bad = ~np.isfinite(weight) | (weight < 0)
+    if bad.any():
+        at = int(bad.argmax())
+        raise DataError(f"{name}: the sample weight at index {at} is {weight[at]}; weights are 0 or more")
+    if not weight.any():
+        raise DataError(f"{name}: every sample weight is 0, which leaves nothing to learn from")
+    return np.ascontiguousarray(weight, dtype=np.float64)
+
+
+def hold_out(whole: Split, test_size: float | int, seed: int, *, stratify: bool) -> tuple[Split, Split]:
+    """Shuffle and part in two: (train, test), the test part a fraction (float) or a count (int) of the rows.
+
+    With `stratify` every label keeps its share in both parts. The same seed parts the same way. Raises
+    UsageError for a fraction outside (0, 1), DataError where there are too few rows or too few of a class.
+    """
+    from sklearn.model_selection import train_test_split
+
+    if isinstance(test_size, float) and not 0 < test_size < 1:
+        raise UsageError(f"the test fraction is {test_size}; it lies between 0 and 1")
+    try:
+        train, test = train_test_split(
+            np.arange(len(whole)),
+            test_size=test_size,
+            random_state=seed,
+            stratify=whole.targets if stratify else None,
+        )
+    except ValueError as error:
+        raise DataError(f"cannot hold out a test part of {test_size}: {error}") from error
+    return whole.take(train), whole.take(test)
+
+
+def stratified_split(inputs: Any, labels: Any, test_size: float | int, seed: int) -> tuple[Split, Split]:
+    """Inputs (N, n_in) and class labels (N,) as (train, test); see `check_split` and `hold_out`."""
+    return hold_out(check_split(inputs, labels), test_size, seed, stratify=True)
+
+
+def standardize(train: Split, test: Split | None, how: str) -> tuple[Split, Split | None]:
+    """Inputs shifted to mean 0 and scaled to standard deviation 1, in float64; targets are left alone.
+
+    how: "features" takes each column's mean and standard deviation (over N) from the training part and
+        applies them to both; "samples" takes each row's own (over n_in - 1). What is constant becomes 0.
+    Raises UsageError for another `how`, DataError for "samples" with a single column.
+    """
+    if how == "features":
+        x = train.inputs
+        mean = x.mean(axis=0, dtype=np.float64)
+        scale = x.std(axis=0, dtype=np.float64)
+        constant = x.max(axis=0) == x.min(axis=0)  # rounding leaves its deviation near 0, not at 0
+        mean, scale = np.where(constant, x[0], mean), np.where(constant, 1.0, scale)
+        return _shifted(train, mean, scale), None if test is None else _shifted(test, mean, scale)
+    if how == "samples":
+        return _by_row(train), None if test is None else _by_row(test)
+    raise UsageError(f"standardize {how!r}: use 'features' or 'samples'")
+
+
+def _by_row(split: Split) -> Split:
+    x = split.inputs
+    if x.shape[1] < 2:
+        raise DataError("a single column has no deviation within a sample; standardize by 'features'")
+    mean = x.mean(axis=1, dtype=np.float64, keepdims=True)
+    scale = x.std(axis=1, dtype=np.float64, ddof=1, keepdims=True)
+    constant = x.max(axis=1, keepdims=True) == x.min(axis=1, keepdims=True)
+    return _shifted(split, np.where(constant, x[:, :1], mean), np.where(constant, 1.0, scale))
+
+
+def _shifted(split: Split, mean: np.ndarray, scale: np.ndarray) -> Split:
+    x = split.inputs.astype(np.float64)
+    x -= mean
+    x /= scale
+    return Split(x, split.targets, split.sample_weight)

@@ -1,0 +1,311 @@
+"""Data sets and inputs from the user's own files: IDX, NumPy archives, CSV, images."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import os
+from array import array
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpubp.data.dataset import Dataset, Split, check_inputs, check_split, hold_out
+from gpubp.data.idx import read_idx
+from gpubp.errors import DataError, UsageError
+
+_CLASS_HEADERS = ("label", "class")  # a column so named holds classes, whatever its cells look like
+_TARGET_HEADERS = (*_CLASS_HEADERS, "target", "y")
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """What a file holds, before any check: (inputs, targets) of each part."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray] | None = None
+    sample_weight: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
+
+
+def load_path(
+    path: str | os.PathLike[str],
+    *,
+    classes: int | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """A data set from a folder of IDX files, an .npz or a .csv.
+
+    Folder: train-images*, train-labels* and, if there is a test part, t10k-* or test-*; or one *images* and
+        one *labels* file; gzipped or plain.
+    .npz: X and y, or x_train and y_train; perhaps X_test and y_test; perhaps sample_weight, for the training
+        part.
+    .csv: comma-separated, a header if it likes; the target is the column headed label, class, target or y,
+        else the last. Words are class names, whole numbers from 0 written without a point are class labels,
+        and other numbers are values to be fitted (write 3.0, not 3). Inputs become float64.
+
+    classes: the number of classes, or as many as the labels need; targets of floats are values without it.
+    test_fraction, seed: without a test part, this fraction (0.2) is held out at random, by class.
+    Raises DataError naming the file; UsageError for a test_fraction beside a test part or outside (0, 1).
+    """
+    path = _existing(path)
+    kind = "a folder" if path.is_dir() else path.suffix.lower()
+    readers = {"a folder": _read_folder, ".npz": _read_npz, ".csv": _read_csv}
+    if kind not in readers:
+        raise DataError(f"{path}: no data set comes as {kind or 'such a file'!r}; use {', '.join(readers)}")
+    raw = readers[kind](path)
+    classes = classes or (len(raw.class_names) if raw.class_names else None)
+    train = check_split(*raw.train, raw.sample_weight, classes=classes, name=str(path))
+    test = check_split(*raw.test, classes=classes, name=f"{path}, test part") if raw.test else None
+    classes = classes or _count_classes(train, test, path)
+    if test is None:
+        fraction = 0.2 if test_fraction is None else test_fraction
+        train, test = hold_out(train, fraction, seed, stratify=classes is not None)
+    elif test_fraction is not None:
+        raise UsageError(f"{path} has a test part of its own; leave out the test fraction")
+    height_width = raw.train[0].shape[1:]
+    shape = (height_width[0], height_width[1]) if len(height_width) == 2 else None
+    return Dataset(path.resolve().stem, train, test, classes, shape, raw.class_names, str(path))
+
+
+def load_inputs(path: str | os.PathLike[str]) -> np.ndarray:
+    """Inputs to predict for, (N, n_in) in uint8, float32 or float64.
+
+    .npy; .npz with X or a single array; .csv of numbers, a header if it likes; IDX images; .png and .jpg, one
+    image as (1, h*w) 8-bit grey. Images are taken as they are: one drawn dark on white is not what a network
+    trained on MNIST's white on black expects.
+    Raises DataError, naming the file, for what is missing, damaged or of another kind.
+    """
+    path = _existing(path)
+    kind = ".idx" if _may_be_idx(path) else path.suffix.lower()
+    readers = {
+        ".npy": _only_array,
+        ".npz": _only_array,
+        ".csv": lambda path: _read_table(path, targeted=False).inputs,
+        ".idx": read_idx,
+        ".png": _read_image,
+        ".jpg": _read_image,
+        ".jpeg": _read_image,
+    }
+    if kind not in readers or path.is_dir():
+        raise DataError(f"{path}: not a known kind of file; use {', '.join(readers)}")
+    return check_inputs(readers[kind](path), str(path))
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    return path
+
+
+def _count_classes(train: Split, test: Split | None, path: Path) -> int | None:
+    """How many classes the labels need; None for values."""
+    parts = [train.targets] if test is None else [train.targets, test.targets]
+    labelled = [targets.dtype == np.int64 for targets in parts]
+    if not all(labelled):
+        if any(labelled):
+            raise DataError(
+                f"{path}: one part has whole numbers as targets, the other floats; use one of them"
+            )
+        return None
+    largest = max(int(targets.max()) for targets in parts)
+    if largest >= len(train):
+        raise DataError(
+            f"{path}: labels up to {largest} for {len(train)} rows are hardly classes; "
+            "give values to be fitted as floats (3.0, not 3), or the number of classes"
+        )
+    return largest + 1
+
+
+# IDX -------------------------------------------------------------------------------------------------------
+
+
+def _may_be_idx(path: Path) -> bool:
+    return path.suffix.lower() in ("", ".gz") or ".idx" in path.suffix.lower() or path.name.endswith("-ubyte")
+
+
+def _read_folder(folder: Path) -> _Raw:
+    train, test = _read_pair(folder, "train"), _read_pair(folder, "t10k", "test")
+    if train is None and test is None:
+        train = _read_pair(folder, "")
+    if train is None:
+        raise DataError(
+            f"{folder}: no IDX files to train on, such as train-images-idx3-ubyte.gz, with labels"
+        )
+    return _Raw(train, test)
+
+
+def _read_pair(folder: Path, *prefixes: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Images and labels from the two files so prefixed; None where there is neither."""
+    found: list[list[Path]] = []
+    for role in ("images", "labels"):
+        files = (p for p in sorted(folder.iterdir()) if p.name.startswith(prefixes) and role in p.name)
+        # A file and its .gz count as one.
+        found.append(list({p.name.removesuffix(".gz"): p for p in files if p.is_file()}.values()))
+    images, labels = found
+    if not images and not labels:
+        return None
+    if len(images) != 1 or len(labels) != 1:
+        names = ", ".join(p.name for p in images + labels)
+        raise DataError(f"{folder}: expected one file of images and one of labels, found {names}")
+    return read_idx(images[0]), read_idx(labels[0])
+
+
+# NumPy -----------------------------------------------------------------------------------------------------
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in an .npz by name in lower case; an .npy has one, named x."""
+    try:
+        with path.open("rb") as file:
+            loaded: Any = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"x": loaded}
+            return {key.lower(): loaded[key] for key in loaded.files}
+    except Exception as error:  # zip, zlib and NumPy each have their own for damage
+        raise DataError(f"{path}: not a sound NumPy file: {error}") from error
+
+
+def _read_npz(path: Path) -> _Raw:
+    arrays = _read_arrays(path)
+
+    def part(*keys: tuple[str, str]) -> tuple[np.ndarray, np.ndarray] | None:
+        for x, y in keys:
+            if (x in arrays) != (y in arrays):
+                missing = y if x in arrays else x
+                raise DataError(f"{path}: {missing!r} is missing; it holds {', '.join(arrays)}")
+            if x in arrays:
+                return arrays[x], arrays[y]
+        return None
+
+    train = part(("x", "y"), ("x_train", "y_train"))
+    if train is None:
+        raise DataError(
+            f"{path}: needs X and y, or x_train and y_train; it holds {', '.join(arrays) or 'nothing'}"
+        )
+    return _Raw(train, part(("x_test", "y_test")), arrays.get("sample_weight"))
+
+
+def _only_array(path: Path) -> np.ndarray:
+    arrays = _read_arrays(path)
+    if "x" in arrays:
+        return arrays["x"]
+    if len(arrays) != 1:
+        raise DataError(f"{path}: needs X, or a single array; it holds {', '.join(arrays) or 'nothing'}")
+    return next(iter(arrays.values()))
+
+
+# CSV -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A CSV file: numbers, and the cells of the target column as they stand."""
+
+    inputs: np.ndarray
+    targets: list[str]
+    lines: list[int]  # where in the file each row is
+    target_column: int
+    target_header: str
+
+
+def _read_csv(path: Path) -> _Raw:
+    table = _read_table(path, targeted=True)
+    cells = table.targets
+    numeric = [_number(cell) is not None for cell in cells]
+    if not any(numeric) and all(cells):
+        names, labels = np.unique(cells, return_inverse=True)
+        return _Raw((table.inputs, labels), class_names=tuple(str(name) for name in names))
+    if not all(numeric):
+        row = numeric.index(False)
+        where = f"{path}: line {table.lines[row]}, column {table.target_column + 1}"
+        raise DataError(f"{where}: the target {cells[row]!r} is not a number, but others are")
+    values = np.array(cells, np.float64)
+    labelled = table.target_header in _CLASS_HEADERS and (values == np.floor(values)).all()
+    if labelled or all(cell.isdecimal() for cell in cells):
+        return _Raw((table.inputs, values.astype(np.int64)))
+    return _Raw((table.inputs, values))
+
+
+def _read_table(path: Path, *, targeted: bool) -> _Table:
+    rows = _rows(path)
+    first_line, first = next(rows, (0, []))
+    header = [cell.strip().lower() for cell in first]
+    named = [i for i, cell in enumerate(header) if cell in _TARGET_HEADERS]
+    headed = bool(named) or all(_number(cell) is None for cell in header)
+    width, target = len(first), named[-1] if named else len(first) - 1
+    if width < 1 + targeted:
+        raise DataError(f"{path}: {width} columns, separated by commas, are too few")
+    targets, lines = [], []
+    flat = array("d")  # a list of floats would take four times the memory
+    for line, row in rows if headed else itertools.chain([(first_line, first)], rows):
+        if len(row) != width:
+            raise DataError(f"{path}: line {line} has {len(row)} columns, the first has {width}")
+        if targeted:
+            targets.append(row[target].strip())
+            row[target] = "0"  # keeps the columns' numbers for messages; dropped below
+        flat.extend(_floats(path, line, row))
+        lines.append(line)
+    if not lines:
+        raise DataError(f"{path}: no rows of data")
+    inputs = np.frombuffer(flat).reshape(-1, width)
+    if targeted:
+        inputs = np.delete(inputs, target, axis=1)
+    return _Table(inputs, targets, lines, target, header[target] if named else "")
+
+
+def _floats(path: Path, line: int, row: list[str]) -> list[float]:
+    with suppress(ValueError):
+        values = list(map(float, row))
+        if all(map(math.isfinite, values)):
+            return values
+    at = next(i for i, cell in enumerate(row) if (x := _number(cell)) is None or not math.isfinite(x))
+    raise DataError(f"{path}: line {line}, column {at + 1}: {row[at]!r} is not a number to learn from")
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, with their line numbers."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable CSV file: {error}") from error
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+# Images ----------------------------------------------------------------------------------------------------
+
+
+def _read_image(path: Path) -> np.ndarray:
+    """One image as (1, h, w) uint8, brightness 0 to 255."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            deep = image.mode.startswith(("I", "F"))
+            transparent = np.asarray(image.convert("RGBA"))[..., 3].min() < 255
+            grey = np.asarray(image.convert("L"))
+    except Exception as error:  # every format's decoder has its own for damage
+        raise DataError(f"{path}: not a sound image: {error}") from error
+    if deep:
+        raise DataError(f"{path}: more than 8 bits to a channel would be cut off; save it with 8")
+    if transparent:
+        raise DataError(f"{path}: parts are transparent; flatten it onto a background first")
+    return grey[None]

@@ -1,0 +1,27 @@
+"""Errors a user can cause. Each carries one clear message and the command line's exit code."""
+
+from __future__ import annotations
+
+
+class GpubpError(Exception):
+    """Something failed that the message explains; exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(GpubpError, ValueError):
+    """An argument, option or recipe field that cannot be used; exit code 2."""
+
+    exit_code = 2
+
+
+class BackendUnavailable(GpubpError, RuntimeError):
+    """A backend was named that cannot run here; the message says why and what to install; exit code 4."""
+
+    exit_code = 4
+
+
+class DataError(GpubpError, ValueError):
+    """Data missing, truncated, corrupt or unusable; the message names the file or array; exit code 5."""
+
+    exit_code = 5

@@ -1,0 +1,199 @@
+"""A multi-layer perceptron: its sizes, activation functions and parameters, on the host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpubp import reference
+from gpubp.errors import DataError, UsageError
+from gpubp.functions import ACTIVATIONS, Activation, lookup
+
+CHUNK = 4096  # rows a prediction takes at a time, which bounds its memory
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: a = σ(x Wᵀ + b), W of shape (n_out, n_in)."""
+
+    n_in: int
+    n_out: int
+    activation: str
+
+
+Initialiser = Callable[[np.random.Generator, Layer], np.ndarray]
+
+
+def _normal(deviation: Callable[[Layer], float]) -> Initialiser:
+    return lambda rng, layer: rng.standard_normal((layer.n_out, layer.n_in)) * deviation(layer)
+
+
+def _glorot(rng: np.random.Generator, layer: Layer) -> np.ndarray:
+    limit = (6 / (layer.n_in + layer.n_out)) ** 0.5
+    return rng.uniform(-limit, limit, (layer.n_out, layer.n_in))
+
+
+INITIALISERS: dict[str, Initialiser] = {
+    "normal": _normal(lambda layer: 1.0),  # biases are drawn too
+    "normal_1_over_n": _normal(lambda layer: 1 / layer.n_in),
+    "glorot": _glorot,  # Glorot and Bengio (2010), equation 16
+    "he": _normal(lambda layer: (2 / layer.n_in) ** 0.5),  # He, Zhang, Ren, Sun (2015), equation 10
+    "lecun": _normal(lambda layer: layer.n_in**-0.5),  # Efficient BackProp (1998), equation 16
+}
+_SUITED = {"relu": "he", "leaky_relu": "he", "lecun_tanh": "lecun"}  # for init="auto"; others: glorot
+
+
+def byte_table(dtype: np.dtype | type) -> np.ndarray:
+    """The 256 values i/255 in ``dtype``: how every backend scales uint8 inputs, so that their bits agree."""
+    return np.arange(256, dtype=dtype) / np.asarray(255, dtype=dtype)
+
+
+def as_inputs(inputs: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+    """Inputs as floats: uint8 through :func:`byte_table`, anything else converted to ``dtype``."""
+    if inputs.dtype == np.uint8:
+        return byte_table(dtype)[inputs]
+    return np.ascontiguousarray(inputs, dtype=dtype)
+
+
+class Network:
+    """A multi-layer perceptron with parameters in float32 or float64.
+
+    Args:
+        sizes: [n_inputs, hidden widths …, n_outputs], two or more positive integers.
+        hidden: the activation of the hidden layers, one name for all or a list of one each.
+        output: the activation of the last layer. Names are those of ``gpubp.functions.ACTIVATIONS``.
+        init: a name of ``INITIALISERS``, or "auto": he for the ReLUs, lecun for lecun_tanh, else glorot.
+            Biases start at 0, but for "normal", which draws them as the weights.
+        seed: of the one generator that draws every parameter, in float64 and layer by layer, so that a seed
+            means the same network on every backend and in every dtype.
+        dtype: "float32" or "float64".
+
+    Attributes:
+        layers: list of :class:`Layer`.
+        parameters: list of (W, b) for each layer, (n_out, n_in) and (n_out,).
+        classes: the labels that outputs stand for, or None until ``fit`` has seen them; () for regression.
+
+    Raises:
+        UsageError: sizes, names or dtype that make no network.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        hidden: str | Sequence[str] = "relu",
+        output: str = "softmax",
+        init: str = "auto",
+        seed: int = 0,
+        dtype: str | np.dtype | type = "float32",
+    ) -> None:
+        self.dtype = _float_dtype(dtype)
+        self.layers = _layers(sizes, hidden, output)
+        if init != "auto":
+            lookup(INITIALISERS, init, "initialisation")
+        self.classes: tuple | None = None
+        rng = np.random.default_rng(seed)
+        self.parameters = [self._draw(rng, layer, init) for layer in self.layers]
+
+    def _draw(self, rng: np.random.Generator, layer: Layer, init: str) -> tuple[np.ndarray, np.ndarray]:
+        name = _SUITED.get(layer.activation, "glorot") if init == "auto" else init
+        weights = INITIALISERS[name](rng, layer)
+        bias = rng.standard_normal(layer.n_out) if name == "normal" else np.zeros(layer.n_out)
+        return weights.astype(self.dtype), bias.astype(self.dtype)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [self.layers[0].n_in] + [layer.n_out for layer in self.layers]
+
+    @property
+    def activations(self) -> list[Activation]:
+        return [ACTIVATIONS[layer.activation] for layer in self.layers]
+
+    def __repr__(self) -> str:
+        count = sum(w.size + b.size for w, b in self.parameters)
+        names = ", ".join(layer.activation for layer in self.layers)
+        return f"Network({'-'.join(map(str, self.sizes))}: {names}; {count:,} parameters, {self.dtype})"
+
+    def forward(self, inputs: np.ndarray) -> np.ndarray:
+        """The outputs a^L, (N, n_out), for inputs (N, n_in); uint8 inputs are scaled by 1/255.
+
+        Computed by the NumPy reference, in chunks, so that data larger than memory can be a memory map.
+
+        Raises:
+            DataError: inputs of another width.
+        """
+        inputs = self._check_width(inputs)
+        outputs = np.empty((len(inputs), self.layers[-1].n_out), self.dtype)
+        for start in range(0, len(inputs), CHUNK):
+            a = as_inputs(inputs[start : start + CHUNK], self.dtype)
+            for (weights, bias), activation in zip(self.parameters, self.activations, strict=True):
+                a = reference.forward(a, weights, bias, activation)[1]
+            outputs[start : start + CHUNK] = a
+        return outputs
+
+    def _check_width(self, inputs: np.ndarray) -> np.ndarray:
+        inputs = np.asarray(inputs)
+        if inputs.ndim > 2:
+            inputs = inputs.reshape(len(inputs), -1)
+        if inputs.ndim != 2 or inputs.shape[1] != self.layers[0].n_in:
+            raise DataError(
+                f"inputs have shape {inputs.shape}, but this network takes rows of {self.layers[0].n_in} numbers"
+            )
+        return inputs
+
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        """The predicted labels (N,) of inputs (N, n_in); for regression, the outputs (N, n_out).
+
+        The label is that of the largest output, or, with a single output, whether it exceeds ½.
+        """
+        outputs = self.forward(inputs)
+        if self.classes == () or (self.classes is None and self.layers[-1].activation == "identity"):
+            return outputs
+        label = outputs.argmax(axis=1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0.5).astype(np.int64)
+        return np.asarray(self.classes)[label] if self.classes else label
+
+    def predict_proba(self, inputs: np.ndarray) -> np.ndarray:
+        """The outputs (N, n_out) as probabilities.
+
+        Raises:
+            UsageError: the output activation is neither softmax nor sigmoid.
+        """
+        if self.layers[-1].activation not in ("softmax", "sigmoid"):
+            raise UsageError(
+                f"predict_proba needs a softmax or sigmoid output layer, and this one is "
+                f"{self.layers[-1].activation}; forward() gives its raw outputs"
+            )
+        return self.forward(inputs)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the network to ``path`` (.npz, atomically, no pickle); :func:`gpubp.load` reads it."""
+        from gpubp import checkpoint
+
+        checkpoint.save_network(path, self)
+
+
+def _float_dtype(dtype: str | np.dtype | type) -> np.dtype:
+    try:
+        resolved = np.dtype(dtype)
+    except TypeError:
+        resolved = None
+    if resolved not in (np.float32, np.float64):
+        raise UsageError(f"dtype must be float32 or float64, not {dtype!r}")
+    return resolved
+
+
+def _layers(sizes: Sequence[int], hidden: str | Sequence[str], output: str) -> list[Layer]:
+    sizes = [int(n) for n in sizes]
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise UsageError(
+            f"a network needs two or more positive sizes, inputs first and outputs last, not {sizes}"
+        )
+    names = [hidden] * (len(sizes) - 2) if isinstance(hidden, str) else list(hidden)
+    if len(names) != len(sizes) - 2:
+        raise UsageError(f"{len(sizes) - 2} hidden layers but {len(names)} hidden activations: {names}")
+    for name in (*names, output, *([hidden] if isinstance(hidden, str) else [])):
+        lookup(ACTIVATIONS, name, "activation")
+    return [Layer(i, o, name) for i, o, name in zip(sizes, sizes[1:], [*names, output], strict=False)]

@@ -1,0 +1,213 @@
+"""Update rules and learning-rate schedules.
+
+An optimizer's :meth:`rule` is the formula, in NumPy; its :meth:`coefficients` are the few numbers of one step,
+computed once on the host in float64, so that every backend steps with the same ones. Weight decay acts on
+weights, never on biases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gpubp.errors import UsageError
+
+Slots = tuple[np.ndarray, ...]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:  # written so that NaN fails
+        raise UsageError(message)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """A rule that moves a parameter along its gradient; ``slots`` names the arrays it remembers per parameter."""
+
+    lr: float
+
+    kind: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.lr < math.inf, f"learning rate must be positive and finite, not {self.lr}")
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ()
+
+    def coefficients(self, lr: float, step: int, *, decay: bool) -> tuple[float, ...]:
+        """The numbers of step ``step`` (counted from 1) at learning rate ``lr``; no weight decay unless ``decay``."""
+        raise NotImplementedError
+
+    def rule(
+        self, parameter: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], c: Sequence[float]
+    ) -> tuple[np.ndarray, Slots]:
+        """The new parameter and slots, same shapes as the old."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent: v ← μ v + g, W ← W − η v; Nesterov's form steps along g + μ v.
+
+    With ``weight_decay`` λ, g ← g + λ W. The defaults (μ = λ = 0) are plain gradient descent, W ← W − η g.
+    Source: Sutskever, Martens, Dahl, Hinton (2013), in the form with η outside the velocity.
+    """
+
+    lr: float = 0.1
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    kind: ClassVar[str] = "sgd"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 <= self.momentum < 1, f"momentum must be in [0, 1), not {self.momentum}")
+        _require(
+            0 <= self.weight_decay < math.inf, f"weight_decay must be 0 or more, not {self.weight_decay}"
+        )
+        _require(not self.nesterov or self.momentum > 0, "nesterov needs a momentum above 0")
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("velocity",) if self.momentum else ()
+
+    def coefficients(self, lr: float, step: int, *, decay: bool) -> tuple[float, ...]:
+        """(η, μ, λ, 1 if Nesterov's form else 0)."""
+        return lr, self.momentum, self.weight_decay if decay else 0.0, float(self.nesterov)
+
+    def rule(
+        self, parameter: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], c: Sequence[float]
+    ) -> tuple[np.ndarray, Slots]:
+        lr, momentum, decay, nesterov = c
+        direction = gradient + decay * parameter if decay else gradient
+        if not momentum:
+            return parameter - lr * direction, ()
+        velocity = momentum * slots[0] + direction
+        if nesterov:
+            return parameter - lr * (direction + momentum * velocity), (velocity,)
+        return parameter - lr * velocity, (velocity,)
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², W ← W − η m̂ / (√v̂ + ε), with m̂, v̂ the bias-corrected moments.
+
+    ``weight_decay`` λ adds λ W to g. Source: Kingma and Ba (2015), algorithm 1.
+    """
+
+    lr: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+    kind: ClassVar[str] = "adam"
+    decoupled: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), not {getattr(self, name)}")
+        _require(0 < self.epsilon < math.inf, f"epsilon must be positive, not {self.epsilon}")
+        _require(
+            0 <= self.weight_decay < math.inf, f"weight_decay must be 0 or more, not {self.weight_decay}"
+        )
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return "first_moment", "second_moment"
+
+    def coefficients(self, lr: float, step: int, *, decay: bool) -> tuple[float, ...]:
+        """(η/(1−β₁ᵗ), β₁, 1−β₁, β₂, 1−β₂, ε, 1/√(1−β₂ᵗ), λ on the gradient, ηλ on the weights)."""
+        decay_rate = self.weight_decay if decay else 0.0
+        return (
+            lr / (1 - self.beta1**step),
+            self.beta1,
+            1 - self.beta1,
+            self.beta2,
+            1 - self.beta2,
+            self.epsilon,
+            1 / math.sqrt(1 - self.beta2**step),
+            0.0 if self.decoupled else decay_rate,
+            lr * decay_rate if self.decoupled else 0.0,
+        )
+
+    def rule(
+        self, parameter: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], c: Sequence[float]
+    ) -> tuple[np.ndarray, Slots]:
+        rate, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, correction, decay, decoupled = c
+        gradient = gradient + decay * parameter if decay else gradient
+        first = beta1 * slots[0] + one_minus_beta1 * gradient
+        second = beta2 * slots[1] + one_minus_beta2 * (gradient * gradient)
+        step = rate * (first / (np.sqrt(second) * correction + epsilon))
+        if decoupled:
+            step = step + decoupled * parameter
+        return parameter - step, (first, second)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with the weight decay taken out of the gradient: W ← W − η (m̂ / (√v̂ + ε) + λ W).
+
+    Source: Loshchilov and Hutter (2019), algorithm 2.
+    """
+
+    weight_decay: float = 0.01
+
+    kind: ClassVar[str] = "adamw"
+    decoupled: ClassVar[bool] = True
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {cls.kind: cls for cls in (SGD, Adam, AdamW)}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The factor on the learning rate as a function of training time, after a linear warm-up.
+
+    ``kind`` is one of: constant; step (× ``factor`` every ``every`` epochs); exponential (× ``factor`` each
+    epoch, continuously); cosine (from 1 down to ``final`` at the last epoch; Loshchilov and Hutter 2017).
+    ``warmup`` epochs at the start rise linearly from 0 to the full rate.
+    """
+
+    kind: str = "constant"
+    factor: float = 0.5
+    every: float = 10.0
+    final: float = 0.0
+    warmup: float = 0.0
+
+    KINDS: ClassVar[tuple[str, ...]] = ("constant", "step", "exponential", "cosine")
+
+    def __post_init__(self) -> None:
+        _require(
+            self.kind in self.KINDS, f"unknown schedule {self.kind!r}: choose from {', '.join(self.KINDS)}"
+        )
+        _require(0 < self.factor <= 1, f"schedule factor must be in (0, 1], not {self.factor}")
+        _require(self.every > 0, f"schedule every must be positive, not {self.every}")
+        _require(0 <= self.final <= 1, f"schedule final must be in [0, 1], not {self.final}")
+        _require(0 <= self.warmup < math.inf, f"schedule warmup must be 0 or more epochs, not {self.warmup}")
+
+    def factors(self, first_step: int, steps: int, steps_per_epoch: int, epochs: int) -> np.ndarray:
+        """The factors (steps,) float64 of steps ``first_step`` … of the whole run."""
+        step = np.arange(first_step, first_step + steps, dtype=np.float64)
+        epoch = step / steps_per_epoch
+        if self.kind == "step":
+            factor = self.factor ** np.floor(epoch / self.every)
+        elif self.kind == "exponential":
+            factor = self.factor**epoch
+        elif self.kind == "cosine":
+            last = max(epochs - self.warmup, 1 / steps_per_epoch)
+            progress = np.clip((epoch - self.warmup) / last, 0, 1)
+            factor = self.final + (1 - self.final) * 0.5 * (1 + np.cos(np.pi * progress))
+        else:
+            factor = np.ones(steps)
+        if self.warmup:
+            # The first step already moves: its factor is 1/(warm-up steps), not 0.
+            factor = factor * np.minimum(1, (step + 1) / (self.warmup * steps_per_epoch))
+        return factor

@@ -1,0 +1,112 @@
+"""Backpropagation as its four equations, in NumPy and in any float dtype: the oracle.
+
+Batches are rows: activations a and errors δ are (B, n), weights W are (n_out, n_in). With C the cost averaged
+over the mini-batch and σ the activation function, the equations are (Nielsen, Neural Networks and Deep
+Learning, chapter 2; ⊙ is the elementwise product)::
+
+    forward        z = a_prev Wᵀ + b,  a = σ(z)
+    output_delta   δ = ∇ₐC ⊙ σ'(z)                      (BP1)
+    hidden_delta   δ = (δ_next W_next) ⊙ σ'(z)          (BP2)
+    weight_grad    ∂C/∂b = mean of δ over the batch     (BP3)
+                   ∂C/∂W = δᵀ a_prev / B                (BP4)
+    update         W ← W − η ∂C/∂W, or another optimizer's rule
+
+Nothing here is written for speed, and every other backend is held to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpubp.functions import Activation, Loss
+from gpubp.optimizers import Optimizer
+
+Parameters = Sequence[tuple[np.ndarray, np.ndarray]]  # (W, b) of each layer, first to last
+
+
+def forward(
+    a_prev: np.ndarray, weights: np.ndarray, bias: np.ndarray, activation: Activation
+) -> tuple[np.ndarray, np.ndarray]:
+    """z = a_prev Wᵀ + b and a = σ(z): (B, n_in) to two arrays (B, n_out)."""
+    z = a_prev @ weights.T + bias
+    return z, activation.apply(z)
+
+
+def output_delta(
+    a: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray, activation: Activation, loss: Loss
+) -> np.ndarray:
+    """BP1: δ = ∇ₐC ⊙ σ'(z) of the output layer, (B, n_out), each row times its sample weight (B,).
+
+    For softmax, ⊙ σ'(z) is the product with the full Jacobian. Where the loss is matched to the activation
+    the product collapses to a − y, in which nothing saturates.
+    """
+    if loss.matched == activation.name:
+        delta = a - targets
+    else:
+        delta = activation.pull_back(loss.gradient(a, targets), a)
+    return delta * sample_weight[:, None]
+
+
+def hidden_delta(
+    delta_next: np.ndarray, weights_next: np.ndarray, a: np.ndarray, activation: Activation
+) -> np.ndarray:
+    """BP2: δ = (δ_next W_next) ⊙ σ'(z), (B, n_next) back to (B, n)."""
+    return activation.pull_back(delta_next @ weights_next, a)
+
+
+def weight_grad(delta: np.ndarray, a_prev: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """BP4 and BP3: ∂C/∂W = δᵀ a_prev / B, (n_out, n_in), and ∂C/∂b = Σ δ / B, (n_out,)."""
+    return delta.T @ a_prev / len(delta), delta.sum(axis=0) / len(delta)
+
+
+def update(
+    parameter: np.ndarray,
+    gradient: np.ndarray,
+    slots: Sequence[np.ndarray],
+    optimizer: Optimizer,
+    coefficients: Sequence[float],
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """The parameter and the optimizer's slots (velocity, moments) after one step; nothing is changed in place."""
+    return optimizer.rule(parameter, gradient, slots, coefficients)
+
+
+def cost(
+    z: np.ndarray,
+    a: np.ndarray,
+    targets: np.ndarray,
+    sample_weight: np.ndarray,
+    activation: Activation,
+    loss: Loss,
+) -> np.ndarray:
+    """The weighted cost of each sample, (B,), from the logits z where the loss is matched to the activation."""
+    if loss.cost_from_logits is not None and loss.matched == activation.name:
+        return loss.cost_from_logits(z, targets) * sample_weight
+    return loss.cost(a, targets) * sample_weight
+
+
+def backpropagate(
+    parameters: Parameters,
+    activations: Sequence[Activation],
+    loss: Loss,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    sample_weight: np.ndarray | None = None,
+) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+    """The mean cost of a mini-batch, (B, n_in) and (B, n_out), and its gradient (∂C/∂W, ∂C/∂b) for each layer."""
+    if sample_weight is None:
+        sample_weight = np.ones(len(inputs), inputs.dtype)
+
+    a = [inputs]
+    for (weights, bias), activation in zip(parameters, activations, strict=True):
+        z, a_layer = forward(a[-1], weights, bias, activation)
+        a.append(a_layer)
+    mean_cost = float(cost(z, a[-1], targets, sample_weight, activations[-1], loss).mean())
+
+    delta = output_delta(a[-1], targets, sample_weight, activations[-1], loss)
+    gradients = [weight_grad(delta, a[-2])]
+    for layer in range(len(parameters) - 1, 0, -1):
+        delta = hidden_delta(delta, parameters[layer][0], a[layer], activations[layer - 1])
+        gradients.append(weight_grad(delta, a[layer - 1]))
+    return mean_cost, gradients[::-1]

@@ -1,0 +1,575 @@
+"""fit(): epochs over a backend's plan, with shuffling, validation, early stopping, checkpoints and verification."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpubp import backends, checkpoint
+from gpubp.backends.base import Backend, Plan, PlanState, StepStats
+from gpubp.data import check_split
+from gpubp.errors import DataError, GpubpError, UsageError
+from gpubp.functions import LOSSES, lookup
+from gpubp.network import Network
+from gpubp.optimizers import SGD, Optimizer, Schedule
+from gpubp.prepare import Prepared, prepare
+from gpubp.progress import Progress, progress_for
+from gpubp.verify import Report, VerificationError, check_step
+
+POLICIES = ("off", "first", "epoch", "step")
+FIRST_STEPS = 3
+VERIFY_SECONDS, VERIFY_SHARE = 0.2, 0.03  # what verifying one batch an epoch may cost: the larger of the two
+CHUNK_SECONDS = 0.2  # how long a plan runs before Ctrl-C and the progress bar are looked after
+CHECKPOINT_SECONDS = 5.0  # a checkpoint on disk is at most about this much older than the training
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to. Loss and accuracy are means over its batches, each before its update."""
+
+    epoch: int
+    loss: float
+    accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    seconds: float
+
+
+@dataclass
+class History:
+    """A run, epoch by epoch. ``history["loss"]`` is a column; ``history.epochs`` are the rows.
+
+    ``stopped`` is why the run ended: "done", "early stopping", "callback" or "interrupted". Seconds are wall
+    time of training alone; ``compile_seconds`` (a warm-up step that is undone) and ``verification.seconds``
+    stand beside it.
+    """
+
+    backend: str = ""
+    why_backend: str = ""
+    device: str = ""
+    plan: str = ""
+    epochs: list[Epoch] = field(default_factory=list)
+    compile_seconds: float = 0.0
+    stopped: str = "done"
+    best_epoch: int | None = None
+    verification: Report = field(default_factory=lambda: Report("training"))
+
+    def __getitem__(self, column: str) -> list:
+        return [getattr(epoch, column) for epoch in self.epochs]
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **vars(self),
+            "epochs": [asdict(e) for e in self.epochs],
+            "verification": self.verification.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when ``monitor`` has not improved by more than ``min_delta`` for ``patience`` epochs.
+
+    ``monitor`` is "validation_loss" or "validation_accuracy". The best epoch's parameters are restored.
+    """
+
+    patience: int = 5
+    monitor: str = "validation_loss"
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.monitor not in ("validation_loss", "validation_accuracy"):
+            raise UsageError(
+                f"cannot monitor {self.monitor!r}: choose validation_loss or validation_accuracy"
+            )
+        if self.patience < 1 or not self.min_delta >= 0:
+            raise UsageError("early stopping needs a patience of 1 or more and a min_delta of 0 or more")
+
+    def improved(self, value: float, best: float | None) -> bool:
+        """Whether ``value`` beats the best so far."""
+        if best is None:
+            return True
+        gain = best - value if self.monitor == "validation_loss" else value - best
+        return gain > self.min_delta
+
+
+Callback = Callable[[Epoch, Network], object]
+
+
+def fit(
+    network: Network,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    *,
+    loss: str = "cross_entropy",
+    optimizer: Optimizer | None = None,
+    batch_size: int = 128,
+    epochs: int = 10,
+    schedule: Schedule | None = None,
+    sample_weight: np.ndarray | None = None,
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    early_stopping: EarlyStopping | int | None = None,
+    callbacks: Sequence[Callback] = (),
+    backend: str | Backend = "auto",
+    verify: str = "epoch",
+    seed: int = 0,
+    shuffle: bool = True,
+    save_to: str | os.PathLike | None = None,
+    resume: str | os.PathLike | None = None,
+    progress: bool | Progress = False,
+    recipe: dict[str, Any] | None = None,
+) -> History:
+    """Train ``network`` in place by mini-batch gradient descent, and hold the backend to the reference as it goes.
+
+    Args:
+        inputs: (N, n_in), uint8 (scaled by 1/255) or float.
+        targets: (N,) class labels 0 … n_out−1, or (N, n_out) values.
+        loss: a name of ``gpubp.functions.LOSSES``; the cost of a batch is its mean over the batch.
+        optimizer: by default ``SGD(lr=0.1, momentum=0.9)``.
+        batch_size: samples a step; the last batch of an epoch may be shorter and counts by its own mean.
+        schedule: the factor on the learning rate over time; by default constant.
+        sample_weight: (N,) factors on each sample's cost.
+        validation: (inputs, targets) to evaluate after every epoch.
+        early_stopping: an :class:`EarlyStopping`, or its patience; needs ``validation``.
+        callbacks: each is called as callback(epoch, network) after every epoch; one that returns True ends the run.
+        backend: "auto", "numpy", "numba", "cupy", or a Backend.
+        verify: "first" (the first three steps and the first epoch's last), "epoch" (those and one batch of every
+            epoch, while that costs at most 3% of the run or 0.2 s), "step" (every step), "off".
+        seed: of the generator that shuffles; every backend sees the same batches.
+        save_to: a checkpoint file, written as the run goes and at its end.
+        resume: a checkpoint to go on from, bitwise as if never stopped; its data and recipe must be the same.
+        progress: True for a progress bar on stderr (plain lines where that is no terminal).
+        recipe: kept in the checkpoint, for whoever resumes it.
+
+    Returns:
+        The history. Ctrl-C ends the run cleanly: ``history.stopped`` is then "interrupted".
+
+    Raises:
+        UsageError, DataError, BackendUnavailable: before training starts.
+        VerificationError: the backend computed something else than the equations say.
+        GpubpError: the loss is no longer finite, or the checkpoint cannot be written.
+    """
+    settings = _Settings(
+        loss=loss,
+        optimizer=optimizer or SGD(lr=0.1, momentum=0.9),
+        batch_size=_positive(batch_size, "batch_size"),
+        epochs=_positive(epochs, "epochs"),
+        schedule=schedule or Schedule(),
+        seed=int(seed),
+        shuffle=bool(shuffle),
+    )
+    if verify not in POLICIES:
+        raise UsageError(f"unknown verify policy {verify!r}: choose from {', '.join(POLICIES)}")
+    if isinstance(early_stopping, int) and not isinstance(early_stopping, bool):
+        early_stopping = EarlyStopping(patience=early_stopping)
+    if early_stopping and validation is None:
+        raise UsageError("early stopping watches validation data; give validation=(inputs, targets)")
+    _warn_of_clipping(network, loss)
+    train = prepare(network, check_split(inputs, targets, sample_weight, name="training data"), loss)
+    valid = None
+    if validation is not None:
+        valid = prepare(network, check_split(*validation, name="validation data"), loss, "validation data")
+    if network.classes is None and not train.classification:
+        network.classes = ()
+
+    training = _Training(network, settings, train, valid, backend, verify, save_to, recipe)
+    if resume is not None:
+        training.resume(resume)
+    shown = progress if isinstance(progress, Progress) else progress_for(quiet=not progress)
+    with _until_interrupted() as interrupted, shown:
+        training.run(early_stopping or None, callbacks, shown, interrupted)
+    return training.history
+
+
+def gradients(
+    network: Network,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    *,
+    loss: str = "cross_entropy",
+    sample_weight: np.ndarray | None = None,
+    backend: str | Backend = "auto",
+) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+    """The mean cost over all samples, as one batch, and its gradient: a list of (∂C/∂W, ∂C/∂b), host arrays.
+
+    Arguments and errors are those of :func:`fit`; shapes are those of ``network.parameters``.
+    """
+    split = check_split(inputs, targets, sample_weight, name="data")
+    samples = prepare(network, split, loss).samples
+    plan = backends.get(backend).plan(network.layers, network.parameters, loss, SGD(), len(samples), samples)
+    return plan.gradients(np.arange(len(samples)))
+
+
+def _positive(value: int, name: str) -> int:
+    if not float(value).is_integer() or value < 1:
+        raise UsageError(f"{name} must be a positive integer, not {value}")
+    return int(value)
+
+
+def _warn_of_clipping(network: Network, loss: str) -> None:
+    """Outputs that are no probabilities are clipped to (0, 1), where they learn nothing: seldom what was meant."""
+    output = network.layers[-1].activation
+    if lookup(LOSSES, loss, "loss").probabilities and output not in ("softmax", "sigmoid"):
+        import warnings
+
+        warnings.warn(
+            f"{loss} takes outputs for probabilities; those of {output} outside (0, 1) are clipped and have no "
+            f"gradient. Use output={LOSSES[loss].matched!r}",
+            stacklevel=3,
+        )
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[Callable[[], bool]]:
+    """A question whether Ctrl-C was pressed since. A second Ctrl-C interrupts at once, as usual."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set  # only the main thread gets signals
+        return
+    usual = signal.getsignal(signal.SIGINT)
+
+    def handler(number: int, frame: Any) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What determines a run, besides data and network."""
+
+    loss: str
+    optimizer: Optimizer
+    batch_size: int
+    epochs: int
+    schedule: Schedule
+    seed: int
+    shuffle: bool
+
+    def header(self) -> dict[str, Any]:
+        return {
+            "loss": self.loss,
+            "optimizer": {"kind": self.optimizer.kind, **asdict(self.optimizer)},
+            "batch_size": self.batch_size,
+            "schedule": asdict(self.schedule),
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+        }
+
+
+class _Training:
+    """One run of fit: what it needs, and where it stands."""
+
+    def __init__(
+        self,
+        network: Network,
+        settings: _Settings,
+        train: Prepared,
+        valid: Prepared | None,
+        backend: str | Backend,
+        verify: str,
+        save_to: str | os.PathLike | None,
+        recipe: dict[str, Any] | None,
+    ) -> None:
+        self.network, self.settings, self.verify = network, settings, verify
+        self.samples, self.classification = train.samples, train.classification
+        self.save_to, self.recipe = save_to, recipe
+        self.steps_per_epoch = -(-len(self.samples) // settings.batch_size)
+        chosen = backends.get(backend)
+        why = backends.choose(backend)[1] if isinstance(backend, str) else "given"
+        self.history = History(chosen.name, why, chosen.describe())
+        self.plan: Plan = chosen.plan(
+            network.layers,
+            network.parameters,
+            settings.loss,
+            settings.optimizer,
+            min(settings.batch_size, len(self.samples)),
+            self.samples,
+        )
+        self.history.plan = self.plan.describe()
+        self.validation = None if valid is None else self.plan.upload(valid.samples)
+        self._warm_up()
+
+        self.rng = np.random.default_rng(settings.seed)
+        self.epoch, self.step = 0, 0  # the next step is this one of this epoch
+        self.costs, self.hits = self._empty_sums()
+        self.seconds = 0.0  # of the epoch so far
+        self.elapsed = 0.0  # of all training so far
+        self.best: tuple[float, int, list[np.ndarray]] | None = None  # value, epoch, parameters
+        self._epoch_rng_state = self.rng.bit_generator.state
+        self._steps_a_second = 0.0
+        self._saved_at = time.perf_counter()
+
+    def _empty_sums(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(self.steps_per_epoch), np.zeros(self.steps_per_epoch, np.int64)
+
+    def _warm_up(self) -> None:
+        """Compile all that a run needs, on a full and a short batch, and undo what that changed."""
+        started = time.perf_counter()
+        before = self.plan.state()
+        size, short = self.settings.batch_size, len(self.samples) % self.settings.batch_size
+        order = np.arange(min(size + short, len(self.samples)))
+        rates = np.full(-(-len(order) // size), self.settings.optimizer.lr)
+        with np.errstate(all="ignore"):
+            self.plan.gradients(order[:size])
+            self.plan.run(order, rates)
+            if self.validation is not None:
+                self.plan.evaluate(self.validation)
+        self.plan.load_state(before)
+        self.history.compile_seconds = time.perf_counter() - started
+
+    def run(
+        self,
+        early_stopping: EarlyStopping | None,
+        callbacks: Sequence[Callback],
+        shown: Progress,
+        interrupted: Callable[[], bool],
+    ) -> None:
+        """Train from where this stands to the end of the last epoch, or until something stops it."""
+        shown.start(self.settings.epochs, len(self.samples), self.history)
+        while self.epoch < self.settings.epochs:
+            if not self._run_epoch(shown, interrupted):
+                self.history.stopped = "interrupted"
+                break
+            epoch = self._finish_epoch()
+            shown.epoch(epoch)
+            if self._stop_early(early_stopping, epoch):
+                self.history.stopped = "early stopping"
+                break
+            if callbacks:
+                self._download()
+                if any([callback(epoch, self.network) is True for callback in callbacks]):  # call all of them
+                    self.history.stopped = "callback"
+                    break
+            if time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS:
+                self.save()
+        self.save()
+        if early_stopping and self.best is not None and self.history.stopped != "interrupted":
+            self._restore_best()
+        self._download()
+
+    def _run_epoch(self, shown: Progress, interrupted: Callable[[], bool]) -> bool:
+        """The rest of the present epoch; False if interrupted before its end."""
+        self._epoch_rng_state = self.rng.bit_generator.state
+        n, size = len(self.samples), self.settings.batch_size
+        order = self.rng.permutation(n) if self.settings.shuffle else np.arange(n)
+        while self.step < self.steps_per_epoch:
+            if interrupted():
+                self.rng.bit_generator.state = self._epoch_rng_state  # a resumed run draws this epoch again
+                return False
+            steps = self._next_chunk()
+            rates = self.settings.optimizer.lr * self.settings.schedule.factors(
+                self.epoch * self.steps_per_epoch + self.step,
+                steps,
+                self.steps_per_epoch,
+                self.settings.epochs,
+            )
+            batch = order[self.step * size : (self.step + steps) * size]
+            self._account(self._run_steps(batch, rates), steps)
+            shown.advance(len(batch))
+        return True
+
+    def _next_chunk(self) -> int:
+        """How many steps to run in one call: up to the next step to verify, and about CHUNK_SECONDS long."""
+        if self._to_verify(self.step):
+            return 1
+        steps = max(1, int(self._steps_a_second * CHUNK_SECONDS))
+        stop = min(self.step + steps, self.steps_per_epoch)
+        return next((s for s in range(self.step, stop) if self._to_verify(s)), stop) - self.step
+
+    def _to_verify(self, step: int) -> bool:
+        if self.verify == "off" or self.verify == "step":
+            return self.verify == "step"
+        last = self.steps_per_epoch - 1
+        if self.epoch == 0:
+            return step < FIRST_STEPS or step == last
+        if self.verify == "first":
+            return False
+        # The short last batch every other epoch, and any other in between.
+        chosen = last if self.epoch % 2 else (self.epoch // 2 * 7919) % self.steps_per_epoch
+        within_budget = self.history.verification.seconds < max(VERIFY_SECONDS, VERIFY_SHARE * self.elapsed)
+        return step == chosen and within_budget
+
+    def _run_steps(self, batch: np.ndarray, rates: np.ndarray) -> StepStats:
+        started = time.perf_counter()
+        if len(rates) == 1 and self._to_verify(self.step):
+            stats = self._run_verified(batch, float(rates[0]))
+        else:
+            stats = self.plan.run(batch, rates)
+            seconds = time.perf_counter() - started
+            self._steps_a_second = len(rates) / max(seconds, 1e-9)
+            self.seconds += seconds
+        return stats
+
+    def _run_verified(self, batch: np.ndarray, lr: float) -> StepStats:
+        started = time.perf_counter()
+        report = self.history.verification
+        stats, checks = check_step(
+            self.plan,
+            self.network.layers,
+            self.settings.loss,
+            self.settings.optimizer,
+            self.samples,
+            batch,
+            lr,
+        )
+        report.add(checks)
+        report.steps += 1
+        report.seconds += time.perf_counter() - started
+        report.title = f"{self.history.backend} backend, epoch {self.epoch + 1}, step {self.step + 1}"
+        if not report.ok:
+            self._download()
+            self.save()
+            saved = f"\nThe model was saved in {self.save_to}." if self.save_to else ""
+            raise VerificationError(report, saved)
+        return stats
+
+    def _account(self, stats: StepStats, steps: int) -> None:
+        self.costs[self.step : self.step + steps] = stats.costs
+        self.hits[self.step : self.step + steps] = stats.hits
+        self.step += steps
+
+    def _finish_epoch(self) -> Epoch:
+        n = len(self.samples)
+        loss, accuracy = float(self.costs.sum()) / n, int(self.hits.sum()) / n
+        validation = None if self.validation is None else self.plan.evaluate(self.validation)
+        lr = self.settings.optimizer.lr * float(
+            self.settings.schedule.factors(
+                (self.epoch + 1) * self.steps_per_epoch - 1, 1, self.steps_per_epoch, self.settings.epochs
+            )[0]
+        )
+        epoch = Epoch(
+            self.epoch + 1,
+            loss,
+            accuracy if self.classification else None,
+            None if validation is None else validation.mean_cost,
+            None if validation is None or not self.classification else validation.accuracy,
+            lr,
+            self.seconds,
+        )
+        if not np.isfinite(loss):
+            self._download()
+            raise GpubpError(
+                f"the loss is {loss} after epoch {epoch.epoch}: training has diverged. Lower the learning rate "
+                f"(it is {lr:g}), or scale the inputs"
+            )
+        self.history.epochs.append(epoch)
+        self.elapsed += self.seconds
+        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+        self.costs, self.hits = self._empty_sums()
+        self._epoch_rng_state = self.rng.bit_generator.state
+        return epoch
+
+    def _stop_early(self, early_stopping: EarlyStopping | None, epoch: Epoch) -> bool:
+        if early_stopping is None:
+            return False
+        value = getattr(epoch, early_stopping.monitor)
+        if value is None:
+            raise UsageError("validation_accuracy needs class labels; monitor validation_loss instead")
+        if early_stopping.improved(value, self.best[0] if self.best else None):
+            self.best = value, epoch.epoch, self.plan.state().parameters
+            self.history.best_epoch = epoch.epoch
+        assert self.best is not None
+        return epoch.epoch - self.best[1] >= early_stopping.patience
+
+    def _restore_best(self) -> None:
+        assert self.best is not None
+        state = self.plan.state()
+        self.plan.load_state(PlanState(self.best[2], state.slots, state.step))
+
+    def _download(self) -> None:
+        self.network.parameters = self.plan.state().layers
+
+    # Checkpoints
+
+    def save(self) -> None:
+        """Write the checkpoint, if one was asked for."""
+        if self.save_to is None:
+            return
+        state = self.plan.state()
+        arrays = {"epoch_costs": self.costs, "epoch_hits": self.hits}
+        for prefix, parameters in (("", state.parameters), ("best_", self.best[2] if self.best else [])):
+            for i, parameter in enumerate(parameters):
+                arrays[f"{prefix}{'Wb'[i % 2]}{i // 2 + 1}"] = parameter
+        for i, slots in enumerate(state.slots):
+            for name, slot in zip(self.settings.optimizer.slots, slots, strict=True):
+                arrays[f"{name}_{'Wb'[i % 2]}{i // 2 + 1}"] = slot
+        header = {
+            "network": checkpoint.network_header(self.network),
+            "training": {
+                "settings": self.settings.header(),
+                "samples": len(self.samples),
+                "update_count": state.step,
+                "epoch": self.epoch,
+                "step": self.step,
+                "seconds": self.seconds,
+                "elapsed": self.elapsed,
+                "generator": self._epoch_rng_state,
+                "best": None if self.best is None else list(self.best[:2]),
+                "history": [asdict(epoch) for epoch in self.history.epochs],
+                "recipe": self.recipe,
+            },
+        }
+        checkpoint.write(self.save_to, header, arrays)
+        self._saved_at = time.perf_counter()
+
+    def resume(self, path: str | os.PathLike) -> None:
+        """Stand where the checkpoint stood."""
+        header, arrays = checkpoint.read(path, "checkpoint")
+        saved = checkpoint.build_network(path, header, arrays)
+        training = header.get("training")
+        if training is None:
+            raise DataError(f"{path} is a model without training state; it can be used but not resumed")
+        self._require_same(path, saved, training)
+        names = [f"{'Wb'[i % 2]}{i // 2 + 1}" for i in range(2 * len(saved.layers))]
+        try:
+            slots = [
+                tuple(arrays[f"{slot}_{name}"] for slot in self.settings.optimizer.slots) for name in names
+            ]
+            state = PlanState([arrays[name] for name in names], slots, training["update_count"])
+            self.epoch, self.step = training["epoch"], training["step"]
+            self.seconds, self.elapsed = training["seconds"], training["elapsed"]
+            self.costs, self.hits = arrays["epoch_costs"], arrays["epoch_hits"]
+            self.rng.bit_generator.state = self._epoch_rng_state = training["generator"]
+            self.history.epochs = [Epoch(**epoch) for epoch in training["history"]]
+            if training["best"] is not None:
+                value, epoch = training["best"]
+                self.best = value, epoch, [arrays[f"best_{name}"] for name in names]
+                self.history.best_epoch = epoch
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: its training state is incomplete ({error})") from error
+        self.plan.load_state(state)
+
+    def _require_same(self, path: str | os.PathLike, saved: Network, training: dict[str, Any]) -> None:
+        ours = {
+            **self.settings.header(),
+            "samples": len(self.samples),
+            "network": checkpoint.network_header(self.network),
+        }
+        theirs = {
+            **training["settings"],
+            "samples": training["samples"],
+            "network": checkpoint.network_header(saved),
+        }
+        for key, value in ours.items():
+            if theirs.get(key) != value:
+                raise UsageError(
+                    f"{path} cannot be resumed here: its {key} is {theirs.get(key)!r}, not {value!r}"
+                )

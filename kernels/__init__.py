@@ -1,0 +1,44 @@
+"""The kernels: five operations of backpropagation, once for CPUs (Numba) and once for NVIDIA GPUs (CUDA).
+
+Imports nothing from gpubp. Kernels take activations, losses and rules as small integers, listed here; arrays
+follow the field's shapes: batches are rows, weights are (n_out, n_in).
+
+=============  ==========================================  ===================================
+operation      equation                                    shapes
+=============  ==========================================  ===================================
+forward        z = a_prev Wᵀ + b, a = σ(z)                 (B, n_in) → (B, n_out)
+output_delta   δ = ∇ₐC ⊙ σ'(z)                     (BP1)   (B, n_out)
+hidden_delta   δ = (δ_next W_next) ⊙ σ'(z)         (BP2)   (B, n_next) → (B, n)
+weight_grad    ∂C/∂W = δᵀ a_prev / B, ∂C/∂b = Σ δ / B      (n_out, n_in), (n_out,)
+update         the optimizer's rule                        in place
+=============  ==========================================  ===================================
+
+Beside them stands ``gather``, out[b] = source[order[b]], which moves data and computes nothing but i/255.
+"""
+
+OPERATIONS = ("forward", "output_delta", "hidden_delta", "weight_grad", "update")
+
+ACTIVATIONS = {
+    "identity": 0,
+    "sigmoid": 1,
+    "tanh": 2,
+    "lecun_tanh": 3,
+    "relu": 4,
+    "leaky_relu": 5,
+    "softmax": 6,
+}
+
+LOSSES = {"quadratic": 0, "squared_error": 1, "cross_entropy": 2, "binary_cross_entropy": 3}
+
+# The activation with which each loss's δ collapses to a − y.
+MATCHED = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
+
+RULES = {"sgd": 0, "adam": 1, "adamw": 1}
+
+LEAKY_SLOPE = 0.01
+LECUN_SCALE = 1.7159  # LeCun, Bottou, Orr, Müller: Efficient BackProp (1998), section 4.4
+LECUN_RATE = 2.0 / 3.0
+
+# Probabilities that are not their loss's matched activation are kept in [ε, 1 − ε] under the logarithm, with
+# this ε in every dtype; outside, such a loss is constant and its gradient 0. 1 − ε is exact in float32.
+PROBABILITY_FLOOR = 2.0**-23

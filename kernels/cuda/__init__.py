@@ -1,0 +1,57 @@
+"""CUDA kernels, one operation a .cu file; functions.cuh has what is done to one element or one row.
+
+The files are compiled as one text per dtype, without fast-math flags: nothing is reassociated but a·b + c in one
+rounding, and NaN goes through. Every sum has a fixed order, so a run repeats bitwise.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import numpy as np
+
+from gpubp import kernels
+
+FILES = (
+    "functions.cuh",
+    "gather.cu",
+    "forward.cu",
+    "output_delta.cu",
+    "hidden_delta.cu",
+    "weight_grad.cu",
+    "update.cu",
+)
+
+KERNELS = (
+    "gather",
+    "gather_bytes",
+    "forward",
+    "output_delta",
+    "hidden_delta",
+    "weight_grad",
+    "sgd",
+    "sgd_momentum",
+    "adam",
+)
+
+WARP = 32
+SUM_ROWS = 32  # threads of weight_grad.cu that share a column
+
+_INCLUDE = '#include "functions.cuh"'  # for tools that compile one file; here the header comes first anyway
+
+
+def source() -> str:
+    """All kernels as one ASCII text; ``#line`` lets the compiler's messages name the file."""
+    package = files(__name__)
+    texts = (package.joinpath(name).read_text(encoding="utf-8").replace(_INCLUDE, "") for name in FILES)
+    text = "\n".join(f'#line 1 "kernels/cuda/{name}"\n{text}' for name, text in zip(FILES, texts, strict=True))
+    return text.encode("ascii", "replace").decode()  # cupy writes it to a file in the locale's encoding
+
+
+def definitions(dtype: np.dtype | type) -> tuple[str, ...]:
+    """The compiler's -D options: the real type, and the codes and constants of gpubp.kernels."""
+    values = {"REAL": {"float32": "float", "float64": "double"}[np.dtype(dtype).name]}
+    values |= {name.upper(): str(code) for name, code in (kernels.ACTIVATIONS | kernels.LOSSES).items()}
+    values |= {name: repr(getattr(kernels, name)) for name in ("LEAKY_SLOPE", "LECUN_SCALE", "LECUN_RATE")}
+    values |= {"WARP": str(WARP), "SUM_ROWS": str(SUM_ROWS)}
+    return tuple(f"-D{name}={value}" for name, value in values.items())

@@ -1,0 +1,90 @@
+// What is done to one element and what a warp does to one row. REAL, the codes and the constants are -D options.
+#ifndef GPUBP_FUNCTIONS_CUH
+#define GPUBP_FUNCTIONS_CUH
+
+typedef REAL real;
+typedef long long index_t;  // B n and n_out n_in may exceed 2^31
+
+// a = σ(z), of every activation but softmax.
+__device__ inline real apply(int activation, real z) {
+    switch (activation) {
+        case SIGMOID: {
+            const real e = exp(-fabs(z));  // e^-|z| never overflows
+            return (z >= 0 ? real(1) : e) / (1 + e);
+        }
+        case TANH: return tanh(z);
+        case LECUN_TANH: return real(LECUN_SCALE) * tanh(real(LECUN_RATE) * z);
+        case RELU: return z <= 0 ? real(0) : z;  // so that NaN goes through
+        case LEAKY_RELU: return z > 0 ? z : real(LEAKY_SLOPE) * z;
+        default: return z;
+    }
+}
+
+// σ'(z) as a function of a = σ(z), of every activation but softmax.
+__device__ inline real slope(int activation, real a) {
+    switch (activation) {
+        case SIGMOID: return a * (1 - a);
+        case TANH: return 1 - a * a;
+        case LECUN_TANH: return real(LECUN_RATE) * (real(LECUN_SCALE) - a * (a / real(LECUN_SCALE)));
+        case RELU: return a > 0 ? real(1) : real(0);
+        case LEAKY_RELU: return a > 0 ? real(1) : real(LEAKY_SLOPE);
+        default: return real(1);
+    }
+}
+
+// The sum over a warp's lanes, in every lane: a tree of fixed shape, and commuting makes all lanes' bits agree.
+__device__ inline real warp_sum(real value) {
+    for (int mask = WARP / 2; mask; mask /= 2) value += __shfl_xor_sync(~0u, value, mask);
+    return value;
+}
+
+__device__ inline real warp_max(real value) {
+    for (int mask = WARP / 2; mask; mask /= 2) {
+        const real other = __shfl_xor_sync(~0u, value, mask);
+        value = other > value ? other : value;
+    }
+    return value;
+}
+
+// The index of the first of the largest of row[n], in every lane.
+__device__ inline index_t warp_argmax(const real* row, index_t n_count) {
+    index_t at = threadIdx.x < n_count ? threadIdx.x : 0;
+    real largest = row[at];
+    for (index_t n = at + WARP; n < n_count; n += WARP)
+        if (row[n] > largest) largest = row[n], at = n;
+    for (int mask = WARP / 2; mask; mask /= 2) {
+        const real other = __shfl_xor_sync(~0u, largest, mask);
+        const index_t other_at = __shfl_xor_sync(~0u, at, mask);
+        if (other > largest || (other == largest && other_at < at)) largest = other, at = other_at;
+    }
+    return at;
+}
+
+// max_n row[n], in every lane. Every row function touches column n only in lane n % WARP, so none needs a barrier.
+__device__ inline real row_max(const real* row, index_t n_count) {
+    real largest = threadIdx.x < n_count ? row[threadIdx.x] : -1 / real(0);
+    for (index_t n = threadIdx.x + WARP; n < n_count; n += WARP) largest = row[n] > largest ? row[n] : largest;
+    return warp_max(largest);
+}
+
+// a[n] = e^(z[n] - max z) / Σ_m e^(z[m] - max z) of one row; a and z may be one row.
+__device__ inline void row_softmax(const real* z, real* a, index_t n_count) {
+    const real largest = row_max(z, n_count);
+    real total = 0;
+    for (index_t n = threadIdx.x; n < n_count; n += WARP) {
+        a[n] = exp(z[n] - largest);
+        total += a[n];
+    }
+    total = warp_sum(total);
+    for (index_t n = threadIdx.x; n < n_count; n += WARP) a[n] /= total;
+}
+
+// ∂C/∂z[n] = a[n] (g[n] - Σ_m g[m] a[m]) of one row, in place of g: the product with softmax's Jacobian.
+__device__ inline void row_softmax_pull_back(real* g, const real* a, index_t n_count) {
+    real mean = 0;
+    for (index_t n = threadIdx.x; n < n_count; n += WARP) mean += g[n] * a[n];
+    mean = warp_sum(mean);
+    for (index_t n = threadIdx.x; n < n_count; n += WARP) g[n] = a[n] * (g[n] - mean);
+}
+
+#endif

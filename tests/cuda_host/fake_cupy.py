@@ -1,0 +1,244 @@
+"""A stand-in for the ``cupy`` module: as much of it as the CUDA backend uses, on a machine without a GPU.
+
+Device arrays live in host memory, out of NumPy's reach; kernels are compiled for the host by ``cuda_on_host.hpp``.
+It is stricter than cupy: whatever would copy, allocate or misread an argument there without a word is an error
+here. ``counts`` has the allocations, uploads, downloads and launches so far.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+__version__ = "stand-in"
+
+counts: Counter[str] = Counter()
+memory_limit = float("inf")  # bytes that one array may have
+seed = 0  # of the next launch's schedule
+
+_GUARD = 64  # bytes of 0xFF on both sides of every array; no kernel may write there
+_DTYPES = {"float": "f4", "double": "f8", "int": "i4", "long long": "i8", "unsigned char": "u1"}
+
+
+class CompileException(Exception):
+    pass
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class ndarray:
+    """Memory of the device: no arithmetic, no conversion, no indexing but slices, which are views."""
+
+    def __init__(self, host: np.ndarray, memory: np.ndarray):
+        self._host, self._memory = host, memory
+
+    shape = property(lambda self: self._host.shape)
+    dtype = property(lambda self: self._host.dtype)
+    size = property(lambda self: self._host.size)
+    ndim = property(lambda self: self._host.ndim)
+    nbytes = property(lambda self: self._host.nbytes)
+    flags = property(lambda self: self._host.flags)
+    T = property(lambda self: ndarray(self._host.T, self._memory))
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __getitem__(self, key: slice) -> ndarray:
+        assert isinstance(key, slice), "only slices, which are views"
+        return ndarray(self._host[key], self._memory)
+
+    def reshape(self, *shape: int) -> ndarray:
+        assert self.flags.c_contiguous, "reshaping this would copy"
+        return ndarray(self._host.reshape(*shape), self._memory)
+
+    def __array__(self, *_, **__):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+    def set(self, array: np.ndarray) -> None:
+        assert isinstance(array, np.ndarray)
+        assert array.dtype == self.dtype
+        assert array.shape == self.shape
+        assert self.flags.c_contiguous
+        counts["uploads"] += 1
+        self._host[...] = array
+
+    def get(self) -> np.ndarray:
+        counts["downloads"] += 1
+        return self._host.copy()
+
+    def check_guards(self) -> None:
+        for side in (self._memory[:_GUARD], self._memory[-_GUARD:]):
+            if not (side == 0xFF).all():
+                raise AssertionError("a kernel wrote outside of an array")
+
+
+def empty(shape, dtype) -> ndarray:
+    """A new array; its floats are NaN."""
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    if size > memory_limit:
+        raise OutOfMemoryError(f"Out of memory allocating {size} bytes.")
+    counts["allocations"] += 1
+    memory = np.full(size + 2 * _GUARD, 0xFF, np.uint8)
+    return ndarray(memory[_GUARD : _GUARD + size].view(dtype).reshape(shape), memory)
+
+
+def matmul(a: ndarray, b: ndarray, out: ndarray) -> None:
+    """``out = a @ b``, only where cupy would hand the arrays to cuBLAS as they are."""
+    for array in (a, b, out):
+        assert type(array) is ndarray, f"not on the device: {type(array)}"
+        assert array.ndim == 2
+        assert array.dtype == out.dtype
+        assert array.dtype.kind == "f"
+    assert out.flags.c_contiguous
+    assert out.shape == (a.shape[0], b.shape[1])
+    assert a.shape[1] == b.shape[0]
+    for operand in (a, b):
+        assert operand.flags.c_contiguous or operand.flags.f_contiguous, "this operand would be copied"
+        assert not np.shares_memory(operand._host, out._host), "this output would be a temporary"
+    if out.size == 1:
+        counts["pool temporaries"] += 1  # a product and a sum instead of a gemm
+    np.matmul(a._host, b._host, out=out._host)
+
+
+class RawModule:
+    """CUDA source, compiled for the host when a kernel is first asked for."""
+
+    def __init__(self, *, code: str, options: tuple[str, ...] = ()):
+        assert isinstance(options, tuple)
+        self.code, self.options = code, options
+        defines = dict(re.findall(r"-D(\w+)=(\S+)", " ".join(options)))
+        typedefs = {name: meaning for meaning, name in re.findall(r"typedef ([\w ]+) (\w+);", code)}
+        self._types = {name: defines.get(meaning, meaning) for name, meaning in typedefs.items()}
+        kernels = re.findall(r'extern "C" __global__ void (\w+)\(([^)]*)\)', code)
+        self._signatures = {
+            name: [parameter.strip().rpartition(" ")[0] for parameter in parameters.split(",")]
+            for name, parameters in kernels
+        }
+        self._library: ctypes.CDLL | None = None
+
+    def get_function(self, name: str) -> RawKernel:
+        if self._library is None:
+            self._library = ctypes.CDLL(str(_build(self.code + self._launchers(), self.options)))
+        launcher = self._library[f"launch_{name}"]
+        launcher.restype = ctypes.c_char_p
+        return RawKernel(name, launcher, [self._resolve(kind) for kind in self._signatures[name]])
+
+    def _resolve(self, kind: str) -> tuple[np.dtype, bool]:
+        """A parameter's dtype and whether it is a pointer."""
+        base = kind.replace("const ", "").rstrip("*")
+        return np.dtype(_DTYPES[self._types.get(base, base)]), kind.endswith("*")
+
+    def _launchers(self) -> str:
+        """For each kernel a C function that takes its arguments as a CUDA launch does: by their addresses."""
+        return "".join(
+            f'\nextern "C" const char* launch_{name}(uint3 grid, uint3 block, unsigned seed, void** p) {{\n'
+            f"    return cuda_host::launch(grid, block, seed, [=] {{ {name}("
+            + ", ".join(f"*({kind}*)p[{i}]" for i, kind in enumerate(kinds))
+            + "); });\n}\n"
+            for name, kinds in self._signatures.items()
+        )
+
+
+class _Dim3(ctypes.Structure):
+    _fields_ = [(axis, ctypes.c_uint) for axis in "xyz"]  # noqa: RUF012
+
+
+class RawKernel:
+    """Launches one kernel, after a check of every argument against its signature."""
+
+    def __init__(self, name: str, launcher, signature: list[tuple[np.dtype, bool]]):
+        self.name, self._launcher, self._signature = name, launcher, signature
+
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple) -> None:
+        global seed
+        grid, block = (grid + (1, 1))[:3], (block + (1, 1))[:3]
+        assert all(1 <= n <= most for n, most in zip(grid, (2**31 - 1, 65535, 65535), strict=True)), grid
+        assert min(block) >= 1
+        assert np.prod(block) <= 1024
+        assert len(args) == len(self._signature), f"{self.name} takes {len(self._signature)} arguments"
+        values = [self._check(i, *expected, args[i]) for i, expected in enumerate(self._signature)]
+        pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+        counts["launches"] += 1
+        seed += 1
+        failure = self._launcher(_Dim3(*grid), _Dim3(*block), ctypes.c_uint(seed), pointers)
+        if failure:
+            raise AssertionError(f"{self.name}: {failure.decode()}")
+        for argument in args:
+            if type(argument) is ndarray:
+                argument.check_guards()
+
+    def _check(self, i: int, dtype: np.dtype, is_pointer: bool, argument) -> np.ndarray:
+        """The argument's value as one host number: for a pointer, its address."""
+        what = f"argument {i} of {self.name}"
+        if not is_pointer:
+            assert type(argument) is dtype.type, f"{what} is {type(argument)}, not {dtype}"
+            return np.array([argument])
+        assert type(argument) is ndarray, f"{what} is not on the device: {type(argument)}"
+        assert argument.dtype == dtype, f"{what} is {argument.dtype}, not {dtype}"
+        assert argument.flags.c_contiguous, f"{what} is not contiguous"
+        return np.array([argument._host.ctypes.data], np.uintp)
+
+
+def compiler() -> str | None:
+    """The C++ compiler, if there is one."""
+    return shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
+
+
+def _build(code: str, options: tuple[str, ...]) -> Path:
+    """The shared library of this source and these options, compiled once per machine."""
+    here = Path(__file__).parent
+    program = compiler()
+    assert program is not None
+    defines = [option for option in options if option.startswith("-D")]
+    flags = ["-std=c++20", "-O1", "-fPIC", "-shared", "-w", "-U_FORTIFY_SOURCE", *defines]
+    text = f'#include "{here / "cuda_on_host.hpp"}"\n{code}'
+    header = (here / "cuda_on_host.hpp").read_text()
+    key = hashlib.sha256("\0".join([program, *flags, header, text]).encode()).hexdigest()[:24]
+    folder = Path(tempfile.gettempdir()) / f"gpubp-cuda-host-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    library = folder / f"{key}.so"
+    if not library.exists():
+        part = folder / f"{key}.{os.getpid()}.so"
+        command = [program, *flags, "-x", "c++", "-", "-o", str(part)]
+        result = subprocess.run(command, input=text, capture_output=True, text=True)
+        if result.returncode:
+            raise CompileException(result.stderr)
+        part.replace(library)
+    return library
+
+
+_properties = {"name": b"no GPU: the kernels run on the host", "major": 0, "minor": 0}
+
+cuda = SimpleNamespace(
+    is_available=lambda: True,
+    compiler=SimpleNamespace(CompileException=CompileException),
+    memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+    nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
+    cublas=SimpleNamespace(getVersion=lambda: 130000),
+    runtime=SimpleNamespace(
+        driverGetVersion=lambda: 13000,
+        runtimeGetVersion=lambda: 13000,
+        getDeviceCount=lambda: 1,
+        getDevice=lambda: 0,
+        getDeviceProperties=lambda device: _properties,
+        memGetInfo=lambda: (int(memory_limit), int(memory_limit)),
+    ),
+)
+
+missing_compiler = None if compiler() else "no C++ compiler is found to build the CUDA kernels for the host"
+if missing_compiler is None and not sys.platform.startswith("linux"):
+    missing_compiler = "the CUDA kernels are built for the host on Linux only"

@@ -1,0 +1,293 @@
+"""Data sets by name, and the gate that arrays from outside pass."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from gpubp.data import builtin, check_split, load, names
+from gpubp.data.dataset import Split, hold_out, standardize, stratified_split
+from gpubp.errors import DataError, UsageError
+
+X = np.arange(12.0).reshape(4, 3)
+Y = np.array([0, 1, 1, 0])
+
+
+# The gate --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given_dtype", "kept"),
+    [
+        (np.uint8, np.uint8),
+        (np.float32, np.float32),
+        (np.float64, np.float64),
+        (np.float16, np.float32),
+        (np.bool_, np.float32),
+        (np.int8, np.float32),
+        (np.uint16, np.float32),
+        (np.int64, np.float32),
+        (">f8", np.float64),
+        (">i2", np.float32),
+    ],
+)
+def test_inputs_keep_their_values_in_one_of_three_dtypes(given_dtype, kept):
+    x = np.array([[0, 1], [1, 0]]).astype(given_dtype)
+    split = check_split(x, [0, 1])
+    assert split.inputs.dtype == kept
+    np.testing.assert_array_equal(split.inputs, x)
+
+
+def test_integers_too_long_for_float32_become_float64():
+    x = [[2**24 + 1, 0]]
+    np.testing.assert_array_equal(check_split(x, [0]).inputs, x)
+
+
+def test_images_are_flattened_row_by_row_and_contiguous():
+    images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    split = check_split(images.transpose(0, 2, 1), [0, 1])
+    assert split.inputs.flags.c_contiguous
+    assert split.inputs[0].tolist() == images[0].T.ravel().tolist()
+    assert len(split) == 2
+
+
+def test_labels_become_int64_and_whole_floats_do_with_classes():
+    assert check_split(X, Y.astype(np.uint8)).targets.dtype == np.int64
+    split = check_split(X, Y.astype(np.float32)[:, None], classes=2)
+    assert split.targets.dtype == np.int64
+    assert split.targets.tolist() == Y.tolist()
+
+
+def test_float_targets_are_values_and_so_are_integer_rows():
+    assert check_split(X, Y.astype(np.float16)).targets.dtype == np.float32
+    assert check_split(X, np.eye(4, 2, dtype=np.uint8)).targets.dtype == np.float32
+    assert check_split(X, np.zeros((4, 2))).targets.shape == (4, 2)
+
+
+NAN_AT_2_1 = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, X)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((X[0], Y), r"two dimensions.*\(3,\).*x\[None, :\]"),
+        ((3.0, Y), "two dimensions"),
+        ((np.empty((0, 3)), []), r"no data.*\(0, 3\)"),
+        ((np.empty((4, 0)), Y), "no data"),
+        ((X.astype(object), Y), "inputs have dtype object"),
+        ((X.astype(str), Y), "inputs have dtype <U"),
+        ((X.astype(complex), Y), "inputs have dtype complex"),
+        (([[1, 2], [3]], [0, 1]), "inputs cannot be made an array"),
+        ((NAN_AT_2_1, Y), "row 2, column 1 is nan"),
+        ((-np.inf * np.ones((1, 1)), [0]), "row 0, column 0 is -inf"),
+        ((X, Y[:3]), "4 rows of inputs but 3 targets"),
+        ((X, np.array(list("abcd"))), "targets have dtype <U1"),
+        ((X, np.zeros((4, 2, 2))), "targets need shape"),
+        ((X, np.zeros((4, 0))), "targets need shape"),
+        ((X, 1), "targets need shape"),
+        ((X, [0, 1, -1, 0]), "label at index 2 is -1.*from 0"),
+        ((X, [0, 1.5, np.nan, 0]), "target in row 2 is nan"),
+        ((X, np.where(NAN_AT_2_1 > 0, 0, NAN_AT_2_1)), "target in row 2, column 1 is nan"),
+        ((X, Y, [1, 1, 1]), r"weights need shape \(4,\)"),
+        ((X, Y, [1, 1, -1, 1]), "weight at index 2 is -1"),
+        ((X, Y, [1, 1, 1, np.nan]), "weight at index 3 is nan"),
+        ((X, Y, np.zeros(4)), "every sample weight is 0"),
+    ],
+)
+def test_the_gate_refuses_and_says_where(arguments, message):
+    with pytest.raises(DataError, match=f"^set: .*{message}"):
+        check_split(*arguments, name="set")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 2, 0], "index 2 is 2.*2 classes go from 0 to 1"),
+        ([0, -1, 0, 0], "index 1 is -1"),
+        ([0, 1, 0.5, 0], "index 2 is 0.5.*whole numbers"),
+        ([0, 1, 1, np.inf], "index 3 is inf"),
+        ([0, 1, 1, np.nan], "index 3 is nan"),
+        (np.eye(4, 2), r"argmax\(axis=1\)"),
+    ],
+)
+def test_labels_must_fit_the_classes(labels, message):
+    with pytest.raises(DataError, match=message):
+        check_split(X, labels, classes=2)
+
+
+@given(st.integers(1, 2_100_000), st.data())
+def test_nan_is_found_wherever_it_is(columns, data):
+    # Wide rows put the boundaries of the chunked scan between, at and within rows.
+    rows = max(1, 2_100_000 // columns)
+    at = data.draw(st.integers(0, min(rows, 5000) - 1)), data.draw(st.integers(0, columns - 1))
+    x = np.zeros((min(rows, 5000), columns), np.float32)
+    x[at] = np.nan
+    with pytest.raises(DataError, match=f"row {at[0]}, column {at[1]} is nan"):
+        check_split(x, np.zeros(len(x)))
+
+
+def test_weights_are_kept():
+    assert check_split(X, Y, [0, 1, 2, 3]).sample_weight.tolist() == [0, 1, 2, 3]
+
+
+# Parting and scaling ---------------------------------------------------------------------------------------
+
+
+def test_holding_out_by_class_keeps_shares_rows_and_seed():
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    inputs = np.arange(100.0)[:, None]
+    train, test = stratified_split(inputs, labels, 0.2, seed=3)
+    assert np.bincount(test.targets).tolist() == [10, 6, 4]
+    assert sorted([*train.inputs[:, 0], *test.inputs[:, 0]]) == list(range(100))
+    assert (labels[test.inputs[:, 0].astype(int)] == test.targets).all()
+    again, other = (stratified_split(inputs, labels, 20, seed)[1].inputs.tolist() for seed in (3, 4))
+    assert again == test.inputs.tolist() != other
+
+
+def test_weights_go_with_their_rows():
+    whole = check_split(np.arange(10)[:, None], np.arange(10.0), np.arange(10))
+    for part in hold_out(whole, 3, 0, stratify=False):
+        assert part.sample_weight.tolist() == part.inputs[:, 0].tolist() == part.targets.tolist()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
+def test_a_test_fraction_lies_between_0_and_1(fraction):
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        stratified_split(X, Y, fraction, 0)
+
+
+@pytest.mark.parametrize(("labels", "size"), [([0, 0, 0, 1], 0.5), (Y, 4), (Y, 1)])
+def test_too_few_rows_to_hold_out(labels, size):
+    with pytest.raises(DataError, match="cannot hold out"):
+        stratified_split(X, labels, size, 0)
+
+
+matrices = hnp.arrays(
+    np.float64, st.tuples(st.integers(2, 20), st.integers(2, 6)), elements=st.floats(-1e3, 1e3, width=16)
+)
+
+
+@given(matrices)
+def test_standardized_samples_have_mean_0_and_deviation_1_or_are_0(x):
+    out = standardize(Split(x, np.zeros(len(x))), None, "samples")[0].inputs
+    constant = np.ptp(x, axis=1) == 0
+    assert not out[constant].any()
+    np.testing.assert_allclose(out[~constant].mean(axis=1), 0, atol=1e-9)
+    np.testing.assert_allclose(out[~constant].std(axis=1, ddof=1), 1, rtol=1e-9)
+
+
+@given(matrices)
+def test_standardized_features_use_the_training_part_for_both(x):
+    train, test = Split(x, np.zeros(len(x))), Split(x[:1] + 1, np.zeros(1))
+    out, other = (part.inputs for part in standardize(train, test, "features"))
+    constant = np.ptp(x, axis=0) == 0
+    assert not out[:, constant].any()
+    np.testing.assert_allclose(out[:, ~constant].std(axis=0), 1, rtol=1e-9)
+    scale = np.where(constant, 1, x.std(axis=0))
+    np.testing.assert_allclose(other[0] - out[0], 1 / scale, rtol=1e-6)
+
+
+def test_a_constant_column_becomes_exactly_0_despite_rounding():
+    train = Split(np.full((7, 2), 0.1), np.zeros(7))
+    assert not standardize(train, None, "features")[0].inputs.any()
+
+
+def test_standardizing_bytes_gives_float64_and_leaves_the_original():
+    train = builtin.mnist_sample().train
+    before = train.inputs.copy()
+    out, none = standardize(train, None, "samples")
+    assert none is None
+    assert out.inputs.dtype == np.float64
+    np.testing.assert_array_equal(train.inputs, before)
+
+
+def test_standardize_refuses_other_ways_and_single_columns():
+    with pytest.raises(UsageError, match="'columns'"):
+        standardize(Split(X, Y), None, "columns")
+    with pytest.raises(DataError, match="single column"):
+        standardize(Split(X[:, :1], Y), None, "samples")
+
+
+# The sets --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "n_train", "n_test", "n_in", "classes", "dtype", "top"),
+    [
+        ("mnist-sample", 4000, 1000, 784, 10, np.uint8, 255),
+        ("digits", 1437, 360, 64, 10, np.float32, 1),
+        ("iris", 105, 45, 4, 3, np.float64, 7.9),
+        ("parity", 700, 324, 10, 2, np.float32, 1),
+    ],
+)
+def test_built_in_sets(name, n_train, n_test, n_in, classes, dtype, top):
+    data, again = load(name), load(name)
+    assert (data.name, len(data.train), len(data.test), data.n_in) == (name, n_train, n_test, n_in)
+    assert data.classes == classes == len(data.class_names)
+    assert data.train.inputs.dtype == data.test.inputs.dtype == dtype
+    assert max(data.train.inputs.max(), data.test.inputs.max()) == top
+    assert set(data.train.targets) == set(data.test.targets) == set(range(classes))
+    np.testing.assert_array_equal(data.test.inputs, again.test.inputs)
+    np.testing.assert_array_equal(data.train.targets, again.train.targets)
+    if data.image_shape:
+        assert np.prod(data.image_shape) == n_in
+
+
+@pytest.mark.parametrize(("name", "each"), [("mnist-sample", [100] * 10), ("iris", [15] * 3)])
+def test_built_in_test_parts_have_every_class_alike(name, each):
+    assert np.bincount(load(name).test.targets).tolist() == each
+
+
+def test_seed_and_fraction_part_the_sets_that_come_whole():
+    assert len(load("digits", test_fraction=0.5).test) == 899
+    a, b = load("iris", seed=1), load("iris", seed=2)
+    assert a.test.inputs.tolist() != b.test.inputs.tolist()
+    with pytest.raises(UsageError, match="test part of its own"):
+        load("parity", test_fraction=0.5)
+
+
+def test_parity_is_of_the_number_the_bits_spell():
+    data = load("parity")
+    bits, label = data.test.inputs[5], data.test.targets[5]
+    assert "".join(str(int(bit)) for bit in bits) == f"{705:010b}"
+    assert data.class_names[label] == "odd"
+    assert data.train.targets[0] == 1
+
+
+def test_a_damaged_sample_asks_for_a_new_installation(monkeypatch, tmp_path):
+    monkeypatch.setattr(builtin.resources, "files", lambda _: tmp_path)
+    with pytest.raises(DataError, match="reinstall gpubp"):
+        builtin.mnist_sample()
+    np.savez(tmp_path / "mnist-sample.npz", X=np.zeros((5000, 784), np.uint8), y=np.zeros(5000, np.uint8))
+    with pytest.raises(DataError, match="reinstall gpubp"):
+        builtin.mnist_sample()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("minst", "mnist"), ("IRIS", "iris"), ("digit", "digits"), ("", "")]
+)
+def test_an_unknown_name_gets_the_nearest(wrong, near):
+    with pytest.raises(UsageError, match=f"neither a data set nor a file; did you mean '{near}"):
+        load(wrong)
+
+
+@pytest.mark.parametrize("path", ["nowhere/mnist", "nowhere.npz"])
+def test_a_path_that_is_absent_is_missing_data(path):
+    with pytest.raises(DataError, match=f"{path}: no such file"):
+        load(path)
+
+
+def test_names():
+    assert names() == ("mnist-sample", "digits", "iris", "parity", "mnist", "fashion-mnist")
+
+
+def test_importing_is_light():
+    code = (
+        "import sys, gpubp.data; print(*{'sklearn', 'pooch', 'requests', 'rich', 'PIL'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""

@@ -1,0 +1,323 @@
+"""Data sets and inputs from the user's own files."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gpubp.data import load, load_inputs, load_path
+from gpubp.data.idx import write_idx
+from gpubp.errors import DataError, UsageError
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (20, 4, 3), np.uint8)
+LABELS = np.arange(20, dtype=np.uint8) % 2
+
+
+def csv(tmp_path, text: str, name: str = "data.csv"):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def rows(*targets: object, header: str = "") -> str:
+    return header + "".join(f"{i},{i / 4},{target}\n" for i, target in enumerate(targets))
+
+
+def whole(data):
+    """All inputs and targets of a data set, in the order of the first column."""
+    inputs = np.concatenate([data.train.inputs, data.test.inputs])
+    order = inputs[:, 0].argsort()
+    return inputs[order].tolist(), np.concatenate([data.train.targets, data.test.targets])[order].tolist()
+
+
+# IDX folders -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("test", ["t10k", "test"])
+@pytest.mark.parametrize("gz", ["", ".gz"])
+def test_a_folder_of_four_files(tmp_path, test, gz):
+    for part, n in (("train", 20), (test, 7)):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte{gz}", IMAGES[:n])
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte{gz}", LABELS[:n])
+    data = load(tmp_path)
+    assert (len(data.train), len(data.test), data.classes, data.image_shape) == (20, 7, 2, (4, 3))
+    np.testing.assert_array_equal(data.train.inputs, IMAGES.reshape(20, 12))
+    np.testing.assert_array_equal(data.test.targets, LABELS[:7])
+    assert data.name == tmp_path.name
+    with pytest.raises(UsageError, match="test part of its own"):
+        load(tmp_path, test_fraction=0.5)
+
+
+def test_a_folder_of_one_pair_is_parted_by_class(tmp_path):
+    write_idx(tmp_path / "my-images.idx", IMAGES)
+    write_idx(tmp_path / "my-labels.idx", LABELS)
+    data = load_path(tmp_path, test_fraction=0.3)
+    assert np.bincount(data.test.targets).tolist() == [3, 3]
+    assert len(data.train) == 14
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "no IDX files to train on"),
+        (["t10k-images", "t10k-labels"], "no IDX files to train on"),
+        (["train-images"], "one of labels, found train-images"),
+        (["a-images", "b-images", "a-labels"], "found a-images, b-images, a-labels"),
+    ],
+)
+def test_folders_without_a_clear_pair(tmp_path, files, message):
+    for name in files:
+        write_idx(tmp_path / name, IMAGES if "images" in name else LABELS)
+    with pytest.raises(DataError, match=message):
+        load_path(tmp_path)
+
+
+def test_parts_of_different_width(tmp_path):
+    np.savez(tmp_path / "a.npz", X=IMAGES, y=LABELS, X_test=IMAGES[:, :2], y_test=LABELS)
+    with pytest.raises(DataError, match="training part has 12 columns and the test part 6"):
+        load_path(tmp_path / "a.npz")
+
+
+# NumPy -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keys", [("X", "y", "X_test", "y_test"), ("x_train", "y_train", "x_test", "y_test")])
+def test_npz_with_both_parts(tmp_path, keys):
+    values = IMAGES, LABELS, IMAGES[:5], LABELS[:5] + np.uint8(1)
+    np.savez(tmp_path / "set.npz", **dict(zip(keys, values, strict=True)))
+    data = load(str(tmp_path / "set.npz"))
+    assert (data.name, data.classes, data.image_shape, len(data.test)) == ("set", 3, (4, 3), 5)
+
+
+def test_npz_values_and_weights_are_held_out_together(tmp_path):
+    weight = np.arange(1.0, 21)
+    np.savez(tmp_path / "a.npz", X=weight[:, None], y=weight / 2, sample_weight=weight)
+    data = load_path(tmp_path / "a.npz")
+    assert data.classes is None
+    assert len(data.test) == 4
+    for part in (data.train, data.test):
+        assert (part.targets * 2).tolist() == part.sample_weight.tolist() == part.inputs[:, 0].tolist()
+
+
+def test_classes_make_labels_of_whole_floats(tmp_path):
+    np.savez(tmp_path / "a.npz", X=IMAGES, y=LABELS.astype(float))
+    assert load_path(tmp_path / "a.npz").classes is None
+    assert load_path(tmp_path / "a.npz", classes=4).classes == 4
+    with pytest.raises(DataError, match=r"a.npz: .*label at index 1 is 1.*1 classes"):
+        load_path(tmp_path / "a.npz", classes=1)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"X": IMAGES}, "'y' is missing; it holds x"),
+        ({"y": LABELS}, "'x' is missing"),
+        ({"X": IMAGES, "y": LABELS, "X_test": IMAGES}, "'y_test' is missing"),
+        ({"a": IMAGES}, "needs X and y"),
+        ({}, "it holds nothing"),
+        ({"X": IMAGES, "y": LABELS[:3]}, "20 rows of inputs but 3 targets"),
+        ({"X": IMAGES, "y": LABELS.astype(object)}, "not a sound NumPy file: .*allow_pickle"),
+        ({"X": IMAGES, "y": LABELS + np.uint8(20)}, "labels up to 21 for 20 rows"),
+        ({"X": IMAGES, "y": LABELS, "X_test": IMAGES, "y_test": LABELS / 2}, "one part has whole numbers"),
+    ],
+)
+def test_unusable_archives(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=rf"a.npz.*{message}"):
+        load_path(tmp_path / "a.npz")
+
+
+def test_damaged_archives_are_noticed_wherever_the_damage(tmp_path):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, X=IMAGES, y=LABELS)
+    sound, path = buffer.getvalue(), tmp_path / "a.npz"
+    path.write_bytes(sound)
+    expected = whole(load_path(path))
+    for at in range(0, len(sound), 3):
+        for damaged in (sound[:at], sound[:at] + bytes([sound[at] ^ 0x10]) + sound[at + 1 :]):
+            path.write_bytes(damaged)
+            try:
+                assert whole(load_path(path)) == expected  # a date or the like
+            except DataError as error:
+                assert str(path) in str(error)  # noqa: PT017 - either outcome is right
+
+
+# CSV -------------------------------------------------------------------------------------------------------
+
+
+def test_csv_without_header_takes_the_last_column(tmp_path):
+    data = load(csv(tmp_path, rows(*[0, 1] * 5)))
+    assert data.train.inputs.dtype == np.float64
+    assert (data.classes, data.class_names) == (2, None)
+    assert whole(data) == ([[i, i / 4] for i in range(10)], [0, 1] * 5)
+
+
+@pytest.mark.parametrize("header", ["label", "target", "y", "class", " Label "])
+def test_csv_finds_the_target_by_its_header(tmp_path, header):
+    text = f"\ufeff{header},a,b\n" + "".join(f"{i % 2},{i},{-i}\n" for i in range(10)) + "\n , ,\n"
+    assert whole(load_path(csv(tmp_path, text))) == ([[i, -i] for i in range(10)], [0, 1] * 5)
+
+
+def test_csv_with_numbers_for_headers(tmp_path):
+    assert load_path(csv(tmp_path, rows(*[0, 1] * 5, header="0,1,label\n"))).n_in == 2
+
+
+def test_csv_words_are_class_names(tmp_path):
+    data = load_path(csv(tmp_path, rows(*["pear", '"an, apple"'] * 5)))
+    assert data.class_names == ("an, apple", "pear")
+    assert whole(data)[1] == [1, 0] * 5
+
+
+@pytest.mark.parametrize(
+    ("targets", "header", "classes"),
+    [
+        ([0.0, 1.0] * 5, "", None),
+        ([0.5, -1] * 5, "", None),
+        ([-1, 1] * 5, "a,b,y\n", None),
+        ([0.0, 1.0] * 5, "a,b,label\n", 2),
+        ([0.5, 1] * 5, "a,b,label\n", None),
+    ],
+)
+def test_csv_classes_or_values(tmp_path, targets, header, classes):
+    data = load_path(csv(tmp_path, rows(*targets, header=header)))
+    assert data.classes == classes
+    assert whole(data)[1] == targets
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "0 columns"),
+        ("1\n2\n", "1 columns"),
+        ("1;2;0\n3;4;1\n", "1 columns, separated by commas"),
+        ("a,b,label\n", "no rows"),
+        ("a,label\n1,0\n\n2,3,1\n", "line 4 has 3 columns, the first has 2"),
+        ("a,b,label\n1,2,0\n3,x4,1\n", "line 3, column 2: 'x4' is not a number"),
+        ("label,a,b\n0,1,2\n1,3,\n", "line 3, column 3: '' is not a number"),
+        ("1,2,0\n3,nan,1\n", "line 2, column 2: 'nan' is not a number"),
+        ("1,1e999,0\n", "line 1, column 2: '1e999'"),
+        ("label,a\n0,1\nx,2\n", "line 3, column 1: the target 'x' is not a number"),
+        ("1,0\n2,\n", "line 2, column 2: the target ''"),
+        ("1,a\n2,\n", "line 1, column 2: the target 'a'"),
+        ("1,0\n2,nan\n", "target in row 1 is nan"),
+        ("a,label\n1,-1\n2,0\n", "label at index 0 is -1"),
+        ("1,0\n2,0\n3,1\n", "cannot hold out"),
+        ("1,1999\n2,2000\n", "labels up to 2000 for 2 rows are hardly classes"),
+    ],
+)
+def test_csv_errors_say_where(tmp_path, text, message):
+    path = csv(tmp_path, text)
+    with pytest.raises(DataError, match=message):
+        load_path(path)
+
+
+@pytest.mark.parametrize("content", [b"1,2\n\xff\xfe,3\n", b'1,2\n"' + b"x" * 200_000 + b'",2\n'])
+def test_csv_that_is_not_text(tmp_path, content):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.csv: not a readable CSV file"):
+        load_path(path)
+
+
+# Whatever else ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read", [load_path, load_inputs])
+def test_missing_files_and_unknown_kinds(tmp_path, read):
+    with pytest.raises(DataError, match=r"absent\.csv: no such file"):
+        read(tmp_path / "absent.csv")
+    (tmp_path / "a.xlsx").touch()
+    with pytest.raises(DataError, match=r"a.xlsx: .*\.npz, \.csv"):
+        read(tmp_path / "a.xlsx")
+
+
+# Inputs ----------------------------------------------------------------------------------------------------
+
+
+def test_inputs_from_every_kind_of_file(tmp_path):
+    flat = IMAGES.reshape(20, 12)
+    np.save(tmp_path / "a.npy", IMAGES)
+    np.savez(tmp_path / "b.npz", X=IMAGES, y=LABELS)
+    np.savez(tmp_path / "c.npz", anything=IMAGES)
+    write_idx(tmp_path / "t10k-images-idx3-ubyte", IMAGES)
+    write_idx(tmp_path / "t10k-images.idx3-ubyte", IMAGES)
+    write_idx(tmp_path / "d.gz", IMAGES)
+    np.savetxt(tmp_path / "e.csv", flat, delimiter=",")
+    np.savetxt(tmp_path / "f.csv", flat, delimiter=",", header=",".join("abcdefghijkl"), comments="")
+    for path in tmp_path.iterdir():
+        inputs = load_inputs(path)
+        np.testing.assert_array_equal(inputs, flat)
+        assert inputs.dtype == (np.float64 if path.suffix == ".csv" else np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
+def test_an_image_is_one_row_of_grey_never_inverted(tmp_path, mode):
+    bright = np.where(np.arange(12).reshape(4, 3) == 5, 0, 255).astype(np.uint8)
+    Image.fromarray(bright).convert(mode).save(tmp_path / "a.png")
+    inputs = load_inputs(tmp_path / "a.png")
+    assert (inputs.dtype, inputs.shape) == (np.uint8, (1, 12))
+    assert inputs[0].tolist() == bright.ravel().tolist()
+
+
+def test_jpeg(tmp_path):
+    Image.fromarray(np.full((5, 4), 77, np.uint8)).save(tmp_path / "a.JPG")
+    assert load_inputs(tmp_path / "a.JPG").tolist() == [[77] * 20]
+
+
+def test_images_that_grey_bytes_cannot_show(tmp_path):
+    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / "deep.png")
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    with pytest.raises(DataError, match="8 bits"):
+        load_inputs(tmp_path / "deep.png")
+    with pytest.raises(DataError, match="transparent"):
+        load_inputs(tmp_path / "clear.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".npy", ".npz", ".idx"])
+@pytest.mark.parametrize("content", [b"", b"nonsense, nothing but", b"\x80\x04N."])
+def test_damaged_inputs_are_named(tmp_path, suffix, content):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"a{suffix}: "):
+        load_inputs(path)
+
+
+def test_truncated_images_and_arrays_never_give_other_numbers(tmp_path):
+    Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
+    np.save(tmp_path / "a.npy", IMAGES)
+    for path in list(tmp_path.iterdir()):
+        sound, expected = path.read_bytes(), load_inputs(path)
+        refused = 0
+        for length in range(len(sound)):
+            path.write_bytes(sound[:length])
+            try:
+                np.testing.assert_array_equal(load_inputs(path), expected)
+            except DataError:
+                refused += 1
+        assert refused >= len(sound) - 16  # a PNG's last bytes, after its pixels, are a mere end mark
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("a.npy", np.zeros(5), "two dimensions"),
+        ("a.npy", np.array([[np.nan]]), "row 0, column 0 is nan"),
+        ("a.npy", np.array([["a"]]), "dtype <U1"),
+    ],
+)
+def test_inputs_pass_the_gate(tmp_path, name, array, message):
+    np.save(tmp_path / name, array)
+    with pytest.raises(DataError, match=f"{name}.*{message}"):
+        load_inputs(tmp_path / name)
+
+
+def test_inputs_from_ambiguous_archives_and_folders(tmp_path):
+    np.savez(tmp_path / "a.npz", a=IMAGES, b=IMAGES)
+    with pytest.raises(DataError, match="needs X, or a single array; it holds a, b"):
+        load_inputs(tmp_path / "a.npz")
+    with pytest.raises(DataError, match="not a known kind"):
+        load_inputs(tmp_path)
+    with pytest.raises(DataError, match="line 2, column 1: 'x'"):
+        load_inputs(csv(tmp_path, "1,2\nx,3\n"))
