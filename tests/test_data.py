@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -119,6 +119,7 @@ def test_labels_must_fit_the_classes(labels, message):
         check_split(X, labels, classes=2)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2_100_000), st.data())
 def test_nan_is_found_wherever_it_is(columns, data):
     # Wide rows put the boundaries of the chunked scan between, at and within rows.
@@ -171,6 +172,7 @@ matrices = hnp.arrays(
 )
 
 
+@settings(deadline=None)
 @given(matrices)
 def test_standardized_samples_have_mean_0_and_deviation_1_or_are_0(x):
     out = standardize(Split(x, np.zeros(len(x))), None, "samples")[0].inputs
@@ -180,6 +182,7 @@ def test_standardized_samples_have_mean_0_and_deviation_1_or_are_0(x):
     np.testing.assert_allclose(out[~constant].std(axis=1, ddof=1), 1, rtol=1e-9)
 
 
+@settings(deadline=None)
 @given(matrices)
 def test_standardized_features_use_the_training_part_for_both(x):
     train, test = Split(x, np.zeros(len(x))), Split(x[:1] + 1, np.zeros(1))

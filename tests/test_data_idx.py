@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -23,6 +23,7 @@ def header(code: int, *dims: int) -> bytes:
     return bytes([0, 0, code, len(dims)]) + b"".join(d.to_bytes(4, "big", signed=d < 0) for d in dims)
 
 
+@settings(deadline=None)
 @given(arrays, st.sampled_from(["a.gz", "a"]))
 def test_round_trip(tmp_path_factory, array, name):
     path = tmp_path_factory.mktemp("idx") / name
@@ -119,6 +120,7 @@ def test_a_flipped_bit_in_a_gzip_never_gives_other_numbers(tmp_path):
     assert noticed > 8 * (len(whole) - 10)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64), st.sampled_from([0x08, 0x09, 0x0B, 0x0C, 0x0D, 0x0E]), st.integers(0, 6))
 def test_any_bytes_are_an_array_or_an_error(rest, code, ndim):
     content = bytes([0, 0, code, ndim]) + rest

@@ -23,9 +23,7 @@ from gpubp.network import Layer, byte_table
 from gpubp.optimizers import Optimizer
 
 _WHEELS = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")
-_INSTALL = (
-    'python -m pip install "gpubp[cuda13]" (or "gpubp[cuda12]", if nvidia-smi shows a driver of CUDA version 12)'
-)
+_INSTALL = 'python -m pip install "gpubp[cuda13]" (or "gpubp[cuda12]", if nvidia-smi shows CUDA version 12)'
 
 ROW_BLOCK = (cuda.WARP, 8)  # eight rows of a batch, a warp each
 FLAT_BLOCK = (256,)
@@ -61,7 +59,7 @@ def _installed_wheels() -> list[str]:
 
 
 def _why_no_device(cupy_cuda: Any) -> str | None:
-    """None if a device answers; asks the runtime for numbers only, since a failed Stream() or Device() is noisy."""
+    """None if a device answers; asks the runtime for numbers only, since a Stream() that fails is noisy."""
     runtime = cupy_cuda.runtime
     try:
         driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
@@ -103,25 +101,26 @@ def _version(number: int) -> str:
 class CupyBackend(Backend):
     """CuPy arrays on the current device and its default stream, which keeps all work in order.
 
-    A product is ``cupy.matmul(out=)``, that is one cuBLAS gemm in full precision, unless the environment variable
-    CUPY_TF32 asks for less; transposed views are passed to it as they are. CuPy takes a 1 x 1 product as a sum
-    instead, whose temporaries come from its memory pool. What follows a product is one kernel.
+    A product is ``cupy.matmul(out=)``: one cuBLAS gemm, which takes transposed views as they are, in full
+    precision unless the environment variable CUPY_TF32 asks for less. What follows a product is one kernel.
+    Nothing is allocated in a step, but that CuPy takes a product of one number as a sum, with temporaries
+    from its memory pool.
 
     Args:
         module: the ``cupy`` to use; None imports it.
 
     Raises:
-        BackendUnavailable: CuPy is not installed or cannot be imported.
+        BackendUnavailable: CuPy or a GPU is missing; the message is that of ``why_unavailable``.
     """
 
     name = "cupy"
 
     def __init__(self, module: ModuleType | None = None) -> None:
         if module is None:
-            try:
-                module = importlib.import_module("cupy")
-            except Exception as error:
-                raise BackendUnavailable(why_unavailable() or str(error)) from error
+            reason = why_unavailable()
+            if reason:
+                raise BackendUnavailable(reason)
+            module = importlib.import_module("cupy")
         self._cp: Any = module
         self._modules: dict[np.dtype, dict[str, Any]] = {}
         self._tables: dict[np.dtype, Array] = {}
@@ -149,12 +148,12 @@ class CupyBackend(Backend):
 
     def gather(self, source: Array, order: Array, out: Array) -> None:
         rows, width = len(order), out.size // len(order)
-        grid = _row_grid(rows, width)
-        sizes = np.int64(rows), np.int64(width)
+        arguments: tuple[Any, ...] = (out, np.int64(rows), np.int64(width))
         if source.dtype == np.uint8:
-            self._launch("gather_bytes", grid, (source, order, self._table(out.dtype), out, *sizes), out.dtype)
+            name, arguments = "gather_bytes", (source, order, self._table(out.dtype), *arguments)
         else:
-            self._launch("gather", grid, (source, order, out, *sizes), out.dtype)
+            name, arguments = "gather", (source, order, *arguments)
+        self._launch(name, _row_grid(rows, width), arguments, out.dtype)
 
     def forward(
         self, a_prev: Array, weights: Array, bias: Array, activation: str, z: Array, a: Array
@@ -179,9 +178,8 @@ class CupyBackend(Backend):
     ) -> None:
         codes = np.int32(kernels.ACTIVATIONS[activation]), np.int32(kernels.LOSSES[loss])
         rows, width = a.shape
-        epsilon = np.finfo(a.dtype).eps
         outputs = delta, row_cost, row_hit
-        arguments = (z, a, targets, sample_weight, *codes, epsilon, *outputs, np.int64(rows), np.int64(width))
+        arguments = (z, a, targets, sample_weight, *codes, *outputs, np.int64(rows), np.int64(width))
         self._launch("output_delta", _row_grid(rows, 1), arguments, a.dtype)
 
     def hidden_delta(
@@ -240,11 +238,11 @@ class CupyBackend(Backend):
         try:
             return self._cp.empty(shape, dtype)
         except self._cp.cuda.memory.OutOfMemoryError as error:
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            free, total = self._cp.cuda.runtime.memGetInfo()
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize / 1e6
+            free, total = (number / 1e6 for number in self._cp.cuda.runtime.memGetInfo())
             raise GpubpError(
-                f"out of GPU memory: an array of {size / 1e6:,.1f} MB does not fit, with {free / 1e6:,.1f} MB of "
-                f"{total / 1e6:,.1f} MB free; try a smaller batch size, network or data set"
+                f"out of GPU memory: an array of {size:,.1f} MB does not fit, with {free:,.1f} of "
+                f"{total:,.1f} MB free; try a smaller batch size, network or data set"
             ) from error
 
     def _scratch(self, dtype: np.dtype, size: int) -> Array:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from gpubp.kernels.cpu.compile import PARALLEL_WORK, serial_and_parallel
-from gpubp.kernels.cpu.rows import add_product, apply_activation
 from numba import prange
 
+from gpubp.kernels.cpu.compile import parallel_kernel
+from gpubp.kernels.cpu.rows import add_product, apply_activation
 
+
+@parallel_kernel
 def _forward(a_prev_bi, w_io, bias_o, activation, z_bo, a_bo):
     for b in prange(len(a_prev_bi)):
         z_bo[b, :] = bias_o
@@ -15,12 +17,8 @@ def _forward(a_prev_bi, w_io, bias_o, activation, z_bo, a_bo):
         apply_activation(z_bo[b], a_bo[b], activation)
 
 
-_serial, _parallel = serial_and_parallel(_forward)
-
-
 def forward(a_prev_bi, w_oi, bias_o, activation, z_bo, a_bo) -> None:
     """z = a_prev Wᵀ + b and a = σ(z), (B, n_in) to (B, n_out); z and a may be one buffer."""
     # The transpose costs one pass over W and lets the product run along contiguous rows.
     w_io = np.ascontiguousarray(w_oi.T)
-    run = _parallel if len(a_prev_bi) * w_oi.size >= PARALLEL_WORK else _serial
-    run(a_prev_bi, w_io, bias_o, activation, z_bo, a_bo)
+    _forward(a_prev_bi, w_io, bias_o, activation, z_bo, a_bo)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from gpubp.kernels.cpu.compile import PARALLEL_WORK, serial_and_parallel
-from gpubp.kernels.cpu.rows import add_product, pull_back
 from numba import prange
 
+from gpubp.kernels.cpu.compile import parallel_kernel
+from gpubp.kernels.cpu.rows import add_product, pull_back
 
+
+@parallel_kernel
 def _hidden_delta(delta_next_bo, w_next_on, a_bn, activation, delta_bn):
     for b in prange(len(a_bn)):
         delta_bn[b, :] = 0
@@ -14,10 +16,6 @@ def _hidden_delta(delta_next_bo, w_next_on, a_bn, activation, delta_bn):
         pull_back(delta_bn[b], a_bn[b], activation)
 
 
-_serial, _parallel = serial_and_parallel(_hidden_delta)
-
-
 def hidden_delta(delta_next_bo, w_next_on, a_bn, activation, delta_bn) -> None:
     """δ = (δ_next W_next) ⊙ σ'(z), (B, n_next) back to (B, n); softmax takes its Jacobian product."""
-    run = _parallel if len(a_bn) * w_next_on.size >= PARALLEL_WORK else _serial
-    run(delta_next_bo, w_next_on, a_bn, activation, delta_bn)
+    _hidden_delta(delta_next_bo, w_next_on, a_bn, activation, delta_bn)

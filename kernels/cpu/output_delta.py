@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
+from gpubp import kernels
 from gpubp.kernels.cpu.compile import inlined, kernel
 from gpubp.kernels.cpu.rows import SIGMOID, SOFTMAX, pull_back
-
-from gpubp import kernels
 
 QUADRATIC = kernels.LOSSES["quadratic"]
 SQUARED_ERROR = kernels.LOSSES["squared_error"]

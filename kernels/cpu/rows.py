@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from gpubp.kernels.cpu.compile import inlined
-
 from gpubp import kernels
+from gpubp.kernels.cpu.compile import inlined
 
 IDENTITY = kernels.ACTIVATIONS["identity"]
 SIGMOID = kernels.ACTIVATIONS["sigmoid"]

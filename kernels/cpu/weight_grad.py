@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from gpubp.kernels.cpu.compile import PARALLEL_WORK, serial_and_parallel
-from gpubp.kernels.cpu.rows import add_product
 from numba import prange
 
+from gpubp.kernels.cpu.compile import parallel_kernel
+from gpubp.kernels.cpu.rows import add_product
 
+
+@parallel_kernel
 def _weight_grad(delta_ob, a_prev_bi, grad_w_oi, grad_bias_o):
     b_count = len(a_prev_bi)
     size = grad_bias_o.dtype.type(b_count)
@@ -22,10 +24,6 @@ def _weight_grad(delta_ob, a_prev_bi, grad_w_oi, grad_bias_o):
         grad_bias_o[o] = total / size
 
 
-_serial, _parallel = serial_and_parallel(_weight_grad)
-
-
 def weight_grad(delta_bo, a_prev_bi, grad_w_oi, grad_bias_o) -> None:
     """∂C/∂W = δᵀ a_prev / B, (n_out, n_in), and ∂C/∂b = Σ δ / B, (n_out,)."""
-    run = _parallel if delta_bo.size * a_prev_bi.shape[1] >= PARALLEL_WORK else _serial
-    run(np.ascontiguousarray(delta_bo.T), a_prev_bi, grad_w_oi, grad_bias_o)
+    _weight_grad(np.ascontiguousarray(delta_bo.T), a_prev_bi, grad_w_oi, grad_bias_o)

@@ -26,8 +26,8 @@ __device__ inline real sigmoid_cross_entropy(const real* z, const real* a, const
     return cost;
 }
 
-// ∂C/∂a of one element, and its C added to the cost; probabilities are clipped to [ε, 1 − ε], NaN to itself.
-__device__ inline real loss_gradient(int loss, real a, real y, real epsilon, real& cost) {
+// ∂C/∂a of one element, and its C added to the cost; probabilities are clipped to [ε, 1 − ε], but NaN stays.
+__device__ inline real loss_gradient(int loss, real a, real y, real& cost) {
     const real difference = a - y;
     if (loss == QUADRATIC) {
         cost += real(0.5) * difference * difference;
@@ -37,7 +37,7 @@ __device__ inline real loss_gradient(int loss, real a, real y, real epsilon, rea
         cost += difference * difference;
         return 2 * difference;
     }
-    const real p = a < epsilon ? epsilon : a > 1 - epsilon ? 1 - epsilon : a;
+    const real floor = PROBABILITY_FLOOR, p = a < floor ? floor : a > 1 - floor ? 1 - floor : a;
     const bool inside = p == a;
     if (loss == CROSS_ENTROPY) {
         cost -= y * log(p);
@@ -48,11 +48,11 @@ __device__ inline real loss_gradient(int loss, real a, real y, real epsilon, rea
 }
 
 // δ by the loss's gradient and the activation's pull-back, and this lane's part of the cost.
-__device__ inline real unmatched(const real* a, const real* y, int activation, int loss, real epsilon, real* delta,
+__device__ inline real unmatched(const real* a, const real* y, int activation, int loss, real* delta,
                                  index_t n_count) {
     real cost = 0;
     for (index_t n = threadIdx.x; n < n_count; n += WARP) {
-        delta[n] = loss_gradient(loss, a[n], y[n], epsilon, cost);
+        delta[n] = loss_gradient(loss, a[n], y[n], cost);
         if (activation != SOFTMAX) delta[n] *= slope(activation, a[n]);
     }
     if (activation == SOFTMAX) row_softmax_pull_back(delta, a, n_count);
@@ -67,7 +67,7 @@ __device__ inline bool is_hit(const real* a, const real* y, index_t n_count) {
 
 // δ (B, n), and cost and hit (B,), for one of the losses: a warp a row.
 extern "C" __global__ void output_delta(const real* z_bn, const real* a_bn, const real* y_bn, const real* weight_b,
-                                        int activation, int loss, real epsilon, real* delta_bn, real* cost_b,
+                                        int activation, int loss, real* delta_bn, real* cost_b,
                                         unsigned char* hit_b, index_t b_count, index_t n_count) {
     const index_t b = index_t(blockIdx.x) * blockDim.y + threadIdx.y;
     if (b >= b_count) return;
@@ -78,7 +78,7 @@ extern "C" __global__ void output_delta(const real* z_bn, const real* a_bn, cons
     else if (loss == BINARY_CROSS_ENTROPY && activation == SIGMOID)
         cost = sigmoid_cross_entropy(z, a, y, delta, n_count);
     else
-        cost = unmatched(a, y, activation, loss, epsilon, delta, n_count);
+        cost = unmatched(a, y, activation, loss, delta, n_count);
     for (index_t n = threadIdx.x; n < n_count; n += WARP) delta[n] *= weight_b[b];
     cost = warp_sum(cost);
     const bool hit = is_hit(a, y, n_count);

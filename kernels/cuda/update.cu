@@ -19,7 +19,8 @@ extern "C" __global__ void sgd_momentum(real* parameter_i, const real* gradient_
     parameter_i[i] -= lr * (nesterov != 0 ? direction + momentum * velocity : velocity);
 }
 
-// m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², W ← W − (rate m / (√v correction + ε) + ηλ W), with λ W in g where not decoupled.
+// g ← g + λ W, m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², W ← W − rate m / (√v correction + ε) − ηλ W; of the two
+// decays, λ and ηλ, one is 0.
 extern "C" __global__ void adam(real* parameter_i, const real* gradient_i, real* first_i, real* second_i,
                                 index_t i_count, real rate, real beta1, real one_minus_beta1, real beta2,
                                 real one_minus_beta2, real epsilon, real correction, real decay, real decoupled) {

@@ -1,8 +1,8 @@
 """A stand-in for the ``cupy`` module: as much of it as the CUDA backend uses, on a machine without a GPU.
 
-Device arrays live in host memory, out of NumPy's reach; kernels are compiled for the host by ``cuda_on_host.hpp``.
-It is stricter than cupy: whatever would copy, allocate or misread an argument there without a word is an error
-here. ``counts`` has the allocations, uploads, downloads and launches so far.
+Device arrays live in host memory, out of NumPy's reach; kernels are compiled for the host, with
+``cuda_on_host.hpp``. It is stricter than cupy: whatever would copy, allocate or misread an argument there
+without a word is an error here. ``counts`` has the allocations, uploads, downloads and launches so far.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ counts: Counter[str] = Counter()
 memory_limit = float("inf")  # bytes that one array may have
 seed = 0  # of the next launch's schedule
 
-_GUARD = 64  # bytes of 0xFF on both sides of every array; no kernel may write there
+_GUARD = 64  # bytes on both sides of every array, where no kernel may write
 _DTYPES = {"float": "f4", "double": "f8", "int": "i4", "long long": "i8", "unsigned char": "u1"}
 
 
@@ -81,7 +81,7 @@ class ndarray:
 
     def check_guards(self) -> None:
         for side in (self._memory[:_GUARD], self._memory[-_GUARD:]):
-            if not (side == 0xFF).all():
+            if not (side == _guard_byte(self.dtype)).all():
                 raise AssertionError("a kernel wrote outside of an array")
 
 
@@ -92,8 +92,14 @@ def empty(shape, dtype) -> ndarray:
     if size > memory_limit:
         raise OutOfMemoryError(f"Out of memory allocating {size} bytes.")
     counts["allocations"] += 1
-    memory = np.full(size + 2 * _GUARD, 0xFF, np.uint8)
+    memory = np.full(size + 2 * _GUARD, _guard_byte(dtype), np.uint8)
+    memory[_GUARD : _GUARD + size] = 0xFF
     return ndarray(memory[_GUARD : _GUARD + size].view(dtype).reshape(shape), memory)
+
+
+def _guard_byte(dtype: np.dtype) -> int:
+    """Floats near the largest: a NaN would hide a kernel that reads, changes and writes one element too many."""
+    return 0x7F if dtype.kind == "f" else 0xFF
 
 
 def matmul(a: ndarray, b: ndarray, out: ndarray) -> None:
@@ -154,7 +160,7 @@ class RawModule:
 
 
 class _Dim3(ctypes.Structure):
-    _fields_ = [(axis, ctypes.c_uint) for axis in "xyz"]  # noqa: RUF012
+    _fields_ = [(axis, ctypes.c_uint) for axis in "xyz"]
 
 
 class RawKernel:
@@ -165,7 +171,7 @@ class RawKernel:
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple) -> None:
         global seed
-        grid, block = (grid + (1, 1))[:3], (block + (1, 1))[:3]
+        grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
         assert all(1 <= n <= most for n, most in zip(grid, (2**31 - 1, 65535, 65535), strict=True)), grid
         assert min(block) >= 1
         assert np.prod(block) <= 1024

@@ -1,0 +1,181 @@
+"""A recipe from data to result: what ``gpubp train`` does, without the terminal."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gpubp
+from gpubp import backends, data
+from gpubp.backends.base import Backend
+from gpubp.data.dataset import Dataset, Split, hold_out, standardize
+from gpubp.network import Network
+from gpubp.progress import Progress
+from gpubp.recipes import Recipe
+from gpubp.trainer import EarlyStopping, History, fit
+
+
+@dataclass
+class Result:
+    """What came of a recipe: a history and a test accuracy for each of its splits, and the last network."""
+
+    recipe: Recipe
+    network: Network
+    histories: list[History]
+    accuracies: list[float | None]
+    seconds: float
+
+    @property
+    def accuracy(self) -> float | None:
+        """The mean test accuracy over the splits; None for regression or without test data."""
+        known = [a for a in self.accuracies if a is not None]
+        return float(np.mean(known)) if len(known) == len(self.accuracies) else None
+
+    @property
+    def stopped(self) -> str:
+        return self.histories[-1].stopped
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the accuracy that the recipe must reach was reached; None where it names none."""
+        if self.recipe.reach is None or self.accuracy is None:
+            return None
+        return self.accuracy >= self.recipe.reach
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        first = self.histories[0]
+        return {
+            "recipe": self.recipe.to_dict(),
+            "backend": first.backend,
+            "device": first.device,
+            "plan": first.plan,
+            "test_accuracy": self.accuracy,
+            "must_reach": self.recipe.reach,
+            "reached": self.reached,
+            "stopped": self.stopped,
+            "seconds": self.seconds,
+            "compile_seconds": sum(h.compile_seconds for h in self.histories),
+            "verification": [h.verification.to_dict() for h in self.histories],
+            "splits": [
+                {"test_accuracy": accuracy, **history.to_dict()}
+                for accuracy, history in zip(self.accuracies, self.histories, strict=True)
+            ],
+            "seed": self.recipe.seed,
+            "versions": versions(),
+        }
+
+
+def versions() -> dict[str, str]:
+    """What this was computed with."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"gpubp": gpubp.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in ("numpy", "numba", "scikit-learn", "cupy-cuda12x", "cupy-cuda13x"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def run(
+    recipe: Recipe,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    backend: str | Backend = "auto",
+    verify: str = "epoch",
+    progress: Callable[[], Progress] = Progress,
+    model: Path | None = None,
+    checkpoint: Path | None = None,
+    resume: Path | None = None,
+    quiet: bool = False,
+) -> Result:
+    """Train as the recipe says, once a split, and test.
+
+    Args:
+        data_dir: the folder with the files of mnist or fashion-mnist.
+        progress: makes what shows one training run.
+        model: where to save the trained network, also after Ctrl-C.
+        checkpoint: where to save what a later run can resume. Only for recipes with one split.
+        resume: a checkpoint to go on from.
+
+    Raises:
+        GpubpError: of the data, the recipe's values, the backend, or the training.
+    """
+    chosen, histories, accuracies = backends.get(backend), [], []
+    optimizer, schedule = recipe.build_optimizer(), recipe.build_schedule()
+    started = time.perf_counter()
+    for split in range(recipe.splits):
+        seed = recipe.seed + split
+        dataset = load(recipe, seed, data_dir, quiet)
+        network = recipe.network(seed)
+        train, watched, test = _parts(recipe, dataset, seed)
+        history = fit(
+            network,
+            train.inputs,
+            train.targets,
+            loss=recipe.loss,
+            optimizer=optimizer,
+            schedule=schedule,
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            sample_weight=train.sample_weight,
+            validation=None if watched is None else (watched.inputs, watched.targets),
+            early_stopping=None if recipe.patience is None else EarlyStopping(recipe.patience),
+            backend=chosen,
+            verify=verify,
+            seed=seed,
+            save_to=checkpoint,
+            resume=resume,
+            progress=progress(),
+            recipe={
+                **recipe.to_dict(),
+                "data_dir": None if data_dir is None else str(Path(data_dir).resolve()),
+            },
+        )
+        if isinstance(backend, str):
+            history.why_backend = backends.choose(backend)[1]
+        histories.append(history)
+        accuracies.append(_test_accuracy(network, test))
+        if model is not None:
+            network.save(model)
+        if history.stopped == "interrupted":
+            break
+    return Result(recipe, network, histories, accuracies, time.perf_counter() - started)
+
+
+def load(recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, quiet: bool) -> Dataset:
+    """The recipe's data, with inputs standardised as it says."""
+    dataset = data.load(
+        recipe.data, data_dir=data_dir, quiet=quiet, seed=seed, test_fraction=recipe.test_fraction
+    )
+    if recipe.standardize is None:
+        return dataset
+    train, test = standardize(dataset.train, dataset.test, recipe.standardize)
+    return Dataset(**{**vars(dataset), "train": train, "test": test})
+
+
+def _parts(recipe: Recipe, dataset: Dataset, seed: int) -> tuple[Split, Split | None, Split | None]:
+    """Training data, what is evaluated after every epoch, and test data.
+
+    Early stopping must not choose by the test data, so that it watches a part of the training data instead.
+    """
+    fraction = recipe.validation_fraction or (0.1 if recipe.patience is not None else 0)
+    if not fraction:
+        return dataset.train, dataset.test, dataset.test
+    train, watched = hold_out(dataset.train, fraction, seed, stratify=dataset.classes is not None)
+    return train, watched, dataset.test
+
+
+def _test_accuracy(network: Network, test: Split | None) -> float | None:
+    if test is None or network.classes == () or test.targets.ndim != 1:
+        return None
+    return float((network.predict(test.inputs) == test.targets).mean())

@@ -1,0 +1,186 @@
+"""Recipes: named, reproducible runs, each a TOML file with the result it must reach and where that comes from.
+
+Every field of :class:`Recipe` is a key of the file and an option of ``gpubp train``; there is no other list.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any
+
+from gpubp.errors import DataError, UsageError
+
+if TYPE_CHECKING:  # the command line reads the fields of a recipe and must not wait for NumPy
+    from gpubp.network import Network
+    from gpubp.optimizers import Optimizer, Schedule
+
+FORMAT = 1  # raised when an older gpubp could no longer run what a recipe says
+
+
+def _setting(help_text: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run: data, network, loss, optimizer, schedule, and what must come of it."""
+
+    name: str = _setting("Name of the run", "")
+    title: str = _setting("What the run is, in a line", "")
+    source: str = _setting("Where the run comes from", "")
+    reach: float | None = _setting("Test accuracy that the run must reach")
+
+    data: str = _setting("Data set by name, or a file or folder of your own", "mnist-sample")
+    test_fraction: float | None = _setting("Part of the data held out for the test")
+    standardize: str | None = _setting(
+        "'features' or 'samples': shift and scale the inputs to mean 0, deviation 1"
+    )
+    splits: int = _setting("Train on so many different splits, and average", 1)
+
+    layers: tuple[int, ...] = _setting("Sizes, inputs first and outputs last: 784-128-10", (784, 128, 10))
+    hidden: tuple[str, ...] = _setting("Activation of the hidden layers, one or one each", ("relu",))
+    output: str = _setting("Activation of the output layer", "softmax")
+    init: str = _setting("How weights start: auto, normal, normal_1_over_n, glorot, he, lecun", "auto")
+    dtype: str = _setting("float32 or float64", "float32")
+
+    loss: str = _setting("quadratic, squared_error, cross_entropy or binary_cross_entropy", "cross_entropy")
+    optimizer: str = _setting("sgd, adam or adamw", "sgd")
+    lr: float | None = _setting("Learning rate η; by default the optimizer's own")
+    momentum: float | None = _setting("SGD's momentum μ")
+    nesterov: bool | None = _setting("Nesterov's momentum")
+    weight_decay: float | None = _setting("Weight decay λ")
+    beta1: float | None = _setting("Adam's β₁")
+    beta2: float | None = _setting("Adam's β₂")
+    epsilon: float | None = _setting("Adam's ε")
+    schedule: str = _setting("Learning rate over time: constant, step, exponential or cosine", "constant")
+    factor: float | None = _setting("Factor of the step and exponential schedules")
+    every: float | None = _setting("Epochs between the steps of the step schedule")
+    final: float | None = _setting("Factor that the cosine schedule ends at")
+    warmup: float | None = _setting("Epochs over which the learning rate rises at the start")
+
+    batch_size: int = _setting("Samples a step", 128)
+    epochs: int = _setting("Passes over the training data", 10)
+    patience: int | None = _setting("Stop after so many epochs without a better validation loss")
+    validation_fraction: float | None = _setting(
+        "Part of the training data held out to watch; 0.1 with patience"
+    )
+    seed: int = _setting("Of initial weights, shuffling and splits", 0)
+
+    def network(self, seed: int) -> Network:
+        """A new network as the recipe says."""
+        from gpubp.network import Network
+
+        hidden: str | list[str] = self.hidden[0] if len(self.hidden) == 1 else list(self.hidden)
+        return Network(
+            self.layers, hidden=hidden, output=self.output, init=self.init, seed=seed, dtype=self.dtype
+        )
+
+    def build_optimizer(self) -> Optimizer:
+        """The optimizer, with those of the recipe's settings that it has."""
+        from gpubp.optimizers import OPTIMIZERS
+
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(_unknown("optimizer", self.optimizer, OPTIMIZERS))
+        cls = OPTIMIZERS[self.optimizer]
+        return cls(**self._given({f.name for f in fields(cls)}))
+
+    def build_schedule(self) -> Schedule:
+        """The learning-rate schedule."""
+        from gpubp.optimizers import Schedule
+
+        return Schedule(kind=self.schedule, **self._given({"factor", "every", "final", "warmup"}))
+
+    def _given(self, names: set[str]) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def overridden(self, changes: dict[str, Any]) -> Recipe:
+        """The recipe with some fields changed. It need no longer reach the result that it did."""
+        changes = {key: value for key, value in changes.items() if value is not None}
+        if not changes:
+            return self
+        if changes.get("optimizer", self.optimizer) != self.optimizer and "lr" not in changes:
+            changes["lr"] = None  # one optimizer's learning rate is no other's
+        reach = self.reach if set(changes) <= {"reach", "seed"} else None
+        return replace(self, **{"reach": reach, **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the fields that say something."""
+        return {key: value for key, value in asdict(self).items() if value not in (None, "")}
+
+
+def names() -> list[str]:
+    """The recipes in the package."""
+    return sorted(
+        path.name.removesuffix(".toml") for path in files(__name__).iterdir() if path.name.endswith(".toml")
+    )
+
+
+def load(name: str) -> Recipe:
+    """The recipe of that name, or in that TOML file.
+
+    Raises:
+        UsageError: no such recipe, an unknown key or a value of the wrong type; names the nearest valid one.
+        DataError: no such file, or none that is TOML.
+    """
+    if name in names():
+        return parse(files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8"), name)
+    path = Path(name)
+    if path.suffix != ".toml" and not path.exists():
+        raise UsageError(_unknown("recipe", name, names()) + ", or give a .toml file")
+    try:
+        return parse(path.read_text(encoding="utf-8"), path.stem, where=str(path))
+    except OSError as error:
+        raise DataError(f"cannot read recipe {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"recipe {path} is no text file") from error
+
+
+def parse(text: str, name: str, where: str | None = None) -> Recipe:
+    """The recipe that TOML text describes."""
+    where = where or f"recipe {name}"
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{where} is no valid TOML: {error}") from error
+    if table.pop("format", FORMAT) > FORMAT:
+        raise UsageError(f"{where} was written for a newer gpubp; upgrade gpubp")
+    return from_dict({"name": name, **table}, where)
+
+
+def from_dict(table: dict[str, Any], where: str) -> Recipe:
+    """The recipe of a plain dictionary, every key and type checked."""
+    kinds = typing.get_type_hints(Recipe)
+    for key in table:
+        if key not in kinds:
+            raise UsageError(f"{where}: {_unknown('key', key, kinds)}")
+    return Recipe(**{key: _converted(key, value, kinds[key], where) for key, value in table.items()})
+
+
+def _converted(key: str, value: Any, kind: Any, where: str) -> Any:
+    options = (
+        [k for k in typing.get_args(kind) if k is not type(None)] if isinstance(kind, UnionType) else [kind]
+    )
+    wanted = options[0]
+    if typing.get_origin(wanted) is tuple:
+        element = typing.get_args(wanted)[0]
+        values = value if isinstance(value, list | tuple) else [value]
+        if all(type(v) is element for v in values):
+            return tuple(values)
+        raise UsageError(f"{where}: {key} must be a list of {element.__name__}, not {value!r}")
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise UsageError(f"{where}: {key} must be {wanted.__name__}, not {value!r}")
+    return value
+
+
+def _unknown(what: str, name: str, known: Any) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0)
+    return f"unknown {what} {name!r}: did you mean {near[0]!r}? There are {', '.join(known)}"
