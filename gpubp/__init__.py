@@ -20,8 +20,8 @@ _HOME = {
     "History": "gpubp.trainer",
     "fit": "gpubp.trainer",
     "gradients": "gpubp.trainer",
-    "verify": "gpubp.verify",
-    "VerificationError": "gpubp.verify",
+    "verify": "gpubp.verification",
+    "VerificationError": "gpubp.verification",
     "Dataset": "gpubp.data",
     "load_data": "gpubp.data",
     "load": "gpubp.checkpoint",
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from gpubp.network import Network
     from gpubp.optimizers import SGD, Adam, AdamW, Schedule
     from gpubp.trainer import EarlyStopping, History, fit, gradients
-    from gpubp.verify import VerificationError, verify
+    from gpubp.verification import VerificationError, verify
 
 
 def __getattr__(name: str) -> Any:

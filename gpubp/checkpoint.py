@@ -61,18 +61,15 @@ def read(path: str | os.PathLike, kind: str = "model") -> tuple[dict[str, Any], 
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile) or "header" not in file:
-                raise DataError(f"{path} is no gpubp {kind}: it has no header")
+        # NumPy takes what is no zip file for an array or a pickle; ZipFile refuses it.
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays.pop("header").tobytes())
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError) as error:
         raise DataError(f"{path} is no gpubp {kind}, or it is truncated or corrupt ({error})") from error
     if not isinstance(header, dict) or "network" not in header:
         raise DataError(f"{path} is no gpubp {kind}: its header describes no network")

@@ -286,7 +286,7 @@ def verify(
 
     chosen = recipes.load(recipe)
     device = backends.get(backend)
-    train = experiment.load(chosen, chosen.seed, data_dir, quiet).train
+    train = experiment.load(chosen, chosen.seed, data_dir, quiet)[0].train
     report = verify_network(
         chosen.network(chosen.seed),
         train.inputs,

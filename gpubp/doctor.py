@@ -43,10 +43,11 @@ def _numba() -> dict[str, Any] | None:
         import numba
     except Exception:  # its own backend entry says why
         return None
+    settings: Any = numba.config
     return {
         "threads": numba.get_num_threads(),
-        "layer": numba.config.THREADING_LAYER,
-        "cache_folder": numba.config.CACHE_DIR or "beside the kernels, or the user's cache",
+        "layer": settings.THREADING_LAYER,
+        "cache_folder": settings.CACHE_DIR or "beside the kernels, or the user's cache",
     }
 
 

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import gpubp
 from gpubp import backends, data
 from gpubp.backends.base import Backend
-from gpubp.data.dataset import Dataset, Split, hold_out, standardize
+from gpubp.data.dataset import Dataset, Scaling, Split, hold_out
 from gpubp.network import Network
 from gpubp.progress import Progress
 from gpubp.recipes import Recipe
@@ -115,7 +115,7 @@ def run(
     started = time.perf_counter()
     for split in range(recipe.splits):
         seed = recipe.seed + split
-        dataset = load(recipe, seed, data_dir, quiet)
+        dataset, scaling = load(recipe, seed, data_dir, quiet)
         network = recipe.network(seed)
         train, watched, test = _parts(recipe, dataset, seed)
         history = fit(
@@ -145,6 +145,8 @@ def run(
             history.why_backend = backends.choose(backend)[1]
         histories.append(history)
         accuracies.append(_test_accuracy(network, test))
+        if scaling is not None:
+            network.fold_scaling(scaling.shift, scaling.scale)  # so that it predicts from inputs as they come
         if model is not None:
             network.save(model)
         if history.stopped == "interrupted":
@@ -152,15 +154,18 @@ def run(
     return Result(recipe, network, histories, accuracies, time.perf_counter() - started)
 
 
-def load(recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, quiet: bool) -> Dataset:
-    """The recipe's data, with inputs standardised as it says."""
+def load(
+    recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, quiet: bool
+) -> tuple[Dataset, Scaling | None]:
+    """The recipe's data, and the scaling of its inputs if the recipe asks for one; it is applied already."""
     dataset = data.load(
         recipe.data, data_dir=data_dir, quiet=quiet, seed=seed, test_fraction=recipe.test_fraction
     )
-    if recipe.standardize is None:
-        return dataset
-    train, test = standardize(dataset.train, dataset.test, recipe.standardize)
-    return Dataset(**{**vars(dataset), "train": train, "test": test})
+    if not recipe.standardize:
+        return dataset, None
+    scaling = Scaling.of(dataset.train)
+    test = None if dataset.test is None else scaling.apply(dataset.test)
+    return replace(dataset, train=scaling.apply(dataset.train), test=test), scaling
 
 
 def _parts(recipe: Recipe, dataset: Dataset, seed: int) -> tuple[Split, Split | None, Split | None]:

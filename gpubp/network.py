@@ -134,6 +134,13 @@ class Network:
             outputs[start : start + CHUNK] = a
         return outputs
 
+    def fold_scaling(self, shift: np.ndarray, scale: np.ndarray) -> None:
+        """Take inputs x from now on where the network took (x − shift) / scale, both (n_in,), computed in float64."""
+        weights, bias = (p.astype(np.float64) for p in self.parameters[0])
+        weights = weights / scale
+        bias = bias - weights @ shift
+        self.parameters[0] = weights.astype(self.dtype), bias.astype(self.dtype)
+
     def _check_width(self, inputs: np.ndarray) -> np.ndarray:
         inputs = np.asarray(inputs)
         if inputs.ndim > 2:

@@ -42,10 +42,8 @@ def output_delta(
     For softmax, ⊙ σ'(z) is the product with the full Jacobian. Where the loss is matched to the activation
     the product collapses to a − y, in which nothing saturates.
     """
-    if loss.matched == activation.name:
-        delta = a - targets
-    else:
-        delta = activation.pull_back(loss.gradient(a, targets), a)
+    matched = loss.matched == activation.name
+    delta = a - targets if matched else activation.pull_back(loss.gradient(a, targets), a)
     return delta * sample_weight[:, None]
 
 

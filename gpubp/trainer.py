@@ -22,7 +22,7 @@ from gpubp.network import Network
 from gpubp.optimizers import SGD, Optimizer, Schedule
 from gpubp.prepare import Prepared, prepare
 from gpubp.progress import Progress, progress_for
-from gpubp.verify import Report, VerificationError, check_step
+from gpubp.verification import Report, VerificationError, check_step
 
 POLICIES = ("off", "first", "epoch", "step")
 FIRST_STEPS = 3
@@ -172,9 +172,9 @@ def fit(
     )
     if verify not in POLICIES:
         raise UsageError(f"unknown verify policy {verify!r}: choose from {', '.join(POLICIES)}")
-    if isinstance(early_stopping, int) and not isinstance(early_stopping, bool):
+    if isinstance(early_stopping, int):
         early_stopping = EarlyStopping(patience=early_stopping)
-    if early_stopping and validation is None:
+    if early_stopping is not None and validation is None:
         raise UsageError("early stopping watches validation data; give validation=(inputs, targets)")
     _warn_of_clipping(network, loss)
     train = prepare(network, check_split(inputs, targets, sample_weight, name="training data"), loss)
@@ -184,12 +184,13 @@ def fit(
     if network.classes is None and not train.classification:
         network.classes = ()
 
-    training = _Training(network, settings, train, valid, backend, verify, save_to, recipe)
-    if resume is not None:
-        training.resume(resume)
     shown = progress if isinstance(progress, Progress) else progress_for(quiet=not progress)
-    with _until_interrupted() as interrupted, shown:
-        training.run(early_stopping or None, callbacks, shown, interrupted)
+    # A run that diverges is reported once, by name, at the end of the epoch.
+    with _until_interrupted() as interrupted, shown, np.errstate(all="ignore"):
+        training = _Training(network, settings, train, valid, backend, verify, save_to, recipe)
+        if resume is not None:
+            training.resume(resume)
+        training.run(early_stopping, callbacks, shown, interrupted)
     return training.history
 
 
@@ -327,11 +328,10 @@ class _Training:
         size, short = self.settings.batch_size, len(self.samples) % self.settings.batch_size
         order = np.arange(min(size + short, len(self.samples)))
         rates = np.full(-(-len(order) // size), self.settings.optimizer.lr)
-        with np.errstate(all="ignore"):
-            self.plan.gradients(order[:size])
-            self.plan.run(order, rates)
-            if self.validation is not None:
-                self.plan.evaluate(self.validation)
+        self.plan.gradients(order[:size])
+        self.plan.run(order, rates)
+        if self.validation is not None:
+            self.plan.evaluate(self.validation)
         self.plan.load_state(before)
         self.history.compile_seconds = time.perf_counter() - started
 
@@ -355,7 +355,8 @@ class _Training:
                 break
             if callbacks:
                 self._download()
-                if any([callback(epoch, self.network) is True for callback in callbacks]):  # call all of them
+                answers = [callback(epoch, self.network) for callback in callbacks]
+                if any(answer is True for answer in answers):
                     self.history.stopped = "callback"
                     break
             if time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS:
@@ -404,8 +405,13 @@ class _Training:
             return False
         # The short last batch every other epoch, and any other in between.
         chosen = last if self.epoch % 2 else (self.epoch // 2 * 7919) % self.steps_per_epoch
-        within_budget = self.history.verification.seconds < max(VERIFY_SECONDS, VERIFY_SHARE * self.elapsed)
-        return step == chosen and within_budget
+        return step == chosen and self._within_budget()
+
+    def _within_budget(self) -> bool:
+        """Whether one more verification, at the mean cost so far, keeps to what they may cost."""
+        report = self.history.verification
+        mean = report.seconds / max(report.steps, 1)
+        return report.seconds + mean <= max(VERIFY_SECONDS, VERIFY_SHARE * self.elapsed)
 
     def _run_steps(self, batch: np.ndarray, rates: np.ndarray) -> StepStats:
         started = time.perf_counter()
@@ -467,7 +473,7 @@ class _Training:
         if not np.isfinite(loss):
             self._download()
             raise GpubpError(
-                f"the loss is {loss} after epoch {epoch.epoch}: training has diverged. Lower the learning rate "
+                f"the loss is {loss} after epoch {epoch.epoch}: training has diverged: lower the learning rate "
                 f"(it is {lr:g}), or scale the inputs"
             )
         self.history.epochs.append(epoch)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gpubp.data import builtin, check_split, load, names
-from gpubp.data.dataset import Split, hold_out, standardize, stratified_split
+from gpubp.data.dataset import Scaling, Split, hold_out, stratified_split
 from gpubp.errors import DataError, UsageError
 
 X = np.arange(12.0).reshape(4, 3)
@@ -174,19 +174,10 @@ matrices = hnp.arrays(
 
 @settings(deadline=None)
 @given(matrices)
-def test_standardized_samples_have_mean_0_and_deviation_1_or_are_0(x):
-    out = standardize(Split(x, np.zeros(len(x))), None, "samples")[0].inputs
-    constant = np.ptp(x, axis=1) == 0
-    assert not out[constant].any()
-    np.testing.assert_allclose(out[~constant].mean(axis=1), 0, atol=1e-9)
-    np.testing.assert_allclose(out[~constant].std(axis=1, ddof=1), 1, rtol=1e-9)
-
-
-@settings(deadline=None)
-@given(matrices)
-def test_standardized_features_use_the_training_part_for_both(x):
+def test_a_scaling_comes_from_the_training_part_and_serves_both(x):
     train, test = Split(x, np.zeros(len(x))), Split(x[:1] + 1, np.zeros(1))
-    out, other = (part.inputs for part in standardize(train, test, "features"))
+    scaling = Scaling.of(train)
+    out, other = scaling.apply(train).inputs, scaling.apply(test).inputs
     constant = np.ptp(x, axis=0) == 0
     assert not out[:, constant].any()
     np.testing.assert_allclose(out[:, ~constant].std(axis=0), 1, rtol=1e-9)
@@ -196,23 +187,14 @@ def test_standardized_features_use_the_training_part_for_both(x):
 
 def test_a_constant_column_becomes_exactly_0_despite_rounding():
     train = Split(np.full((7, 2), 0.1), np.zeros(7))
-    assert not standardize(train, None, "features")[0].inputs.any()
+    assert not Scaling.of(train).apply(train).inputs.any()
 
 
-def test_standardizing_bytes_gives_float64_and_leaves_the_original():
+def test_scaling_bytes_gives_float64_and_leaves_the_original():
     train = builtin.mnist_sample().train
     before = train.inputs.copy()
-    out, none = standardize(train, None, "samples")
-    assert none is None
-    assert out.inputs.dtype == np.float64
+    assert Scaling.of(train).apply(train).inputs.dtype == np.float64
     np.testing.assert_array_equal(train.inputs, before)
-
-
-def test_standardize_refuses_other_ways_and_single_columns():
-    with pytest.raises(UsageError, match="'columns'"):
-        standardize(Split(X, Y), None, "columns")
-    with pytest.raises(DataError, match="single column"):
-        standardize(Split(X[:, :1], Y), None, "samples")
 
 
 # The sets --------------------------------------------------------------------------------------------------

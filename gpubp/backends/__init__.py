@@ -46,7 +46,7 @@ def choose(name: str) -> tuple[str, str]:
         if reason:
             raise BackendUnavailable(f"backend {name!r} cannot run here: {reason}")
         return name, "named"
-    passed_over = []
+    passed_over: list[str] = []
     for candidate in _AUTO_ORDER:
         reason = why_unavailable(candidate)
         if reason is None:

@@ -12,9 +12,9 @@ from gpubp.network import byte_table
 from gpubp.optimizers import Optimizer
 
 try:
-    import numba
+    from gpubp.kernels import cpu  # before numba: it sets how threads wait
 
-    from gpubp.kernels import cpu
+    import numba  # isort: skip
 
     _import_error: Exception | None = None
 except Exception as error:  # a broken LLVM or a NumPy too new is a reason to report, not a traceback

@@ -229,37 +229,25 @@ def stratified_split(inputs: Any, labels: Any, test_size: float | int, seed: int
     return hold_out(check_split(inputs, labels), test_size, seed, stratify=True)
 
 
-def standardize(train: Split, test: Split | None, how: str) -> tuple[Split, Split | None]:
-    """Inputs shifted to mean 0 and scaled to standard deviation 1, in float64; targets are left alone.
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """x → (x − shift) / scale, column by column; both (n_in,) float64."""
 
-    how: "features" takes each column's mean and standard deviation (over N) from the training part and
-        applies them to both; "samples" takes each row's own (over n_in - 1). What is constant becomes 0.
-    Raises UsageError for another `how`, DataError for "samples" with a single column.
-    """
-    if how == "features":
-        x = train.inputs
+    shift: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, split: Split) -> Scaling:
+        """The scaling that gives each column of a training part mean 0 and standard deviation 1; constant ones, 0."""
+        x = split.inputs
         mean = x.mean(axis=0, dtype=np.float64)
         scale = x.std(axis=0, dtype=np.float64)
         constant = x.max(axis=0) == x.min(axis=0)  # rounding leaves its deviation near 0, not at 0
-        mean, scale = np.where(constant, x[0], mean), np.where(constant, 1.0, scale)
-        return _shifted(train, mean, scale), None if test is None else _shifted(test, mean, scale)
-    if how == "samples":
-        return _by_row(train), None if test is None else _by_row(test)
-    raise UsageError(f"standardize {how!r}: use 'features' or 'samples'")
+        return cls(np.where(constant, x[0], mean), np.where(constant, 1.0, scale))
 
-
-def _by_row(split: Split) -> Split:
-    x = split.inputs
-    if x.shape[1] < 2:
-        raise DataError("a single column has no deviation within a sample; standardize by 'features'")
-    mean = x.mean(axis=1, dtype=np.float64, keepdims=True)
-    scale = x.std(axis=1, dtype=np.float64, ddof=1, keepdims=True)
-    constant = x.max(axis=1, keepdims=True) == x.min(axis=1, keepdims=True)
-    return _shifted(split, np.where(constant, x[:, :1], mean), np.where(constant, 1.0, scale))
-
-
-def _shifted(split: Split, mean: np.ndarray, scale: np.ndarray) -> Split:
-    x = split.inputs.astype(np.float64)
-    x -= mean
-    x /= scale
-    return Split(x, split.targets, split.sample_weight)
+    def apply(self, split: Split) -> Split:
+        """The split with scaled inputs, float64; targets are left alone."""
+        x = split.inputs.astype(np.float64)
+        x -= self.shift
+        x /= self.scale
+        return Split(x, split.targets, split.sample_weight)

@@ -1,0 +1,54 @@
+"""What all tests share: the backends to run on, and small nets and data."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from gpubp import backends
+from gpubp.network import Network
+from tests.cuda_host import host_backend, missing_compiler
+
+# Compiled kernels and fibers take their time on the first example.
+settings.register_profile("gpubp", deadline=None, max_examples=25, print_blob=True)
+settings.load_profile("gpubp")
+
+BACKENDS = ("numpy", "numba", "cupy")
+
+
+def backend_by_name(name: str):
+    """The backend, with cupy on its stand-in: the same Python side and the same .cu files, without a GPU."""
+    if name != "cupy":
+        return backends.get(name)
+    if missing_compiler:
+        pytest.skip(missing_compiler)
+    return host_backend()
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    return backend_by_name(request.param)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20)
+
+
+def small_net(sizes=(12, 9, 7, 4), hidden="tanh", output="softmax", dtype="float64", seed=1) -> Network:
+    return Network(list(sizes), hidden=hidden, output=output, dtype=dtype, seed=seed)
+
+
+def small_data(rng, n=50, n_in=12, n_out=4):
+    return rng.standard_normal((n, n_in)), rng.integers(0, n_out, n)
+
+
+@pytest.fixture
+def no_clipping_warning():
+    """For nets whose outputs are no probabilities under a loss that takes them for some, which fit warns of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*are clipped and have no gradient")
+        yield

@@ -1,0 +1,154 @@
+"""Backends with one planted fault: each is the real one, with what an operation left behind changed afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+import numpy as np
+
+from gpubp.backends.base import Backend
+from gpubp.functions import ACTIVATIONS
+
+# operation -> its output arguments
+OUTPUTS = {
+    "gather": ("out",),
+    "forward": ("z", "a"),
+    "output_delta": ("delta", "row_cost"),
+    "hidden_delta": ("delta",),
+    "weight_grad": ("grad_weights", "grad_bias"),
+    "update": ("parameter", "slots"),
+}
+
+Fault = Callable[
+    [dict[str, Any], dict[str, Any], dict[str, Any]], None
+]  # (inputs, before, after): change after
+
+
+def dropped_row(i, before, after):
+    for name, array in after.items():
+        array[-1] = before[name][-1] if name == "parameter" else 0
+
+
+def dropped_sample(i, before, after):
+    after["grad_weights"] -= np.outer(i["delta"][-1], i["a_prev"][-1]) / len(i["delta"])
+
+
+def swapped_index(i, before, after):
+    for array in after.values():
+        if array.ndim == 2 and array.shape[1] > 1:
+            array[:, [0, 1]] = array[:, [1, 0]]
+
+
+def stale_buffer(i, before, after):
+    for name, array in after.items():
+        array[...] = before[name]
+
+
+def missing_bias(i, before, after):
+    z = i["a_prev"] @ i["weights"].T
+    after["z"][...] = z
+    after["a"][...] = ACTIVATIONS[i["activation"]].apply(z)
+
+
+def missing_bias_gradient(i, before, after):
+    after["grad_bias"][...] = 0
+
+
+def batch_size_off_by_one(i, before, after):
+    b = len(i["delta"])
+    after["grad_weights"] *= b / (b + 1)
+    after["grad_bias"] *= b / (b + 1)
+
+
+def rate_off(i, before, after):
+    after["parameter"][...] = before["parameter"] + 1.01 * (after["parameter"] - before["parameter"])
+
+
+def wrong_tail_of_product(i, before, after):
+    """The last element without the last term of its sum."""
+    z = after["z"]
+    z[-1, -1] -= i["a_prev"][-1, -1] * i["weights"][-1, -1]
+    after["a"][...] = ACTIVATIONS[i["activation"]].apply(z)
+
+
+def wrong_tail_of_delta(i, before, after):
+    delta = after["delta"]
+    delta[-1, -1] *= 1.01
+
+
+def wrong_tail_of_gradient(i, before, after):
+    after["grad_weights"][-1, -1] -= i["delta"][-1, -1] * i["a_prev"][-1, -1] / len(i["delta"])
+
+
+def wrong_tail(i, before, after):
+    name = next(iter(after))
+    after[name].reshape(-1)[-1] = before[name].reshape(-1)[-1]
+
+
+def cost_without_last_row(i, before, after):
+    after["row_cost"][-1] = 0
+
+
+FAULTS: dict[tuple[str, str], Fault] = {
+    ("gather", "dropped row"): dropped_row,
+    ("gather", "swapped index"): swapped_index,
+    ("gather", "stale buffer"): stale_buffer,
+    ("gather", "wrong tail element"): wrong_tail,
+    ("forward", "dropped row"): dropped_row,
+    ("forward", "swapped index"): swapped_index,
+    ("forward", "stale buffer"): stale_buffer,
+    ("forward", "missing bias"): missing_bias,
+    ("forward", "wrong tail element"): wrong_tail_of_product,
+    ("output_delta", "dropped row"): dropped_row,
+    ("output_delta", "swapped index"): swapped_index,
+    ("output_delta", "stale buffer"): stale_buffer,
+    ("output_delta", "wrong tail element"): wrong_tail_of_delta,
+    ("output_delta", "cost without its last row"): cost_without_last_row,
+    ("hidden_delta", "dropped row"): dropped_row,
+    ("hidden_delta", "swapped index"): swapped_index,
+    ("hidden_delta", "stale buffer"): stale_buffer,
+    ("hidden_delta", "wrong tail element"): wrong_tail_of_delta,
+    ("weight_grad", "dropped sample"): dropped_sample,
+    ("weight_grad", "swapped index"): swapped_index,
+    ("weight_grad", "stale buffer"): stale_buffer,
+    ("weight_grad", "missing bias"): missing_bias_gradient,
+    ("weight_grad", "1/B off by one"): batch_size_off_by_one,
+    ("weight_grad", "wrong tail element"): wrong_tail_of_gradient,
+    ("update", "dropped row"): dropped_row,
+    ("update", "swapped index"): swapped_index,
+    ("update", "stale buffer"): stale_buffer,
+    ("update", "learning rate 1% off"): rate_off,
+    ("update", "wrong tail element"): wrong_tail,
+}
+
+
+def plant(backend: Backend, operation: str, fault: Fault) -> Backend:
+    """A copy of ``backend`` whose ``operation`` has the fault."""
+    arguments = signature(getattr(Backend, operation))
+
+    def host(self, value):
+        if isinstance(value, str) or not hasattr(value, "shape"):
+            return value
+        return self.to_host(value)
+
+    def faulty(self, *args):
+        names = dict(zip(list(arguments.parameters)[1:], args, strict=True))
+        outputs = {}
+        for name in OUTPUTS[operation]:
+            value = names[name]
+            outputs.update(
+                {f"{name}{k}": v for k, v in enumerate(value)} if name == "slots" else {name: value}
+            )
+        inputs = {name: host(self, value) for name, value in names.items()}
+        before = {name: self.to_host(value) for name, value in outputs.items()}
+        getattr(type(backend), operation)(self, *args)
+        after = {name: self.to_host(value) for name, value in outputs.items()}
+        fault(inputs, before, after)
+        for name, value in outputs.items():
+            self.to_device(np.ascontiguousarray(after[name]), out=value)
+
+    copy = object.__new__(type("Faulty", (type(backend),), {operation: faulty}))
+    copy.__dict__.update(backend.__dict__)
+    return copy

@@ -1,0 +1,174 @@
+"""Networks: construction, initialisation, prediction, files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpubp
+from gpubp import checkpoint
+from gpubp.errors import DataError, UsageError
+from gpubp.network import INITIALISERS, Network
+
+
+@pytest.mark.parametrize("init", INITIALISERS)
+def test_one_seed_is_one_network_in_both_precisions(init):
+    a, b = (Network([30, 20, 5], init=init, seed=7, dtype=d) for d in ("float64", "float32"))
+    c = Network([30, 20, 5], init=init, seed=8)
+    for (wa, ba), (wb, bb), (wc, _) in zip(a.parameters, b.parameters, c.parameters, strict=True):
+        np.testing.assert_array_equal(wa.astype(np.float32), wb)
+        np.testing.assert_array_equal(ba.astype(np.float32), bb)
+        assert (wb != wc).any()
+
+
+@pytest.mark.parametrize(
+    ("init", "variance"),
+    [
+        ("normal", 1),
+        ("normal_1_over_n", 1 / 400**2),
+        ("glorot", 2 / 700),
+        ("he", 2 / 400),
+        ("lecun", 1 / 400),
+    ],
+)
+def test_initialisations_have_their_variance(init, variance):
+    w, b = Network([400, 300], init=init, dtype="float64").parameters[0]
+    # 120,000 draws: the sample variance is within 1/√120000 · √2 ≈ 0.4% of its mean; allow five times that.
+    assert w.var() == pytest.approx(variance, rel=0.02)
+    assert b.any() == (init == "normal")
+
+
+def test_auto_suits_the_activation():
+    auto = Network([9, 8, 7, 6], hidden=["relu", "lecun_tanh"], output="softmax", seed=3)
+    names = ["he", "lecun", "glorot"]
+    rng = np.random.default_rng(3)
+    for (w, _), layer, name in zip(auto.parameters, auto.layers, names, strict=True):
+        np.testing.assert_array_equal(w, INITIALISERS[name](rng, layer).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Network([5]), "two or more"),
+        (lambda: Network([5, 0, 2]), "positive"),
+        (lambda: Network([5, 4, 2], hidden="rleu"), "'relu'"),
+        (lambda: Network([5, 4, 2], hidden=["relu", "relu"]), "1 hidden layers but 2"),
+        (lambda: Network([5, 2], output="sofmax"), "'softmax'"),
+        (lambda: Network([5, 2], init="xavier"), "initialisation 'xavier'"),
+        (lambda: Network([5, 2], dtype="float16"), "float32 or float64"),
+        (lambda: Network([5, 2], dtype="number"), "float32 or float64"),
+    ],
+)
+def test_networks_that_cannot_be_are_refused_with_a_hint(make, says):
+    with pytest.raises(UsageError, match=says):
+        make()
+
+
+def test_predictions_and_probabilities(rng):
+    net, x = Network([6, 5, 3], seed=1), rng.standard_normal((5000, 6))
+    p = net.predict_proba(x)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(net.predict(x), p.argmax(axis=1))
+    one = Network([6, 1], output="sigmoid")
+    np.testing.assert_array_equal(one.predict(x), one.predict_proba(x)[:, 0] > 0.5)
+    line = Network([6, 2], output="identity")
+    np.testing.assert_array_equal(line.predict(x), line.forward(x))
+    with pytest.raises(UsageError, match="softmax or sigmoid"):
+        line.predict_proba(x)
+
+
+def test_bytes_are_images_and_scaled(rng):
+    net = Network([6, 3])
+    x = rng.integers(0, 256, (10, 6)).astype(np.uint8)
+    scaled = x.astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(net.forward(x), net.forward(scaled))
+    np.testing.assert_array_equal(net.forward(x.reshape(10, 2, 3)), net.forward(x))
+
+
+def test_wrong_width_names_both():
+    with pytest.raises(DataError, match=r"\(4, 5\).*6"):
+        Network([6, 3]).predict(np.zeros((4, 5)))
+
+
+def test_folded_scaling_predicts_from_raw_inputs(rng):
+    net = Network([4, 5, 3], dtype="float64")
+    x, shift, scale = rng.standard_normal((20, 4)) * 9 + 5, rng.standard_normal(4), rng.random(4) + 0.1
+    before = net.forward((x - shift) / scale)
+    net.fold_scaling(shift, scale)
+    np.testing.assert_allclose(net.forward(x), before, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_save_and_load_are_bitwise(tmp_path, dtype, rng):
+    net = Network([4, 5, 3], hidden="tanh", dtype=dtype, seed=2)
+    net.save(tmp_path / "m.npz")
+    loaded = gpubp.load(tmp_path / "m.npz")
+    assert repr(loaded) == repr(net)
+    x = rng.standard_normal((9, 4))
+    np.testing.assert_array_equal(loaded.forward(x), net.forward(x))
+    assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
+
+
+def test_a_truncated_model_is_refused_at_every_length(tmp_path):
+    path = tmp_path / "m.npz"
+    Network([4, 5, 3]).save(path)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 37):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"m\.npz"):
+            gpubp.load(path)
+
+
+def test_a_changed_bit_in_the_parameters_is_noticed(tmp_path):
+    path = tmp_path / "m.npz"
+    net = Network([4, 5, 3])
+    net.save(path)
+    whole = bytearray(path.read_bytes())
+    where = bytes(whole).index(net.parameters[0][0].tobytes())
+    whole[where] ^= 1
+    path.write_bytes(bytes(whole))
+    with pytest.raises(DataError, match="corrupt"):
+        gpubp.load(path)
+
+
+def test_other_files_are_no_models(tmp_path):
+    np.savez(tmp_path / "data.npz", X=np.zeros(3))
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "folder.npz").mkdir()
+    for name in ("data.npz", "array.npy", "text.npz", "folder.npz", "absent.npz"):
+        with pytest.raises(DataError, match=name):
+            gpubp.load(tmp_path / name)
+
+
+def test_a_newer_format_and_wrong_shapes_are_refused(tmp_path):
+    net, path = Network([4, 3]), tmp_path / "m.npz"
+    header = {"network": checkpoint.network_header(net)}
+    checkpoint.write(path, {**header, "format": checkpoint.FORMAT + 1}, checkpoint.network_arrays(net))
+    with pytest.raises(DataError, match="newer gpubp"):
+        gpubp.load(path)
+    checkpoint.write(path, header, {"W1": np.zeros((3, 5), np.float32), "b1": np.zeros(3, np.float32)})
+    with pytest.raises(DataError, match="W1"):
+        gpubp.load(path)
+
+
+def test_pickled_objects_are_not_loaded(tmp_path):
+
+    np.savez(tmp_path / "m.npz", header=np.array([None, 1], dtype=object))
+    with pytest.raises(DataError):
+        gpubp.load(tmp_path / "m.npz")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "m.npz"
+    Network([4, 3], seed=1).save(path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(gpubp.GpubpError, match="No space left"):
+        Network([4, 3], seed=2).save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]

@@ -1,0 +1,100 @@
+"""Update rules and schedules."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import gpubp
+from gpubp.errors import UsageError
+from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Schedule
+
+
+def step(optimizer, w, g, slots, count=1, decay=True):
+    return optimizer.rule(w, g, slots, optimizer.coefficients(optimizer.lr, count, decay=decay))
+
+
+def test_gradient_descent_on_a_paraboloid_takes_the_seven_printed_steps():
+    """a² + b² from (10, 10) with η = 0.3: 'Neural Networks: The Backward Pass' (2020), section 3.1."""
+    w, rule = np.array([10.0, 10.0]), gpubp.SGD(lr=0.3)
+    points, errors = [], []
+    for _ in range(7):
+        errors.append(float((w**2).sum()))
+        w, _ = step(rule, w, 2 * w, ())
+        points.append(w.copy())
+    expected = [4.0, 1.6, 0.64, 0.256, 0.1024, 0.04096, 0.016384]
+    np.testing.assert_allclose(points, [[p, p] for p in expected], rtol=1e-14)
+    printed = [200, 32, 5.12, 0.8192, 0.131072, 0.02097152, 0.0033554432]
+    np.testing.assert_allclose(errors, printed, rtol=1e-13)
+
+
+def test_momentum_and_nesterov_by_hand():
+    w, g, v = np.array([1.0]), np.array([2.0]), np.array([4.0])
+    new, (velocity,) = step(SGD(lr=0.1, momentum=0.5), w, g, (v,))
+    assert (new[0], velocity[0]) == pytest.approx((1 - 0.1 * 4, 4))
+    new, (velocity,) = step(SGD(lr=0.1, momentum=0.5, nesterov=True), w, g, (v,))
+    assert (new[0], velocity[0]) == pytest.approx((1 - 0.1 * (2 + 0.5 * 4), 4))
+
+
+def test_adams_first_step_is_the_learning_rate_whatever_the_gradient():
+    for g in (1e-3, 5.0, -1e4):
+        new, _ = step(Adam(lr=0.01), np.zeros(1), np.array([g]), (np.zeros(1), np.zeros(1)))
+        assert new[0] == pytest.approx(-0.01 * math.copysign(1, g), rel=1e-4)
+
+
+def test_adamw_decays_apart_from_the_gradient_and_adam_through_it():
+    w, g, slots = np.array([2.0]), np.zeros(1), (np.zeros(1), np.zeros(1))
+    assert step(AdamW(lr=0.1, weight_decay=0.5), w, g, slots)[0][0] == pytest.approx(2 - 0.1 * 0.5 * 2)
+    assert step(Adam(lr=0.1, weight_decay=0.5), w, g, slots)[0][0] == pytest.approx(1.9)
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS.values())
+def test_biases_do_not_decay(cls):
+    optimizer = cls(lr=0.1, weight_decay=0.5)
+    slots = tuple(np.zeros(1) for _ in optimizer.slots)
+    assert step(optimizer, np.array([3.0]), np.zeros(1), slots, decay=False)[0][0] == 3.0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SGD(lr=0),
+        lambda: SGD(lr=float("nan")),
+        lambda: SGD(lr=0.1, momentum=1.0),
+        lambda: SGD(lr=0.1, nesterov=True),
+        lambda: SGD(lr=0.1, weight_decay=-1),
+        lambda: Adam(beta1=1.0),
+        lambda: Adam(epsilon=0),
+        lambda: Schedule("linear"),
+        lambda: Schedule(warmup=-1),
+        lambda: Schedule("step", every=0),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make):
+    with pytest.raises(UsageError):
+        make()
+
+
+def factors(schedule, epochs=10, steps=4):
+    return schedule.factors(0, epochs * steps, steps, epochs)
+
+
+def test_schedules():
+    assert (factors(Schedule()) == 1).all()
+    halves = factors(Schedule("step", factor=0.5, every=2))
+    assert halves[[0, 7, 8, 16]].tolist() == [1, 1, 0.5, 0.25]
+    np.testing.assert_allclose(factors(Schedule("exponential", factor=0.9))[4::4], 0.9 ** np.arange(1, 10))
+    cosine = factors(Schedule("cosine", final=0.1))
+    assert cosine[0] == 1
+    assert cosine[20] == pytest.approx(0.55)
+    assert 0.1 < cosine[-1] < 0.11
+    warm = factors(Schedule(warmup=2))
+    np.testing.assert_allclose(warm[:9], [1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8, 6 / 8, 7 / 8, 1, 1])
+
+
+def test_a_schedule_does_not_depend_on_how_a_run_is_cut():
+    schedule = Schedule("cosine", warmup=1)
+    cut = np.concatenate([schedule.factors(i, 3, 4, 10) for i in range(0, 39, 3)])
+    np.testing.assert_array_equal(cut, factors(schedule)[:39])
