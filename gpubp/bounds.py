@@ -71,7 +71,7 @@ class Bounded:
 
 @dataclass(frozen=True)
 class BoundedStep:
-    """The mean cost of a batch, its gradients [∂C/∂W₁, ∂C/∂b₁, …], and how many hits are beyond doubt."""
+    """The mean cost of a batch, its gradients [∂C/∂W₁, ∂C/∂b₁, …], and the fewest and most hits it can have."""
 
     cost: Bounded
     gradients: list[Bounded]

@@ -38,9 +38,7 @@ class Recipe:
 
     data: str = _setting("Data set by name, or a file or folder of your own", "mnist-sample")
     test_fraction: float | None = _setting("Part of the data held out for the test")
-    standardize: str | None = _setting(
-        "'features' or 'samples': shift and scale the inputs to mean 0, deviation 1"
-    )
+    standardize: bool | None = _setting("Shift and scale each column of the inputs to mean 0, deviation 1")
     splits: int = _setting("Train on so many different splits, and average", 1)
 
     layers: tuple[int, ...] = _setting("Sizes, inputs first and outputs last: 784-128-10", (784, 128, 10))

@@ -1,0 +1,358 @@
+"""The command line from outside: what it prints, writes and exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpubp
+from gpubp import cli, recipes
+from gpubp.errors import DataError, UsageError
+from tests.conftest import backend_by_name
+from tests.faults import FAULTS, plant
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Run a command in an empty folder; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["gpubp", *map(str, args)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_train_reaches_and_saves_and_predicts(run, tmp_path):
+    code, out, err = run("train", "--backend", "numpy", "--json", "result.json")
+    assert code == 0
+    assert "reached 0.92" in out
+    assert "verification ok" in out
+    assert "epoch 10/10" in err
+    result = json.loads(Path("result.json").read_text())
+    assert result["recipe"]["name"] == "mnist-sample"
+    assert result["backend"] == "numpy"
+    assert result["test_accuracy"] >= 0.92
+    assert result["reached"] is True
+    assert len(result["splits"][0]["epochs"]) == 10
+    for key in ("loss", "accuracy", "validation_accuracy", "seconds"):
+        assert key in result["splits"][0]["epochs"][0]
+    for key in ("device", "compile_seconds", "verification", "versions", "seed"):
+        assert key in result
+    model = tmp_path / "gpubp-runs" / "mnist-sample-1" / "model.npz"
+    test = gpubp.load_data("mnist-sample").test
+    np.save("inputs.npy", test.inputs[:7])
+    code, out, _ = run("predict", model, "inputs.npy")
+    assert code == 0
+    assert [int(line) for line in out.split()] == gpubp.load(model).predict(test.inputs[:7]).tolist()
+    code, out, _ = run("predict", model, "inputs.npy", "--proba", "--json", "-")
+    predictions = json.loads(out)["predictions"]
+    assert np.allclose(np.sum(predictions, axis=1), 1)
+
+
+def test_every_field_of_a_recipe_is_an_option(run):
+    _, out, _ = run("train", "--help")
+    text = " ".join(out.replace("│", " ").split())
+    for field in recipes.Recipe.__dataclass_fields__:
+        assert f"--{field.replace('_', '-')}" in text
+
+
+def test_options_override_a_recipe(run):
+    code, out, _ = run(
+        *("train", "parity", "--layers", "10-4-5-2", "--hidden", "tanh,relu", "--output", "softmax"),
+        *("--loss", "cross_entropy", "--optimizer", "adam", "--epochs", 2, "--batch-size", 50),
+        *("--dtype", "float64", "--schedule", "cosine", "--warmup", 0.5, "--seed", 3, "--json", "-"),
+        *("--backend", "numpy", "--verify", "step"),
+    )
+    assert code == 0
+    result = json.loads(out)
+    recipe = result["recipe"]
+    assert recipe["layers"] == [10, 4, 5, 2]
+    assert recipe["hidden"] == ["tanh", "relu"]
+    assert "lr" not in recipe  # adam's own, not what sgd had
+    assert result["must_reach"] is None
+    assert result["splits"][0]["verification"]["steps"] == 28
+    assert result["splits"][0]["epochs"][-1]["learning_rate"] < 1e-4
+
+
+def test_quiet_says_nothing(run):
+    code, out, err = run("train", "parity", "--epochs", 2, "--quiet", "--backend", "numpy")
+    assert (code, out, err) == (0, "", "")
+
+
+def test_resume_goes_on_where_the_run_was(run):
+    run("train", "parity", "--epochs", 6, "--folder", "whole", "--backend", "numpy", "-q")
+    run("train", "parity", "--epochs", 3, "--folder", "part", "--backend", "numpy", "-q")
+    code, _, err = run("train", "--resume", "part/checkpoint.npz", "--epochs", 6, "--backend", "numpy", "-q")
+    assert (code, err) == (0, "")
+    whole, part = gpubp.load("whole/model.npz"), gpubp.load("part/model.npz")
+    for (wa, ba), (wb, bb) in zip(whole.parameters, part.parameters, strict=True):
+        np.testing.assert_array_equal(wa, wb)
+        np.testing.assert_array_equal(ba, bb)
+
+
+def test_a_run_does_not_overwrite_another(run):
+    for _ in range(2):
+        run("train", "parity", "--epochs", 1, "-q", "--backend", "numpy")
+    assert sorted(os.listdir("gpubp-runs")) == ["parity-1", "parity-2"]
+
+
+def test_a_standardised_model_predicts_from_raw_inputs(run):
+    _, out, _ = run("train", "iris", "--epochs", 40, "--splits", 1, "--backend", "numpy", "--json", "-")
+    accuracy = json.loads(out)["test_accuracy"]
+    data = gpubp.load_data("iris", seed=0)
+    predicted = gpubp.load("gpubp-runs/iris-1/model.npz").predict(data.test.inputs)
+    assert (predicted == data.test.targets).mean() == pytest.approx(accuracy)
+    assert accuracy > 0.8
+
+
+CASES = [
+    (("train", "mnist-sampel"), 2, "'mnist-sample'"),
+    (("train", "--backend", "cupyy"), 2, "'cupy'"),
+    (("train", "--layers", "784-x"), 2, "784-128-10"),
+    (("train", "--optimizer", "adamm"), 2, "'adamw'|'adam'"),
+    (("train", "--verify", "often"), 2, "off, first, epoch, step"),
+    (("train", "--epochs", "many"), 2, "--epochs"),
+    (("train", "--epoch-count", "3"), 2, "--epoch"),
+    (("trian",), 2, "train"),
+    (("train", "--layers", "100-10"), 5, "784 columns"),
+    (("train", "--data", "absent.csv"), 5, r"absent\.csv"),
+    (("train", "mnist", "--data-dir", "nowhere"), 5, "nowhere"),
+    (("train", "absent.toml"), 5, r"absent\.toml"),
+    (("train", "--resume", "absent.npz"), 5, r"absent\.npz"),
+    (("predict", "absent.npz", "x.npy"), 5, r"absent\.npz"),
+    (("train", "--folder", "/proc/no", "--epochs", "1", "--backend", "numpy"), 1, "/proc/no"),
+]
+
+
+@pytest.mark.parametrize(("args", "code", "says"), CASES, ids=[" ".join(c[0]) for c in CASES])
+def test_errors_have_one_message_and_their_exit_code(run, args, code, says):
+    got, _, err = run(*args)
+    assert got == code
+    import re
+
+    assert re.search(says, err)
+    assert "Traceback" not in err
+
+
+def test_a_backend_that_is_not_there_says_why_and_exits_4(run, monkeypatch):
+    from gpubp.backends import cuda
+
+    monkeypatch.setattr(cuda, "why_unavailable", lambda: "no NVIDIA driver; install one")
+    code, _, err = run("train", "--backend", "cupy")
+    assert code == 4
+    assert err == "error: backend 'cupy' cannot run here: no NVIDIA driver; install one\n"
+
+
+@pytest.mark.parametrize("command", [("train", "digits", "--folder", "run"), ("verify", "digits")])
+def test_a_wrong_backend_exits_3_with_the_model_saved(run, monkeypatch, command):
+    faulty = plant(backend_by_name("numpy"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
+    monkeypatch.setattr("gpubp.backends.get", lambda name: faulty)
+    code, out, err = run(*command)
+    assert code == 3
+    assert "FAIL" in out + err
+    if command[0] == "train":
+        assert "∂C/∂W1" in err
+        assert gpubp.load("run/checkpoint.npz").sizes == [64, 64, 10]
+
+
+def test_verify_reports_every_operation(run):
+    code, out, _ = run("verify", "digits", "--backend", "numba", "--json", "report.json")
+    assert code == 0
+    for operation in ("gather", "forward", "output_delta", "hidden_delta", "weight_grad", "update"):
+        assert operation in out
+    report = json.loads(Path("report.json").read_text())
+    assert report["ok"] is True
+    assert report["backend"] == "numba"
+
+
+def test_doctor_lists_backends_versions_threads_and_blas(run):
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert "NumPy" in out
+    code, out, _ = run("doctor", "--json", "-")
+    found = json.loads(out)
+    assert set(found["backends"]) == {"numpy", "numba", "cupy"}
+    for backend in found["backends"].values():
+        assert backend["available"] == (backend["reason"] is None)
+    assert found["blas"]
+    assert found["numba"]["threads"] >= 1
+
+
+def test_predict_reads_a_png(run):
+    from PIL import Image
+
+    run("train", "--epochs", 3, "--backend", "numpy", "--folder", "run", "-q")
+    test = gpubp.load_data("mnist-sample").test
+    model = gpubp.load("run/model.npz")
+    Image.fromarray(test.inputs[5].reshape(28, 28)).save("digit.png")
+    code, out, _ = run("predict", "run/model.npz", "digit.png")
+    assert code == 0
+    assert int(out) == model.predict(test.inputs[5:6])[0]
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save("small.png")
+    code, _, err = run("predict", "run/model.npz", "small.png")
+    assert code == 5
+    assert "784" in err
+
+
+def test_a_csv_of_ones_own(run, rng):
+    x = rng.standard_normal((300, 3))
+    label = (x[:, 0] + x[:, 1] > 0).astype(int)
+    rows = "\n".join(",".join(f"{v:.6f}" for v in row) + f",{k}" for row, k in zip(x, label, strict=True))
+    Path("mine.csv").write_text("a,b,c,label\n" + rows + "\n")
+    Path("mine.toml").write_text(
+        'data = "mine.csv"\nlayers = [3, 8, 2]\nlr = 0.5\nepochs = 30\nbatch_size = 16\nreach = 0.9\n'
+    )
+    code, out, _ = run("train", "mine.toml", "--backend", "numpy")
+    assert code == 0
+    assert "reached 0.9" in out
+
+
+def test_early_stopping_watches_training_data_held_out(run):
+    code, out, _ = run(
+        "train", "digits", "--patience", 2, "--epochs", 300, "--backend", "numpy", "--json", "-"
+    )
+    assert code == 0
+    result = json.loads(out)
+    assert result["stopped"] == "early stopping"
+    assert len(result["splits"][0]["epochs"]) < 300
+
+
+# Recipes
+
+
+def test_recipes_are_listed_with_what_they_must_reach(run):
+    code, out, _ = run("recipes")
+    assert code == 0
+    for name in ("mnist-sample", "mnist", "mnist-mlp32", "mnist-nielsen", "parity", "iris", "digits"):
+        assert name in out
+        assert recipes.load(name).reach
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        ("lerning_rate = 1", UsageError, "unknown key 'lerning_rate'"),
+        ("epoch = 3", UsageError, "did you mean 'epochs'"),
+        ('epochs = "3"', UsageError, "epochs must be int"),
+        ("epochs = true", UsageError, "epochs must be int"),
+        ("layers = [1.5, 2]", UsageError, "list of int"),
+        ("format = 99", UsageError, "newer gpubp"),
+        ("epochs = ", DataError, "no valid TOML"),
+    ],
+)
+def test_a_recipe_that_is_wrong_names_the_key(text, error, says):
+    with pytest.raises(error, match=says):
+        recipes.parse(text, "mine")
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_packaged_recipe_is_whole(name):
+    recipe = recipes.load(name)
+    assert recipe.title
+    assert recipe.source
+    assert recipe.network(0).sizes == list(recipe.layers)
+    recipe.build_optimizer()
+    recipe.build_schedule()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("name", ["mnist-sample", "digits", "parity"])
+def test_a_recipe_reaches_its_figure(name, backend):
+    from gpubp import experiment
+
+    result = experiment.run(recipes.load(name), backend=backend)
+    assert result.reached, result.accuracy
+
+
+@pytest.mark.skipif(
+    "GPUBP_DATA_DIR" not in os.environ, reason="MNIST's files: set GPUBP_DATA_DIR to their folder"
+)
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_mnist_reaches_its_figure_and_keeps_to_its_verification_budget(backend):
+    from gpubp import experiment
+
+    result = experiment.run(recipes.load("mnist"), backend=backend)
+    assert result.reached, result.accuracy
+    history = result.histories[0]
+    assert history.verification.seconds <= max(0.2, 0.03 * sum(history["seconds"]))
+
+
+# Starting up
+
+
+def test_help_answers_at_once():
+    """Under 0.3 s, the best of five: the machine may be busy, the command must not be."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "gpubp", "--help"],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=True,
+        )
+        times.append(time.perf_counter() - started)
+    assert "train" in done.stdout
+    assert min(times) < 0.3
+
+
+@pytest.mark.parametrize("statement", ["import gpubp", "import gpubp.cli", "from gpubp import Network"])
+def test_importing_loads_no_backend(statement):
+    heavy = ("numba", "cupy", "sklearn", "pooch", "PIL")
+    code = f"{statement}; import sys; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_package_holds_its_kernels_recipes_and_data():
+    from importlib.resources import files
+
+    import gpubp.kernels.cuda
+
+    assert {"forward.cu", "update.cu", "functions.cuh"} <= {
+        p.name for p in files(gpubp.kernels.cuda).iterdir()
+    }
+    assert (files("gpubp.recipes") / "mnist.toml").is_file()
+    sample = files("gpubp.data") / "mnist-sample.npz"
+    assert len(sample.read_bytes()) < 1_000_000
+
+
+def test_ctrl_c_ends_a_run_with_130_and_its_checkpoint_resumes(tmp_path):
+    command = [sys.executable, "-m", "gpubp", "train", "parity", "--backend", "numpy", "--epochs", "100000"]
+    process = subprocess.Popen(
+        [*command, "--folder", "run"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stderr.readline()  # the first epoch is over
+    process.send_signal(2)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "gpubp train --resume run" in out
+    assert gpubp.load(tmp_path / "run" / "model.npz").sizes == [10, 3, 2]
+    subprocess.run(
+        [sys.executable, "-m", "gpubp", "train", "--resume", "run/checkpoint.npz", "--epochs", "1", "-q"],
+        cwd=tmp_path,
+        check=True,
+    )
+
+
+def test_version_is_the_projects():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert gpubp.__version__ == project["version"]
