@@ -9,7 +9,9 @@ from gpubp.kernels.cpu.compile import kernel
 def gather(source_si, order_b, out_bi):
     """Rows of floats, (S, n) to (B, n)."""
     for b in range(len(order_b)):
-        out_bi[b, :] = source_si[order_b[b]]
+        row, out = source_si[order_b[b]], out_bi[b]
+        for i in range(len(row)):
+            out[i] = row[i]
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""The one inner loop of all three matrix products, and what is done to a row of activations."""
+"""Activation functions on one row, forward and back."""
 
 from __future__ import annotations
 
@@ -15,28 +15,6 @@ RELU = kernels.ACTIVATIONS["relu"]
 LEAKY_RELU = kernels.ACTIVATIONS["leaky_relu"]
 SOFTMAX = kernels.ACTIVATIONS["softmax"]
 LEAKY_SLOPE, LECUN_SCALE, LECUN_RATE = kernels.LEAKY_SLOPE, kernels.LECUN_SCALE, kernels.LECUN_RATE
-
-
-@inlined
-def add_product(row_n, coefficient_k, matrix_kn):
-    """row[n] += Σ_k coefficient[k] matrix[k, n], in the order of k.
-
-    The inner loop runs along contiguous rows, which vectorises without any reassociation; four rows at a time
-    share one load and store of the sum.
-    """
-    k_count, n_count = matrix_kn.shape
-    k = 0
-    while k + 4 <= k_count:
-        c0, c1, c2, c3 = coefficient_k[k], coefficient_k[k + 1], coefficient_k[k + 2], coefficient_k[k + 3]
-        m0, m1, m2, m3 = matrix_kn[k], matrix_kn[k + 1], matrix_kn[k + 2], matrix_kn[k + 3]
-        for n in range(n_count):
-            row_n[n] = (((row_n[n] + c0 * m0[n]) + c1 * m1[n]) + c2 * m2[n]) + c3 * m3[n]
-        k += 4
-    while k < k_count:
-        c0, m0 = coefficient_k[k], matrix_kn[k]
-        for n in range(n_count):
-            row_n[n] += c0 * m0[n]
-        k += 1
 
 
 @inlined
