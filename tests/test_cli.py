@@ -272,7 +272,7 @@ def test_a_packaged_recipe_is_whole(name):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-@pytest.mark.parametrize("name", ["mnist-sample", "digits", "parity"])
+@pytest.mark.parametrize("name", ["mnist-sample", "digits", "parity", "iris"])
 def test_a_recipe_reaches_its_figure(name, backend):
     from gpubp import experiment
 
