@@ -20,6 +20,7 @@ from gpubp.network import Network
 from gpubp.progress import Progress
 from gpubp.recipes import Recipe
 from gpubp.trainer import EarlyStopping, History, fit
+from gpubp.verification import VerificationError
 
 
 @dataclass
@@ -118,29 +119,35 @@ def run(
         dataset, scaling = load(recipe, seed, data_dir, quiet)
         network = recipe.network(seed)
         train, watched, test = _parts(recipe, dataset, seed)
-        history = fit(
-            network,
-            train.inputs,
-            train.targets,
-            loss=recipe.loss,
-            optimizer=optimizer,
-            schedule=schedule,
-            batch_size=recipe.batch_size,
-            epochs=recipe.epochs,
-            sample_weight=train.sample_weight,
-            validation=None if watched is None else (watched.inputs, watched.targets),
-            early_stopping=None if recipe.patience is None else EarlyStopping(recipe.patience),
-            backend=chosen,
-            verify=verify,
-            seed=seed,
-            save_to=checkpoint,
-            resume=resume,
-            progress=progress(),
-            recipe={
-                **recipe.to_dict(),
-                "data_dir": None if data_dir is None else str(Path(data_dir).resolve()),
-            },
-        )
+        try:
+            history = fit(
+                network,
+                train.inputs,
+                train.targets,
+                loss=recipe.loss,
+                optimizer=optimizer,
+                schedule=schedule,
+                batch_size=recipe.batch_size,
+                epochs=recipe.epochs,
+                sample_weight=train.sample_weight,
+                validation=None if watched is None else (watched.inputs, watched.targets),
+                early_stopping=None if recipe.patience is None else EarlyStopping(recipe.patience),
+                backend=chosen,
+                verify=verify,
+                seed=seed,
+                save_to=checkpoint,
+                resume=resume,
+                progress=progress(),
+                recipe={
+                    **recipe.to_dict(),
+                    "data_dir": None if data_dir is None else str(Path(data_dir).resolve()),
+                },
+            )
+        except VerificationError as error:
+            if model is None or checkpoint is not None:
+                raise  # there is nowhere to save the model, or fit has saved it
+            network.save(model)
+            raise VerificationError(error.report, f"\nThe model was saved in {model}.") from None
         if isinstance(backend, str):
             history.why_backend = backends.choose(backend)[1]
         histories.append(history)

@@ -159,7 +159,14 @@ def test_a_backend_that_is_not_there_says_why_and_exits_4(run, monkeypatch):
     assert err == "error: backend 'cupy' cannot run here: no NVIDIA driver; install one\n"
 
 
-@pytest.mark.parametrize("command", [("train", "digits", "--folder", "run"), ("verify", "digits")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "digits", "--folder", "run"),
+        ("train", "iris", "--folder", "run"),
+        ("verify", "digits"),
+    ],
+)
 def test_a_wrong_backend_exits_3_with_the_model_saved(run, monkeypatch, command):
     faulty = plant(backend_by_name("numpy"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
     monkeypatch.setattr("gpubp.backends.get", lambda name: faulty)
@@ -168,7 +175,9 @@ def test_a_wrong_backend_exits_3_with_the_model_saved(run, monkeypatch, command)
     assert "FAIL" in out + err
     if command[0] == "train":
         assert "∂C/∂W1" in err
-        assert gpubp.load("run/checkpoint.npz").sizes == [64, 64, 10]
+        saved = "run/checkpoint.npz" if command[1] == "digits" else "run/model.npz"
+        assert f"The model was saved in {saved}" in err
+        assert gpubp.load(saved).sizes == list(recipes.load(command[1]).layers)
 
 
 def test_verify_reports_every_operation(run):

@@ -172,6 +172,21 @@ def test_any_shape_trains_within_the_bounds(name, sizes, hidden, output, batch, 
     assert history.verification.steps == -(-n // batch)
 
 
+def test_every_backend_learns_digits(backend):
+    data = gpubp.load_data("mnist-sample")
+    net = Network([784, 128, 10], init="he")
+    history = gpubp.fit(
+        net,
+        *(data.train.inputs, data.train.targets),
+        batch_size=64,
+        epochs=1,
+        backend=backend,
+        verify="epoch",
+    )
+    assert history.verification.ok
+    assert (net.predict(data.test.inputs) == data.test.targets).mean() > 0.85
+
+
 def test_gradients_agree_on_every_backend(backend, rng):
     net, (x, y) = small_net(), small_data(rng)
     weight = rng.random(len(x))

@@ -195,6 +195,19 @@ class Backend(ABC):
         return ComposedPlan(self, layers, parameters, loss, optimizer, batch_size, samples)
 
 
+class HostBackend(Backend):
+    """A backend whose arrays are NumPy's, so that a copy is all there is to moving one."""
+
+    def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
+        if out is None:
+            return np.array(array, order="C")
+        out[...] = array
+        return out
+
+    def to_host(self, array: Array) -> np.ndarray:
+        return array.copy()
+
+
 class Workspace:
     """The buffers of one mini-batch of up to ``rows`` samples, allocated once.
 

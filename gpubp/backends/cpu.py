@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.base import Array, Backend
+from gpubp.backends.base import Array, HostBackend
 from gpubp.network import byte_table
 from gpubp.optimizers import Optimizer
 
@@ -28,7 +28,7 @@ def why_unavailable() -> str | None:
     return f"numba cannot be imported ({_import_error}); try: python -m pip install --upgrade numba"
 
 
-class NumbaBackend(Backend):
+class NumbaBackend(HostBackend):
     """NumPy arrays, compiled loops, as many threads as Numba has."""
 
     name = "numba"
@@ -39,15 +39,6 @@ class NumbaBackend(Backend):
     def describe(self) -> str:
         threads = numba.get_num_threads()
         return f"Numba {numba.__version__}, {threads} thread{'s' if threads > 1 else ''}"
-
-    def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
-        if out is None:
-            return np.array(array, order="C")
-        out[...] = array
-        return out
-
-    def to_host(self, array: Array) -> np.ndarray:
-        return array.copy()
 
     def gather(self, source: Array, order: Array, out: Array) -> None:
         if source.dtype == np.uint8 and out.dtype != np.uint8:

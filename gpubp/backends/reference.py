@@ -7,28 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpubp import reference
-from gpubp.backends.base import Array, Backend
+from gpubp.backends.base import Array, HostBackend
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import as_inputs
 from gpubp.optimizers import Optimizer
 
 
-class ReferenceBackend(Backend):
+class ReferenceBackend(HostBackend):
     """NumPy on the host."""
 
     name = "numpy"
 
     def describe(self) -> str:
         return f"NumPy {np.__version__} (the reference)"
-
-    def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
-        if out is None:
-            return np.array(array, order="C")
-        out[...] = array
-        return out
-
-    def to_host(self, array: Array) -> np.ndarray:
-        return array.copy()
 
     def gather(self, source: Array, order: Array, out: Array) -> None:
         out[...] = as_inputs(source[order], out.dtype)

@@ -6,6 +6,7 @@ of the multiply-add, and each vector of B serves four rows. Every element is sum
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from numba import prange
 
@@ -14,23 +15,28 @@ from gpubp.kernels.cpu.rows import apply_activation, pull_back
 from gpubp.kernels.cpu.vector import BYTES, load, multiply_add, spread, store
 
 ROWS = 4  # of a tile; written out below, since Numba unrolls no loop over vectors
+PACK_ROWS = 32  # from so many rows on, a copied panel of B pays
 
 # What is done to a row once it is summed.
 NOTHING, ACTIVATE, PULL_BACK = 0, 1, 2
 
 
 @parallel_kernel
-def product(a_mk, b_kn, start_1n, c_mn, finish, activation, act_mn):
-    """C = start + A B, (M, K) and (K, N) to (M, N); then act = σ(C), or C ⊙= σ'(z) as a function of act."""
-    m_count = np.uintp(len(c_mn))
-    for tile in prange((len(c_mn) + ROWS - 1) // ROWS):
-        first = np.uintp(tile * ROWS)
-        last = min(first + np.uintp(ROWS), m_count)
-        if last - first == ROWS:
-            four_rows(a_mk, b_kn, start_1n, c_mn, first)
-        else:
-            for m in range(first, last):
-                one_row(a_mk, b_kn, start_1n, c_mn, np.uintp(m))
+def product(a_mk, b_kn, start_1n, c_mn, rows, finish, activation, act_mn):
+    """C = start + A B, (M, K) and (K, N) to (M, N); then act = σ(C), or C ⊙= σ'(z) as a function of act.
+
+    A thread takes ``rows`` rows at a time; the result does not depend on how many.
+    """
+    m_count, lanes = np.uintp(len(c_mn)), np.uintp(BYTES // c_mn.itemsize)
+    for chunk in prange((len(c_mn) + rows - 1) // rows):
+        first = np.uintp(chunk * rows)
+        last = min(first + np.uintp(rows), m_count)
+        tiled = first
+        if np.uintp(c_mn.shape[1]) >= lanes:
+            tiled = first + (last - first) // np.uintp(ROWS) * np.uintp(ROWS)
+            tile_rows(a_mk, b_kn, start_1n, c_mn, first, tiled)
+        for m in range(tiled, last):
+            one_row(a_mk, b_kn, start_1n, c_mn, np.uintp(m))
         if finish == ACTIVATE:
             for m in range(first, last):
                 apply_activation(c_mn[m], act_mn[m], activation)
@@ -40,33 +46,42 @@ def product(a_mk, b_kn, start_1n, c_mn, finish, activation, act_mn):
 
 
 @inlined
-def four_rows(a_mk, b_kn, start_1n, c_mn, m):
-    """Rows m … m + 3 of C, two vectors of columns at a time; the last columns once more where N is no multiple."""
-    n_count = np.uintp(c_mn.shape[1])
-    lanes = np.uintp(BYTES // c_mn.itemsize)
-    n = np.uintp(0)
-    while n + lanes + lanes <= n_count:
-        four_by_two(a_mk, b_kn, start_1n, c_mn, m, n, n + lanes)
-        n += lanes + lanes
-    if n < n_count:
-        if n_count < lanes:
-            for r in range(m, m + np.uintp(ROWS)):
-                narrow_row(a_mk[r], b_kn, start_1n[0], c_mn[r])
-        elif n_count - n <= lanes:
-            four_by_one(a_mk, b_kn, start_1n, c_mn, m, n_count - lanes)
+def tile_rows(a_mk, b_kn, start_1n, c_mn, first, last):
+    """Rows first … last of C, in tiles: two vectors of columns at a time, the last ones once more at the end."""
+    zero, tile = np.uintp(0), np.uintp(ROWS)
+    n_count, lanes = np.uintp(c_mn.shape[1]), np.uintp(BYTES // c_mn.itemsize)
+    # Where many rows use a panel of B, it pays to copy it to where its rows are neighbours: in a wide B they are
+    # pages apart, and where N is a power of two they compete for the same lines of the cache.
+    packed = last - first >= np.uintp(PACK_ROWS)
+    panel_kn = np.empty((a_mk.shape[1] if packed else 0, 2 * lanes), c_mn.dtype)
+    n = zero
+    while n < n_count:
+        if n_count - n <= lanes:
+            n = n_count - lanes
+            for m in range(first, last, tile):
+                four_by_one(a_mk, b_kn, start_1n, c_mn, np.uintp(m), n)
         else:
-            four_by_two(a_mk, b_kn, start_1n, c_mn, m, n, n_count - lanes)
+            p = min(n + lanes, n_count - lanes)
+            source_kn, i, j = b_kn, n, p
+            if packed:
+                for k in range(np.uintp(a_mk.shape[1])):
+                    store(panel_kn, k, zero, load(b_kn, k, n))
+                    store(panel_kn, k, lanes, load(b_kn, k, p))
+                source_kn, i, j = panel_kn, zero, lanes
+            for m in range(first, last, tile):
+                four_by_two(a_mk, source_kn, i, j, start_1n, c_mn, np.uintp(m), n, p)
+        n += lanes + lanes
 
 
 @inlined
-def four_by_two(a_mk, b_kn, start_1n, c_mn, m, n, p):
-    """Four rows of C, at the vectors of columns n and p."""
+def four_by_two(a_mk, b_kn, i, j, start_1n, c_mn, m, n, p):
+    """Four rows of C, at the vectors of columns n and p; those of B are at i and j."""
     zero, one, two, three = np.uintp(0), np.uintp(1), np.uintp(2), np.uintp(3)
     s, t = load(start_1n, zero, n), load(start_1n, zero, p)
     s0, s1, s2, s3 = s, s, s, s
     t0, t1, t2, t3 = t, t, t, t
     for k in range(np.uintp(a_mk.shape[1])):
-        b, d = load(b_kn, k, n), load(b_kn, k, p)
+        b, d = load(b_kn, k, i), load(b_kn, k, j)
         a0, a1, a2, a3 = a_mk[m, k], a_mk[m + one, k], a_mk[m + two, k], a_mk[m + three, k]
         s0, t0 = multiply_add(spread(a0), b, s0), multiply_add(spread(a0), d, t0)
         s1, t1 = multiply_add(spread(a1), b, s1), multiply_add(spread(a1), d, t1)
@@ -126,3 +141,9 @@ def narrow_row(a_k, b_kn, start_n, c_n):
     for k in range(len(a_k)):
         for n in range(len(c_n)):
             c_n[n] += a_k[k] * b_kn[k, n]
+
+
+def rows_a_thread(m_count: int) -> int:
+    """How many rows of C each thread takes at a time: whole tiles, spread evenly."""
+    tiles = -(-m_count // ROWS)
+    return -(-tiles // numba.get_num_threads()) * ROWS
