@@ -8,9 +8,13 @@ functions add a few roundings, stated where they are used; monotone activations 
 both ends of the interval that z may lie in.
 
 Where a correct evaluation may fall on either side of a kink (ReLU at z = 0, a clipped probability), both sides
-are right: the error is widened by the whole jump. Errors in norm are judged by what is probable rather than
-possible, so a jump that the probabilistic bound (√K for K; Higham and Mary 2019) leaves open is also kept apart
-as ``kink``.
+are right: the error is widened by the whole jump.
+
+The worst case grows with depth as the product of ‖W‖, far beyond what happens. So a ``variance`` runs along: what
+the squared error comes to when roundings have independent signs, which for a sum of K products s_k with partial
+sums that wander or grow evenly is at most about K u² (Σ s_k² + (Σ s_k)²) (Higham and Mary, SIAM J. Sci. Comput.
+41, 2019). Errors in norm are held to :data:`DEVIATIONS` of its square root; the jumps of kinks that are as
+probable as that are kept apart as ``kink``.
 """
 
 from __future__ import annotations
@@ -37,6 +41,11 @@ ACTIVATION_ROUNDINGS = {
 EXP_ROUNDINGS = 4
 LOG_ROUNDINGS = 4
 
+# Standard deviations allowed for. The roundings of a sum are not quite independent: where its terms come in runs of
+# one sign, as those of neighbouring pixels do, its partial sums are up to √(K/12) of the above, 8 for K = 784.
+DEVIATIONS = 16.0
+LARGEST_EXPONENT = 100.0  # beyond e^100 an error bound says nothing more
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -58,15 +67,24 @@ class Precision:
 
 @dataclass(frozen=True)
 class Bounded:
-    """A value, the largest error a correct evaluation may have, and the part of it from kinks that are probable."""
+    """A value, the largest error and the error variance of a correct evaluation, and its probable kinks' jumps.
+
+    The variance leaves out the kinks, which are no roundings.
+    """
 
     value: np.ndarray
     error: np.ndarray
+    variance: np.ndarray
     kink: np.ndarray | None = None
 
     @classmethod
     def exact(cls, value: np.ndarray) -> Bounded:
-        return cls(value, np.zeros_like(value))
+        return cls(value, np.zeros_like(value), np.zeros_like(value))
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """The error that is still probable."""
+        return DEVIATIONS * np.sqrt(self.variance)
 
 
 @dataclass(frozen=True)
@@ -86,123 +104,155 @@ def forward(
     gamma = precision.gamma(weights.shape[1] + 1)
     spread = a_prev.error + gamma * (np.abs(a_prev.value) + a_prev.error)
     e_z = spread @ np.abs(weights).T + gamma * np.abs(bias) + weights.shape[1] * precision.tiny
+    z_bound = Bounded(z, e_z, _product_variance(a_prev, (weights**2).T, z, weights.shape[1], precision))
+    unit = precision.unit
     if activation.slope is None:
-        return Bounded(z, e_z), Bounded(a, _softmax_error(z, e_z, a, precision))
+        return z_bound, _softmax(z_bound, a, precision)
     drift = np.maximum(activation.apply(z + e_z) - a, a - activation.apply(z - e_z))
-    rounding = ACTIVATION_ROUNDINGS[activation.name] * precision.unit * (np.abs(a) + drift)
-    return Bounded(z, e_z), Bounded(a, drift + rounding + precision.tiny)
+    roundings = ACTIVATION_ROUNDINGS[activation.name] * unit
+    variance = activation.slope(a) ** 2 * z_bound.variance + (roundings * a) ** 2
+    return z_bound, Bounded(a, drift + roundings * (np.abs(a) + drift) + precision.tiny, variance)
 
 
-def _exponent_error(z: np.ndarray, e_z: np.ndarray, precision: Precision) -> np.ndarray:
+def _product_variance(
+    a: Bounded, squares: np.ndarray, product: np.ndarray, terms: int, precision: Precision
+) -> np.ndarray:
+    """Error variance of ``product``, sums of ``terms`` products of ``a`` with exact factors of these squares."""
+    rounding = terms * precision.unit**2
+    return (a.variance + rounding * a.value**2) @ squares + rounding * product**2
+
+
+def _exponent_error(z: Bounded, precision: Precision) -> np.ndarray:
     """Relative error of e^(z − max z): that of the argument, twice the row's largest e_z, and of exp itself."""
-    shifted = np.abs(z - z.max(axis=1, keepdims=True))
-    argument = 2 * e_z.max(axis=1, keepdims=True) + precision.unit * shifted
-    return np.expm1(argument + EXP_ROUNDINGS * precision.unit)
+    shifted = np.abs(z.value - z.value.max(axis=1, keepdims=True))
+    argument = 2 * z.error.max(axis=1, keepdims=True) + precision.unit * shifted
+    return np.expm1(np.minimum(argument + EXP_ROUNDINGS * precision.unit, LARGEST_EXPONENT))
 
 
-def _sum_error(a: np.ndarray, relative: np.ndarray, precision: Precision) -> np.ndarray:
-    """Relative error of Σ e^z, (B, 1): each term's weighted by its share a of the sum, and the summation's."""
-    return (a * relative).sum(axis=1, keepdims=True) + precision.gamma(a.shape[1] + 1)
-
-
-def _softmax_error(z: np.ndarray, e_z: np.ndarray, a: np.ndarray, precision: Precision) -> np.ndarray:
-    relative = _exponent_error(z, e_z, precision)
-    total = np.minimum(_sum_error(a, relative, precision), 0.5)
-    known = (relative + total + precision.unit) / (1 - total)
-    return np.where(total < 0.5, a * known, 1.0) + precision.tiny  # a probability is never off by more than 1
+def _softmax(z: Bounded, a: np.ndarray, precision: Precision) -> Bounded:
+    """Bounds of a: relative errors of its exponential and of the sum, each term's weighted by its share a."""
+    relative = _exponent_error(z, precision)
+    total = (a * relative).sum(axis=1, keepdims=True) + precision.gamma(a.shape[1] + 1)
+    known = total < 0.5
+    error = (relative + total + precision.unit) / (1 - np.where(known, total, 0))
+    error = np.where(known, a * error, 1.0)  # a probability is never off by more than 1
+    shifted = z.value - z.value.max(axis=1, keepdims=True)
+    exponent = z.variance + precision.unit**2 * (shifted**2 + EXP_ROUNDINGS**2)
+    spread = (a * exponent).sum(axis=1, keepdims=True) + a.shape[1] * precision.unit**2
+    return Bounded(a, error + precision.tiny, 2 * a**2 * (exponent + spread))
 
 
 def pull_back(
-    gradient: Bounded, z: Bounded, a: Bounded, terms: int, activation: Activation, precision: Precision
+    gradient: Bounded, z: Bounded, a: Bounded, activation: Activation, precision: Precision
 ) -> Bounded:
-    """Bounds of ∂C/∂z from those of ∂C/∂a: times σ'(z), or the softmax Jacobian; z is a sum of ``terms``."""
-    value = activation.pull_back(gradient.value, a.value)
-    g, e_g, e_a = np.abs(gradient.value), gradient.error, a.error
-    unit = precision.unit
+    """Bounds of ∂C/∂z from those of ∂C/∂a: times σ'(z), or the softmax Jacobian."""
     if activation.slope is None:
-        p = np.abs(a.value)
-        products = e_g * p + g * e_a + e_g * e_a
-        e_mean = products + precision.gamma(p.shape[1]) * (g * p + products)
-        e_mean = e_mean.sum(axis=1, keepdims=True)
-        mean = (g * p).sum(axis=1, keepdims=True)
-        error = e_a * (g + mean) + (p + e_a) * (e_g + e_mean + 3 * unit * (g + mean + e_g + e_mean))
-        return Bounded(value, error + precision.tiny, _sum_kinks(gradient.kink, p))
+        return _softmax_pull_back(gradient, a, activation, precision)
+    g, e_g, unit = np.abs(gradient.value), gradient.error, precision.unit
     slope = np.abs(activation.slope(a.value))
-    e_slope = _slope_error(a, activation.name, unit)
+    e_slope, slope_variance = _slope_error(a, activation.name, unit)
     error = e_g * slope + g * e_slope + e_g * e_slope + unit * (g + e_g) * (slope + e_slope)
+    variance = slope**2 * gradient.variance + g**2 * (slope_variance + unit**2 * slope**2)
     jump = {"relu": 1.0, "leaky_relu": 1 - LEAKY_SLOPE}.get(activation.name)
     kink = None if gradient.kink is None else gradient.kink * (slope + e_slope)
     if jump is not None:
         error = error + np.where(np.abs(z.value) <= z.error, jump * (g + e_g), 0)
-        probable = np.abs(z.value) <= z.error / terms**0.5
+        probable = np.abs(z.value) <= z.deviation
         if probable.any():
-            kink = np.where(probable, jump * (g + e_g), 0 if kink is None else kink)
-    return Bounded(value, error + precision.tiny, kink)
+            kink = np.where(probable, jump * (g + gradient.deviation), 0 if kink is None else kink)
+    return Bounded(gradient.value * activation.slope(a.value), error + precision.tiny, variance, kink)
+
+
+def _softmax_pull_back(
+    gradient: Bounded, a: Bounded, activation: Activation, precision: Precision
+) -> Bounded:
+    g, e_g, p, e_a, unit = np.abs(gradient.value), gradient.error, np.abs(a.value), a.error, precision.unit
+    products = e_g * p + g * e_a + e_g * e_a
+    e_mean = (products + precision.gamma(p.shape[1]) * (g * p + products)).sum(axis=1, keepdims=True)
+    mean = (g * p).sum(axis=1, keepdims=True)
+    error = e_a * (g + mean) + (p + e_a) * (e_g + e_mean + 3 * unit * (g + mean + e_g + e_mean))
+    rounding = p.shape[1] * unit**2
+    mean_variance = p**2 * gradient.variance + g**2 * a.variance + rounding * (g * p) ** 2
+    mean_variance = mean_variance.sum(axis=1, keepdims=True) + rounding * mean**2
+    variance = p**2 * (gradient.variance + mean_variance + 3 * unit**2 * (g + mean) ** 2)
+    variance = variance + (g + mean) ** 2 * a.variance
+    value = activation.pull_back(gradient.value, a.value)
+    return Bounded(value, error + precision.tiny, variance, _sum_kinks(gradient.kink, p))
 
 
 def _sum_kinks(kink: np.ndarray | None, p: np.ndarray) -> np.ndarray | None:
     return None if kink is None else p * (kink + (kink * p).sum(axis=1, keepdims=True))
 
 
-def _slope_error(a: Bounded, name: str, unit: float) -> np.ndarray:
-    """Error of σ'(z) as computed from an a that may be off, away from any kink."""
+def _slope_error(a: Bounded, name: str, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Largest error and variance of σ'(z) as computed from an a that may be off, away from any kink."""
     size, e = np.abs(a.value), a.error
     if name == "sigmoid":  # a (1 − a): three roundings
-        return np.abs(1 - 2 * a.value) * e + e * e + 3 * unit * (size + e) * (np.abs(1 - a.value) + e)
+        slope, rest = np.abs(1 - 2 * a.value), np.abs(1 - a.value)
+        error = slope * e + e * e + 3 * unit * (size + e) * (rest + e)
+        return error, slope**2 * a.variance + (3 * unit * size * rest) ** 2
     if name == "tanh":  # 1 − a²
-        return 2 * size * e + e * e + 2 * unit * (1 + (size + e) ** 2)
+        error = 2 * size * e + e * e + 2 * unit * (1 + (size + e) ** 2)
+        return error, 4 * size**2 * a.variance + (2 * unit * (1 + size**2)) ** 2
     if name == "lecun_tanh":  # ⅔ (A − a²/A), both constants rounded
         square = 2 * size * e + e * e
         rounding = 6 * unit * (LECUN_SCALE + (size + e) ** 2 / LECUN_SCALE)
-        return LECUN_RATE * (square / LECUN_SCALE + rounding)
-    return np.full_like(size, unit * LEAKY_SLOPE if name == "leaky_relu" else 0.0)
+        slope = 2 * LECUN_RATE / LECUN_SCALE * size
+        variance = slope**2 * a.variance + (LECUN_RATE * rounding) ** 2
+        return LECUN_RATE * (square / LECUN_SCALE + rounding), variance
+    constant = np.full_like(size, unit * LEAKY_SLOPE if name == "leaky_relu" else 0.0)
+    return constant, constant**2
 
 
 def output_delta(
     z: Bounded,
     a: Bounded,
-    terms: int,
     targets: np.ndarray,
     sample_weight: np.ndarray,
     activation: Activation,
     loss: Loss,
     precision: Precision,
 ) -> Bounded:
-    """Bounds of BP1; z is a sum of ``terms``."""
-    value = reference.output_delta(a.value, targets, sample_weight, activation, loss)
+    """Bounds of BP1."""
+    unit = precision.unit
     if loss.matched == activation.name:
-        error, kink = a.error + precision.unit * (np.abs(a.value - targets) + a.error), None
+        difference = a.value - targets
+        error = a.error + unit * (np.abs(difference) + a.error)
+        delta = Bounded(difference, error, a.variance + unit**2 * difference**2)
     else:
-        gradient = _loss_gradient(a, terms, targets, loss, precision)
-        delta = pull_back(gradient, z, a, terms, activation, precision)
-        error, kink = delta.error, delta.kink
+        gradient = _loss_gradient(a, targets, loss, precision)
+        delta = pull_back(gradient, z, a, activation, precision)
     w = sample_weight[:, None]
-    error = w * error + precision.unit * (np.abs(value) + w * error) + precision.tiny
-    return Bounded(value, error, None if kink is None else w * kink)
+    value = reference.output_delta(a.value, targets, sample_weight, activation, loss)
+    error = w * delta.error + unit * (np.abs(value) + w * delta.error) + precision.tiny
+    variance = w**2 * delta.variance + unit**2 * value**2
+    return Bounded(value, error, variance, None if delta.kink is None else w * delta.kink)
 
 
-def _loss_gradient(a: Bounded, terms: int, y: np.ndarray, loss: Loss, precision: Precision) -> Bounded:
+def _loss_gradient(a: Bounded, y: np.ndarray, loss: Loss, precision: Precision) -> Bounded:
     value, unit = loss.gradient(a.value, y), precision.unit
     if not loss.probabilities:
         factor = 2 if loss.name == "squared_error" else 1
-        return Bounded(value, factor * a.error + 2 * unit * (np.abs(value) + factor * a.error))
-    p, low, high, outside, edge = _clipped_interval(a)
-    sizes = np.abs(y) / low
+        error = factor * a.error + 2 * unit * (np.abs(value) + factor * a.error)
+        return Bounded(value, error, factor**2 * a.variance + (2 * unit * value) ** 2)
+    p, low, high, outside, edge = _clipped_interval(a, a.error)
+    sizes, slope = np.abs(y) / low, np.abs(y) / p**2
     error = np.abs(y) * (1 / low - 1 / p)
     if loss.name == "binary_cross_entropy":
-        sizes = sizes + np.abs(1 - y) / (1 - high)
+        sizes, slope = sizes + np.abs(1 - y) / (1 - high), slope + np.abs(1 - y) / (1 - p) ** 2
         error = error + np.abs(1 - y) * (1 / (1 - high) - 1 / (1 - p))
     error = np.where(outside, 0.0, error + 5 * unit * sizes)
+    variance = np.where(outside, 0.0, slope**2 * a.variance + (5 * unit * slope * p) ** 2)
     jump = sizes * (1 + 5 * unit)
-    probable = _clipped_interval(Bounded(a.value, a.error / terms**0.5))[-1]
+    probable = _clipped_interval(a, a.deviation)[-1]
     kink = np.where(probable, jump, 0.0) if probable.any() else None
-    return Bounded(value, np.where(edge, np.maximum(error, jump), error), kink)
+    return Bounded(value, np.where(edge, np.maximum(error, jump), error), variance, kink)
 
 
-def _clipped_interval(a: Bounded) -> tuple[np.ndarray, ...]:
-    """p = clip(a), its lowest and highest, where a is surely outside the interval, and where it may be either."""
+def _clipped_interval(a: Bounded, error: np.ndarray) -> tuple[np.ndarray, ...]:
+    """p = clip(a), its lowest and highest if a is off by ``error``, where it is surely clipped, and where perhaps."""
     floor, ceiling = PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR
-    low, high = a.value - a.error, a.value + a.error
+    low, high = a.value - error, a.value + error
     outside = (high < floor) | (low > ceiling)
     edge = ~outside & ((low < floor) | (high > ceiling))
     p = np.clip(a.value, floor, ceiling)
@@ -214,19 +264,18 @@ def hidden_delta(
     weights_next: np.ndarray,
     z: Bounded,
     a: Bounded,
-    terms: int,
     activation: Activation,
     precision: Precision,
 ) -> Bounded:
-    """Bounds of BP2; z is a sum of ``terms``."""
+    """Bounds of BP2."""
     gamma = precision.gamma(len(weights_next))
     size = np.abs(weights_next)
     spread = delta_next.error + gamma * (np.abs(delta_next.value) + delta_next.error)
     kink = None if delta_next.kink is None else _few_rows(delta_next.kink, lambda rows: rows @ size)
-    gradient = Bounded(
-        delta_next.value @ weights_next, spread @ size + len(weights_next) * precision.tiny, kink
-    )
-    return pull_back(gradient, z, a, terms, activation, precision)
+    value = delta_next.value @ weights_next
+    variance = _product_variance(delta_next, weights_next**2, value, len(weights_next), precision)
+    gradient = Bounded(value, spread @ size + len(weights_next) * precision.tiny, variance, kink)
+    return pull_back(gradient, z, a, activation, precision)
 
 
 def _few_rows(kink: np.ndarray, product) -> np.ndarray:
@@ -247,15 +296,21 @@ def weight_grad(delta: Bounded, a_prev: Bounded, precision: Precision) -> tuple[
     error = spread.T @ (np.abs(a_prev.value) + a_prev.error)
     if a_prev.error.any():
         error += np.abs(delta.value).T @ a_prev.error
+    ones = np.ones((batch, 1))
+    transposed = Bounded(delta.value.T, delta.error.T, delta.variance.T)
+    variance = _product_variance(transposed, a_prev.value**2, grad_weights * batch, batch, precision)
+    if a_prev.variance.any():
+        variance += (delta.value**2).T @ a_prev.variance
+    bias_variance = _product_variance(transposed, ones, grad_bias[:, None] * batch, batch, precision)[:, 0]
     kink_weights = kink_bias = None
     if delta.kink is not None:
         rows = delta.kink.any(axis=1)
-        kink_weights = delta.kink[rows].T @ (np.abs(a_prev.value[rows]) + a_prev.error[rows]) / batch
+        kink_weights = delta.kink[rows].T @ (np.abs(a_prev.value[rows]) + a_prev.deviation[rows]) / batch
         kink_bias = delta.kink.sum(axis=0) / batch
     floor = batch * precision.tiny
     return (
-        Bounded(grad_weights, error / batch + floor, kink_weights),
-        Bounded(grad_bias, spread.sum(axis=0) / batch + floor, kink_bias),
+        Bounded(grad_weights, error / batch + floor, variance / batch**2, kink_weights),
+        Bounded(grad_bias, spread.sum(axis=0) / batch + floor, bias_variance / batch**2, kink_bias),
     )
 
 
@@ -268,40 +323,55 @@ def cost(
     loss: Loss,
     precision: Precision,
 ) -> Bounded:
-    """Bounds of the batch's mean cost."""
+    """Bounds of the batch's mean cost. Its variance is that of errors that all have the same sign."""
     value = reference.cost(z.value, a.value, targets, sample_weight, activation, loss)
     n = targets.shape[1]
-    if loss.matched == activation.name == "softmax":
-        terms, drift = _log_softmax_terms(z, a, targets, precision)
-    elif loss.matched == activation.name:
-        size = np.abs(z.value) + z.error
-        terms = size * (1 + np.abs(targets)) + 1
-        drift = z.error * (1 + np.abs(targets))
-    elif loss.probabilities:
-        terms, drift = _log_terms(a, targets, loss)
+    if loss.matched == activation.name:
+        softmax = activation.slope is None
+        terms, drift = _log_softmax_terms(z, targets) if softmax else _log_sigmoid_terms(z, targets)
+        probable = np.abs(a.value - targets) * np.sqrt(z.variance)
     else:
-        difference = np.abs(a.value - targets)
-        terms = (difference + a.error) ** 2
-        drift = 2 * difference * a.error + a.error**2
-    error = drift.sum(axis=1) + precision.gamma(n + LOG_ROUNDINGS + EXP_ROUNDINGS + 3) * terms.sum(axis=1)
+        terms, drift = _log_terms(a, targets, loss) if loss.probabilities else _square_terms(a, targets)
+        probable = np.abs(loss.gradient(a.value, targets)) * np.sqrt(a.variance)
+    roundings = n + LOG_ROUNDINGS + EXP_ROUNDINGS + 3
+    error = drift.sum(axis=1) + precision.gamma(roundings) * terms.sum(axis=1)
     rows = sample_weight * error + precision.unit * np.abs(value) + precision.tiny
-    return Bounded(value.mean(), rows.mean() + precision.unit * np.abs(value).mean())
+    probable_rows = sample_weight * (probable + precision.unit * roundings**0.5 * terms).sum(axis=1)
+    return Bounded(
+        np.asarray(value.mean()),
+        np.asarray(rows.mean() + precision.unit * np.abs(value).mean()),
+        np.asarray((probable_rows.mean() + precision.unit * np.abs(value).mean()) ** 2),
+    )
 
 
-def _log_softmax_terms(
-    z: Bounded, a: Bounded, y: np.ndarray, precision: Precision
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sizes and drifts of the terms y (ln Σ e^z − z), shifted by the row's largest z."""
-    total = _sum_error(a.value, _exponent_error(z.value, z.error, precision), precision)
+def _square_terms(a: Bounded, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes and drifts of the terms (a − y)²; half of both for the quadratic cost, which this need not tell."""
+    difference = np.abs(a.value - y)
+    return (difference + a.error) ** 2, 2 * difference * a.error + a.error**2
+
+
+def _log_sigmoid_terms(z: Bounded, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes and drifts of the terms max(z, 0) − zy + ln(1 + e^-|z|)."""
+    factor = 1 + np.abs(y)
+    return (np.abs(z.value) + z.error) * factor + 1, z.error * factor
+
+
+def _log_softmax_terms(z: Bounded, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes and drifts of the terms y (ln Σ e^z − z), shifted by the row's largest z.
+
+    ln Σ e^z moves by no more than the z that moves most, and so its difference from z by twice that.
+    """
     shifted = np.abs(z.value - z.value.max(axis=1, keepdims=True))
-    log_sum = np.log(a.value.shape[1])  # at most: the largest term of the sum is 1
-    drift = 2 * z.error.max(axis=1, keepdims=True) - np.log1p(-np.minimum(total, 0.999))
+    log_sum = (
+        np.log(z.value.shape[1]) + 1
+    )  # at most: the largest term of the sum is 1; and its relative rounding
+    drift = 2 * z.error.max(axis=1, keepdims=True)
     return np.abs(y) * (log_sum + shifted + drift), np.abs(y) * drift
 
 
 def _log_terms(a: Bounded, y: np.ndarray, loss: Loss) -> tuple[np.ndarray, np.ndarray]:
     """Sizes and drifts of the terms y ln p, and (1 − y) ln(1 − p) for binary cross-entropy."""
-    p, low, high, _, _ = _clipped_interval(a)
+    p, low, high, _, _ = _clipped_interval(a, a.error)
     terms = np.abs(y) * -np.log(low)
     drift = np.abs(y) * np.maximum(np.log(p / low), np.log(high / p))
     if loss.name == "binary_cross_entropy":
@@ -356,13 +426,17 @@ def backpropagate(
         a.append(a_layer)
     mean_cost = cost(z[-1], a[-1], targets, sample_weight, activations[-1], loss, precision)
 
-    n_in = [layer.n_in for layer in layers]
-    delta = output_delta(z[-1], a[-1], n_in[-1], targets, sample_weight, activations[-1], loss, precision)
+    delta = output_delta(z[-1], a[-1], targets, sample_weight, activations[-1], loss, precision)
     gradients = [*weight_grad(delta, a[-2], precision)]
     for i in range(len(layers) - 1, 0, -1):
-        delta = hidden_delta(delta, weights[i], z[i], a[i], n_in[i - 1], activations[i - 1], precision)
+        delta = hidden_delta(delta, weights[i], z[i], a[i], activations[i - 1], precision)
         gradients[:0] = weight_grad(delta, a[i - 1], precision)
     return BoundedStep(mean_cost, gradients, _hits(a[-1], targets))
+
+
+def worst_only(value: np.ndarray | float, error: np.ndarray | float) -> Bounded:
+    """A quantity whose largest error is known and whose norm is not asked for."""
+    return Bounded(np.asarray(value), np.asarray(error), np.zeros_like(value))
 
 
 def update(
@@ -390,7 +464,7 @@ def _sgd(parameter, gradient, slots, c, precision) -> list[Bounded]:
         carried = momentum * slots[0]
         velocity = carried + direction
         e_velocity = e_direction + 2 * unit * (np.abs(carried) + np.abs(direction) + e_direction)
-        bounded.append(Bounded(velocity, e_velocity + precision.tiny))
+        bounded.append(worst_only(velocity, e_velocity + precision.tiny))
         step, e_step = velocity, e_velocity
         if nesterov:
             step = direction + momentum * velocity
@@ -398,7 +472,7 @@ def _sgd(parameter, gradient, slots, c, precision) -> list[Bounded]:
             e_step = e_step + 2 * unit * (np.abs(direction) + np.abs(momentum * velocity) + e_step)
     new = parameter - lr * step
     error = lr * e_step + gamma * lr * (np.abs(step) + e_step) + unit * (np.abs(parameter) + np.abs(new))
-    return [Bounded(new, error + precision.tiny), *bounded]
+    return [worst_only(new, error + precision.tiny), *bounded]
 
 
 def _adam(parameter, gradient, slots, c, precision) -> list[Bounded]:
@@ -426,7 +500,7 @@ def _adam(parameter, gradient, slots, c, precision) -> list[Bounded]:
     size = rate * (np.abs(quotient) + e_quotient) + np.abs(decoupled * parameter)
     error = rate * e_quotient + gamma * size + unit * (np.abs(parameter) + np.abs(new))
     return [
-        Bounded(new, error + precision.tiny),
-        Bounded(first, e_first + precision.tiny),
-        Bounded(second, e_second),
+        worst_only(new, error + precision.tiny),
+        worst_only(first, e_first + precision.tiny),
+        worst_only(second, e_second),
     ]

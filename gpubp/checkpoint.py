@@ -10,6 +10,7 @@ import json
 import os
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ def write(path: str | os.PathLike, header: dict[str, Any], arrays: dict[str, np.
     """Write atomically: a reader sees the old file or the whole new one, whatever happens in between.
 
     Raises:
-        GpubpError: the folder cannot be written or is full; an old file is left as it was.
+        GpubpError: no name for a file, or the folder cannot be written or is full; an old file is left as it was.
     """
     path = Path(path)
+    if not path.name:
+        raise GpubpError(f"cannot write {path}: it is a folder; give the name of a file")
     text = json.dumps({"format": FORMAT, **header}).encode()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -41,7 +44,8 @@ def write(path: str | os.PathLike, header: dict[str, Any], arrays: dict[str, np.
     except OSError as error:
         raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what kept it from being written may keep it from being looked for
+            temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -73,8 +77,11 @@ def read(path: str | os.PathLike, kind: str = "model") -> tuple[dict[str, Any], 
         raise DataError(f"{path} is no gpubp {kind}, or it is truncated or corrupt ({error})") from error
     if not isinstance(header, dict) or "network" not in header:
         raise DataError(f"{path} is no gpubp {kind}: its header describes no network")
-    if header.get("format", 0) > FORMAT:
-        raise DataError(f"{path} was written by a newer gpubp (format {header['format']}); upgrade gpubp")
+    version = header.get("format")
+    if not isinstance(version, int):
+        raise DataError(f"{path} is no gpubp {kind}: its format is {version!r}, not a number")
+    if version > FORMAT:
+        raise DataError(f"{path} was written by a newer gpubp (format {version}); upgrade gpubp")
     return header, arrays
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
+import tempfile
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import wraps
 from inspect import Parameter, signature
@@ -28,6 +31,7 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
+DEFAULT_RECIPE = "mnist-sample"
 
 BackendOption = Annotated[str, typer.Option(help="auto, numpy, numba or cupy", rich_help_panel="Run")]
 DataDirOption = Annotated[
@@ -43,20 +47,41 @@ JsonOption = Annotated[
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show nothing but errors", rich_help_panel="Run")
 ]
-RecipeArgument = Annotated[str, typer.Argument(metavar="[NAME|FILE.toml]", help="See: gpubp recipes")]
+RecipeArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME|FILE.toml]", help="See: gpubp recipes", show_default=DEFAULT_RECIPE),
+]
 
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failure, 2 usage, 3 verification failed, 4 backend unavailable,
     5 data missing or corrupt, 130 interrupted."""
     try:
+        code = _exit_code()
+        sys.stdout.flush()  # Python's own, at exit, would end in a traceback
+    except OSError as error:
+        code = 1
+        if error.filename is not None:
+            print(f"error: {error}", file=sys.stderr)
+        else:  # of a stream: what is printed
+            if not isinstance(error, BrokenPipeError):  # whoever closed the pipe has read enough
+                print(f"error: cannot write the output: {error.strerror or error}", file=sys.stderr)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+    sys.exit(code)
+
+
+def _exit_code() -> Any:
+    """Run the command; the exit code for what came of it, with errors told."""
+    try:
         app()
     except GpubpError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
+    except SystemExit as stop:
+        return stop.code
 
 
 def _version(show: bool) -> None:
@@ -134,7 +159,7 @@ def _parsed(name: str, value: Any) -> Any:
 @app.command()
 @_recipe_options
 def train(
-    recipe: RecipeArgument = "mnist-sample",
+    recipe: RecipeArgument = None,
     backend: BackendOption = "auto",
     verify: Annotated[
         str,
@@ -161,29 +186,40 @@ def train(
     """Train a network by a recipe and test it. Every field of the recipe has an option."""
     from gpubp import experiment, recipes
     from gpubp.progress import progress_for
+    from gpubp.verification import VerificationError
 
     quiet = quiet or json_path == "-"
     say = (lambda *_: None) if quiet else print
     if resume is None:
-        chosen = recipes.load(recipe).overridden(changes)
+        chosen = recipes.load(recipe or DEFAULT_RECIPE)
     else:
         chosen, data_dir = _recipe_of(resume, data_dir)
-        chosen = chosen.overridden(changes)
+        if recipe is not None and recipes.load(recipe).name != chosen.name:
+            raise UsageError(f"{resume} is of recipe {chosen.name!r}, not {recipe!r}: name none to --resume")
+    chosen = chosen.overridden(changes)
     folder = folder or (resume.parent if resume else _new_folder(chosen.name))
     _announce(chosen, backend, say)
-    result = experiment.run(
-        chosen,
-        data_dir=data_dir,
-        backend=backend,
-        verify=verify,
-        progress=lambda: progress_for(quiet=quiet),
-        model=folder / "model.npz",
-        checkpoint=folder / "checkpoint.npz" if chosen.splits == 1 else None,
-        resume=resume,
-        quiet=quiet,
-    )
+    with _written(folder):
+        _require_json(json_path)
+        try:
+            result = experiment.run(
+                chosen,
+                data_dir=data_dir,
+                backend=backend,
+                verify=verify,
+                progress=lambda: progress_for(quiet=quiet),
+                model=folder / "model.npz",
+                checkpoint=folder / "checkpoint.npz" if chosen.splits == 1 else None,
+                resume=resume,
+                quiet=quiet,
+            )
+        except VerificationError as error:
+            report = error.report.to_dict()
+            failure = {"recipe": chosen.to_dict(), "ok": False, "error": str(error), "verification": report}
+            _write_json(json_path, failure)
+            raise
     _conclude(result, folder, say)
-    _write_json(json_path, result.to_dict())
+    _write_json(json_path, {"ok": True, **result.to_dict()})
     if result.stopped == "interrupted":
         raise typer.Exit(INTERRUPTED)
 
@@ -212,6 +248,30 @@ def _new_folder(name: str) -> Path:
     return root / f"{name}-{number}"
 
 
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Make the folder of a run, and refuse now, not after training, one that cannot be written.
+
+    It is removed again if the run fails before anything is in it.
+
+    Raises:
+        GpubpError: no folder, or no file, can be made there.
+    """
+    try:
+        made = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"written")  # an empty file can be made on a full disk
+    except OSError as error:
+        raise GpubpError(f"cannot write into folder {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
 def _announce(recipe: Any, backend: str, say: Callable) -> None:
     from gpubp import backends
 
@@ -226,7 +286,8 @@ def _conclude(result: Any, folder: Path, say: Callable) -> None:
     if history.stopped != "done":
         at = f", best epoch {history.best_epoch} restored" if history.stopped == "early stopping" else ""
         say(f"stopped after {len(history)} epochs: {history.stopped}{at}")
-    seconds = sum(epoch.seconds for h in result.histories for epoch in h.epochs)
+    # What a checkpoint brought along took its time before.
+    seconds = sum(epoch.seconds for h in result.histories for epoch in h.epochs[h.resumed_epochs :])
     compiled = sum(h.compile_seconds for h in result.histories)
     say(f"training {seconds:.2f} s, warm-up and compilation {compiled:.2f} s, {result.seconds:.2f} s in all")
     if history.verification.steps:
@@ -249,7 +310,7 @@ def _verdict(recipe: Any, result: Any) -> str:
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model.npz or checkpoint.npz")],
+    model: Annotated[Path, typer.Argument(help="The model.npz that a run saved")],
     inputs: Annotated[
         Path, typer.Argument(metavar="INPUT", help="A .npy, .npz, .csv, IDX, .png or .jpg file")
     ],
@@ -261,8 +322,15 @@ def predict(
 
     from gpubp import checkpoint
     from gpubp.data import load_inputs
+    from gpubp.errors import DataError
 
-    network = checkpoint.load_network(model)
+    _require_json(json_path)
+    header, arrays = checkpoint.read(model)
+    if "training" in header:  # its network takes inputs as they were scaled for training
+        raise DataError(
+            f"{model} is a checkpoint, for --resume; predict takes the model.npz that the run saved"
+        )
+    network = checkpoint.build_network(model, header, arrays)
     outputs = network.predict_proba(load_inputs(inputs)) if proba else network.predict(load_inputs(inputs))
     _write_json(json_path, {"model": str(model), "input": str(inputs), "predictions": outputs.tolist()})
     if json_path != "-":
@@ -274,7 +342,7 @@ def predict(
 
 @app.command()
 def verify(
-    recipe: RecipeArgument = "mnist-sample",
+    recipe: RecipeArgument = None,
     backend: BackendOption = "auto",
     data_dir: DataDirOption = None,
     quiet: QuietOption = False,
@@ -284,7 +352,8 @@ def verify(
     from gpubp import backends, experiment, recipes
     from gpubp import verify as verify_network
 
-    chosen = recipes.load(recipe)
+    _require_json(json_path)
+    chosen = recipes.load(recipe or DEFAULT_RECIPE)
     device = backends.get(backend)
     train = experiment.load(chosen, chosen.seed, data_dir, quiet)[0].train
     report = verify_network(
@@ -310,6 +379,7 @@ def doctor(json_path: JsonOption = None) -> None:
     """Show what gpubp can run on here, and what to do about what it cannot."""
     from gpubp.doctor import examine, render
 
+    _require_json(json_path)
     found = examine()
     _write_json(json_path, found)
     if json_path != "-":
@@ -342,6 +412,27 @@ def list_recipes() -> None:
         reach = "" if recipe.reach is None else f"{recipe.reach:g}"
         table.add_row(name, "-".join(map(str, recipe.layers)), recipe.title, reach)
     Console().print(table)
+
+
+def _require_json(path: str | None) -> None:
+    """Refuse a --json that cannot be written before the work, not after it.
+
+    Raises:
+        GpubpError: a folder, a file that may not be written, or a place where none can be made.
+    """
+    if path is None or path == "-":
+        return
+    target = Path(path)
+    try:
+        if target.is_dir():
+            raise GpubpError(f"cannot write {path or '--json'}: it is a folder")
+        if not target.exists():
+            target.touch(exist_ok=False)
+            target.unlink()
+        elif not os.access(target, os.W_OK):  # not opened, for it may be a pipe
+            raise GpubpError(f"cannot write {path}: no permission")
+    except OSError as error:
+        raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _write_json(path: str | None, result: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import gpubp
 from gpubp import backends, data
 from gpubp.backends.base import Backend
 from gpubp.data.dataset import Dataset, Scaling, Split, hold_out
-from gpubp.network import Network
+from gpubp.network import Network, labels_of
 from gpubp.progress import Progress
 from gpubp.recipes import Recipe
 from gpubp.trainer import EarlyStopping, History, fit
@@ -104,11 +104,12 @@ def run(
     Args:
         data_dir: the folder with the files of mnist or fashion-mnist.
         progress: makes what shows one training run.
-        model: where to save the trained network, also after Ctrl-C.
+        model: where to save the trained network, also after Ctrl-C or a failed verification.
         checkpoint: where to save what a later run can resume. Only for recipes with one split.
         resume: a checkpoint to go on from.
 
     Raises:
+        VerificationError: the backend computed something else than the equations say; names the saved files.
         GpubpError: of the data, the recipe's values, the backend, or the training.
     """
     chosen, histories, accuracies = backends.get(backend), [], []
@@ -144,16 +145,17 @@ def run(
                 },
             )
         except VerificationError as error:
-            if model is None or checkpoint is not None:
-                raise  # there is nowhere to save the model, or fit has saved it
+            if model is None:
+                raise
+            _finish(network, dataset, scaling)
             network.save(model)
-            raise VerificationError(error.report, f"\nThe model was saved in {model}.") from None
+            state = f", its training state in {checkpoint}" if checkpoint else ""
+            raise VerificationError(error.report, f"\nThe model was saved in {model}{state}.") from None
         if isinstance(backend, str):
             history.why_backend = backends.choose(backend)[1]
         histories.append(history)
         accuracies.append(_test_accuracy(network, test))
-        if scaling is not None:
-            network.fold_scaling(scaling.shift, scaling.scale)  # so that it predicts from inputs as they come
+        _finish(network, dataset, scaling)
         if model is not None:
             network.save(model)
         if history.stopped == "interrupted":
@@ -187,7 +189,18 @@ def _parts(recipe: Recipe, dataset: Dataset, seed: int) -> tuple[Split, Split | 
     return train, watched, dataset.test
 
 
+def _finish(network: Network, dataset: Dataset, scaling: Scaling | None) -> None:
+    """Make the network predict from inputs as they come, and the classes by their names."""
+    if scaling is not None:
+        network.fold_scaling(scaling.shift, scaling.scale)
+    names, outputs = dataset.class_names or (), network.sizes[-1]
+    if network.classes is None and names != tuple(map(str, range(len(names)))):
+        # Outputs beyond the classes of the data have no name, but can be the largest.
+        network.classes = (*names, *map(str, range(len(names), outputs)))
+
+
 def _test_accuracy(network: Network, test: Split | None) -> float | None:
+    """Of class numbers, whatever the classes are called."""
     if test is None or network.classes == () or test.targets.ndim != 1:
         return None
-    return float((network.predict(test.inputs) == test.targets).mean())
+    return float((labels_of(network.forward(test.inputs)) == test.targets).mean())

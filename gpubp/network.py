@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from gpubp import reference
+from gpubp.data.dataset import check_inputs
 from gpubp.errors import DataError, UsageError
 from gpubp.functions import ACTIVATIONS, Activation, lookup
 
@@ -58,6 +61,14 @@ def as_inputs(inputs: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
     return np.ascontiguousarray(inputs, dtype=dtype)
 
 
+def labels_of(outputs: np.ndarray) -> np.ndarray:
+    """The classes (N,) that outputs (N, n_out) stand for, counted from 0.
+
+    The class is that of the largest output, or, with a single output, whether it exceeds ½.
+    """
+    return outputs.argmax(axis=1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0.5).astype(np.int64)
+
+
 class Network:
     """A multi-layer perceptron with parameters in float32 or float64.
 
@@ -77,7 +88,7 @@ class Network:
         classes: the labels that outputs stand for, or None until ``fit`` has seen them; () for regression.
 
     Raises:
-        UsageError: sizes, names or dtype that make no network.
+        UsageError: sizes, names, seed or dtype that make no network.
     """
 
     def __init__(
@@ -95,7 +106,7 @@ class Network:
         if init != "auto":
             lookup(INITIALISERS, init, "initialisation")
         self.classes: tuple | None = None
-        rng = np.random.default_rng(seed)
+        rng = _generator(seed)
         self.parameters = [self._draw(rng, layer, init) for layer in self.layers]
 
     def _draw(self, rng: np.random.Generator, layer: Layer, init: str) -> tuple[np.ndarray, np.ndarray]:
@@ -117,15 +128,15 @@ class Network:
         names = ", ".join(layer.activation for layer in self.layers)
         return f"Network({'-'.join(map(str, self.sizes))}: {names}; {count:,} parameters, {self.dtype})"
 
-    def forward(self, inputs: np.ndarray) -> np.ndarray:
+    def forward(self, inputs: Any) -> np.ndarray:
         """The outputs a^L, (N, n_out), for inputs (N, n_in); uint8 inputs are scaled by 1/255.
 
         Computed by the NumPy reference, in chunks, so that data larger than memory can be a memory map.
 
         Raises:
-            DataError: inputs of another width.
+            DataError: inputs of another width, or other than finite numbers in one or more rows.
         """
-        inputs = self._check_width(inputs)
+        inputs = self._checked(inputs)
         outputs = np.empty((len(inputs), self.layers[-1].n_out), self.dtype)
         for start in range(0, len(inputs), CHUNK):
             a = as_inputs(inputs[start : start + CHUNK], self.dtype)
@@ -141,32 +152,34 @@ class Network:
         bias = bias - weights @ shift
         self.parameters[0] = weights.astype(self.dtype), bias.astype(self.dtype)
 
-    def _check_width(self, inputs: np.ndarray) -> np.ndarray:
-        inputs = np.asarray(inputs)
-        if inputs.ndim > 2:
-            inputs = inputs.reshape(len(inputs), -1)
-        if inputs.ndim != 2 or inputs.shape[1] != self.layers[0].n_in:
+    def _checked(self, inputs: Any) -> np.ndarray:
+        inputs = check_inputs(inputs)
+        if inputs.shape[1] != self.layers[0].n_in:
             raise DataError(
                 f"inputs have shape {inputs.shape}, but this network takes rows of {self.layers[0].n_in} numbers"
             )
         return inputs
 
-    def predict(self, inputs: np.ndarray) -> np.ndarray:
+    def predict(self, inputs: Any) -> np.ndarray:
         """The predicted labels (N,) of inputs (N, n_in); for regression, the outputs (N, n_out).
 
-        The label is that of the largest output, or, with a single output, whether it exceeds ½.
+        Labels are :func:`labels_of` the outputs, by the names in ``classes`` if there are any.
+
+        Raises:
+            DataError: as :meth:`forward` does.
         """
         outputs = self.forward(inputs)
         if self.classes == () or (self.classes is None and self.layers[-1].activation == "identity"):
             return outputs
-        label = outputs.argmax(axis=1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0.5).astype(np.int64)
+        label = labels_of(outputs)
         return np.asarray(self.classes)[label] if self.classes else label
 
-    def predict_proba(self, inputs: np.ndarray) -> np.ndarray:
+    def predict_proba(self, inputs: Any) -> np.ndarray:
         """The outputs (N, n_out) as probabilities.
 
         Raises:
             UsageError: the output activation is neither softmax nor sigmoid.
+            DataError: as :meth:`forward` does.
         """
         if self.layers[-1].activation not in ("softmax", "sigmoid"):
             raise UsageError(
@@ -184,7 +197,7 @@ class Network:
 
 def _float_dtype(dtype: str | np.dtype | type) -> np.dtype:
     try:
-        resolved = np.dtype(dtype)
+        resolved = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
     except TypeError:
         resolved = None
     if resolved not in (np.float32, np.float64):
@@ -192,8 +205,18 @@ def _float_dtype(dtype: str | np.dtype | type) -> np.dtype:
     return resolved
 
 
+def _generator(seed: int) -> np.random.Generator:
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"seed must be an integer of 0 or more, not {seed!r}") from error
+
+
 def _layers(sizes: Sequence[int], hidden: str | Sequence[str], output: str) -> list[Layer]:
-    sizes = [int(n) for n in sizes]
+    try:
+        sizes = [operator.index(n) for n in sizes]
+    except TypeError as error:
+        raise UsageError(f"sizes must be a list of integers such as [784, 128, 10], not {sizes!r}") from error
     if len(sizes) < 2 or min(sizes) < 1:
         raise UsageError(
             f"a network needs two or more positive sizes, inputs first and outputs last, not {sizes}"

@@ -37,6 +37,7 @@ def prepare(network: Network, split: Split, loss: str, name: str = "data") -> Pr
         )
     targets, classification = _targets(np.asarray(split.targets), n_out, name)
     if LOSSES[loss].probabilities:
+        classification = classification or (n_out == 1 and bool(((targets == 0) | (targets == 1)).all()))
         _check_probabilities(targets, loss, name)
     weight = split.sample_weight if split.sample_weight is not None else np.ones(len(split.inputs))
     with np.errstate(over="ignore"):  # found just below

@@ -6,10 +6,11 @@ import os
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -22,7 +23,15 @@ from gpubp.network import Network
 from gpubp.optimizers import SGD, Optimizer, Schedule
 from gpubp.prepare import Prepared, prepare
 from gpubp.progress import Progress, progress_for
-from gpubp.verification import Report, VerificationError, check_step
+from gpubp.verification import (
+    VERIFY_ROWS,
+    Report,
+    TensorCheck,
+    VerificationError,
+    check_cut,
+    check_evaluation,
+    check_step,
+)
 
 POLICIES = ("off", "first", "epoch", "step")
 FIRST_STEPS = 3
@@ -48,7 +57,8 @@ class Epoch:
 class History:
     """A run, epoch by epoch. ``history["loss"]`` is a column; ``history.epochs`` are the rows.
 
-    ``stopped`` is why the run ended: "done", "early stopping", "callback" or "interrupted". Seconds are wall
+    ``stopped`` is why the run ended: "done", "early stopping", "callback" or "interrupted"; the first
+    ``resumed_epochs`` were trained before, by the run that a checkpoint was resumed from. Seconds are wall
     time of training alone; ``compile_seconds`` (a warm-up step that is undone) and ``verification.seconds``
     stand beside it.
     """
@@ -61,6 +71,7 @@ class History:
     compile_seconds: float = 0.0
     stopped: str = "done"
     best_epoch: int | None = None
+    resumed_epochs: int = 0
     verification: Report = field(default_factory=lambda: Report("training"))
 
     def __getitem__(self, column: str) -> list:
@@ -99,6 +110,8 @@ class EarlyStopping:
 
     def improved(self, value: float, best: float | None) -> bool:
         """Whether ``value`` beats the best so far."""
+        if not np.isfinite(value):
+            return False
         if best is None:
             return True
         gain = best - value if self.monitor == "validation_loss" else value - best
@@ -161,13 +174,14 @@ def fit(
         VerificationError: the backend computed something else than the equations say.
         GpubpError: the loss is no longer finite, or the checkpoint cannot be written.
     """
+    _check_arguments(optimizer, schedule, validation, early_stopping, callbacks)
     settings = _Settings(
         loss=loss,
         optimizer=optimizer or SGD(lr=0.1, momentum=0.9),
         batch_size=_positive(batch_size, "batch_size"),
         epochs=_positive(epochs, "epochs"),
         schedule=schedule or Schedule(),
-        seed=int(seed),
+        seed=_positive(seed, "seed") if seed else 0,
         shuffle=bool(shuffle),
     )
     if verify not in POLICIES:
@@ -181,16 +195,25 @@ def fit(
     valid = None
     if validation is not None:
         valid = prepare(network, check_split(*validation, name="validation data"), loss, "validation data")
-    if network.classes is None and not train.classification:
+    if (
+        early_stopping is not None
+        and early_stopping.monitor == "validation_accuracy"
+        and not train.classification
+    ):
+        raise UsageError("validation_accuracy needs class labels; monitor validation_loss instead")
+    if not train.classification:
         network.classes = ()
+    elif network.classes == ():
+        network.classes = None
 
     shown = progress if isinstance(progress, Progress) else progress_for(quiet=not progress)
+    usual = np.geterr()
     # A run that diverges is reported once, by name, at the end of the epoch.
     with _until_interrupted() as interrupted, shown, np.errstate(all="ignore"):
         training = _Training(network, settings, train, valid, backend, verify, save_to, recipe)
         if resume is not None:
             training.resume(resume)
-        training.run(early_stopping, callbacks, shown, interrupted)
+        training.run(early_stopping, callbacks, shown, interrupted, usual)
     return training.history
 
 
@@ -213,10 +236,30 @@ def gradients(
     return plan.gradients(np.arange(len(samples)))
 
 
-def _positive(value: int, name: str) -> int:
-    if not float(value).is_integer() or value < 1:
-        raise UsageError(f"{name} must be a positive integer, not {value}")
+def _positive(value: Any, name: str) -> int:
+    if isinstance(value, bool | str) or not isinstance(value, SupportsIndex) or int(value) < 1:
+        raise UsageError(f"{name} must be a positive integer, not {value!r}")
     return int(value)
+
+
+def _check_arguments(
+    optimizer: Any, schedule: Any, validation: Any, early_stopping: Any, callbacks: Any
+) -> None:
+    """What Python would only trip over later, with a message about something else."""
+    if not isinstance(optimizer, Optimizer | None):
+        raise UsageError(
+            f"optimizer must be gpubp.SGD(…), gpubp.Adam(…) or gpubp.AdamW(…), not {optimizer!r}"
+        )
+    if not isinstance(schedule, Schedule | None):
+        raise UsageError(f"schedule must be gpubp.Schedule(…), not {schedule!r}")
+    if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):
+        raise UsageError("validation must be a pair (inputs, targets)")
+    if isinstance(early_stopping, bool) or not isinstance(early_stopping, EarlyStopping | int | None):
+        raise UsageError(
+            f"early_stopping must be gpubp.EarlyStopping(…) or a patience, not {early_stopping!r}"
+        )
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise UsageError("callbacks must be a list of functions")
 
 
 def _warn_of_clipping(network: Network, loss: str) -> None:
@@ -305,11 +348,13 @@ class _Training:
             self.samples,
         )
         self.history.plan = self.plan.describe()
+        self.validation_samples = None if valid is None else valid.samples
         self.validation = None if valid is None else self.plan.upload(valid.samples)
         self._warm_up()
 
         self.rng = np.random.default_rng(settings.seed)
         self.epoch, self.step = 0, 0  # the next step is this one of this epoch
+        self.first_epoch, self.steps_done = 0, 0  # by this process, which may have resumed another's run
         self.costs, self.hits = self._empty_sums()
         self.seconds = 0.0  # of the epoch so far
         self.elapsed = 0.0  # of all training so far
@@ -317,6 +362,7 @@ class _Training:
         self._epoch_rng_state = self.rng.bit_generator.state
         self._steps_a_second = 0.0
         self._saved_at = time.perf_counter()
+        self._data_checksum: int | None = None
 
     def _empty_sums(self) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(self.steps_per_epoch), np.zeros(self.steps_per_epoch, np.int64)
@@ -341,28 +387,38 @@ class _Training:
         callbacks: Sequence[Callback],
         shown: Progress,
         interrupted: Callable[[], bool],
+        usual: Any,
     ) -> None:
         """Train from where this stands to the end of the last epoch, or until something stops it."""
         shown.start(self.settings.epochs, len(self.samples), self.history)
+        if self.verify != "off":
+            self._verify_plan()
         while self.epoch < self.settings.epochs:
+            if early_stopping is not None and self._out_of_patience(early_stopping):
+                self.history.stopped = "early stopping"
+                break
             if not self._run_epoch(shown, interrupted):
                 self.history.stopped = "interrupted"
                 break
             epoch = self._finish_epoch()
             shown.epoch(epoch)
-            if self._stop_early(early_stopping, epoch):
-                self.history.stopped = "early stopping"
-                break
+            if early_stopping is not None:
+                self._remember_best(early_stopping, epoch)
             if callbacks:
                 self._download()
-                answers = [callback(epoch, self.network) for callback in callbacks]
+                with np.errstate(**usual):
+                    answers = [callback(epoch, self.network) for callback in callbacks]
                 if any(answer is True for answer in answers):
                     self.history.stopped = "callback"
                     break
-            if time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS:
-                self.save()
+        if (
+            early_stopping is not None
+            and self.history.stopped == "done"
+            and self._out_of_patience(early_stopping)
+        ):
+            self.history.stopped = "early stopping"
         self.save()
-        if early_stopping and self.best is not None and self.history.stopped != "interrupted":
+        if early_stopping is not None and self.best is not None and self.history.stopped != "interrupted":
             self._restore_best()
         self._download()
 
@@ -385,6 +441,8 @@ class _Training:
             batch = order[self.step * size : (self.step + steps) * size]
             self._account(self._run_steps(batch, rates), steps)
             shown.advance(len(batch))
+            if time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS:
+                self.save()
         return True
 
     def _next_chunk(self) -> int:
@@ -399,10 +457,10 @@ class _Training:
         if self.verify == "off" or self.verify == "step":
             return self.verify == "step"
         last = self.steps_per_epoch - 1
-        if self.epoch == 0:
-            return step < FIRST_STEPS or step == last
-        if self.verify == "first":
-            return False
+        if self.epoch == self.first_epoch:
+            return self.steps_done + step - self.step < FIRST_STEPS or step == last
+        if self.steps_done < FIRST_STEPS or self.verify == "first":
+            return self.steps_done + step - self.step < FIRST_STEPS
         # The short last batch every other epoch, and any other in between.
         chosen = last if self.epoch % 2 else (self.epoch // 2 * 7919) % self.steps_per_epoch
         return step == chosen and self._within_budget()
@@ -414,20 +472,18 @@ class _Training:
         return report.seconds + mean <= max(VERIFY_SECONDS, VERIFY_SHARE * self.elapsed)
 
     def _run_steps(self, batch: np.ndarray, rates: np.ndarray) -> StepStats:
-        started = time.perf_counter()
         if len(rates) == 1 and self._to_verify(self.step):
-            stats = self._run_verified(batch, float(rates[0]))
-        else:
-            stats = self.plan.run(batch, rates)
-            seconds = time.perf_counter() - started
-            self._steps_a_second = len(rates) / max(seconds, 1e-9)
-            self.seconds += seconds
+            return self._run_verified(batch, float(rates[0]))
+        started = time.perf_counter()
+        stats = self.plan.run(batch, rates)
+        seconds = time.perf_counter() - started
+        self._steps_a_second = len(rates) / max(seconds, 1e-9)
+        self.seconds += seconds
         return stats
 
     def _run_verified(self, batch: np.ndarray, lr: float) -> StepStats:
         started = time.perf_counter()
-        report = self.history.verification
-        stats, checks = check_step(
+        step = check_step(
             self.plan,
             self.network.layers,
             self.settings.loss,
@@ -436,21 +492,43 @@ class _Training:
             batch,
             lr,
         )
-        report.add(checks)
-        report.steps += 1
-        report.seconds += time.perf_counter() - started
+        self.seconds += step.seconds
+        self.history.verification.steps += bool(step.checks)
+        self._report(step.checks, time.perf_counter() - started - step.seconds, step.before)
+        return step.stats
+
+    def _report(self, checks: list[TensorCheck], seconds: float, before: PlanState) -> None:
+        """Add to the run's report; on a failure go back to the state before it, save that, and raise."""
+        report = self.history.verification
         report.title = f"{self.history.backend} backend, epoch {self.epoch + 1}, step {self.step + 1}"
-        if not report.ok:
-            self._download()
-            self.save()
-            saved = f"\nThe model was saved in {self.save_to}." if self.save_to else ""
-            raise VerificationError(report, saved)
-        return stats
+        report.add(checks)
+        report.seconds += seconds
+        if report.ok:
+            return
+        self.plan.load_state(before)
+        self._download()
+        self.save()
+        saved = f"\nThe model before that step was saved in {self.save_to}." if self.save_to else ""
+        raise VerificationError(report, saved)
+
+    def _verify_plan(self) -> None:
+        """What a plan must keep to besides single steps: runs of several, and evaluation."""
+        started = time.perf_counter()
+        before = self.plan.state()
+        size, n = self.settings.batch_size, len(self.samples)
+        order = np.arange(min(size + n % size, n))
+        rates = self.settings.optimizer.lr * np.array([1.0, 0.5])[: -(-len(order) // size)]
+        checks = check_cut(self.plan, order, size, rates)
+        if self.validation_samples is not None:
+            few = self.validation_samples.take(np.arange(min(len(self.validation_samples), VERIFY_ROWS)))
+            checks += check_evaluation(self.plan, self.network.layers, self.settings.loss, few, before.layers)
+        self._report(checks, time.perf_counter() - started, before)
 
     def _account(self, stats: StepStats, steps: int) -> None:
         self.costs[self.step : self.step + steps] = stats.costs
         self.hits[self.step : self.step + steps] = stats.hits
         self.step += steps
+        self.steps_done += steps
 
     def _finish_epoch(self) -> Epoch:
         n = len(self.samples)
@@ -483,17 +561,15 @@ class _Training:
         self._epoch_rng_state = self.rng.bit_generator.state
         return epoch
 
-    def _stop_early(self, early_stopping: EarlyStopping | None, epoch: Epoch) -> bool:
-        if early_stopping is None:
-            return False
+    def _remember_best(self, early_stopping: EarlyStopping, epoch: Epoch) -> None:
         value = getattr(epoch, early_stopping.monitor)
-        if value is None:
-            raise UsageError("validation_accuracy needs class labels; monitor validation_loss instead")
         if early_stopping.improved(value, self.best[0] if self.best else None):
             self.best = value, epoch.epoch, self.plan.state().parameters
             self.history.best_epoch = epoch.epoch
-        assert self.best is not None
-        return epoch.epoch - self.best[1] >= early_stopping.patience
+
+    def _out_of_patience(self, early_stopping: EarlyStopping) -> bool:
+        best_epoch = self.best[1] if self.best else 0
+        return self.epoch - best_epoch >= early_stopping.patience
 
     def _restore_best(self) -> None:
         assert self.best is not None
@@ -521,7 +597,7 @@ class _Training:
             "network": checkpoint.network_header(self.network),
             "training": {
                 "settings": self.settings.header(),
-                "samples": len(self.samples),
+                "data": self._fingerprint(),
                 "update_count": state.step,
                 "epoch": self.epoch,
                 "step": self.step,
@@ -535,6 +611,14 @@ class _Training:
         }
         checkpoint.write(self.save_to, header, arrays)
         self._saved_at = time.perf_counter()
+
+    def _fingerprint(self) -> str:
+        """Which training data this is: the number of samples, and a checksum of all they hold."""
+        if self._data_checksum is None:
+            self._data_checksum = 0
+            for array in (self.samples.inputs, self.samples.targets, self.samples.sample_weight):
+                self._data_checksum = zlib.crc32(array.reshape(-1).view(np.uint8), self._data_checksum)
+        return f"{len(self.samples)} samples, crc32 {self._data_checksum:08x}"
 
     def resume(self, path: str | os.PathLike) -> None:
         """Stand where the checkpoint stood."""
@@ -555,6 +639,7 @@ class _Training:
             self.costs, self.hits = arrays["epoch_costs"], arrays["epoch_hits"]
             self.rng.bit_generator.state = self._epoch_rng_state = training["generator"]
             self.history.epochs = [Epoch(**epoch) for epoch in training["history"]]
+            self.history.resumed_epochs, self.first_epoch = len(self.history), self.epoch
             if training["best"] is not None:
                 value, epoch = training["best"]
                 self.best = value, epoch, [arrays[f"best_{name}"] for name in names]
@@ -566,12 +651,12 @@ class _Training:
     def _require_same(self, path: str | os.PathLike, saved: Network, training: dict[str, Any]) -> None:
         ours = {
             **self.settings.header(),
-            "samples": len(self.samples),
+            "data": self._fingerprint(),
             "network": checkpoint.network_header(self.network),
         }
         theirs = {
             **training["settings"],
-            "samples": training["samples"],
+            "data": training.get("data"),
             "network": checkpoint.network_header(saved),
         }
         for key, value in ours.items():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class TensorCheck:
     @property
     def severity(self) -> float:
         """The larger fraction of the two; the check passes up to 1."""
-        return max(self.fraction, self.norm_fraction or 0.0)
+        return max(self.fraction, self.norm_fraction or 0.0)  # neither is ever NaN
 
     def __str__(self) -> str:
         place = f"[{', '.join(map(str, self.index))}]" if self.index else ""
@@ -142,14 +143,17 @@ def compare(
         terms: K, the length of the longest sums behind an element.
     """
     got = np.asarray(got, dtype=np.float64)
-    expected, bound = np.asarray(bounded.value), np.asarray(bounded.error)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+    expected, bound = np.asarray(bounded.value, np.float64), np.asarray(bounded.error, np.float64)
+    with np.errstate(all="ignore"):
         error = np.abs(got - expected)
-        fraction = np.where(error <= bound, error / np.maximum(bound, np.finfo(np.float64).tiny), np.inf)
-        beyond = np.isfinite(error) & np.isfinite(bound) & (error > bound) & (bound > 0)
-        fraction = np.where(beyond, error / np.where(beyond, bound, 1), fraction)
-    same = (np.isnan(got) & np.isnan(expected)) | (got == expected)
-    fraction = np.where(same, 0.0, fraction)
+        fraction = np.asarray(error / np.maximum(bound, np.finfo(np.float64).tiny))
+        wrong = (
+            np.isnan(fraction)
+            | (np.isinf(got) & np.isfinite(expected))
+            | (~(error <= bound) & (fraction <= 1))
+        )
+        fraction[wrong] = np.inf  # what cannot be compared fails
+        fraction[(np.isnan(got) & np.isnan(expected)) | (got == expected)] = 0.0
     index = np.unravel_index(int(np.argmax(fraction)), fraction.shape)
     worst = float(fraction[index])
     return TensorCheck(
@@ -160,28 +164,28 @@ def compare(
         float(bound[index]),
         worst,
         worst * terms**0.5,
-        None if working is None else _norm_fraction(got, bounded, working, terms),
+        None if working is None else _norm_fraction(got, bounded, working),
     )
 
 
-def _norm_fraction(got: np.ndarray, bounded: Bounded, working: np.ndarray, terms: int) -> float | None:
-    """‖got − ref64‖₂ over four times that of NumPy in the working dtype, plus what another order of summation explains.
+def _norm_fraction(got: np.ndarray, bounded: Bounded, working: np.ndarray) -> float | None:
+    """‖got − ref64‖₂ over four times that of NumPy in the working dtype, plus what is probable of any correct code.
 
-    NumPy's sums run in many partial sums and can be far more accurate than a plain loop, which is no less right;
-    and few or tied roundings can leave its error small by luck. Roundings of independent sign add up as √K (Higham
-    and Mary 2019), half of that over a sum whose partial sums grow evenly: so much of the bound is allowed on top.
+    NumPy's own error alone is no measure: its sums run in many partial sums and can be far more accurate than a
+    plain loop, which is no less right; and few or tied roundings can leave it small by luck.
     """
     if working.dtype == np.float64 or not np.isfinite(bounded.value).all():
         return None  # nothing more precise to measure against, or nothing to measure
     own = np.linalg.norm(working - bounded.value)
     ulp = np.finfo(working.dtype).eps * np.abs(bounded.value).max()
-    allowed = NORM_FACTOR * (own + ulp) + 0.5 * np.linalg.norm(bounded.error) / terms**0.5
+    allowed = NORM_FACTOR * (own + ulp) + np.linalg.norm(bounded.deviation)
     if bounded.kink is not None:
         allowed += np.linalg.norm(bounded.kink)
     distance = np.linalg.norm(got - bounded.value)
     if allowed == 0:  # all of the tensor is exactly 0 in both precisions
         return 0.0 if distance == 0 else np.inf
-    return float(distance / allowed) if distance >= 0 else np.inf  # NaN fails
+    fraction = float(distance / allowed)
+    return fraction if fraction >= 0 else np.inf  # NaN fails
 
 
 def tensor_names(layers: Sequence[Layer]) -> list[str]:
@@ -193,12 +197,17 @@ def check_gradients(
     layers: Sequence[Layer],
     cost: float,
     gradients: Pairs,
+    own_cost: float,
     working: Pairs,
     step: bounds.BoundedStep,
     batch: int,
 ) -> list[TensorCheck]:
-    """The mean cost and every gradient of one batch, end to end, elementwise and in norm."""
-    checks = [compare("cost", cost, step.cost, terms=batch)]
+    """The mean cost and every gradient of one batch, end to end, elementwise and in norm.
+
+    ``own_cost`` and ``working`` are the reference's in the working dtype.
+    """
+    dtype = working[0][0].dtype
+    checks = [compare("cost", cost, step.cost, np.asarray(own_cost, dtype), terms=batch)]
     flat_got = [g for pair in gradients for g in pair]
     flat_working = [g for pair in working for g in pair]
     terms = max(batch, *(layer.n_in for layer in layers), layers[-1].n_out)
@@ -209,6 +218,15 @@ def check_gradients(
     return checks
 
 
+class StepCheck(NamedTuple):
+    """What a checked step did, what was found of it, how long its run took, and the state before it."""
+
+    stats: StepStats
+    checks: list[TensorCheck]
+    seconds: float
+    before: PlanState
+
+
 def check_step(
     plan: Plan,
     layers: Sequence[Layer],
@@ -217,21 +235,24 @@ def check_step(
     samples: Samples,
     order: np.ndarray,
     lr: float,
-) -> tuple[StepStats, list[TensorCheck]]:
+) -> StepCheck:
     """Run one training step of ``plan`` on the batch ``order`` of host ``samples``, and check all it did.
 
-    Both ways a plan can be asked are held to the reference: its gradients, and the parameters, optimizer slots
-    and step count that its own ``run`` leaves behind.
+    Its gradients are held to the reference; the parameters, optimizer slots and step count that its own ``run``
+    leaves behind, to the optimizer's rule on those gradients. There are no checks where the reference itself
+    overflows in the working dtype.
     """
     before = plan.state()
     cost, gradients = plan.gradients(order)
+    started = time.perf_counter()
     stats = plan.run(order, np.array([lr]))
+    seconds = time.perf_counter() - started
     after = plan.state()
 
     batch = samples.take(order)
     with np.errstate(all="ignore"):
         checks = _check_against(layers, loss, optimizer, batch, before, after, cost, gradients, stats, lr)
-    return stats, checks
+    return StepCheck(stats, checks, seconds, before)
 
 
 def _check_against(
@@ -257,27 +278,38 @@ def _check_against(
     step = bounds.backpropagate(
         layers, before.layers, loss, inputs, batch.targets, batch.sample_weight, dtype
     )
-    checks = check_gradients(layers, cost, gradients, working, step, len(batch))
-    checks.append(compare("cost of run", stats.mean_cost, step.cost, terms=len(batch)))
+    checks = check_gradients(layers, cost, gradients, own_cost, working, step, len(batch))
+    checks.append(
+        compare("cost of run", stats.mean_cost, step.cost, np.asarray(own_cost, dtype), terms=len(batch))
+    )
     checks.append(_check_hits(stats, step))
     checks.append(compare("step count", after.step, Bounded.exact(np.asarray(before.step + 1.0))))
-    return checks + _check_update(layers, optimizer, before, after, step, lr, len(batch))
+    return checks + _check_update(layers, optimizer, before, after, gradients, lr)
 
 
 def _check_hits(stats: StepStats, step: bounds.BoundedStep) -> TensorCheck:
     fewest, most = step.hits
     middle, margin = np.asarray((fewest + most) / 2), np.asarray((most - fewest) / 2 + 0.25)
-    return compare("hits", stats.hits.sum(), Bounded(middle, margin))
+    return compare("hits", stats.hits.sum(), bounds.worst_only(middle, margin))
 
 
-def _check_update(layers, optimizer, before, after, step, lr, batch) -> list[TensorCheck]:
+def _check_update(
+    layers: Sequence[Layer],
+    optimizer: Optimizer,
+    before: PlanState,
+    after: PlanState,
+    gradients: Pairs,
+    lr: float,
+) -> list[TensorCheck]:
+    """The optimizer's rule on the plan's own gradients: those that ``run`` steps along, by its contract."""
     dtype = before.parameters[0].dtype
     precision, checks = Precision.of(dtype), []
+    flat = [gradient.astype(np.float64) for pair in gradients for gradient in pair]
     for i, name in enumerate(tensor_names(layers)):
         c = optimizer.coefficients(lr, before.step + 1, decay=name.startswith("W"))
         expected = bounds.update(
             before.parameters[i].astype(np.float64),
-            step.gradients[i],
+            Bounded.exact(flat[i]),
             [slot.astype(np.float64) for slot in before.slots[i]],
             optimizer.kind,
             _rounded(c, dtype),
@@ -287,8 +319,50 @@ def _check_update(layers, optimizer, before, after, step, lr, batch) -> list[Ten
         kinds = ("", *(f" {slot}" for slot in optimizer.slots))
         for kind, got, bounded in zip(kinds, results, expected, strict=True):
             if np.abs(bounded.value).max() < np.finfo(dtype).max:  # else it has overflowed, and rightly so
-                checks.append(compare(f"{name}{kind} after update", got, bounded, terms=batch))
+                checks.append(compare(f"{name}{kind} after update", got, bounded))
     return checks
+
+
+def check_cut(plan: Plan, order: np.ndarray, batch_size: int, rates: np.ndarray) -> list[TensorCheck]:
+    """A run of several steps in one call must leave the very bits that its steps leave one by one.
+
+    ``order`` holds one batch for each of ``rates``, the last perhaps short. The plan is left as it was.
+    """
+    before = plan.state()
+    together, whole = plan.run(order, rates), plan.state()
+    plan.load_state(before)
+    single = [
+        plan.run(order[s * batch_size : (s + 1) * batch_size], rates[s : s + 1]) for s in range(len(rates))
+    ]
+    apart = plan.state()
+    plan.load_state(before)
+    got, expected = (
+        np.concatenate([t.ravel() for t in (*state.parameters, *(x for xs in state.slots for x in xs))])
+        for state in (whole, apart)
+    )
+    costs = np.concatenate([stats.costs for stats in single])
+    return [
+        compare("state after several steps", got, Bounded.exact(expected.astype(np.float64))),
+        compare("costs of several steps", together.costs, Bounded.exact(costs)),
+    ]
+
+
+def check_evaluation(
+    plan: Plan, layers: Sequence[Layer], loss: str, samples: Samples, parameters: Pairs
+) -> list[TensorCheck]:
+    """The plan's evaluation of host samples (a few hundred, say), against the reference."""
+    stats = plan.evaluate(plan.upload(samples))
+    dtype = parameters[0][0].dtype
+    with np.errstate(all="ignore"):
+        inputs = as_inputs(samples.inputs, dtype)
+        step = bounds.backpropagate(
+            layers, parameters, loss, inputs, samples.targets, samples.sample_weight, dtype
+        )
+        if not np.isfinite(step.cost.value):
+            return []
+        cost = compare("cost of evaluation", stats.mean_cost, step.cost, terms=len(samples))
+    hits = _check_hits(stats, step)
+    return [cost, replace(hits, name="hits of evaluation")]
 
 
 def _rounded(coefficients: Sequence[float], dtype: np.dtype) -> list[float]:
@@ -370,7 +444,7 @@ class _Operations:
         )
         z_wide, a_wide = Bounded.exact(z.astype(np.float64)), Bounded.exact(a.astype(np.float64))
         y, w = batch.targets.astype(np.float64), batch.sample_weight.astype(np.float64)
-        bounded = bounds.output_delta(z_wide, a_wide, 1, y, w, activation, loss, self.precision)
+        bounded = bounds.output_delta(z_wide, a_wide, y, w, activation, loss, self.precision)
         self._check("δ output_delta", delta, bounded)
         costs = [
             bounds.cost(
@@ -385,7 +459,7 @@ class _Operations:
             for b in range(len(a))
         ]
         values, errors = (np.array([getattr(c, part) for c in costs]) for part in ("value", "error"))
-        self._check("cost output_delta", cost, Bounded(values, errors))
+        self._check("cost output_delta", cost, bounds.worst_only(values, errors))
         hits = (
             (a[:, 0] > 0.5) == (batch.targets[:, 0] > 0.5)
             if a.shape[1] == 1
@@ -404,9 +478,8 @@ class _Operations:
             Bounded.exact(delta_next.astype(np.float64)),
             weights.astype(np.float64),
             # The operation sees only a, so that the sign of a is the side of the kink.
-            Bounded(a.astype(np.float64), np.full(a.shape, -1.0)),
+            bounds.worst_only(a.astype(np.float64), np.full(a.shape, -1.0)),
             Bounded.exact(a.astype(np.float64)),
-            1,
             activation,
             self.precision,
         )
@@ -485,13 +558,15 @@ def verify(
     report = Report(f"{chosen.name} backend ({chosen.describe()}) on {network!r}, {len(samples)} samples")
     with np.errstate(all="ignore"):
         report.add(_Operations(chosen, network.layers, network.parameters, loss, samples).run())
-    batch = max(1, len(samples) - 1)  # so that the last batch of the run below is a short one
+    batch = max(1, len(samples) * 2 // 3)  # so that the last of two batches is a short one
     plan = chosen.plan(network.layers, network.parameters, loss, optimizer, batch, samples)
+    report.add(check_evaluation(plan, network.layers, loss, samples, network.parameters))
     order = np.random.default_rng(0).permutation(len(samples))
+    rates = optimizer.lr * np.array([1.0, 0.5])[: -(-len(order) // batch)]
+    report.add(check_cut(plan, order, batch, rates))
     for part in (order[:batch], order[batch:]):
         if len(part):
-            checks = check_step(plan, network.layers, loss, optimizer, samples, part, optimizer.lr)[1]
-            report.add(checks)
+            report.add(check_step(plan, network.layers, loss, optimizer, samples, part, optimizer.lr).checks)
             report.steps += 1
     report.seconds = time.perf_counter() - started
     return report

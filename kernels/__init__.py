@@ -30,9 +30,6 @@ ACTIVATIONS = {
 
 LOSSES = {"quadratic": 0, "squared_error": 1, "cross_entropy": 2, "binary_cross_entropy": 3}
 
-# The activation with which each loss's δ collapses to a − y.
-MATCHED = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
-
 RULES = {"sgd": 0, "adam": 1, "adamw": 1}
 
 LEAKY_SLOPE = 0.01

@@ -117,8 +117,106 @@ def test_a_standardised_model_predicts_from_raw_inputs(run):
     accuracy = json.loads(out)["test_accuracy"]
     data = gpubp.load_data("iris", seed=0)
     predicted = gpubp.load("gpubp-runs/iris-1/model.npz").predict(data.test.inputs)
-    assert (predicted == data.test.targets).mean() == pytest.approx(accuracy)
+    species = np.array(data.class_names)[data.test.targets]
+    assert (predicted == species).mean() == pytest.approx(accuracy)
     assert accuracy > 0.8
+
+
+@pytest.mark.parametrize(
+    ("outputs", "names"), [(1, ("no", "yes")), (2, ("no", "yes")), (3, ("no", "yes", "2"))]
+)
+def test_classes_that_are_words_are_predicted_as_words(run, rng, outputs, names):
+    x = rng.standard_normal((200, 2))
+    words = np.where(x[:, 0] > 0, "yes", "no")
+    rows = [f"{a},{b},{word}\n" for (a, b), word in zip(x, words, strict=True)]
+    Path("words.csv").write_text("".join(rows))
+    np.save("x.npy", x)
+    code, out, _ = run(
+        *("train", "--data", "words.csv", "--layers", f"2-8-{outputs}", "--output", "sigmoid"),
+        *("--loss", "binary_cross_entropy", "--folder", "run", "--backend", "numpy", "--json", "-"),
+    )
+    assert code == 0
+    assert json.loads(out)["test_accuracy"] > 0.9
+    assert gpubp.load("run/model.npz").classes == names
+    code, out, _ = run("predict", "run/model.npz", "x.npy")
+    assert code == 0
+    assert np.mean(np.array(out.split()) == words) > 0.9
+
+
+def test_classes_that_are_their_numbers_are_predicted_as_numbers(run):
+    run("train", "digits", "--epochs", 1, "--folder", "run", "--backend", "numpy", "-q")
+    assert gpubp.load("run/model.npz").classes is None
+
+
+def test_predict_takes_no_checkpoint(run):
+    run("train", "parity", "--epochs", 1, "--folder", "run", "--backend", "numpy", "-q")
+    np.save("x.npy", np.zeros((1, 10)))
+    code, out, err = run("predict", "run/checkpoint.npz", "x.npy")
+    assert (code, out) == (5, "")
+    assert "run/checkpoint.npz is a checkpoint, for --resume; predict takes the model.npz" in err
+
+
+def test_resume_refuses_another_recipe(run):
+    run("train", "parity", "--epochs", 1, "--folder", "run", "--backend", "numpy", "-q")
+    resume = ("--resume", "run/checkpoint.npz", "--epochs", 2, "--backend", "numpy", "-q")
+    code, _, err = run("train", "digits", *resume)
+    assert code == 2
+    assert "'parity', not 'digits'" in err
+    assert run("train", "parity", *resume) == (0, "", "")
+
+
+def test_seconds_are_those_of_this_run(tmp_path):
+    from gpubp.experiment import Result
+    from gpubp.trainer import Epoch, History
+
+    epochs = [Epoch(i, 1.0, None, None, None, 0.1, seconds) for i, seconds in enumerate((100.0, 2.0, 3.0))]
+    history = History(epochs=epochs, resumed_epochs=1)
+    said: list[str] = []
+    recipe = recipes.load("parity")
+    cli._conclude(Result(recipe, recipe.network(0), [history], [None], 6.0), tmp_path, said.append)
+    assert any(line.startswith("training 5.00 s") for line in said)
+
+
+def test_data_of_ones_own_gives_the_run_its_name(run, rng):
+    rows = [f"{a},{b},{int(a > b)}\n" for a, b in rng.random((60, 2))]
+    Path("mine.csv").write_text("".join(rows))
+    options = ("--layers", "2-4-2", "--epochs", 1, "--backend", "numpy")
+    code, out, _ = run("train", "--data", "mine.csv", *options)
+    assert code == 0
+    assert out.startswith("mine\n")
+    assert os.listdir("gpubp-runs") == ["mine-1"]
+    _, out, _ = run("train", "--data", "mine.csv", "--name", "first", "--title", "a try", *options)
+    assert out.startswith("first: a try\n")
+
+
+@pytest.mark.parametrize("folder", ["file", "file/run", "/proc/no", "x" * 300])
+def test_a_folder_that_cannot_be_written_is_told_before_training(run, monkeypatch, folder):
+    from gpubp import experiment
+
+    monkeypatch.setattr(experiment, "run", lambda *_, **__: pytest.fail("it has trained"))
+    Path("file").touch()
+    code, _, err = run("train", "--folder", folder, "--backend", "numpy")
+    assert code == 1
+    assert err.startswith(f"error: cannot write into folder {folder}: ")
+
+
+@pytest.mark.parametrize("path", ["absent/result.json", "file/result.json", ".", "", "x" * 300])
+@pytest.mark.parametrize("command", ["train", "verify", "predict", "doctor"])
+def test_json_that_cannot_be_written_is_told_before_the_work(run, monkeypatch, command, path):
+    for work in ("gpubp.experiment.run", "gpubp.experiment.load", "gpubp.doctor.examine"):
+        monkeypatch.setattr(work, lambda *_, **__: pytest.fail("it has worked"))
+    Path("file").touch()
+    args = {"train": ("--backend", "numpy"), "predict": ("absent.npz", "absent.npy")}.get(command, ())
+    code, _, err = run(command, *args, "--json", path)
+    assert code == 1
+    assert "cannot write" in err
+    assert list(Path("gpubp-runs").glob("*")) == []
+
+
+def test_json_leaves_nothing_behind_where_the_run_fails(run):
+    code, _, _ = run("train", "--data", "absent.csv", "--backend", "numpy", "--json", "result.json")
+    assert code == 5
+    assert [str(p) for p in Path().rglob("*")] == ["gpubp-runs"]
 
 
 CASES = [
@@ -136,6 +234,8 @@ CASES = [
     (("train", "absent.toml"), 5, r"absent\.toml"),
     (("train", "--resume", "absent.npz"), 5, r"absent\.npz"),
     (("predict", "absent.npz", "x.npy"), 5, r"absent\.npz"),
+    (("train", "--beta1", "0.9"), 2, "beta1 belongs to"),
+    (("train", "--splits", "0"), 2, "splits must be"),
     (("train", "--folder", "/proc/no", "--epochs", "1", "--backend", "numpy"), 1, "/proc/no"),
 ]
 
@@ -175,9 +275,39 @@ def test_a_wrong_backend_exits_3_with_the_model_saved(run, monkeypatch, command)
     assert "FAIL" in out + err
     if command[0] == "train":
         assert "∂C/∂W1" in err
-        saved = "run/checkpoint.npz" if command[1] == "digits" else "run/model.npz"
-        assert f"The model was saved in {saved}" in err
-        assert gpubp.load(saved).sizes == list(recipes.load(command[1]).layers)
+        assert "The model was saved in run/model.npz" in err
+        assert ("its training state in run/checkpoint.npz" in err) == (command[1] == "digits")
+        assert os.path.exists("run/checkpoint.npz") == (command[1] == "digits")
+        assert gpubp.load("run/model.npz").sizes == list(recipes.load(command[1]).layers)
+
+
+def test_a_model_saved_on_failure_predicts_from_raw_inputs(run, monkeypatch):
+    from gpubp.data.dataset import Scaling
+
+    faulty = plant(backend_by_name("numpy"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
+    monkeypatch.setattr("gpubp.backends.get", lambda name: faulty)
+    code, _, _ = run("train", "iris", "--splits", 1, "--folder", "run")
+    assert code == 3
+    data = gpubp.load_data("iris", seed=0, test_fraction=0.3)
+    scaled = Scaling.of(data.train).apply(data.test).inputs
+    model, checkpoint = gpubp.load("run/model.npz"), gpubp.load("run/checkpoint.npz")
+    np.testing.assert_allclose(model.forward(data.test.inputs), checkpoint.forward(scaled), atol=1e-5)
+    assert model.classes == data.class_names
+
+
+@pytest.mark.parametrize("command", ["train", "verify"])
+def test_a_failed_verification_is_written_as_json(run, monkeypatch, command):
+    faulty = plant(backend_by_name("numpy"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
+    monkeypatch.setattr("gpubp.backends.get", lambda name: faulty)
+    code, _, err = run(command, "digits", "--json", "result.json")
+    assert code == 3
+    result = json.loads(Path("result.json").read_text())
+    assert result["ok"] is False
+    if command == "train":
+        assert err.endswith(f"error: {result['error']}\n")
+        result = result["verification"]
+    assert result["ok"] is False
+    assert any("∂C/∂W1" in check["name"] and not check["ok"] for check in result["tensors"])
 
 
 def test_verify_reports_every_operation(run):
@@ -270,6 +400,46 @@ def test_a_recipe_that_is_wrong_names_the_key(text, error, says):
         recipes.parse(text, "mine")
 
 
+NAMED = 'data = "iris"\nlayers = [4, 3]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('data = "iris"', "mine: layers is missing"),
+        ("layers = [4, 3]", "mine: data is missing"),
+        (NAMED + 'format = "1"', "format must be int"),
+        (NAMED + "splits = 0", "mine: splits must be 1 or more"),
+        (NAMED + "seed = -1", "seed must be 0 or more"),
+        (NAMED + "test_fraction = 0", "test_fraction must lie between 0 and 1"),
+        (NAMED + "test_fraction = nan", "test_fraction must lie between 0 and 1"),
+        (NAMED + "validation_fraction = 1.0", "validation_fraction must lie between 0 and 1"),
+        (NAMED + 'name = "a/b"', "name .* cannot be 'a/b'"),
+        (NAMED + "name = 'a\\b'", "name .* cannot be"),
+        (NAMED + 'name = ".."', "name .* cannot be '..'"),
+        (NAMED + "beta1 = 0.9", "beta1 belongs to optimizer adam and adamw, not to sgd"),
+        (NAMED + 'optimizer = "adam"\nmomentum = 0.9', "momentum belongs to optimizer sgd, not to adam"),
+        (NAMED + "lr = -1", "learning rate must be positive"),
+        (NAMED + "factor = 0.5", "factor belongs to schedule step and exponential, not to constant"),
+        (NAMED + 'schedule = "exponential"\nevery = 2', "every belongs to schedule step, not to exponential"),
+        (NAMED + 'schedule = "step"\nfinal = 0.1', "final belongs to schedule cosine, not to step"),
+        (NAMED + 'schedule = "stepp"', "unknown schedule 'stepp'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_run_says_why(text, says):
+    with pytest.raises(UsageError, match=says):
+        recipes.parse(text, "mine", "mine")
+
+
+def test_settings_go_with_their_optimizer_and_schedule():
+    old = recipes.Recipe(momentum=0.9, weight_decay=0.1, schedule="step", factor=0.5, every=2.0, warmup=1.0)
+    new = old.overridden({"optimizer": "adam", "beta1": 0.8, "schedule": "exponential", "factor": 0.7})
+    assert (new.lr, new.momentum, new.weight_decay, new.beta1) == (None, None, None, 0.8)
+    assert (new.factor, new.every, new.warmup) == (0.7, None, 1.0)
+    same = old.overridden({"optimizer": "sgd", "schedule": "step", "lr": 0.2})
+    assert (same.momentum, same.weight_decay, same.factor, same.every) == (0.9, 0.1, 0.5, 2.0)
+
+
 @pytest.mark.parametrize("name", recipes.names())
 def test_a_packaged_recipe_is_whole(name):
     recipe = recipes.load(name)
@@ -360,6 +530,27 @@ def test_ctrl_c_ends_a_run_with_130_and_its_checkpoint_resumes(tmp_path):
         cwd=tmp_path,
         check=True,
     )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_output_that_cannot_be_written_is_an_error():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gpubp", "recipes"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write the output: No space left on device\n"
+
+
+@pytest.mark.parametrize("command", ["recipes", "doctor", "--version"])
+def test_a_pipe_closed_early_ends_the_command_quietly(command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "gpubp", command], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_version_is_the_projects():

@@ -57,6 +57,12 @@ def test_auto_suits_the_activation():
         (lambda: Network([5, 2], init="xavier"), "initialisation 'xavier'"),
         (lambda: Network([5, 2], dtype="float16"), "float32 or float64"),
         (lambda: Network([5, 2], dtype="number"), "float32 or float64"),
+        (lambda: Network([5, 2], dtype=None), "float32 or float64"),
+        (lambda: Network("784"), "list of integers"),
+        (lambda: Network(784), "list of integers"),
+        (lambda: Network([4, 2.7, 3]), "list of integers"),
+        (lambda: Network([5, 2], seed=-1), "seed must be"),
+        (lambda: Network([5, 2], seed=0.5), "seed must be"),
     ],
 )
 def test_networks_that_cannot_be_are_refused_with_a_hint(make, says):
@@ -88,6 +94,24 @@ def test_bytes_are_images_and_scaled(rng):
 def test_wrong_width_names_both():
     with pytest.raises(DataError, match=r"\(4, 5\).*6"):
         Network([6, 3]).predict(np.zeros((4, 5)))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ([["a", "b"], ["c", "d"]], "not numbers"),
+        ([[1.0, 2.0], [3.0]], "cannot be made an array"),
+        (np.ones((3, 2), complex), "not numbers"),
+        ([[0.0, 1.0], [np.nan, 0.0]], "row 1, column 0 is nan"),
+        ([0.0, 1.0], "two dimensions"),
+        ([], "two dimensions"),
+        (np.empty((0, 2)), "no data"),
+    ],
+)
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "forward"])
+def test_inputs_that_are_no_rows_of_numbers_are_refused(method, inputs, says):
+    with pytest.raises(DataError, match=says):
+        getattr(Network([2, 3]), method)(inputs)
 
 
 def test_folded_scaling_predicts_from_raw_inputs(rng):
@@ -152,6 +176,15 @@ def test_a_newer_format_and_wrong_shapes_are_refused(tmp_path):
         gpubp.load(path)
 
 
+@pytest.mark.parametrize("version", ["1", None, [1]])
+def test_a_format_that_is_no_number_is_refused(tmp_path, version):
+    net, path = Network([4, 3]), tmp_path / "m.npz"
+    header = {"network": checkpoint.network_header(net), "format": version}
+    checkpoint.write(path, header, checkpoint.network_arrays(net))
+    with pytest.raises(DataError, match="format"):
+        gpubp.load(path)
+
+
 def test_pickled_objects_are_not_loaded(tmp_path):
 
     np.savez(tmp_path / "m.npz", header=np.array([None, 1], dtype=object))
@@ -172,3 +205,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         Network([4, 3], seed=2).save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
+
+
+@pytest.mark.parametrize("name", ["file/m.npz", "x" * 300, ".", "", "/"])
+def test_a_path_that_cannot_be_written_is_one_clean_error(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(gpubp.GpubpError, match="cannot write"):
+        Network([4, 3]).save(name)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -438,3 +438,95 @@ def test_fit_runs_in_a_thread_that_gets_no_signals(rng):
     thread.start()
     thread.join()
     assert results == ["done"]
+
+
+def test_a_run_that_early_stopping_ended_does_not_go_on_when_resumed(rng, tmp_path):
+    x, y = small_data(rng, n=40)
+    settings = {
+        "optimizer": SGD(0.5, momentum=0.9),
+        "validation": small_data(rng, n=40),
+        "early_stopping": 3,
+        "epochs": 100,
+    }
+    net, history = trained("numpy", x, y, save_to=tmp_path / "c.npz", **settings)
+    again, rest = trained("numpy", x, y, resume=tmp_path / "c.npz", **settings)
+    assert history.stopped == rest.stopped == "early stopping"
+    assert len(rest) == len(history) == rest.resumed_epochs
+    np.testing.assert_array_equal(flat(again), flat(net))
+
+
+def test_other_data_is_not_resumed_on(rng, tmp_path):
+    x, y = small_data(rng)
+    trained("numpy", x, y, save_to=tmp_path / "c.npz")
+    x[7, 3] += 1e-3
+    with pytest.raises(UsageError, match="its data is '50 samples"):
+        trained("numpy", x, y, resume=tmp_path / "c.npz")
+
+
+def test_a_validation_loss_of_nan_is_never_the_best():
+    assert not EarlyStopping().improved(float("nan"), None)
+    assert not EarlyStopping().improved(float("nan"), 1.0)
+    assert EarlyStopping().improved(0.5, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": "sgd"},
+        {"schedule": "cosine"},
+        {"early_stopping": 2.5},
+        {"early_stopping": True},
+        {"validation": np.zeros((3, 12))},
+        {"validation": 0.2},
+        {"batch_size": "8"},
+        {"batch_size": None},
+        {"callbacks": print},
+        {"seed": -1},
+    ],
+    ids=str,
+)
+def test_arguments_of_the_wrong_kind_are_named(change, rng):
+    x, y = small_data(rng)
+    with pytest.raises(UsageError, match=next(iter(change))):
+        trained("numpy", x, y, **change)
+
+
+def test_a_network_can_learn_classes_after_numbers(rng):
+    x, y = small_data(rng)
+    net = small_net(dtype="float32")
+    gpubp.fit(net, x, rng.random((50, 4)), loss="quadratic", epochs=1, backend="numpy")
+    assert net.predict(x).shape == (50, 4)
+    gpubp.fit(net, x, y, epochs=1, backend="numpy")
+    assert net.predict(x).shape == (50,)
+
+
+def test_seconds_count_training_also_where_every_step_is_verified(rng):
+    x, y = small_data(rng)
+    _, history = trained("numpy", x, y, verify="step")
+    assert min(history["seconds"]) > 0
+
+
+def test_a_batch_larger_than_the_plans_is_refused(backend, rng):
+    from gpubp.data import check_split
+    from gpubp.prepare import prepare
+
+    net, (x, y) = small_net(), small_data(rng)
+    samples = prepare(net, check_split(x, y), "cross_entropy").samples
+    plan = backend.plan(net.layers, net.parameters, "cross_entropy", SGD(), 16, samples)
+    with pytest.raises(UsageError, match="17 samples"):
+        plan.gradients(np.arange(17))
+
+
+def test_the_product_refuses_arrays_it_would_misread(rng):
+    from numba.core.errors import TypingError
+
+    from gpubp.backends import get
+
+    with pytest.raises(TypingError, match="C order"):
+        get("numba").hidden_delta(
+            rng.random((8, 16)),
+            np.asfortranarray(rng.random((16, 16))),
+            rng.random((8, 16)),
+            "identity",
+            np.empty((8, 16)),
+        )

@@ -7,20 +7,22 @@ import pytest
 
 import gpubp
 from gpubp import verification
-from gpubp.bounds import Bounded
+from gpubp.bounds import ACTIVATION_ROUNDINGS, EXP_ROUNDINGS, LOG_ROUNDINGS, worst_only
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW
-from gpubp.verification import VerificationError, compare
+from gpubp.verification import Report, VerificationError, compare
 from tests.conftest import BACKENDS, backend_by_name
 from tests.faults import FAULTS, plant
 
+SHAPES = {"2 layers": [20, 15, 5], "4 layers": [64, 40, 30, 20, 10], "10 layers": [20, *[16] * 9, 5]}
 
-def dense_problem(rng, n=90, dtype="float32"):
+
+def dense_problem(rng, n=90, dtype="float32", sizes=(20, 15, 5)):
     """A net and data in which every number matters: no zeros, and biases that are not 0."""
-    net = Network([20, 15, 5], hidden="tanh", init="lecun", seed=4, dtype=dtype)
-    net.parameters = [(w, rng.standard_normal(b.shape).astype(b.dtype)) for w, b in net.parameters]
-    return net, rng.standard_normal((n, 20)), rng.integers(0, 5, n)
+    net = Network(sizes, hidden="tanh", init="lecun", seed=4, dtype=dtype)
+    net.parameters = [(w, 0.3 * rng.standard_normal(b.shape).astype(b.dtype)) for w, b in net.parameters]
+    return net, rng.standard_normal((n, sizes[0])), rng.integers(0, sizes[-1], n)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -46,11 +48,12 @@ def test_every_optimizers_step_is_within_its_bounds(backend, optimizer, rng):
     assert history.verification.steps == 9
 
 
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize(("operation", "fault"), FAULTS)
-def test_a_planted_fault_is_caught_by_verify_and_by_fit(name, operation, fault, rng):
+def test_a_planted_fault_is_caught_by_verify_and_by_fit(name, operation, fault, shape, rng):
     faulty = plant(backend_by_name(name), operation, FAULTS[operation, fault])
-    net, x, y = dense_problem(rng)
+    net, x, y = dense_problem(rng, sizes=SHAPES[shape])
     report = gpubp.verify(net, x, y, backend=faulty)
     assert not report.ok
     with pytest.raises(VerificationError) as caught:
@@ -89,12 +92,25 @@ def test_the_report_names_tensor_element_got_expected_and_fraction(rng, tmp_path
 
 
 def test_nan_on_one_side_only_fails_and_on_both_passes():
-    one = Bounded(np.array([1.0]), np.array([np.inf]))
-    assert not compare("x", np.array([np.nan]), one).ok
-    assert not compare("x", np.array([np.inf]), Bounded(np.array([1.0]), np.array([1.0]))).ok
-    assert not compare("x", np.array([1.0]), Bounded(np.array([np.nan]), np.array([np.nan]))).ok
-    both = Bounded(np.array([np.nan, np.inf]), np.array([np.nan, np.nan]))
-    assert compare("x", np.array([np.nan, np.inf]), both).ok
+    def check(got, expected, bound):
+        return compare("x", np.array([got]), worst_only(np.array([expected]), np.array([bound])))
+
+    nan, inf = np.nan, np.inf
+    for got, expected, bound in (
+        (nan, 1, inf),
+        (inf, 1, 1),
+        (inf, 1, inf),
+        (1, nan, nan),
+        (1, inf, inf),
+        (1, 2, nan),
+    ):
+        assert not check(got, expected, bound).ok
+        report = Report("a report keeps the worst, which is not NaN")
+        report.add([check(1, 1, 0)])
+        report.add([check(got, expected, bound)])
+        assert not report.ok
+    assert check(nan, nan, nan).ok
+    assert check(inf, inf, nan).ok
 
 
 def test_a_nan_from_the_backend_is_a_failure(backend, rng):
@@ -128,7 +144,7 @@ def test_policies_verify_the_steps_they_name(rng):
         ).verification.steps
 
     assert steps("off", 2) == 0
-    assert steps("first", 3) == 4
+    assert steps("first", 3) == 4  # the first three, and the short last one of the first epoch
     assert steps("epoch", 3) == 4 + 2
     assert steps("step", 2) == 14
     with pytest.raises(gpubp.UsageError, match="always"):
@@ -158,7 +174,7 @@ def test_verifying_an_epoch_keeps_to_its_budget(rng, monkeypatch):
 
     monkeypatch.setattr("gpubp.trainer.check_step", slow)
     history = gpubp.fit(net, x, y, batch_size=32, epochs=50, backend="numpy")
-    # Four first steps of 0.06 s are more than 0.2 s already, and 3% of a run this short is nothing.
+    # Three steps are an epoch; a fourth check would take them over 0.2 s, and 3% of a run this short is nothing.
     assert history.verification.steps == 3
     assert history.verification.seconds >= 0.18
 
@@ -175,3 +191,145 @@ def test_a_relu_on_its_kink_is_right_on_either_side():
     for name in ("numpy", "numba"):
         report = gpubp.verify(net, x, y, backend=name)
         assert report.ok, str(report)
+
+
+def wrapped_plan(backend, **overrides):
+    """A backend whose plans have some methods replaced: (plan, real method, *arguments) -> result."""
+
+    def plan(self, *args):
+        made = type(backend).plan(self, *args)
+        for name, replacement in overrides.items():
+            real = getattr(made, name)
+            setattr(made, name, lambda *a, real=real, replacement=replacement: replacement(made, real, *a))
+        return made
+
+    copy = object.__new__(type("Wrapped", (type(backend),), {"plan": plan}))
+    copy.__dict__.update(backend.__dict__)
+    return copy
+
+
+def first_rate_for_all(plan, run, order, rates):
+    return run(order, np.full(len(rates), rates[0]))
+
+
+def first_batch_for_all(plan, run, order, rates):
+    return run(np.resize(order[: plan.batch_size], len(order)), rates)
+
+
+def half_the_cost(plan, evaluate, samples):
+    stats = evaluate(samples)
+    return type(stats)(stats.samples, stats.costs / 2, stats.hits)
+
+
+def every_hit(plan, evaluate, samples):
+    stats = evaluate(samples)
+    return type(stats)(stats.samples, stats.costs, np.full_like(stats.hits, stats.samples))
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [
+        ("run", first_rate_for_all),
+        ("run", first_batch_for_all),
+        ("evaluate", half_the_cost),
+        ("evaluate", every_hit),
+    ],
+)
+def test_a_plan_that_is_right_only_step_by_step_is_caught(backend, method, fault, rng):
+    """What a plan of many steps in one call can get wrong, and its evaluation, which early stopping trusts."""
+    faulty = wrapped_plan(backend, **{method: fault})
+    net, x, y = dense_problem(rng)
+    assert not gpubp.verify(net, x, y, backend=faulty).ok
+    with pytest.raises(VerificationError):
+        gpubp.fit(net, x, y, batch_size=32, epochs=1, validation=(x, y), backend=faulty, verify="first")
+
+
+def test_a_wrong_layer_of_a_deep_net_is_seen_from_its_gradient_alone(rng):
+    """A thousandth off in the first layer of five, which every worst-case bound of such depth allows."""
+
+    def off(plan, gradients, order):
+        cost, pairs = gradients(order)
+        return cost, [(pairs[0][0] * 0.999, pairs[0][1]), *pairs[1:]]
+
+    net = Network([784, 256, 128, 64, 10])
+    faulty = wrapped_plan(backend_by_name("numpy"), gradients=off)
+    x, y = rng.random((100, 784)), rng.integers(0, 10, 100)
+    failed = [check.name for check in gpubp.verify(net, x, y, backend=faulty).checks if not check.ok]
+    assert "∂C/∂W1" in failed
+
+
+def test_a_run_that_diverges_is_not_called_a_wrong_backend(backend, rng):
+    net = Network([50, 30, 5])
+    x, y = rng.standard_normal((256, 50)) * 1e7, rng.integers(0, 5, 256)
+    history = gpubp.fit(net, x, y, optimizer=SGD(1e-9), epochs=1, backend=backend, verify="step")
+    assert history.verification.ok
+
+
+def test_a_resumed_run_is_verified_from_its_own_first_step(rng, tmp_path):
+    net, x, y = dense_problem(rng)
+    path = tmp_path / "c.npz"
+    gpubp.fit(net, x, y, batch_size=32, epochs=1, backend="numpy", save_to=path)
+    faulty = plant(backend_by_name("numpy"), "update", FAULTS["update", "learning rate 1% off"])
+    with pytest.raises(VerificationError):
+        gpubp.fit(net, x, y, batch_size=32, epochs=2, backend=faulty, resume=path, verify="first")
+
+
+def test_the_checkpoint_of_a_failed_check_is_the_state_before_it(rng, tmp_path):
+    net, x, y = dense_problem(rng)
+    faulty = plant(backend_by_name("numpy"), "weight_grad", FAULTS["weight_grad", "1/B off by one"])
+    path, start = tmp_path / "c.npz", [p.copy() for pair in net.parameters for p in pair]
+    with pytest.raises(VerificationError):
+        gpubp.fit(net, x, y, batch_size=64, epochs=1, backend=faulty, save_to=path)
+    for saved, before in zip([p for pair in gpubp.load(path).parameters for p in pair], start, strict=True):
+        np.testing.assert_array_equal(saved, before)
+
+
+def z_over_the_whole_range(dtype, count):
+    """``count`` floats from all of a dtype's finite range, by their bit patterns."""
+    unsigned = np.dtype(f"u{np.dtype(dtype).itemsize}")
+    patterns = np.linspace(0, float(np.iinfo(unsigned).max), count).astype(unsigned)
+    z = patterns.view(dtype)
+    return z[np.isfinite(z)]
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "softmax"])
+def test_activations_are_within_the_roundings_that_the_bounds_allow_them(backend, activation):
+    """float32 over its whole range of z, and the range in which e^-z moves, against float64."""
+    count = 30_000 if backend.name == "cupy" else 1_000_000
+    z = np.concatenate(
+        [z_over_the_whole_range(np.float32, count), np.linspace(-90, 90, count, dtype=np.float32)]
+    )
+    sent = {
+        name: backend.to_device(a)
+        for name, a in {
+            "x": z[:, None],
+            "w": np.ones((1, 1), np.float32),
+            "b": np.zeros(1, np.float32),
+            "z": np.empty((len(z), 1), np.float32),
+            "a": np.empty((len(z), 1), np.float32),
+        }.items()
+    }
+    backend.forward(sent["x"], sent["w"], sent["b"], activation, sent["z"], sent["a"])
+    got = backend.to_host(sent["a"])[:, 0].astype(np.float64)
+    expected = ACTIVATIONS[activation].apply(z.astype(np.float64))
+    normal = (np.abs(expected) >= np.finfo(np.float32).tiny) & (np.abs(expected) <= np.finfo(np.float32).max)
+    roundings = np.abs(got - expected)[normal] / np.abs(expected[normal]) / 2.0**-24
+    assert roundings.max() <= ACTIVATION_ROUNDINGS[activation]
+
+
+def test_logarithms_are_within_the_roundings_that_the_bounds_allow_them(backend):
+    """ln(1 + e^-|z|) and ln Σ e^z as the costs of a single sample, in float32 against float64."""
+    z = np.linspace(-80, 80, 20_001, dtype=np.float32)
+    for activation, loss in (("sigmoid", "binary_cross_entropy"), ("softmax", "cross_entropy")):
+        logits = np.stack([z, np.zeros_like(z)], axis=1)
+        a = ACTIVATIONS[activation].apply(logits.astype(np.float64)).astype(np.float32)
+        y = np.zeros_like(logits)
+        y[:, 0] = 1
+        buffers = [np.empty_like(logits), np.empty_like(z), np.empty(len(z), np.uint8)]
+        delta, cost, hit = (backend.to_device(buffer) for buffer in buffers)
+        sent = [backend.to_device(v) for v in (logits, a, y, np.ones_like(z))]
+        backend.output_delta(*sent, activation, loss, delta, cost, hit)
+        expected = LOSSES[loss].cost_from_logits(logits.astype(np.float64), y.astype(np.float64))
+        size = np.abs(logits).sum(axis=1) + 1.4
+        roundings = np.abs(backend.to_host(cost) - expected) / size / 2.0**-24
+        assert roundings.max() <= LOG_ROUNDINGS + EXP_ROUNDINGS

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpubp.errors import UsageError
 from gpubp.network import Layer
 from gpubp.optimizers import Optimizer
 
@@ -88,11 +89,18 @@ class Plan(ABC):
 
     @abstractmethod
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
-        """Train: step s takes the samples ``order[s*B : (s+1)*B]`` at ``learning_rates[s]``; the last may be short."""
+        """Train: step s takes the samples ``order[s*B : (s+1)*B]`` at ``learning_rates[s]``; the last may be short.
+
+        Several steps in one call leave the very bits that they leave one by one.
+        """
 
     @abstractmethod
     def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
-        """The mean cost over one batch (at most the batch size) and its gradient (∂C/∂W, ∂C/∂b) for each layer."""
+        """The mean cost over one batch and its gradient (∂C/∂W, ∂C/∂b) for each layer, on the host.
+
+        It is the very gradient, bit for bit, that :meth:`run` would step along from the present parameters.
+        Raises UsageError for more samples than a batch has.
+        """
 
     @abstractmethod
     def predict(self, inputs: np.ndarray) -> np.ndarray:
@@ -284,6 +292,8 @@ class ComposedPlan(Plan):
 
     def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
         n = len(order)
+        if n > self.batch_size:
+            raise UsageError(f"gradients of {n} samples from a plan whose batches have {self.batch_size}")
         device_order = self.backend.to_device(order, out=self._order[:n])
         self._backpropagate(device_order, slice(0, n))
         flat = [self.backend.to_host(g) for g in self.gradient]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tomllib
 import typing
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from importlib.resources import files
@@ -22,6 +23,9 @@ if TYPE_CHECKING:  # the command line reads the fields of a recipe and must not 
 
 FORMAT = 1  # raised when an older gpubp could no longer run what a recipe says
 
+_OF_OPTIMIZERS = ("lr", "momentum", "nesterov", "weight_decay", "beta1", "beta2", "epsilon")
+_OF_SCHEDULES = {"factor": ("step", "exponential"), "every": ("step",), "final": ("cosine",)}
+
 
 def _setting(help_text: str, default: Any = None) -> Any:
     return field(default=default, metadata={"help": help_text})
@@ -29,7 +33,11 @@ def _setting(help_text: str, default: Any = None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One run: data, network, loss, optimizer, schedule, and what must come of it."""
+    """One run: data, network, loss, optimizer, schedule, and what must come of it.
+
+    Raises:
+        UsageError: a value out of range, or a setting of another optimizer or schedule than the recipe's.
+    """
 
     name: str = _setting("Name of the run", "")
     title: str = _setting("What the run is, in a line", "")
@@ -70,6 +78,33 @@ class Recipe:
     )
     seed: int = _setting("Of initial weights, shuffling and splits", 0)
 
+    def __post_init__(self) -> None:
+        from gpubp.optimizers import OPTIMIZERS
+
+        if self.name in (".", "..") or {"/", "\\"} & set(self.name):
+            raise UsageError(f"name is part of a folder's, and cannot be {self.name!r}")
+        for name, least in (("splits", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} must be {least} or more, not {getattr(self, name)}")
+        for name in ("test_fraction", "validation_fraction"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise UsageError(f"{name} must lie between 0 and 1, not {value}")
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(_unknown("optimizer", self.optimizer, OPTIMIZERS))
+        known = {kind: {f.name for f in fields(cls)} for kind, cls in OPTIMIZERS.items()}
+        for name in _OF_OPTIMIZERS:
+            self._require_owner(name, "optimizer", [kind for kind in known if name in known[kind]])
+        for name, kinds in _OF_SCHEDULES.items():
+            self._require_owner(name, "schedule", kinds)
+        self.build_optimizer()  # which check their own values
+        self.build_schedule()
+
+    def _require_owner(self, name: str, role: str, owners: Sequence[str]) -> None:
+        chosen = getattr(self, role)
+        if getattr(self, name) is not None and chosen not in owners:
+            raise UsageError(f"{name} belongs to {role} {' and '.join(owners)}, not to {chosen}")
+
     def network(self, seed: int) -> Network:
         """A new network as the recipe says."""
         from gpubp.network import Network
@@ -83,8 +118,6 @@ class Recipe:
         """The optimizer, with those of the recipe's settings that it has."""
         from gpubp.optimizers import OPTIMIZERS
 
-        if self.optimizer not in OPTIMIZERS:
-            raise UsageError(_unknown("optimizer", self.optimizer, OPTIMIZERS))
         cls = OPTIMIZERS[self.optimizer]
         return cls(**self._given({f.name for f in fields(cls)}))
 
@@ -99,14 +132,24 @@ class Recipe:
         return {name: value for name, value in values.items() if value is not None}
 
     def overridden(self, changes: dict[str, Any]) -> Recipe:
-        """The recipe with some fields changed. It need no longer reach the result that it did."""
+        """The recipe with some fields changed. It need no longer reach the result that it did.
+
+        What described the data, the optimizer or the schedule before does not outlive a change of it.
+
+        Raises:
+            UsageError: as for any recipe.
+        """
         changes = {key: value for key, value in changes.items() if value is not None}
         if not changes:
             return self
-        if changes.get("optimizer", self.optimizer) != self.optimizer and "lr" not in changes:
-            changes["lr"] = None  # one optimizer's learning rate is no other's
-        reach = self.reach if set(changes) <= {"reach", "seed"} else None
-        return replace(self, **{"reach": reach, **changes})
+        follow: dict[str, Any] = {"reach": self.reach if set(changes) <= {"reach", "seed"} else None}
+        if changes.get("optimizer", self.optimizer) != self.optimizer:
+            follow |= dict.fromkeys(_OF_OPTIMIZERS)
+        if changes.get("schedule", self.schedule) != self.schedule:
+            follow |= dict.fromkeys(_OF_SCHEDULES)
+        if changes.get("data", self.data) != self.data:
+            follow |= {"name": Path(changes["data"]).resolve().stem, "title": "", "source": ""}
+        return replace(self, **{**follow, **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the fields that say something."""
@@ -124,7 +167,7 @@ def load(name: str) -> Recipe:
     """The recipe of that name, or in that TOML file.
 
     Raises:
-        UsageError: no such recipe, an unknown key or a value of the wrong type; names the nearest valid one.
+        UsageError: no such recipe (names the nearest), or one that :func:`parse` refuses.
         DataError: no such file, or none that is TOML.
     """
     if name in names():
@@ -141,24 +184,41 @@ def load(name: str) -> Recipe:
 
 
 def parse(text: str, name: str, where: str | None = None) -> Recipe:
-    """The recipe that TOML text describes."""
+    """The recipe that TOML text describes.
+
+    Raises:
+        UsageError: written for a newer gpubp, or as :func:`from_dict`.
+        DataError: no TOML.
+    """
     where = where or f"recipe {name}"
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{where} is no valid TOML: {error}") from error
-    if table.pop("format", FORMAT) > FORMAT:
+    if _converted("format", table.pop("format", FORMAT), int, where) > FORMAT:
         raise UsageError(f"{where} was written for a newer gpubp; upgrade gpubp")
     return from_dict({"name": name, **table}, where)
 
 
 def from_dict(table: dict[str, Any], where: str) -> Recipe:
-    """The recipe of a plain dictionary, every key and type checked."""
+    """The recipe of a plain dictionary, every key and type checked.
+
+    Raises:
+        UsageError: an unknown key (names the nearest), a value of the wrong type or out of range, or no data or
+            layers: their defaults are those of one recipe, and seldom what another one means.
+    """
     kinds = typing.get_type_hints(Recipe)
     for key in table:
         if key not in kinds:
             raise UsageError(f"{where}: {_unknown('key', key, kinds)}")
-    return Recipe(**{key: _converted(key, value, kinds[key], where) for key, value in table.items()})
+    values = {key: _converted(key, value, kinds[key], where) for key, value in table.items()}
+    for key in ("data", "layers"):
+        if key not in values:
+            raise UsageError(f"{where}: {key} is missing")
+    try:
+        return Recipe(**values)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def _converted(key: str, value: Any, kind: Any, where: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, register_model
 
 BYTES = 64
@@ -29,6 +30,12 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(element, BYTES * 8 // kind.dtype.bitwidth))
 
 
+def _check_layout(array) -> None:
+    """Vectors are neighbours in memory only in rows of C order; anything else must not compile."""
+    if array.layout != "C":
+        raise TypingError(f"product takes arrays in C order, not {array}")
+
+
 def _address(context, builder, array_type, array, indices):
     """Pointer to array[indices], for indices that are known to be in range."""
     view = context.make_array(array_type)(context, builder, array)
@@ -42,6 +49,7 @@ def _address(context, builder, array_type, array, indices):
 @intrinsic
 def load(typing_context, array, i, j):
     """The vector at array[i, j:j + lanes], aligned as elements are."""
+    _check_layout(array)
     vector = Vector(array.dtype)
 
     def generate(context, builder, signature, arguments):
@@ -57,6 +65,7 @@ def load(typing_context, array, i, j):
 @intrinsic
 def store(typing_context, array, i, j, value):
     """array[i, j:j + lanes] = value."""
+    _check_layout(array)
 
     def generate(context, builder, signature, arguments):
         address = _address(context, builder, signature.args[0], arguments[0], arguments[1:3])
