@@ -439,6 +439,11 @@ def worst_only(value: np.ndarray | float, error: np.ndarray | float) -> Bounded:
     return Bounded(np.asarray(value), np.asarray(error), np.zeros_like(value))
 
 
+def known_side(a: np.ndarray) -> Bounded:
+    """A z of which only the side of the kink matters, where an operation is given a itself: no side is in doubt."""
+    return worst_only(a, np.full(a.shape, -1.0))
+
+
 def update(
     parameter: np.ndarray,
     gradient: Bounded,

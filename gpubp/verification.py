@@ -477,8 +477,7 @@ class _Operations:
         bounded = bounds.hidden_delta(
             Bounded.exact(delta_next.astype(np.float64)),
             weights.astype(np.float64),
-            # The operation sees only a, so that the sign of a is the side of the kink.
-            bounds.worst_only(a.astype(np.float64), np.full(a.shape, -1.0)),
+            bounds.known_side(a.astype(np.float64)),
             Bounded.exact(a.astype(np.float64)),
             activation,
             self.precision,

@@ -122,7 +122,7 @@ def test_output_delta(backend, activation, loss, dtype, n, b, seed, scale):
     delta, cost, hit = run_output_delta(backend, z, a, y, w, activation, loss)
     sigma, loss_function, precision = ACTIVATIONS[activation], LOSSES[loss], Precision.of(dtype)
     truth = wide(y), wide(w), sigma, loss_function, precision
-    assert_within(delta, bounds.output_delta(exact(z), exact(a), 1, *truth))
+    assert_within(delta, bounds.output_delta(exact(z), exact(a), *truth))
     for row in range(b):
         part = slice(row, row + 1)
         bounded = bounds.cost(exact(z[part]), exact(a[part]), wide(y[part]), wide(w[part]), *truth[2:])
@@ -153,9 +153,9 @@ def test_hidden_delta(backend, activation, dtype, n, n_next, b, seed, scale):
     a = sigma.apply(z).astype(dtype)
     arrays = [delta_next, weights, a]
     (delta,) = run(backend, "hidden_delta", arrays, activation, outputs=[(b, n)], dtype=dtype)
-    side_known = Bounded(wide(a), np.full(a.shape, -1.0))  # the operation sees only a: no kink is in doubt
+    side = bounds.known_side(wide(a))
     bounded = bounds.hidden_delta(
-        exact(delta_next), wide(weights), side_known, exact(a), 1, sigma, Precision.of(dtype)
+        exact(delta_next), wide(weights), side, exact(a), sigma, Precision.of(dtype)
     )
     assert_within(delta, bounded)
 
