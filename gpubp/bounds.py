@@ -458,23 +458,21 @@ def update(
 
 def _sgd(parameter, gradient, slots, c, precision) -> list[Bounded]:
     lr, momentum, decay, nesterov = c
-    unit, gamma = precision.unit, precision.gamma(6)
+    unit, two, gamma = precision.gamma(1), precision.gamma(2), precision.gamma(6)
     direction = gradient.value + decay * parameter
-    e_direction = gradient.error + 2 * unit * (
-        np.abs(gradient.value) + gradient.error + np.abs(decay * parameter)
-    )
+    e_direction = gradient.error + two * (np.abs(gradient.value) + gradient.error + np.abs(decay * parameter))
     bounded = []
     step, e_step = direction, e_direction
     if slots:
         carried = momentum * slots[0]
         velocity = carried + direction
-        e_velocity = e_direction + 2 * unit * (np.abs(carried) + np.abs(direction) + e_direction)
+        e_velocity = e_direction + two * (np.abs(carried) + np.abs(direction) + e_direction)
         bounded.append(worst_only(velocity, e_velocity + precision.tiny))
         step, e_step = velocity, e_velocity
         if nesterov:
             step = direction + momentum * velocity
             e_step = e_direction + momentum * e_velocity
-            e_step = e_step + 2 * unit * (np.abs(direction) + np.abs(momentum * velocity) + e_step)
+            e_step = e_step + two * (np.abs(direction) + np.abs(momentum * velocity) + e_step)
     new = parameter - lr * step
     error = lr * e_step + gamma * lr * (np.abs(step) + e_step) + unit * (np.abs(parameter) + np.abs(new))
     return [worst_only(new, error + precision.tiny), *bounded]
@@ -482,15 +480,19 @@ def _sgd(parameter, gradient, slots, c, precision) -> list[Bounded]:
 
 def _adam(parameter, gradient, slots, c, precision) -> list[Bounded]:
     rate, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, correction, decay, decoupled = c
-    unit, gamma = precision.unit, precision.gamma(8)
+    unit, gamma = precision.gamma(1), precision.gamma(8)
     g = gradient.value + decay * parameter
-    e_g = gradient.error + 2 * unit * (np.abs(gradient.value) + gradient.error + np.abs(decay * parameter))
+    e_g = gradient.error + precision.gamma(2) * (
+        np.abs(gradient.value) + gradient.error + np.abs(decay * parameter)
+    )
     first = beta1 * slots[0] + one_minus_beta1 * g
     e_first = one_minus_beta1 * e_g
-    e_first = e_first + 3 * unit * (np.abs(beta1 * slots[0]) + one_minus_beta1 * np.abs(g) + e_first)
+    e_first = e_first + precision.gamma(3) * (
+        np.abs(beta1 * slots[0]) + one_minus_beta1 * np.abs(g) + e_first
+    )
     second = beta2 * slots[1] + one_minus_beta2 * g * g
     e_second = one_minus_beta2 * (2 * np.abs(g) * e_g + e_g * e_g)
-    e_second = e_second + 4 * unit * (second + e_second) + precision.tiny
+    e_second = e_second + precision.gamma(4) * (second + e_second) + precision.tiny
     # The quotient is not smooth where v is near 0 (there it is the sign of g): bound it by its interval.
     quotient = first / (np.sqrt(second) * correction + epsilon)
     low, high = np.sqrt(np.maximum(second - e_second, 0)), np.sqrt(second + e_second)
