@@ -530,3 +530,13 @@ def test_the_product_refuses_arrays_it_would_misread(rng):
             "identity",
             np.empty((8, 16)),
         )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bytes_are_scaled_to_the_very_bits_of_the_table(backend, dtype):
+    from gpubp.network import byte_table
+
+    every = np.arange(256, dtype=np.uint8)[::-1].reshape(2, 128).copy()
+    out = backend.to_device(np.empty((2, 128), dtype))
+    backend.gather(backend.to_device(every), backend.to_device(np.array([1, 0])), out)
+    np.testing.assert_array_equal(backend.to_host(out), byte_table(dtype)[every[::-1]])

@@ -142,7 +142,7 @@ class Backend(ABC):
 
     @abstractmethod
     def gather(self, source: Array, order: Array, out: Array) -> None:
-        """out[b] = source[order[b]]; uint8 source rows become floats through the 256-entry table i/255."""
+        """out[b] = source[order[b]]; uint8 source rows become floats as in ``byte_table``, to the bit."""
 
     @abstractmethod
     def forward(

@@ -8,7 +8,6 @@ import numpy as np
 
 from gpubp import kernels
 from gpubp.backends.base import Array, HostBackend
-from gpubp.network import byte_table
 from gpubp.optimizers import Optimizer
 
 try:
@@ -33,16 +32,13 @@ class NumbaBackend(HostBackend):
 
     name = "numba"
 
-    def __init__(self) -> None:
-        self._tables = {np.dtype(t): byte_table(t) for t in (np.float32, np.float64)}
-
     def describe(self) -> str:
         threads = numba.get_num_threads()
         return f"Numba {numba.__version__}, {threads} thread{'s' if threads > 1 else ''}"
 
     def gather(self, source: Array, order: Array, out: Array) -> None:
         if source.dtype == np.uint8 and out.dtype != np.uint8:
-            cpu.gather_bytes(source, order, self._tables[out.dtype], out)
+            cpu.gather_bytes(source, order, out)
         elif source.ndim == 1:
             cpu.gather(source[:, None], order, out[:, None])
         else:
