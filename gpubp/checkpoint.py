@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.errors import DataError, GpubpError
-from gpubp.network import Network
+from gpubp.network import Network, tensor_names
 
 FORMAT = 1  # raised when an older gpubp could no longer read what is written
 
@@ -97,11 +97,8 @@ def network_header(network: Network) -> dict[str, Any]:
 
 def network_arrays(network: Network) -> dict[str, np.ndarray]:
     """W1, b1, W2, b2, …: the parameters by name."""
-    return {
-        f"{letter}{i}": array
-        for i, pair in enumerate(network.parameters, start=1)
-        for letter, array in zip("Wb", pair, strict=True)
-    }
+    arrays = [array for pair in network.parameters for array in pair]
+    return dict(zip(tensor_names(network.layers), arrays, strict=True))
 
 
 def save_network(path: str | os.PathLike, network: Network) -> None:

@@ -61,6 +61,11 @@ def as_inputs(inputs: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
     return np.ascontiguousarray(inputs, dtype=dtype)
 
 
+def tensor_names(layers: Sequence[Layer]) -> list[str]:
+    """W1, b1, W2, b2, …"""
+    return [f"{letter}{i}" for i in range(1, len(layers) + 1) for letter in "Wb"]
+
+
 def labels_of(outputs: np.ndarray) -> np.ndarray:
     """The classes (N,) that outputs (N, n_out) stand for, counted from 0.
 

@@ -19,7 +19,7 @@ from gpubp.backends.base import Backend, Plan, PlanState, StepStats
 from gpubp.data import check_split
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.functions import LOSSES, lookup
-from gpubp.network import Network
+from gpubp.network import Network, tensor_names
 from gpubp.optimizers import SGD, Optimizer, Schedule
 from gpubp.prepare import Prepared, prepare
 from gpubp.progress import Progress, progress_for
@@ -367,14 +367,18 @@ class _Training:
     def _empty_sums(self) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(self.steps_per_epoch), np.zeros(self.steps_per_epoch, np.int64)
 
+    def _two_batches(self) -> tuple[np.ndarray, np.ndarray]:
+        """The samples of a full and, if there is one, a short batch, and a different learning rate for each."""
+        n, size = len(self.samples), self.settings.batch_size
+        order = np.arange(min(size + n % size, n))
+        return order, self.settings.optimizer.lr * np.array([1.0, 0.5])[: -(-len(order) // size)]
+
     def _warm_up(self) -> None:
         """Compile all that a run needs, on a full and a short batch, and undo what that changed."""
         started = time.perf_counter()
         before = self.plan.state()
-        size, short = self.settings.batch_size, len(self.samples) % self.settings.batch_size
-        order = np.arange(min(size + short, len(self.samples)))
-        rates = np.full(-(-len(order) // size), self.settings.optimizer.lr)
-        self.plan.gradients(order[:size])
+        order, rates = self._two_batches()
+        self.plan.gradients(order[: self.settings.batch_size])
         self.plan.run(order, rates)
         if self.validation is not None:
             self.plan.evaluate(self.validation)
@@ -515,10 +519,7 @@ class _Training:
         """What a plan must keep to besides single steps: runs of several, and evaluation."""
         started = time.perf_counter()
         before = self.plan.state()
-        size, n = self.settings.batch_size, len(self.samples)
-        order = np.arange(min(size + n % size, n))
-        rates = self.settings.optimizer.lr * np.array([1.0, 0.5])[: -(-len(order) // size)]
-        checks = check_cut(self.plan, order, size, rates)
+        checks = check_cut(self.plan, *self._two_batches(), self.settings.batch_size)
         if self.validation_samples is not None:
             few = self.validation_samples.take(np.arange(min(len(self.validation_samples), VERIFY_ROWS)))
             checks += check_evaluation(self.plan, self.network.layers, self.settings.loss, few, before.layers)
@@ -585,14 +586,14 @@ class _Training:
         """Write the checkpoint, if one was asked for."""
         if self.save_to is None:
             return
-        state = self.plan.state()
+        state, names = self.plan.state(), tensor_names(self.network.layers)
         arrays = {"epoch_costs": self.costs, "epoch_hits": self.hits}
-        for prefix, parameters in (("", state.parameters), ("best_", self.best[2] if self.best else [])):
-            for i, parameter in enumerate(parameters):
-                arrays[f"{prefix}{'Wb'[i % 2]}{i // 2 + 1}"] = parameter
-        for i, slots in enumerate(state.slots):
-            for name, slot in zip(self.settings.optimizer.slots, slots, strict=True):
-                arrays[f"{name}_{'Wb'[i % 2]}{i // 2 + 1}"] = slot
+        arrays |= dict(zip(names, state.parameters, strict=True))
+        if self.best is not None:
+            arrays |= {f"best_{name}": p for name, p in zip(names, self.best[2], strict=True)}
+        for name, slots in zip(names, state.slots, strict=True):
+            for kind, slot in zip(self.settings.optimizer.slots, slots, strict=True):
+                arrays[f"{kind}_{name}"] = slot
         header = {
             "network": checkpoint.network_header(self.network),
             "training": {
@@ -628,7 +629,7 @@ class _Training:
         if training is None:
             raise DataError(f"{path} is a model without training state; it can be used but not resumed")
         self._require_same(path, saved, training)
-        names = [f"{'Wb'[i % 2]}{i // 2 + 1}" for i in range(2 * len(saved.layers))]
+        names = tensor_names(saved.layers)
         try:
             slots = [
                 tuple(arrays[f"{slot}_{name}"] for slot in self.settings.optimizer.slots) for name in names

@@ -14,7 +14,7 @@ from gpubp.backends.base import Array, Backend, Plan, PlanState, Samples, StepSt
 from gpubp.bounds import Bounded, Precision
 from gpubp.errors import GpubpError
 from gpubp.functions import ACTIVATIONS, LOSSES
-from gpubp.network import Layer, Network, as_inputs
+from gpubp.network import Layer, Network, as_inputs, labels_of, tensor_names
 from gpubp.optimizers import SGD, Adam, AdamW, Optimizer
 
 Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
@@ -188,11 +188,6 @@ def _norm_fraction(got: np.ndarray, bounded: Bounded, working: np.ndarray) -> fl
     return fraction if fraction >= 0 else np.inf  # NaN fails
 
 
-def tensor_names(layers: Sequence[Layer]) -> list[str]:
-    """W1, b1, W2, b2, …"""
-    return [f"{letter}{i}" for i in range(1, len(layers) + 1) for letter in "Wb"]
-
-
 def check_gradients(
     layers: Sequence[Layer],
     cost: float,
@@ -275,9 +270,7 @@ def _check_against(
     )
     if not np.isfinite(own_cost) or not all(np.isfinite(g).all() for pair in working for g in pair):
         return []  # the reference itself overflows in this dtype: a run that diverges, which the trainer reports
-    step = bounds.backpropagate(
-        layers, before.layers, loss, inputs, batch.targets, batch.sample_weight, dtype
-    )
+    step = _bounded_step(layers, before.layers, loss, batch)
     checks = check_gradients(layers, cost, gradients, own_cost, working, step, len(batch))
     checks.append(
         compare("cost of run", stats.mean_cost, step.cost, np.asarray(own_cost, dtype), terms=len(batch))
@@ -285,6 +278,35 @@ def _check_against(
     checks.append(_check_hits(stats, step))
     checks.append(compare("step count", after.step, Bounded.exact(np.asarray(before.step + 1.0))))
     return checks + _check_update(layers, optimizer, before, after, gradients, lr)
+
+
+def _bounded_step(
+    layers: Sequence[Layer], parameters: Pairs, loss: str, samples: Samples
+) -> bounds.BoundedStep:
+    dtype = parameters[0][0].dtype
+    inputs = as_inputs(samples.inputs, dtype)
+    return bounds.backpropagate(
+        layers, parameters, loss, inputs, samples.targets, samples.sample_weight, dtype
+    )
+
+
+def _bounded_update(
+    parameter: np.ndarray,
+    gradient: np.ndarray,
+    slots: Sequence[np.ndarray],
+    optimizer: Optimizer,
+    coefficients: Sequence[float],
+) -> list[Bounded]:
+    """Bounds of the update by the very gradient given; coefficients are rounded first, as every backend does."""
+    dtype = parameter.dtype
+    return bounds.update(
+        parameter.astype(np.float64),
+        Bounded.exact(gradient.astype(np.float64)),
+        [slot.astype(np.float64) for slot in slots],
+        optimizer.kind,
+        [float(dtype.type(c)) for c in coefficients],
+        Precision.of(dtype),
+    )
 
 
 def _check_hits(stats: StepStats, step: bounds.BoundedStep) -> TensorCheck:
@@ -303,18 +325,11 @@ def _check_update(
 ) -> list[TensorCheck]:
     """The optimizer's rule on the plan's own gradients: those that ``run`` steps along, by its contract."""
     dtype = before.parameters[0].dtype
-    precision, checks = Precision.of(dtype), []
-    flat = [gradient.astype(np.float64) for pair in gradients for gradient in pair]
+    checks = []
+    flat = [gradient for pair in gradients for gradient in pair]
     for i, name in enumerate(tensor_names(layers)):
         c = optimizer.coefficients(lr, before.step + 1, decay=name.startswith("W"))
-        expected = bounds.update(
-            before.parameters[i].astype(np.float64),
-            Bounded.exact(flat[i]),
-            [slot.astype(np.float64) for slot in before.slots[i]],
-            optimizer.kind,
-            _rounded(c, dtype),
-            precision,
-        )
+        expected = _bounded_update(before.parameters[i], flat[i], before.slots[i], optimizer, c)
         results = [after.parameters[i], *after.slots[i]]
         kinds = ("", *(f" {slot}" for slot in optimizer.slots))
         for kind, got, bounded in zip(kinds, results, expected, strict=True):
@@ -323,7 +338,7 @@ def _check_update(
     return checks
 
 
-def check_cut(plan: Plan, order: np.ndarray, batch_size: int, rates: np.ndarray) -> list[TensorCheck]:
+def check_cut(plan: Plan, order: np.ndarray, rates: np.ndarray, batch_size: int) -> list[TensorCheck]:
     """A run of several steps in one call must leave the very bits that its steps leave one by one.
 
     ``order`` holds one batch for each of ``rates``, the last perhaps short. The plan is left as it was.
@@ -352,22 +367,13 @@ def check_evaluation(
 ) -> list[TensorCheck]:
     """The plan's evaluation of host samples (a few hundred, say), against the reference."""
     stats = plan.evaluate(plan.upload(samples))
-    dtype = parameters[0][0].dtype
     with np.errstate(all="ignore"):
-        inputs = as_inputs(samples.inputs, dtype)
-        step = bounds.backpropagate(
-            layers, parameters, loss, inputs, samples.targets, samples.sample_weight, dtype
-        )
+        step = _bounded_step(layers, parameters, loss, samples)
         if not np.isfinite(step.cost.value):
             return []
         cost = compare("cost of evaluation", stats.mean_cost, step.cost, terms=len(samples))
     hits = _check_hits(stats, step)
     return [cost, replace(hits, name="hits of evaluation")]
-
-
-def _rounded(coefficients: Sequence[float], dtype: np.dtype) -> list[float]:
-    """Coefficients as every backend takes them: rounded to its dtype before the first use."""
-    return [float(dtype.type(c)) for c in coefficients]
 
 
 class _Operations:
@@ -460,11 +466,7 @@ class _Operations:
         ]
         values, errors = (np.array([getattr(c, part) for c in costs]) for part in ("value", "error"))
         self._check("cost output_delta", cost, bounds.worst_only(values, errors))
-        hits = (
-            (a[:, 0] > 0.5) == (batch.targets[:, 0] > 0.5)
-            if a.shape[1] == 1
-            else a.argmax(axis=1) == batch.targets.argmax(axis=1)
-        )
+        hits = labels_of(a) == labels_of(batch.targets)
         self._check("hits output_delta", hit, Bounded.exact(hits.astype(np.float64)))
         return reference.output_delta(a, batch.targets, batch.sample_weight, activation, loss)
 
@@ -509,14 +511,7 @@ class _Operations:
             c = optimizer.coefficients(optimizer.lr, 3, decay=True)
             p, memory = self._send(parameter), [self._send(slot) for slot in slots]
             self.backend.update(p, self._send(gradient), memory, optimizer, c)
-            expected = bounds.update(
-                parameter.astype(np.float64),
-                Bounded.exact(gradient.astype(np.float64)),
-                [slot.astype(np.float64) for slot in slots],
-                optimizer.kind,
-                _rounded(c, self.dtype),
-                self.precision,
-            )
+            expected = _bounded_update(parameter, gradient, slots, optimizer, c)
             nesterov = " nesterov" if getattr(optimizer, "nesterov", False) else ""
             for kind, got, bounded in zip(("W", *optimizer.slots), [p, *memory], expected, strict=True):
                 self._check(f"{kind} update by {optimizer.kind}{nesterov}", got, bounded)
@@ -534,8 +529,8 @@ def verify(
 ) -> Report:
     """Hold a backend to the reference on this network and data; the network is not changed.
 
-    Checks each operation by itself on the same inputs; the gradients of one batch end to end; and one training
-    step by the backend's own plan. Takes the first 256 samples at most.
+    Checks each operation by itself on the same inputs; and of the backend's own plan the evaluation, a run of
+    several steps, and two single steps (a full and a short batch) end to end. Takes the first 256 samples at most.
 
     Args:
         inputs: (N, n_in), uint8 or float. targets: (N,) labels or (N, n_out). sample_weight: (N,) or None.
@@ -562,7 +557,7 @@ def verify(
     report.add(check_evaluation(plan, network.layers, loss, samples, network.parameters))
     order = np.random.default_rng(0).permutation(len(samples))
     rates = optimizer.lr * np.array([1.0, 0.5])[: -(-len(order) // batch)]
-    report.add(check_cut(plan, order, batch, rates))
+    report.add(check_cut(plan, order, rates, batch))
     for part in (order[:batch], order[batch:]):
         if len(part):
             report.add(check_step(plan, network.layers, loss, optimizer, samples, part, optimizer.lr).checks)

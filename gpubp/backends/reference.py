@@ -9,7 +9,7 @@ import numpy as np
 from gpubp import reference
 from gpubp.backends.base import Array, HostBackend
 from gpubp.functions import ACTIVATIONS, LOSSES
-from gpubp.network import as_inputs
+from gpubp.network import as_inputs, labels_of
 from gpubp.optimizers import Optimizer
 
 
@@ -44,10 +44,7 @@ class ReferenceBackend(HostBackend):
         sigma, cost = ACTIVATIONS[activation], LOSSES[loss]
         delta[...] = reference.output_delta(a, targets, sample_weight, sigma, cost)
         row_cost[...] = reference.cost(z, a, targets, sample_weight, sigma, cost)
-        if a.shape[1] == 1:
-            row_hit[...] = (a[:, 0] > 0.5) == (targets[:, 0] > 0.5)
-        else:
-            row_hit[...] = a.argmax(axis=1) == targets.argmax(axis=1)
+        row_hit[...] = labels_of(a) == labels_of(targets)
 
     def hidden_delta(
         self, delta_next: Array, weights_next: Array, a: Array, activation: str, delta: Array
