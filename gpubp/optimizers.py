@@ -43,6 +43,12 @@ class Optimizer:
         """The numbers of step ``step`` (counted from 1) at learning rate ``lr``; no weight decay unless ``decay``."""
         raise NotImplementedError
 
+    def coefficients_of(self, rates: np.ndarray, step: int, *, decay: bool) -> np.ndarray:
+        """The coefficients of steps ``step``, ``step`` + 1, … at these learning rates, (S, coefficients) float64."""
+        return np.array(
+            [self.coefficients(lr, step + s, decay=decay) for s, lr in enumerate(rates.tolist())]
+        )
+
     def rule(
         self, parameter: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], c: Sequence[float]
     ) -> tuple[np.ndarray, Slots]:
@@ -80,6 +86,11 @@ class SGD(Optimizer):
     def coefficients(self, lr: float, step: int, *, decay: bool) -> tuple[float, ...]:
         """(η, μ, λ, 1 if Nesterov's form else 0)."""
         return lr, self.momentum, self.weight_decay if decay else 0.0, float(self.nesterov)
+
+    def coefficients_of(self, rates: np.ndarray, step: int, *, decay: bool) -> np.ndarray:
+        table = np.tile(self.coefficients(0.0, step, decay=decay), (len(rates), 1))
+        table[:, 0] = rates
+        return table
 
     def rule(
         self, parameter: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], c: Sequence[float]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.base import Array, HostBackend
+from gpubp.backends.base import Array, HostBackend, Plan, Samples
+from gpubp.network import Layer
 from gpubp.optimizers import Optimizer
 
 try:
@@ -35,6 +36,22 @@ class NumbaBackend(HostBackend):
     def describe(self) -> str:
         threads = numba.get_num_threads()
         return f"Numba {numba.__version__}, {threads} thread{'s' if threads > 1 else ''}"
+
+    def plan(
+        self,
+        layers: Sequence[Layer],
+        parameters: Sequence[tuple[np.ndarray, np.ndarray]],
+        loss: str,
+        optimizer: Optimizer,
+        batch_size: int,
+        samples: Samples,
+    ) -> Plan:
+        from gpubp.backends.fused import FusedPlan
+
+        threads = numba.get_num_threads()
+        return FusedPlan(
+            self.describe(), threads, layers, parameters, loss, optimizer, batch_size, samples
+        )
 
     def gather(self, source: Array, order: Array, out: Array) -> None:
         if source.dtype == np.uint8 and out.dtype != np.uint8:

@@ -1,106 +1,395 @@
-"""Vectors of 64 bytes as a Numba type: 16 floats or 8 doubles, the registers of AVX-512.
+"""Vectors: as many numbers as one register of this machine holds, and code that is emitted in terms of them.
 
-Where a machine's registers are narrower (AVX2, NEON), LLVM splits each into as many as it takes, with the same
-result. Numba itself has no vector type, and LLVM's vectoriser does not find tiles of several rows and columns.
+Numba has no vector type, and LLVM's own vectoriser finds neither tiles of several rows and columns nor chains of
+sums. So the innermost loops are Python functions that write LLVM's instructions, marked :func:`emitted`; kernels
+call them like any other function. Inside, ``emit`` offers loads, stores and loops, and a :class:`Lanes` is a vector
+to calculate with.
+
+A ``memory`` is a one-dimensional array in C order, and offsets into it count elements. Nothing here checks bounds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import llvmlite.binding
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.core.errors import TypingError
-from numba.extending import intrinsic, models, register_model
 
-BYTES = 64
-
-
-class Vector(types.Type):
-    """64 bytes of one float type."""
-
-    def __init__(self, dtype: types.Float) -> None:
-        self.dtype = dtype
-        super().__init__(name=f"Vector({dtype})")
+from gpubp.kernels.cpu.compile import Result, register
 
 
-@register_model(Vector)
-class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):
-        element = manager.lookup(kind.dtype).get_value_type()
-        super().__init__(manager, kind, ir.VectorType(element, BYTES * 8 // kind.dtype.bitwidth))
+def _register_shape() -> tuple[int, int]:
+    """Bytes of this machine's vector registers, and how many it has.
+
+    Where a machine has none so wide, LLVM splits a vector into several registers: always right, only slower.
+    """
+    given = config.CPU_FEATURES  # Numba compiles for these instead of the machine's, where the user says so
+    if given is None:
+        found = {name for name, present in llvmlite.binding.get_host_cpu_features().items() if present}
+    else:
+        found = {name[1:] for name in given.split(",") if name.startswith("+")}
+    if "avx512f" in found:
+        return 64, 32
+    if "avx2" in found:
+        return 32, 16
+    return 16, 32 if "neon" in found else 16
 
 
-def _check_layout(array) -> None:
-    """Vectors are neighbours in memory only in rows of C order; anything else must not compile."""
-    if array.layout != "C":
-        raise TypingError(f"product takes arrays in C order, not {array}")
+BYTES, REGISTERS = _register_shape()
+
+BIT, INT32, INT64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+CONTRACT = ("contract",)  # a product and its sum may be one rounding; nothing else may change
 
 
-def _address(context, builder, array_type, array, indices):
-    """Pointer to array[indices], for indices that are known to be in range."""
-    view = context.make_array(array_type)(context, builder, array)
-    shape = cgutils.unpack_tuple(builder, view.shape, array_type.ndim)
-    strides = cgutils.unpack_tuple(builder, view.strides, array_type.ndim)
-    return cgutils.get_item_pointer2(
-        context, builder, view.data, shape, strides, array_type.layout, indices, wraparound=False
-    )
+def index(value: int) -> ir.Constant:
+    """A whole number that is known when the kernel is compiled."""
+    return ir.Constant(INT64, value)
 
 
-@intrinsic
-def load(typing_context, array, i, j):
-    """The vector at array[i, j:j + lanes], aligned as elements are."""
-    _check_layout(array)
-    vector = Vector(array.dtype)
+class Emit:
+    """Writes instructions at one place of one function, for one float type."""
 
-    def generate(context, builder, signature, arguments):
-        address = _address(context, builder, signature.args[0], arguments[0], arguments[1:])
-        value_type = context.get_value_type(vector)
-        value = builder.load(builder.bitcast(address, value_type.as_pointer()), typ=value_type)
-        value.align = array.dtype.bitwidth // 8
-        return value
+    def __init__(self, builder: ir.IRBuilder, element: ir.Type) -> None:
+        self.builder, self.element = builder, element
+        self.bits = 64 if isinstance(element, ir.DoubleType) else 32
+        self.lanes = BYTES * 8 // self.bits
+        self.vector = ir.VectorType(element, self.lanes)
 
-    return vector(array, types.uintp, types.uintp), generate
+    def add(self, a, b):
+        return self.builder.add(a, b)
+
+    def multiply(self, a, b):
+        return self.builder.mul(a, b)
+
+    def load(self, base, offset):
+        """base[offset]."""
+        return self.builder.load(self.builder.gep(base, [offset]))
+
+    def load_lanes(self, base, offset) -> Lanes:
+        """base[offset : offset + lanes], aligned as its elements are."""
+        address = self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
+        value = self.builder.load(address)
+        value.align = self.bits // 8
+        return Lanes(self, value)
+
+    def store_lanes(self, lanes: Lanes, base, offset) -> None:
+        address = self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
+        self.builder.store(lanes.value, address).align = self.bits // 8
+
+    def constant(self, number: float) -> Lanes:
+        return Lanes(self, ir.Constant(self.vector, [float(number)] * self.lanes))
+
+    def spread(self, scalar) -> Lanes:
+        """``scalar`` in every lane."""
+        return Lanes(self, self._spread(scalar, self.vector))
+
+    def _spread(self, scalar, vector: ir.VectorType):
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(INT32, 0))
+        lanes = ir.Constant(ir.VectorType(INT32, vector.count), [0] * vector.count)
+        return self.builder.shuffle_vector(first, undefined, lanes)
+
+    def first_lanes(self, count):
+        """The mask of the first ``count`` lanes; all, if there are no more."""
+        kind = ir.VectorType(INT64, self.lanes)
+        numbers = ir.Constant(kind, list(range(self.lanes)))
+        return self.builder.icmp_signed("<", numbers, self._spread(count, kind))
+
+    def call(self, name: str, *arguments: Lanes, result: ir.Type | None = None):
+        """LLVM's intrinsic function of this name on vectors."""
+        kind = ir.FunctionType(result or self.vector, [self.vector] * len(arguments))
+        name = f"llvm.{name}.v{self.lanes}f{self.bits}"
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        value = self.builder.call(function, [lanes.value for lanes in arguments])
+        return Lanes(self, value) if result is None else value
+
+    def loop(self, first, stop, step, carried: Sequence, body: Callable[..., Sequence]) -> list:
+        """for i in range(first, stop, step): carried = body(i, *carried). Returns what is carried at the end.
+
+        Bounds are 64-bit numbers, ``step`` one of Python's or of those; carried are numbers or :class:`Lanes`.
+        """
+        builder = self.builder
+        step = index(step) if isinstance(step, int) else step
+        wrap = [isinstance(value, Lanes) for value in carried]
+
+        def raw(values):
+            return [value.value if isinstance(value, Lanes) else value for value in values]
+
+        def wrapped(values):
+            return [Lanes(self, value) if w else value for w, value in zip(wrap, values, strict=True)]
+
+        before, starts = builder.basic_block, raw(carried)
+        inside, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
+        builder.cbranch(builder.icmp_signed("<", first, stop), inside, after)
+        builder.position_at_end(inside)
+        i = builder.phi(INT64)
+        i.add_incoming(first, before)
+        held = [builder.phi(value.type) for value in starts]
+        ends = raw(body(i, *wrapped(held)))
+        following = builder.add(i, step)
+        last = builder.basic_block
+        i.add_incoming(following, last)
+        for phi, start, end in zip(held, starts, ends, strict=True):
+            phi.add_incoming(start, before)
+            phi.add_incoming(end, last)
+        builder.cbranch(builder.icmp_signed("<", following, stop), inside, after)
+        builder.position_at_end(after)
+        results = []
+        for start, end in zip(starts, ends, strict=True):
+            phi = builder.phi(end.type)
+            phi.add_incoming(start, before)
+            phi.add_incoming(end, last)
+            results.append(phi)
+        return wrapped(results)
+
+    def choose(self, value, cases: dict[int, Callable[[], None]]) -> None:
+        """Emit all ``cases`` and choose among them by ``value`` when running; the last stands for all that is left."""
+        (number, case), *others = cases.items()
+        if not others:
+            case()
+            return
+        with self.builder.if_else(self.builder.icmp_signed("==", value, index(number))) as (then, otherwise):
+            with then:
+                case()
+            with otherwise:
+                self.choose(value, dict(others))
 
 
-@intrinsic
-def store(typing_context, array, i, j, value):
-    """array[i, j:j + lanes] = value."""
-    _check_layout(array)
+class Lanes:
+    """A vector in a function that is being emitted: ``+ − * /``, comparisons (which give masks) and a few functions.
 
-    def generate(context, builder, signature, arguments):
-        address = _address(context, builder, signature.args[0], arguments[0], arguments[1:3])
-        value_type = context.get_value_type(signature.args[3])
-        stored = builder.store(arguments[3], builder.bitcast(address, value_type.as_pointer()))
-        stored.align = array.dtype.bitwidth // 8
-        return context.get_dummy_value()
+    Python numbers stand for vectors of them.
+    """
 
-    return types.void(array, types.uintp, types.uintp, value), generate
+    def __init__(self, emit: Emit, value) -> None:
+        self.emit, self.value = emit, value
+
+    def _lanes(self, other: Lanes | float) -> Lanes:
+        return other if isinstance(other, Lanes) else self.emit.constant(other)
+
+    def _combine(self, instruction: str, a: Lanes | float, b: Lanes | float) -> Lanes:
+        operation = getattr(self.emit.builder, instruction)
+        return Lanes(self.emit, operation(self._lanes(a).value, self._lanes(b).value, flags=CONTRACT))
+
+    def __add__(self, other: Lanes | float) -> Lanes:
+        return self._combine("fadd", self, other)
+
+    def __radd__(self, other: float) -> Lanes:
+        return self._combine("fadd", other, self)
+
+    def __sub__(self, other: Lanes | float) -> Lanes:
+        return self._combine("fsub", self, other)
+
+    def __rsub__(self, other: float) -> Lanes:
+        return self._combine("fsub", other, self)
+
+    def __mul__(self, other: Lanes | float) -> Lanes:
+        return self._combine("fmul", self, other)
+
+    def __rmul__(self, other: float) -> Lanes:
+        return self._combine("fmul", other, self)
+
+    def __truediv__(self, other: Lanes | float) -> Lanes:
+        return self._combine("fdiv", self, other)
+
+    def __rtruediv__(self, other: float) -> Lanes:
+        return self._combine("fdiv", other, self)
+
+    def __neg__(self) -> Lanes:
+        return 0.0 - self
+
+    def __gt__(self, other: Lanes | float):
+        return self.emit.builder.fcmp_ordered(">", self.value, self._lanes(other).value)
+
+    def __lt__(self, other: Lanes | float):
+        return self.emit.builder.fcmp_ordered("<", self.value, self._lanes(other).value)
+
+    def where(self, mask, other: Lanes | float) -> Lanes:
+        """This in the lanes of the mask, ``other`` in the rest; a comparison with NaN is false."""
+        return Lanes(self.emit, self.emit.builder.select(mask, self.value, self._lanes(other).value))
+
+    def absolute(self) -> Lanes:
+        return self.emit.call("fabs", self)
+
+    def nearest(self) -> Lanes:
+        """The nearest whole number."""
+        return self.emit.call("rint", self)
+
+    def square_root(self) -> Lanes:
+        return self.emit.call("sqrt", self)
+
+    def largest(self):
+        """The largest of the lanes, a number."""
+        return self.emit.call("vector.reduce.fmax", self, result=self.emit.element)
+
+    def sum(self):
+        """The sum of the lanes, a number: halves are added, then quarters, and so on."""
+        builder, value = self.emit.builder, self.value
+        while value.type.count > 1:
+            half = value.type.count // 2
+            undefined = ir.Constant(value.type, ir.Undefined)
+            kind = ir.VectorType(INT32, half)
+            parts = (ir.Constant(kind, list(range(k, k + half))) for k in (0, half))
+            low, high = (builder.shuffle_vector(value, undefined, part) for part in parts)
+            value = builder.fadd(low, high)
+        return builder.extract_element(value, ir.Constant(INT32, 0))
+
+    def first_equal(self, scalar):
+        """The number of the first lane that holds ``scalar``, or how many lanes there are."""
+        builder, count = self.emit.builder, self.emit.lanes
+        equal = builder.fcmp_ordered("==", self.value, self.emit.spread(scalar).value)
+        bits = builder.zext(builder.bitcast(equal, ir.IntType(count)), INT64)
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(INT64, [INT64, BIT]), "llvm.cttz.i64"
+        )
+        return builder.call(function, [builder.or_(bits, index(1 << count)), ir.Constant(BIT, 1)])
+
+    def _whole(self) -> tuple[ir.VectorType, Callable[[int], ir.Constant]]:
+        kind = ir.VectorType(ir.IntType(self.emit.bits), self.emit.lanes)
+        return kind, lambda number: ir.Constant(kind, [number] * kind.count)
+
+    def power_of_two(self) -> Lanes:
+        """2^k, of lanes that hold whole numbers k whose power is a normal number."""
+        builder, (kind, constant) = self.emit.builder, self._whole()
+        bias, place = (1023, 52) if self.emit.bits == 64 else (127, 23)
+        k = builder.add(builder.fptosi(self.value, kind), constant(bias))
+        return Lanes(self.emit, builder.bitcast(builder.shl(k, constant(place)), self.emit.vector))
+
+    def split(self) -> tuple[Lanes, Lanes]:
+        """(m, k) with m 2^k = this and √½ ≤ m < √2, of lanes that hold positive normal numbers."""
+        builder, (kind, constant) = self.emit.builder, self._whole()
+        # Counted from the bits of √½, the exponent field steps where the mantissa reaches √2.
+        place, root = (52, 0x3FE6A09E667F3BCD) if self.emit.bits == 64 else (23, 0x3F3504F3)
+        above = builder.sub(builder.bitcast(self.value, kind), constant(root))
+        k = builder.sitofp(builder.ashr(above, constant(place)), self.emit.vector)
+        m = builder.add(builder.and_(above, constant((1 << place) - 1)), constant(root))
+        return Lanes(self.emit, builder.bitcast(m, self.emit.vector)), Lanes(self.emit, k)
 
 
-@intrinsic
-def spread(typing_context, scalar):
-    """A vector with ``scalar`` in every lane."""
-    vector = Vector(scalar)
-
-    def generate(context, builder, signature, arguments):
-        value_type = context.get_value_type(vector)
-        undefined = ir.Constant(value_type, ir.Undefined)
-        index = ir.IntType(32)
-        first = builder.insert_element(undefined, arguments[0], ir.Constant(index, 0))
-        lanes = ir.Constant(ir.VectorType(index, value_type.count), [0] * value_type.count)
-        return builder.shuffle_vector(first, undefined, lanes)
-
-    return vector(scalar), generate
+def multiply_add(a: Lanes, b: Lanes | float, c: Lanes | float) -> Lanes:
+    """a·b + c, rounded once."""
+    lanes = a._lanes
+    return a.emit.call("fma", a, lanes(b), lanes(c))
 
 
-@intrinsic
-def multiply_add(typing_context, a, b, c):
-    """a·b + c in every lane, rounded once."""
+def emitted(result: Result = types.void, *, inline: bool = False):
+    """A function that writes its own instructions: ``function(emit, *arguments)`` is called in kernels without emit.
 
-    def generate(context, builder, signature, arguments):
-        value_type = context.get_value_type(a)
-        name = f"llvm.fma.v{value_type.count}f{a.dtype.bitwidth}"
-        signature_type = ir.FunctionType(value_type, [value_type] * 3)
-        return builder.call(cgutils.get_or_insert_function(builder.module, signature_type, name), arguments)
+    Arrays come as the address of their first element, and the first of floats decides what ``emit`` is for. It is a
+    function of its own in LLVM too, unless ``inline``.
+    """
 
-    return a(a, b, c), generate
+    def decorate(function):
+        def lower(context, builder, signature, arguments):
+            values, elements = [], []
+            for kind, value in zip(signature.args, arguments, strict=True):
+                if isinstance(kind, types.Array):
+                    if kind.ndim != 1 or kind.layout != "C":
+                        raise TypingError(f"{function.__name__} takes arrays of one dimension in C order, not {kind}")
+                    value = context.make_array(kind)(context, builder, value).data
+                    kind = kind.dtype
+                values.append(value)
+                if isinstance(kind, types.Float):
+                    elements.append(context.get_value_type(kind))
+            element = elements[0] if elements else ir.FloatType()
+            if inline:
+                answer = function(Emit(builder, element), *values)
+            else:
+                kind = context.get_value_type(signature.return_type)
+                answer = builder.call(_separate(builder.module, function, element, kind, values), values)
+            return context.get_dummy_value() if signature.return_type == types.void else answer
+
+        register(function, result, lower)
+        return function
+
+    return decorate
+
+
+def _separate(module, function: Callable, element, result, values) -> ir.Function:
+    """``function`` as a function of this module, shared with all others that it is linked with."""
+    name = ".".join(["gpubp", function.__name__, *(str(value.type) for value in values)])
+    if name in module.globals:
+        return module.globals[name]
+    void = ir.VoidType()
+    kind = ir.FunctionType(void if result == ir.IntType(8).as_pointer() else result, [v.type for v in values])
+    separate = ir.Function(module, kind, name)
+    separate.linkage = "linkonce_odr"
+    builder = ir.IRBuilder(separate.append_basic_block("entry"))
+    answer = function(Emit(builder, element), *separate.args)
+    if kind.return_type == void:
+        builder.ret_void()
+    else:
+        builder.ret(answer)
+    return separate
+
+
+def _element(memory, *_) -> types.Type:
+    return memory.dtype
+
+
+@emitted(_element, inline=True)
+def get(emit, memory, offset):
+    """memory[offset], where Numba's own indexing would first ask whether the offset counts from the end."""
+    return emit.load(memory, offset)
+
+
+@emitted(inline=True)
+def put(emit, memory, offset, value):
+    """memory[offset] = value, for an offset that counts from the start."""
+    kind = memory.type.pointee
+    if value.type != kind:  # whole numbers come as 64-bit ones
+        value = emit.builder.trunc(value, kind)
+    emit.builder.store(value, emit.builder.gep(memory, [offset]))
+
+
+@emitted(inline=True)
+def prefetch(emit, memory, offset):
+    """Ask for the cache line of memory[offset], which is needed soon; the offset may lie outside."""
+    builder = emit.builder
+    address = builder.bitcast(builder.gep(memory, [offset]), ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [address.type, INT32, INT32, INT32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [address, *(ir.Constant(INT32, x) for x in (0, 2, 1))])  # to read, into L2, data
+
+
+@emitted()
+def copy(emit, memory, source, source_row, target, target_row, rows, vectors):
+    """target[r, :] = source[r, :], for rows of whole vectors."""
+    last = emit.multiply(vectors, index(emit.lanes))
+
+    def row(r, source, target):
+        def one(i):
+            emit.store_lanes(emit.load_lanes(memory, emit.add(source, i)), memory, emit.add(target, i))
+            return []
+
+        emit.loop(index(0), last, emit.lanes, [], one)
+        return [emit.add(source, source_row), emit.add(target, target_row)]
+
+    emit.loop(index(0), rows, 1, [source, target], row)
+
+
+@emitted()
+def transpose(emit, memory, source, source_row, rows, zero, target, target_row):
+    """target[j, i] = source[i, j] for a square of as many rows as a vector has lanes.
+
+    Only the first ``rows`` rows of the source are read; for the others, the vector at ``zero``.
+    """
+    builder, lanes = emit.builder, emit.lanes
+    values = []
+    for i in range(lanes):
+        place = emit.add(source, emit.multiply(source_row, index(i)))
+        place = builder.select(builder.icmp_signed("<", index(i), rows), place, zero)
+        values.append(emit.load_lanes(memory, place).value)
+    # Interleaving rows i and i + lanes/2, as often as the number of lanes can be halved, transposes a square.
+    half = lanes // 2
+    numbers = ir.VectorType(INT32, lanes)
+    low = ir.Constant(numbers, [x for k in range(half) for x in (k, k + lanes)])
+    high = ir.Constant(numbers, [x for k in range(half, lanes) for x in (k, k + lanes)])
+    for _ in range(half.bit_length()):
+        pairs = [(values[i], values[i + half]) for i in range(half)]
+        values = [builder.shuffle_vector(a, b, mask) for a, b in pairs for mask in (low, high)]
+    for i, value in enumerate(values):
+        emit.store_lanes(Lanes(emit, value), memory, emit.add(target, emit.multiply(target_row, index(i))))

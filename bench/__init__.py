@@ -1,0 +1,1 @@
+"""Benchmarks of gpubp: against other libraries (bench.cpu), over sizes (bench.scaling), by operation (pytest)."""

@@ -1,0 +1,214 @@
+"""``python -m bench.scaling``: how the time of gpubp's Numba plan grows with the samples and with the width."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bench import machine, results
+from gpubp.errors import GpubpError, UsageError
+
+if TYPE_CHECKING:
+    from gpubp.backends.base import Plan
+
+FORMAT, FORMAT_VERSION = "gpubp-bench-scaling", 1
+SAMPLES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
+WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
+QUICK_SAMPLES, QUICK_WIDTHS = SAMPLES[:4], WIDTHS[:5]
+DENSITY = 0.19  # of MNIST: the part of its bytes that are not 0
+STEPS = 4  # in one call, for each width
+REPEATS, SECONDS_A_REPEAT = 3, 0.2
+COLUMNS = (
+    "series",
+    "layers",
+    "batch",
+    "samples",
+    "parameters",
+    "ms",
+    "ms_a_step",
+    "ns_per_sample_and_parameter",
+)
+
+
+def images(samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes (N, 784), as many of them 0 as in MNIST, and random labels (N,). Blocks of 10,000 rows repeat."""
+    rng = np.random.default_rng(0)
+    shape = min(samples, 10_000), 784
+    bytes_ = rng.integers(1, 256, shape, dtype=np.uint8) * (rng.random(shape, dtype=np.float32) < DENSITY)
+    return np.resize(bytes_, (samples, 784)), rng.integers(0, 10, samples)
+
+
+def plan_for(layers: list[int], batch: int, samples: int) -> Plan:
+    """A plan of the Numba backend for a ReLU classifier on that many images."""
+    from gpubp import SGD, Network, backends
+    from gpubp.data import Split
+    from gpubp.prepare import prepare
+
+    network = Network(layers)
+    prepared = prepare(network, Split(*images(samples)), "cross_entropy").samples
+    return backends.get("numba").plan(
+        network.layers, network.parameters, "cross_entropy", SGD(1e-3), batch, prepared
+    )
+
+
+def seconds_a_run(plan: Plan, order: np.ndarray, batch: int) -> float:
+    """The median over REPEATS of the time to train on ``order`` once; what is short is run several times for one."""
+    rates = np.full(-(-len(order) // batch), 1e-3)
+    plan.run(order[: 2 * batch], rates[:2])  # compiles
+    times = []
+    for _ in range(REPEATS):
+        seconds, runs = 0.0, 0
+        while seconds < SECONDS_A_REPEAT:
+            started = time.perf_counter()
+            plan.run(order, rates)
+            seconds += time.perf_counter() - started
+            runs += 1
+        times.append(seconds / runs)
+    return median(times)
+
+
+def point(series: str, layers: list[int], batch: int, samples: int) -> dict[str, Any]:
+    """The time of one epoch over ``samples``, and what that makes for each of them and each parameter."""
+    plan = plan_for(layers, batch, samples)
+    seconds = seconds_a_run(plan, np.random.default_rng(1).permutation(samples), batch)
+    parameters = sum((n_in + 1) * n_out for n_in, n_out in pairwise(layers))
+    return {
+        "series": series,
+        "layers": "-".join(map(str, layers)),
+        "batch": batch,
+        "samples": samples,
+        "parameters": parameters,
+        "ms": seconds * 1e3,
+        "ms_a_step": seconds * 1e3 / -(-samples // batch),
+        "ns_per_sample_and_parameter": seconds * 1e9 / samples / parameters,
+        "plan": plan.describe(),
+    }
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """The exponent p of the y ∝ xᵖ that fits best in logarithms: 1 is proportional. None for a single point."""
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0]) if len(x) > 1 else None
+
+
+def measure(
+    samples: Sequence[int], widths: Sequence[int], say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Both series: 784-128-10 by the number of samples, 784-W-W-10 by the width W."""
+    points = []
+    for n in samples:
+        say(f"{n:,} samples")
+        points.append(point("samples", [784, 128, 10], 128, n))
+    for width in widths:
+        say(f"width {width}")
+        points.append(point("widths", [784, width, width, 10], 256, 256 * STEPS))
+    return points
+
+
+def slopes(points: list[dict[str, Any]]) -> dict[str, float | None]:
+    """The slope of time over samples, and over the number of parameters."""
+
+    def fit(series: str, x: str) -> float | None:
+        chosen = [p for p in points if p["series"] == series]
+        return slope([p[x] for p in chosen], [p["ms"] for p in chosen])
+
+    return {"samples": fit("samples", "samples"), "widths": fit("widths", "parameters")}
+
+
+def to_csv(points: list[dict[str, Any]]) -> str:
+    """One line a point."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(points)
+    return text.getvalue()
+
+
+def show(points: list[dict[str, Any]], fitted: dict[str, float | None], console: Console) -> None:
+    """The points as a table, and the slopes."""
+    table = Table("layers", box=None, header_style="bold", pad_edge=False)
+    for column in ("batch", "samples", "parameters", "ms", "ms a step", "ns a sample and parameter"):
+        table.add_column(column, justify="right")
+    for p in points:
+        table.add_row(
+            p["layers"],
+            str(p["batch"]),
+            f"{p['samples']:,}",
+            f"{p['parameters']:,}",
+            f"{p['ms']:,.2f}",
+            f"{p['ms_a_step']:.3f}",
+            f"{p['ns_per_sample_and_parameter']:.4f}",
+        )
+    console.print(table)
+    for series, of in (("samples", "samples"), ("widths", "parameters")):
+        if fitted[series] is not None:
+            console.print(f"time grows as {of} to the power {fitted[series]:.3f}", highlight=False)
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.scaling", description=__doc__)
+    parser.add_argument("--threads", type=int, default=min(2, machine.cores()), help="(%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="up to 30,000 samples and width 1024")
+    parser.add_argument(
+        "--out", type=Path, help="folder for results.csv and .json (bench/results/DATE-scaling)"
+    )
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace, console: Console, say: Callable[[str], None]) -> None:
+    """Measure, print, and write the files."""
+    if not 1 <= args.threads <= machine.cores():
+        raise UsageError(
+            f"--threads must be from 1 to the {machine.cores()} cores there are, not {args.threads}"
+        )
+    os.environ["NUMBA_NUM_THREADS"] = str(args.threads)  # read when Numba is imported, which is later
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    samples, widths = (QUICK_SAMPLES, QUICK_WIDTHS) if args.quick else (SAMPLES, WIDTHS)
+    points = measure(samples, widths, say)
+    fitted = slopes(points)
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "date": date,
+        "commit": machine.commit(),
+        "machine": machine.facts(),
+        "settings": {"threads": args.threads, "repeats": REPEATS, "density": DENSITY},
+        "slopes": fitted,
+        "points": points,
+    }
+    show(points, fitted, console)
+    out = args.out or results.new_folder("scaling", date)
+    results.write(out, content, to_csv(points))
+    console.print(
+        f"results.csv and results.json are in {os.path.relpath(out)}", highlight=False, soft_wrap=True
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    args = arguments(argv)
+    try:
+        run(args, results.console(), lambda line: print(line, file=sys.stderr, flush=True))
+    except GpubpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,462 @@
+"""steps: any number of training steps as one compiled call, by one thread of a team that meets at barriers.
+
+A step runs through these phases, each in the cache of the core that runs it::
+
+    gather    the batch's inputs: as floats, or only those that are not 0
+    forward   z = a_prev Wᵀ + b, a = σ(z)                                  for each layer
+    output    δ = ∇ₐC ⊙ σ'(z), cost and hits                         (BP1)
+    back      δ = (δ_next W_next) ⊙ σ'(z)                            (BP2) for each layer but the first
+    gradient  ∂C/∂W = δᵀ a_prev, ∂C/∂b = Σ δ, a block at a time      (BP4, BP3), and each block's update
+
+Weights lie transposed, (n_in, n_out), so that every product runs along whole vectors of n_out, with the bias as row
+n_in; rows are padded to whole vectors. δ carries the factor 1/B from the output on, so that a sum of products is the
+gradient.
+
+Threads share a product by its rows (samples; in the gradient, rows of W), or by its columns (units). By rows, a
+thread takes its samples from gather to back without meeting the others; by columns, it alone ever touches its share
+of W, and waits for the others after each layer. A layer's table entry says which.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import types
+
+from gpubp.kernels.cpu.compile import kernel, part, spliced
+from gpubp.kernels.cpu.inner import TILE_VECTORS, WIDEST, gather, scatter, tiles
+from gpubp.kernels.cpu.rowwise import activate, first_largest, output_row, pull_back, update_rows
+from gpubp.kernels.cpu.sync import SYNC_SIZE, barrier  # noqa: F401
+from gpubp.kernels.cpu.vector import BYTES, copy, get, prefetch, put, transpose
+
+# Columns of the table of layers; places are offsets into the memory.
+(
+    N_IN,
+    N_OUT,
+    VECTORS,  # of a padded row of n_out
+    ACTIVATION,
+    BY_COLUMNS,  # whether threads share the layer's forward by units, not by samples
+    A_PREV,  # (chunk, n_in)
+    A_PREV_ROW,
+    A,  # (chunk, n_out)
+    DELTA,  # (chunk, n_out)
+    ROW,  # from one row of W, A or DELTA to the next
+    W,  # (n_in + 1, n_out)
+    GRADIENT,  # as W
+    SLOT1,  # as W, or −1
+    SLOT2,
+    LAYER_FIELDS,
+) = range(15)
+
+TRAIN, GRADIENTS, EVALUATE, PREDICT = range(4)  # what a call is for
+
+MARK = 32  # columns between the marks in a sparse row
+PACK_ROWS = 32  # from so many rows on, a copied panel of B pays
+DEPTH = 2048  # terms of a sum that are taken at a time, so that a panel stays in the second-level cache
+BLOCK_ROWS = 128  # rows of a gradient that are summed before they are used
+import os
+FORWARD_BYTES = int(os.environ.get('FB',24576))  # of W that gathers work on at a time: half of a first-level cache
+SCATTER_BYTES = int(os.environ.get('SB',24576))  # of a gradient that scatters work on at a time
+LINE = 64  # bytes of a cache line
+
+
+class Net(NamedTuple):
+    """Parameters and working memory. Offsets count elements of ``memory``."""
+
+    memory: np.ndarray  # all that is of the network's dtype
+    layers: np.ndarray  # (layers, LAYER_FIELDS) int64
+    rows: np.ndarray  # (layers, threads + 1) int64: each thread's rows of W where it is not shared by columns
+    chunk: int  # samples that the working memory holds
+    zero: int  # a row of zeros
+    one: int  # the number 1
+    inputs: int  # (chunk, most) non-zero inputs
+    most: int  # non-zero inputs a row may have
+    scratch: int  # for each thread, ``scratch_size`` elements
+    scratch_size: int
+    loss: int
+    rule: int
+    threads: int
+
+
+class Data(NamedTuple):
+    """Samples. Of the inputs, either the bytes or the numbers are there; the rest are empty.
+
+    Sparse rows, if kept, are the non-zero columns of sample s at columns[starts[s] : starts[s + 1]], ascending;
+    marks[s, m] tells how many of them are below 32 m.
+    """
+
+    bytes: np.ndarray  # (N · n_in) uint8
+    numbers: np.ndarray  # (N · n_in)
+    starts: np.ndarray  # (N + 1) int64
+    columns: np.ndarray  # (non-zeros) uint16 or int32
+    byte_values: np.ndarray  # (non-zeros) uint8
+    number_values: np.ndarray  # (non-zeros)
+    marks: np.ndarray  # (N · (n_in / 32 + 1)), as columns, n_in / 32 rounded up
+    most_sparse: int  # non-zeros up to which a sample is worth it, on average over a chunk
+    targets: np.ndarray  # (N · padded n_out)
+    labels: np.ndarray  # (N) int64, where the first largest target is
+    sample_weight: np.ndarray  # (N)
+
+
+@kernel
+def steps(net, data, order, batch, coefficients, mode, thread, sync, costs, hits, outputs):
+    """Run the mini-batches of ``order``, ``batch`` samples each, one after the other, as ``thread`` of the team.
+
+    coefficients are the optimizer's of each step, first the weights' and then the biases'; costs and hits (steps,)
+    get this thread's part of each step's sums, and outputs (samples, n_out), where asked for, the predictions.
+    """
+    samples = len(order)
+    width = len(coefficients) // max(2 * len(costs), 1)
+    first = 0
+    for s in range(len(costs)):
+        stop = min(first + batch, samples)
+        costs[s], hits[s] = 0.0, 0
+        for begin in range(first, stop, net.chunk):
+            end = min(begin + net.chunk, stop)
+            sparse = is_sparse(data, order, begin, end)
+            b0 = begin + (end - begin) * thread // net.threads
+            b1 = begin + (end - begin) * (thread + 1) // net.threads
+            gather_inputs(net, data, order, begin, b0, b1, min(batch, net.chunk), sparse)
+            forward_all(net, data, order, begin, end, b0, b1, sparse, thread, sync)
+            cost, hit = output(net, data, order, begin, b0, b1, stop - first, outputs)
+            costs[s] += cost
+            hits[s] += hit
+            if mode <= GRADIENTS:
+                back_all(net, begin, end, b0, b1, thread, sync)
+                barrier(sync, net.threads)
+                to_memory = mode == GRADIENTS or end < stop
+                c = 2 * s * width
+                for i in range(len(net.layers)):
+                    gradient(
+                        net, data, order, i, begin, end, sparse and i == 0, thread,
+                        begin > first, to_memory, coefficients, c, width,
+                    )  # fmt: skip
+            barrier(sync, net.threads)
+        first = stop
+
+
+@part(types.boolean)
+def is_sparse(data, order, begin, end):
+    """Whether the chunk's inputs are taken without their zeros."""
+    if len(data.columns) == 0:
+        return False
+    total = 0
+    for b in range(begin, end):
+        s = get(order, b)
+        total += get(data.starts, s + 1) - get(data.starts, s)
+    return total <= data.most_sparse * (end - begin)
+
+
+@spliced
+def gather_inputs(net, data, order, begin, b0, b1, ahead, sparse):
+    """The inputs of samples b0 … b1 as floats, (rows, n_in), or only those that are not 0.
+
+    Those of the samples that are ``ahead`` places further on, the next batch's, are asked for meanwhile.
+    """
+    memory = net.memory
+    number = memory.dtype.type
+    n_in, a_row = net.layers[0, N_IN], net.layers[0, A_PREV_ROW]
+    width = net.layers[len(net.layers) - 1, VECTORS] * (BYTES // memory.itemsize)
+    marks = (n_in + MARK - 1) // MARK + 1
+    for b in range(b0, b1):
+        s = get(order, b)
+        soon = get(order, b + ahead) if b + ahead < len(order) else s
+        prefetch(data.labels, soon)
+        prefetch(data.sample_weight, soon)
+        prefetch_rows(data.targets, soon * width, soon * width + width)
+        if sparse:
+            first, count = get(data.starts, s), get(data.starts, s + 1) - get(data.starts, s)
+            place = net.inputs + (b - begin) * net.most
+            prefetch_rows(data.marks, soon * marks, soon * marks + marks)
+            prefetch_rows(data.columns, get(data.starts, soon), get(data.starts, soon + 1))
+            if len(data.byte_values) > 0:
+                prefetch_rows(data.byte_values, get(data.starts, soon), get(data.starts, soon + 1))
+                for k in range(count):
+                    put(memory, place + k, number(get(data.byte_values, first + k)) / number(255))
+            else:
+                prefetch_rows(data.number_values, get(data.starts, soon), get(data.starts, soon + 1))
+                for k in range(count):
+                    put(memory, place + k, get(data.number_values, first + k))
+        else:
+            place = net.layers[0, A_PREV] + (b - begin) * a_row
+            if len(data.bytes) > 0:
+                prefetch_rows(data.bytes, soon * n_in, soon * n_in + n_in)
+                for i in range(n_in):
+                    put(memory, place + i, number(get(data.bytes, s * n_in + i)) / number(255))
+            else:
+                prefetch_rows(data.numbers, soon * n_in, soon * n_in + n_in)
+                for i in range(n_in):
+                    put(memory, place + i, get(data.numbers, s * n_in + i))
+
+
+@part()
+def prefetch_rows(array, first, stop):
+    """Ask for array[first:stop], which the next step will read."""
+    for i in range(first, stop, LINE // array.itemsize):
+        prefetch(array, i)
+
+
+@spliced
+def forward_all(net, data, order, begin, end, b0, b1, sparse, thread, sync):
+    """All layers' z, and a = σ(z) of all but the last, whose z the cost asks for."""
+    no, one = np.int64(0), np.int64(1)  # literals would have what they are passed to compiled once for each
+    apart = False  # whether the threads' samples are still their own
+    last = len(net.layers) - 1
+    for i in range(last + 1):
+        layer = net.layers[i]
+        vectors = layer[VECTORS]
+        if apart or layer[BY_COLUMNS]:
+            barrier(sync, net.threads)
+        apart = layer[BY_COLUMNS] != 0
+        first, stop, v0, v1 = b0, b1, 0, vectors
+        if apart:
+            first, stop = begin, end
+            v0, v1 = vectors * thread // net.threads, vectors * (thread + 1) // net.threads
+        lanes = BYTES // net.memory.itemsize
+        place = layer[A] + (first - begin) * layer[ROW] + v0 * lanes
+        if sparse and i == 0:
+            forward_sparse(net, data, order, begin, first, stop, v0, v1)
+        else:
+            a_prev = layer[A_PREV] + (first - begin) * layer[A_PREV_ROW]
+            w = layer[W] + v0 * lanes
+            product(
+                net.memory, a_prev, layer[A_PREV_ROW], one, w, layer[ROW], layer[N_IN],
+                w + layer[N_IN] * layer[ROW], no, place, layer[ROW], stop - first, v1 - v0,
+                net.scratch + thread * net.scratch_size, net.zero, no,
+            )  # fmt: skip
+        if i < last:
+            activate(net.memory, place, layer[ROW], stop - first, v1 - v0, layer[N_OUT], layer[ACTIVATION])
+    if apart:
+        barrier(sync, net.threads)
+
+
+@spliced
+def forward_sparse(net, data, order, begin, first, stop, v0, v1):
+    """z of the first layer, from the non-zero inputs: a block of W's rows at a time, for all samples."""
+    layer = net.layers[0]
+    lanes = BYTES // net.memory.itemsize
+    marks = (layer[N_IN] + MARK - 1) // MARK
+    v = v0
+    while v < v1:
+        width = widest(v1 - v)
+        block = max(1, FORWARD_BYTES // (MARK * width * BYTES))
+        w = layer[W] + v * lanes
+        for m in range(0, marks, block):
+            for b in range(first, stop):
+                s = get(order, b)
+                k0 = np.int64(get(data.marks, s * (marks + 1) + m))
+                k1 = np.int64(get(data.marks, s * (marks + 1) + min(m + block, marks)))
+                place = layer[A] + (b - begin) * layer[ROW] + v * lanes
+                start = w + layer[N_IN] * layer[ROW] if m == 0 else place
+                if k1 > k0 or m == 0:
+                    gather(
+                        net.memory, data.columns, width, get(data.starts, s) + k0,
+                        net.inputs + (b - begin) * net.most + k0, k1 - k0, w, layer[ROW], start, place,
+                    )  # fmt: skip
+        v += width
+
+
+@spliced
+def output(net, data, order, begin, b0, b1, batch, outputs):
+    """a and δ of the output layer for samples b0 … b1; returns their cost and hits."""
+    layer = net.layers[len(net.layers) - 1]
+    number = net.memory.dtype.type
+    lanes = BYTES // net.memory.itemsize
+    n, vectors = layer[N_OUT], layer[VECTORS]
+    cost, hits = 0.0, 0
+    for b in range(b0, b1):
+        s = get(order, b)
+        a = layer[A] + (b - begin) * layer[ROW]
+        delta = layer[DELTA] + (b - begin) * layer[ROW]
+        y = s * vectors * lanes
+        weight = get(data.sample_weight, s)
+        row_cost = output_row(
+            net.memory, a, delta, vectors, n, data.targets, y, weight / number(batch),
+            layer[ACTIVATION], net.loss,
+        )  # fmt: skip
+        cost += weight * row_cost
+        if n == 1:  # which side of ½
+            hits += (get(net.memory, a) > 0.5) == (get(data.targets, y) > 0.5)
+        else:
+            hits += first_largest(net.memory, a, vectors, n) == get(data.labels, s)
+        if len(outputs) > 0:
+            for j in range(n):
+                outputs[b, j] = get(net.memory, a + j)
+    return cost, hits
+
+
+@spliced
+def back_all(net, begin, end, b0, b1, thread, sync):
+    """δ of every hidden layer, from the last to the first."""
+    no, one = np.int64(0), np.int64(1)
+    apart = False
+    lanes = BYTES // net.memory.itemsize
+    for i in range(len(net.layers) - 1, 0, -1):
+        layer, below = net.layers[i], net.layers[i - 1]
+        vectors = below[VECTORS]
+        if apart or below[BY_COLUMNS]:
+            barrier(sync, net.threads)
+        apart = below[BY_COLUMNS] != 0
+        first, stop, v0, v1 = b0, b1, 0, vectors
+        if apart:
+            first, stop = begin, end
+            v0, v1 = vectors * thread // net.threads, vectors * (thread + 1) // net.threads
+        shift = (first - begin) * below[ROW] + v0 * lanes
+        product(
+            net.memory, layer[DELTA] + (first - begin) * layer[ROW], layer[ROW], one,
+            layer[W] + v0 * lanes * layer[ROW], layer[ROW], layer[N_OUT], net.zero, no,
+            below[DELTA] + shift, below[ROW], stop - first, v1 - v0,
+            net.scratch + thread * net.scratch_size, net.zero, below[N_OUT] - v0 * lanes,
+        )  # fmt: skip
+        pull_back(
+            net.memory, below[DELTA] + shift, below[A] + shift, below[ROW], stop - first, v1 - v0,
+            below[N_OUT], below[ACTIVATION],
+        )  # fmt: skip
+
+
+@spliced
+def gradient(
+    net, data, order, i, begin, end, sparse, thread, go_on, to_memory, coefficients, c, width
+):
+    """∂C/∂W and ∂C/∂b of this thread's share of layer i: into memory, or used for the update block by block.
+
+    ``go_on`` adds to what earlier chunks of the batch left in memory.
+    """
+    no, one = np.int64(0), np.int64(1)
+    memory, layer = net.memory, net.layers[i]
+    lanes = BYTES // memory.itemsize
+    n_in, row = layer[N_IN], layer[ROW]
+    k0, k1, v0, v1 = net.rows[i, thread], net.rows[i, thread + 1], 0, layer[VECTORS]
+    biases = thread == net.threads - 1
+    if layer[BY_COLUMNS]:
+        k0, k1 = 0, n_in
+        v0, v1 = layer[VECTORS] * thread // net.threads, layer[VECTORS] * (thread + 1) // net.threads
+        biases = True
+    marks = (n_in + MARK - 1) // MARK
+    panel = net.scratch + thread * net.scratch_size
+    scratch = panel + DEPTH * TILE_VECTORS * lanes
+    v = v0
+    while v < v1:
+        wide = widest(v1 - v)
+        shift = v * lanes
+        block = max(MARK, SCATTER_BYTES // (wide * BYTES) // MARK * MARK) if sparse else BLOCK_ROWS
+        for k in range(k0, k1, block):
+            rows = min(block, k1 - k)
+            at = k * row + shift
+            start, start_row = (layer[GRADIENT] + at, row) if go_on else (net.zero, 0)
+            g, g_row = (layer[GRADIENT] + at, row) if to_memory else (scratch, wide * lanes)
+            if sparse:
+                copy(memory, start, start_row, g, g_row, rows, wide)
+                m0, m1 = k // MARK, (k + rows + MARK - 1) // MARK
+                for b in range(begin, end):
+                    s = get(order, b)
+                    first = np.int64(get(data.marks, s * (marks + 1) + m0))
+                    count = np.int64(get(data.marks, s * (marks + 1) + m1)) - first
+                    if count > 0:
+                        scatter(
+                            memory, data.columns, wide, get(data.starts, s) + first,
+                            net.inputs + (b - begin) * net.most + first, count,
+                            layer[DELTA] + (b - begin) * row + shift, g - k * g_row, g_row,
+                        )  # fmt: skip
+            else:
+                product(
+                    memory, layer[A_PREV] + k, one, layer[A_PREV_ROW], layer[DELTA] + shift, row, end - begin,
+                    start, start_row, g, g_row, rows, wide, panel, net.zero, no,
+                )  # fmt: skip
+            if not to_memory:
+                update_rows(
+                    memory, layer[W] + at, row, g, g_row, slot(layer[SLOT1], at), slot(layer[SLOT2], at),
+                    rows, wide, net.rule, coefficients, c,
+                )  # fmt: skip
+        if biases:
+            at = n_in * row + shift
+            start = layer[GRADIENT] + at if go_on else net.zero
+            g = layer[GRADIENT] + at if to_memory else scratch
+            product(
+                memory, net.one, no, no, layer[DELTA] + shift, row, end - begin, start, no, g, row, one, wide,
+                panel, net.zero, no,
+            )  # fmt: skip
+            if not to_memory:
+                update_rows(
+                    memory, layer[W] + at, row, g, row, slot(layer[SLOT1], at), slot(layer[SLOT2], at),
+                    one, wide, net.rule, coefficients, c + width,
+                )  # fmt: skip
+        v += wide
+
+
+@part(types.int64)
+def slot(place, shift):
+    """Where a slot's block lies, or −1 if there is no such slot."""
+    return place + shift if place >= 0 else place
+
+
+@part(types.int64)
+def widest(vectors):
+    """How many of ``vectors`` vectors gather and scatter take next: a power of two."""
+    wide = WIDEST
+    while wide > vectors:
+        wide //= 2
+    return wide
+
+
+@part()
+def product(
+    memory, a, a_row, a_col, b, b_row, count, start, start_row, c, c_row, rows, vectors, panel, zero, turned
+):
+    """C = start + A B over ``count`` terms, in panels of up to three vectors and tiles of up to eight rows.
+
+    ``turned``, if not 0, says that B is given as its transpose, and how many rows of that there are.
+    """
+    lanes = BYTES // memory.itemsize
+    panels = (vectors + TILE_VECTORS - 1) // TILE_VECTORS
+    for p in range(panels):
+        v0, v1 = vectors * p // panels, vectors * (p + 1) // panels
+        wide, shift = v1 - v0, v0 * lanes
+        for k in range(0, count, DEPTH):
+            terms = min(DEPTH, count - k)
+            source, source_row = b + k * b_row + shift, b_row
+            if turned != 0:
+                source, source_row = panel, wide * lanes
+                for j in range(wide):
+                    first = shift + j * lanes
+                    for o in range(0, terms, lanes):
+                        transpose(
+                            memory, b + first * b_row + k + o, b_row, turned - first, zero,
+                            panel + o * source_row + j * lanes, source_row,
+                        )  # fmt: skip
+            elif rows >= PACK_ROWS and b_row > 8 * lanes:
+                source, source_row = panel, wide * lanes
+                copy(memory, b + k * b_row + shift, b_row, panel, source_row, terms, wide)
+            onto, onto_row = (start + shift, start_row) if k == 0 else (c + shift, c_row)
+            tiles(
+                memory, a + k * a_col, a_row, a_col, memory, source, source_row, terms, memory, onto, onto_row,
+                memory, c + shift, c_row, rows, wide,
+            )  # fmt: skip
+
+
+@kernel
+def count_columns(inputs, n_in, starts, first, stop):
+    """starts[s + 1] = how many of sample s's inputs are not 0, for samples first … stop of (N · n_in)."""
+    for s in range(first, stop):
+        count = 0
+        for i in range(n_in):
+            count += get(inputs, s * n_in + i) != 0
+        put(starts, s + 1, count)
+
+
+@kernel
+def keep_columns(inputs, n_in, starts, columns, values, marks, first, stop):
+    """The sparse rows of :class:`Data`, for samples first … stop."""
+    per_row = (n_in + MARK - 1) // MARK + 1
+    for s in range(first, stop):
+        start, end = get(starts, s), get(starts, s + 1)
+        place = start
+        for m in range(per_row):
+            put(marks, s * per_row + m, place - start)
+            for i in range(m * MARK, min(m * MARK + MARK, n_in)):
+                if place < end:
+                    value = get(inputs, s * n_in + i)
+                    put(columns, place, i)  # overwritten by the next, if this is 0
+                    put(values, place, value)
+                    place += value != 0
