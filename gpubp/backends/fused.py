@@ -212,7 +212,7 @@ class FusedPlan(Plan):
 
     def _get(self, place: int, i: int) -> tuple[np.ndarray, np.ndarray]:
         view = self._view(place, i)
-        return np.ascontiguousarray(view[:-1].T), view[-1].copy()
+        return np.array(view[:-1].T, order="C"), view[-1].copy()
 
     def _put(self, place: int, i: int, weights: np.ndarray, bias: np.ndarray) -> None:
         view = self._view(place, i)
