@@ -231,6 +231,7 @@ class FusedPlan(Plan):
         coefficients: np.ndarray,
         mode: int,
         outputs: np.ndarray | None = None,
+        only: int = -1,
     ) -> StepStats:
         order = np.ascontiguousarray(order, np.int64)
         if len(order) and not 0 <= order.min() <= order.max() < len(samples):
@@ -242,7 +243,7 @@ class FusedPlan(Plan):
 
         def work(rank: int) -> None:
             steps.steps(
-                self._net, samples.data, order, batch_size, coefficients, mode, rank, self._sync,
+                self._net, samples.data, order, batch_size, coefficients, mode, only, rank, self._sync,
                 costs[rank], hits[rank], outputs,
             )  # fmt: skip
 

@@ -100,12 +100,15 @@ class Data(NamedTuple):
 
 
 @kernel
-def steps(net, data, order, batch, coefficients, mode, thread, sync, costs, hits, outputs):
+def steps(net, data, order, batch, coefficients, mode, only, thread, sync, costs, hits, outputs):
     """Run the mini-batches of ``order``, ``batch`` samples each, one after the other, as ``thread`` of the team.
 
     coefficients are the optimizer's of each step, first the weights' and then the biases'; costs and hits (steps,)
     get this thread's part of each step's sums, and outputs (samples, n_out), where asked for, the predictions.
+    With ``only`` ≥ 0, nothing but that phase is run, on what the ones before it left in the memory: 0 gathers, then
+    come each layer's forward, the output, each hidden layer's back from the last on, and each layer's gradient.
     """
+    layers = len(net.layers)
     samples = len(order)
     width = len(coefficients) // max(2 * len(costs), 1)
     first = 0
@@ -117,21 +120,24 @@ def steps(net, data, order, batch, coefficients, mode, thread, sync, costs, hits
             sparse = is_sparse(data, order, begin, end)
             b0 = begin + (end - begin) * thread // net.threads
             b1 = begin + (end - begin) * (thread + 1) // net.threads
-            gather_inputs(net, data, order, begin, b0, b1, min(batch, net.chunk), sparse)
-            forward_all(net, data, order, begin, end, b0, b1, sparse, thread, sync)
-            cost, hit = output(net, data, order, begin, b0, b1, stop - first, outputs)
-            costs[s] += cost
-            hits[s] += hit
+            if only < 0 or only == 0:
+                gather_inputs(net, data, order, begin, b0, b1, min(batch, net.chunk), sparse)
+            forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync)
+            if only < 0 or only == layers + 1:
+                cost, hit = output(net, data, order, begin, b0, b1, stop - first, outputs)
+                costs[s] += cost
+                hits[s] += hit
             if mode <= GRADIENTS:
-                back_all(net, begin, end, b0, b1, thread, sync)
+                back_all(net, begin, end, b0, b1, only, thread, sync)
                 barrier(sync, net.threads)
                 to_memory = mode == GRADIENTS or end < stop
                 c = 2 * s * width
-                for i in range(len(net.layers)):
-                    gradient(
-                        net, data, order, i, begin, end, sparse and i == 0, thread,
-                        begin > first, to_memory, coefficients, c, width,
-                    )  # fmt: skip
+                for i in range(layers):
+                    if only < 0 or only == 2 * layers + 1 + i:
+                        gradient(
+                            net, data, order, i, begin, end, sparse and i == 0, thread,
+                            begin > first, to_memory, coefficients, c, width,
+                        )  # fmt: skip
             barrier(sync, net.threads)
         first = stop
 
@@ -198,12 +204,14 @@ def prefetch_rows(array, first, stop):
 
 
 @spliced
-def forward_all(net, data, order, begin, end, b0, b1, sparse, thread, sync):
+def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync):
     """All layers' z, and a = σ(z) of all but the last, whose z the cost asks for."""
     no, one = np.int64(0), np.int64(1)  # literals would have what they are passed to compiled once for each
     apart = False  # whether the threads' samples are still their own
     last = len(net.layers) - 1
     for i in range(last + 1):
+        if only >= 0 and only != 1 + i:
+            continue
         layer = net.layers[i]
         vectors = layer[VECTORS]
         if apart or layer[BY_COLUMNS]:
@@ -287,12 +295,14 @@ def output(net, data, order, begin, b0, b1, batch, outputs):
 
 
 @spliced
-def back_all(net, begin, end, b0, b1, thread, sync):
+def back_all(net, begin, end, b0, b1, only, thread, sync):
     """δ of every hidden layer, from the last to the first."""
     no, one = np.int64(0), np.int64(1)
     apart = False
     lanes = BYTES // net.memory.itemsize
     for i in range(len(net.layers) - 1, 0, -1):
+        if only >= 0 and only != 2 * len(net.layers) + 1 - i:
+            continue
         layer, below = net.layers[i], net.layers[i - 1]
         vectors = below[VECTORS]
         if apart or below[BY_COLUMNS]:
