@@ -107,11 +107,11 @@ class Plan(ABC):
         """The network's outputs (N, n_out) for host inputs (N, n_in)."""
 
     @abstractmethod
-    def upload(self, samples: Samples) -> Samples:
-        """Host samples, placed where :meth:`evaluate` wants them."""
+    def upload(self, samples: Samples) -> Any:
+        """Host samples, kept as :meth:`evaluate` wants them."""
 
     @abstractmethod
-    def evaluate(self, samples: Samples) -> StepStats:
+    def evaluate(self, samples: Any) -> StepStats:
         """Cost and hits of uploaded samples at the present parameters."""
 
     @abstractmethod

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ from gpubp.optimizers import Optimizer
 
 # Up to this density, the first layer works on the non-zero inputs only.
 SPARSE_DENSITY = 0.4
+LONGEST_SPARSE = 65535  # inputs that a record can count
+LINE = 64  # bytes of a cache line
 CHUNK_ROWS = 1024  # samples that are in work at a time, at most; larger batches are summed chunk by chunk
 EVALUATION_ROWS = 256  # … and at least, where they are only evaluated
 COLUMN_UNITS = 256  # from so many units on, threads share a layer by its units
@@ -32,6 +34,8 @@ class StoredSamples:
     data: steps.Data
     count: int
     density: float
+    most: int  # non-zero inputs of one sample, if they are kept apart
+    work: np.ndarray  # (marks) mean non-zero inputs between two marks
 
     def __len__(self) -> int:
         return self.count
@@ -82,6 +86,7 @@ class FusedPlan(Plan):
         for i, (weights, bias) in enumerate(parameters):
             self._put(self._net.layers[i, steps.W], i, weights, bias)
         self._sync = np.zeros(steps.SYNC_SIZE, np.int64)
+        self._lock = threading.RLock()  # the working memory serves one call at a time
 
     def _row(self, n: int) -> int:
         """Elements from one row of n to the next: whole vectors, and where many, an odd number of them.
@@ -116,35 +121,29 @@ class FusedPlan(Plan):
             entry[steps.A] = a_prev = memory.take(chunk * row)
             entry[steps.DELTA] = memory.take(chunk * row)
             rows[i] = self._share_rows(layer.n_in, i == 0)
-        starts = self.samples.data.starts
-        most = int(np.diff(starts).max()) if len(starts) else 0
-        most = -(-most // self._lanes) * self._lanes
+        most = -(-self.samples.most // self._lanes) * self._lanes
         inputs = memory.take(chunk * most)
         scratch_size = (steps.DEPTH * inner.TILE_VECTORS + steps.BLOCK_ROWS * inner.WIDEST) * self._lanes
         scratch = memory.take(team * scratch_size)
         array = memory.allocate()
         array[one] = 1
         return steps.Net(
-            array, table, rows, chunk, zero, one, inputs, most, scratch, scratch_size,
+            array, table, rows, chunk, zero, one, np.zeros(chunk, np.int64), inputs, most, scratch, scratch_size,
             kernels.LOSSES[self.loss], kernels.RULES[self.optimizer.kind], team,
         )  # fmt: skip
 
     def _share_rows(self, n_in: int, first: bool) -> np.ndarray:
         """Where each thread's rows of a layer's W begin, (threads + 1,), for an even share of the work."""
         team = self.team.size
-        data = self.samples.data
         unit = steps.MARK if first else inner.TILE_ROWS
-        parts = -(-n_in // unit)
-        work = np.ones(parts)
-        if first and len(data.columns):
-            marks = data.marks.reshape(-1, parts + 1)[:: max(1, len(self.samples) // 1000)]
-            work = np.diff(marks, axis=1).mean(axis=0) + 0.5  # a row that is always 0 is still updated
+        # a row that is always 0 is still updated
+        work = self.samples.work + 0.5 if first else np.ones(-(-n_in // unit))
         done = np.concatenate([[0], np.cumsum(work)])
         cuts = np.searchsorted(done, done[-1] * np.arange(team + 1) / team - 1e-9)
         return np.minimum(cuts * unit, n_in)
 
     def describe(self) -> str:
-        first = "non-zero inputs only" if len(self.samples.data.columns) else "dense inputs"
+        first = "non-zero inputs only" if len(self.samples.data.records) else "dense inputs"
         threads = self.team.size
         return (
             f"fused plan, whole epochs in one call, {first} (density {self.samples.density:.2f}), "
@@ -153,21 +152,25 @@ class FusedPlan(Plan):
 
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
         count = len(learning_rates)
-        rows = [
-            self.optimizer.coefficients_of(learning_rates, self.step + 1, decay=decay)
-            for decay in (True, False)
-        ]
-        coefficients = np.stack(rows, axis=1).astype(self.dtype).reshape(-1)
-        stats = self._run(self.samples, order, self.batch_size, count, coefficients, steps.TRAIN)
-        self.step += count
-        return stats
+        with self._lock:
+            rows = [
+                self.optimizer.coefficients_of(learning_rates, self.step + 1, decay=decay)
+                for decay in (True, False)
+            ]
+            coefficients = np.stack(rows, axis=1).astype(self.dtype).reshape(-1)
+            stats = self._run(self.samples, order, self.batch_size, count, coefficients, steps.TRAIN)
+            self.step += count
+            return stats
 
     def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
         if len(order) > self.batch_size:
-            raise UsageError(f"gradients of {len(order)} samples from a plan whose batches have {self.batch_size}")
-        stats = self._run(self.samples, order, len(order), 1, self._no_coefficients(), steps.GRADIENTS)
-        places = self._net.layers[:, steps.GRADIENT]
-        return stats.mean_cost, [self._get(place, i) for i, place in enumerate(places)]
+            raise UsageError(
+                f"gradients of {len(order)} samples from a plan whose batches have {self.batch_size}"
+            )
+        with self._lock:
+            stats = self._run(self.samples, order, len(order), 1, self._no_coefficients(), steps.GRADIENTS)
+            places = self._net.layers[:, steps.GRADIENT]
+            return stats.mean_cost, [self._get(place, i) for i, place in enumerate(places)]
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         n = len(inputs)
@@ -187,22 +190,24 @@ class FusedPlan(Plan):
         return self._run(samples, np.arange(n), n, 1, self._no_coefficients(), steps.EVALUATE)
 
     def state(self) -> PlanState:
-        parameters, slots = [], []
-        for i, entry in enumerate(self._net.layers):
-            parameters += self._get(entry[steps.W], i)
-            places = [entry[steps.SLOT1], entry[steps.SLOT2]][: len(self.optimizer.slots)]
-            pairs = [self._get(place, i) for place in places]
-            slots += [tuple(weights for weights, _ in pairs), tuple(bias for _, bias in pairs)]
-        return PlanState(parameters, slots, self.step)
+        parameters: list[np.ndarray] = []
+        slots: list[tuple[np.ndarray, ...]] = []
+        with self._lock:
+            for i, entry in enumerate(self._net.layers):
+                parameters += self._get(entry[steps.W], i)
+                places = [entry[steps.SLOT1], entry[steps.SLOT2]][: len(self.optimizer.slots)]
+                pairs = [self._get(place, i) for place in places]
+                slots += [tuple(weights for weights, _ in pairs), tuple(bias for _, bias in pairs)]
+            return PlanState(parameters, slots, self.step)
 
     def load_state(self, state: PlanState) -> None:
-        for i, entry in enumerate(self._net.layers):
-            self._put(entry[steps.W], i, *state.parameters[2 * i : 2 * i + 2])
-            for place, weights, bias in zip(
-                (entry[steps.SLOT1], entry[steps.SLOT2]), *state.slots[2 * i : 2 * i + 2], strict=False
-            ):
-                self._put(place, i, weights, bias)
-        self.step = state.step
+        with self._lock:
+            for i, entry in enumerate(self._net.layers):
+                self._put(entry[steps.W], i, *state.parameters[2 * i : 2 * i + 2])
+                places = [entry[steps.SLOT1], entry[steps.SLOT2]][: len(self.optimizer.slots)]
+                for place, *pair in zip(places, *state.slots[2 * i : 2 * i + 2], strict=True):
+                    self._put(place, i, *pair)
+            self.step = state.step
 
     def _view(self, place: int, i: int) -> np.ndarray:
         """Layer i's (n_in + 1, n_out) at this place: transposed weights, and the bias as the last row."""
@@ -247,7 +252,8 @@ class FusedPlan(Plan):
                 costs[rank], hits[rank], outputs,
             )  # fmt: skip
 
-        self.team.run(work)
+        with self._lock:
+            self.team.run(work)
         return StepStats(len(order), costs.sum(axis=0), hits.sum(axis=0))
 
     def _store(self, samples: Samples, *, sparse: bool) -> StoredSamples:
@@ -255,45 +261,45 @@ class FusedPlan(Plan):
         n_out = self.layers[-1].n_out
         as_bytes = samples.inputs.dtype == np.uint8
         inputs = np.ascontiguousarray(samples.inputs, None if as_bytes else self.dtype).reshape(-1)
-        none = np.empty(0, self.dtype)
-        width = -(-n_out // self._lanes) * self._lanes
-        targets = np.zeros((n, width), self.dtype)
+        none, no_bytes = np.empty(0, self.dtype), np.empty(0, np.uint8)
+        targets = np.zeros((n, -(-n_out // self._lanes) * self._lanes), self.dtype)
         targets[:, :n_out] = samples.targets
+        weight = np.ascontiguousarray(samples.sample_weight, self.dtype)
         data = steps.Data(
-            inputs if as_bytes else np.empty(0, np.uint8),
+            inputs if as_bytes else no_bytes,
             none if as_bytes else inputs,
             np.empty(0, np.int64),
-            np.empty(0, np.uint16),
-            np.empty(0, np.uint8),
-            none,
-            np.empty(0, np.uint16),
-            math.ceil(SPARSE_DENSITY * n_in),
+            no_bytes,
+            0,
             targets.reshape(-1),
-            samples.targets.argmax(axis=1),
-            np.ascontiguousarray(samples.sample_weight, self.dtype),
+            none if (weight == 1).all() else weight,
         )
-        if not sparse:
-            return StoredSamples(data, n, 1.0)
+        work = np.ones(-(-n_in // steps.MARK))
+        if not sparse or n_in > LONGEST_SPARSE:
+            return StoredSamples(data, n, 1.0, 0, work)
+        value_bytes = inputs.itemsize
         starts = np.zeros(n + 1, np.int64)
-        self._each_part(n, lambda first, stop: steps.count_columns(inputs, n_in, starts, first, stop))
-        np.cumsum(starts, out=starts)
-        density = starts[-1] / max(inputs.size, 1)
-        if density > SPARSE_DENSITY:
-            return StoredSamples(data, n, density)
-        kind = np.uint16 if n_in < 1 << 16 else np.int32
-        columns, values = np.empty(starts[-1], kind), np.empty(starts[-1], inputs.dtype)
-        marks = np.empty(n * (-(-n_in // steps.MARK) + 1), kind)
         self._each_part(
-            n,
-            lambda first, stop: steps.keep_columns(
-                inputs, n_in, starts, columns, values, marks, first, stop
-            ),
+            n, lambda rank, first, stop: steps.measure_records(inputs, n_in, starts, value_bytes, first, stop)
         )
-        data = data._replace(starts=starts, columns=columns, marks=marks)
-        data = data._replace(**{"byte_values" if as_bytes else "number_values": values})
-        return StoredSamples(data, n, density)
+        limit = int(steps.head_of(n_in) + SPARSE_DENSITY * n_in * (1 + value_bytes))
+        worst = int(starts.max())
+        np.cumsum(starts, out=starts)
+        if starts[-1] > limit * n:
+            return StoredSamples(data, n, 1.0, 0, work)
+        records = np.empty(starts[-1] + LINE, np.uint8)
+        most = [0] * self.team.size
 
-    def _each_part(self, n: int, work) -> None:
-        """work(first, stop) on each thread's part of n samples."""
+        def write(rank: int, first: int, stop: int) -> None:
+            most[rank] = steps.write_records(inputs, n_in, starts, records, value_bytes, first, stop)
+
+        self._each_part(n, write)
+        some = records[starts[:: max(1, n // 1000), None][:-1] + np.arange(steps.head_of(n_in))]
+        work = np.diff(some.view(np.uint16).astype(np.float64), axis=1).mean(axis=0)
+        data = data._replace(starts=starts, records=records, most_bytes=limit if worst > limit else 0)
+        return StoredSamples(data, n, float(work.sum() / n_in), max(most), work)
+
+    def _each_part(self, n: int, work: Callable[[int, int, int], None]) -> None:
+        """work(rank, first, stop) on each thread's part of n samples."""
         size = self.team.size
-        self.team.run(lambda rank: work(n * rank // size, n * (rank + 1) // size))
+        self.team.run(lambda rank: work(rank, n * rank // size, n * (rank + 1) // size))

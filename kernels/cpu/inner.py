@@ -4,20 +4,22 @@
 loop      what it computes                            where
 ========  ==========================================  ==================================================
 tiles     C[r, :] = start[r, :] + Σ_k A[r, k] B[k, :]  every dense product
-gather    c[:] = start[:] + Σ_k x[k] B[i[k], :]        forward: a sample's non-zero inputs
-scatter   C[i[k], :] += x[k] b[:]                      weight_grad: the same inputs times the sample's δ
+gather    C[r, :] = start[r, :] + Σ_k x[k] B[i[k], :]  forward, over a sample's non-zero inputs
+scatter   C[i[k], :] += x[k] B[r, :]                   weight_grad: the same inputs times the sample's δ
 ========  ==========================================  ==================================================
 
-Each keeps its sums (or, for ``scatter``, b) in registers, as many as its width needs: there is a variant for each
-width, and the call chooses. Operands are offsets into a ``memory``; ``…_row`` and ``…_col`` are the strides of rows and
-columns.
+Each keeps its sums (or, for ``scatter``, a row of B) in registers, as many as its width needs: there is a variant for
+each width, and the call chooses. Operands are offsets into a ``memory``; ``…_row`` and ``…_col`` are the strides of
+rows and columns.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from gpubp.kernels.cpu.vector import INT64, REGISTERS, Emit, emitted, index, multiply_add
+from llvmlite import ir
+
+from gpubp.kernels.cpu.vector import INT8, INT16, INT64, REGISTERS, Emit, Lanes, emitted, index, multiply_add
 
 # Sums that run beside each other, so that a multiply-add need not wait for the one before it.
 CHAINS = 8
@@ -38,7 +40,7 @@ def _place(emit: Emit, offset, stride, times):
 
 @emitted()
 def tiles(emit, am, a, a_row, a_col, bm, b, b_row, count, sm, start, start_row, cm, c, c_row, rows, vectors):
-    """C = start + A B over ``count`` terms, for any number of rows and up to three vectors; each in a memory of its own.
+    """C = start + A B over ``count`` terms, for any number of rows and up to three vectors, each in its own memory.
 
     8 × 3 sums fill the registers of AVX-512: 24 multiply-adds for 3 loads of B and 8 of A, so that nothing but the
     multiply-adds limits it (97% of peak as measured).
@@ -80,60 +82,145 @@ def tiles(emit, am, a, a_row, a_col, bm, b, b_row, count, sm, start, start_row, 
     emit.choose(vectors, {width: partial(panel, width) for width in range(TILE_VECTORS, 0, -1)})
 
 
+def _listed(emit: Emit, records, at, head, m0, m1):
+    """Where the columns of marks m0 … m1 begin in a sparse row's record, how many precede them, and their number."""
+    first, stop = (
+        emit.builder.zext(emit.load_as(INT16, records, emit.add(at, emit.multiply(m, index(2)))), INT64)
+        for m in (m0, m1)
+    )
+    return emit.add(emit.add(at, head), first), first, emit.builder.sub(stop, first)
+
+
+def _column(emit: Emit, records, place):
+    return emit.builder.zext(emit.load(records, place), INT64)
+
+
 @emitted()
-def gather(emit, memory, columns, vectors, first, x, count, b, b_row, start, c):
-    """c = start + Σ_k memory[x + k] B[columns[first + k], :], k < count, for 8, 4, 2 or 1 vectors."""
+def gather(
+    emit, memory, records, places, rows, head, m0, m1, x, x_row, b, b_row, start, start_row, c, c_row, vectors
+):
+    """C[r, :] = start[r, :] + Σ_k x[r, k] B[column of k, :], over row r's non-zero inputs in marks m0 … m1.
+
+    ``places[r]`` is where the row's record begins in ``records``. For 8, 4, 2 or 1 vectors.
+    """
 
     def variant(width: int) -> None:
         offsets = [index(v * emit.lanes) for v in range(width)]
         chains = max(1, CHAINS // width)
 
-        def add_term(k, *sums):
-            i = emit.builder.zext(emit.load(columns, emit.add(first, k)), INT64)
-            row = _place(emit, b, b_row, i)
-            factor = emit.spread(emit.load(memory, emit.add(x, k)))
-            terms = [emit.load_lanes(memory, emit.add(row, offset)) for offset in offsets]
-            return [multiply_add(factor, term, s) for term, s in zip(terms, sums, strict=True)]
+        def one_row(r):
+            columns, before, count = _listed(emit, records, emit.load(places, r), head, m0, m1)
+            x_r = emit.add(_place(emit, x, x_row, r), before)
 
-        def add_terms(k, *sums):
-            new = []
-            for chain in range(chains):
-                mine = sums[chain * width : (chain + 1) * width]
-                new += add_term(emit.add(k, index(chain)), *mine)
-            return new
+            def add_term(k, *sums):
+                row = _place(emit, b, b_row, _column(emit, records, emit.add(columns, k)))
+                factor = emit.spread(emit.load(memory, emit.add(x_r, k)))
+                terms = [emit.load_lanes(memory, emit.add(row, offset)) for offset in offsets]
+                return [multiply_add(factor, term, s) for term, s in zip(terms, sums, strict=True)]
 
-        sums = [emit.load_lanes(memory, emit.add(start, offset)) for offset in offsets]
-        sums += [emit.constant(0)] * (width * (chains - 1))
-        whole = emit.builder.and_(count, index(-chains))
-        sums = emit.loop(index(0), whole, chains, sums, add_terms)
-        while len(sums) > width:
-            half = len(sums) // 2
-            sums = [s + t for s, t in zip(sums[:half], sums[half:], strict=True)]
-        if chains > 1:
-            sums = emit.loop(whole, count, 1, sums, add_term)
-        for value, offset in zip(sums, offsets, strict=True):
-            emit.store_lanes(value, memory, emit.add(c, offset))
+            def add_terms(k, *sums):
+                new = []
+                for chain in range(chains):
+                    mine = sums[chain * width : (chain + 1) * width]
+                    new += add_term(emit.add(k, index(chain)), *mine)
+                return new
+
+            from_, to = _place(emit, start, start_row, r), _place(emit, c, c_row, r)
+            sums = [emit.load_lanes(memory, emit.add(from_, offset)) for offset in offsets]
+            sums += [emit.constant(0)] * (width * (chains - 1))
+            whole = emit.builder.and_(count, index(-chains))
+            sums = emit.loop(index(0), whole, chains, sums, add_terms)
+            while len(sums) > width:
+                half = len(sums) // 2
+                sums = [s + t for s, t in zip(sums[:half], sums[half:], strict=True)]
+            if chains > 1:
+                sums = emit.loop(whole, count, 1, sums, add_term)
+            for value, offset in zip(sums, offsets, strict=True):
+                emit.store_lanes(value, memory, emit.add(to, offset))
+            return []
+
+        emit.loop(index(0), rows, 1, [], one_row)
 
     emit.choose(vectors, {width: partial(variant, width) for width in _halves(WIDEST)})
 
 
 @emitted()
-def scatter(emit, memory, columns, vectors, first, x, count, b, c, c_row):
-    """C[columns[first + k], :] += memory[x + k] b, k < count, for 8, 4, 2 or 1 vectors."""
+def scatter(emit, memory, records, places, rows, head, m0, m1, x, x_row, b, b_row, c, c_row, vectors):
+    """C[column of k, :] += x[r, k] B[r, :], for all rows r and their non-zero inputs in marks m0 … m1.
+
+    As :func:`gather`, whose transpose it is.
+    """
 
     def variant(width: int) -> None:
         offsets = [index(v * emit.lanes) for v in range(width)]
-        b_values = [emit.load_lanes(memory, emit.add(b, offset)) for offset in offsets]
 
-        def body(k):
-            i = emit.builder.zext(emit.load(columns, emit.add(first, k)), INT64)
-            row = _place(emit, c, c_row, i)
-            factor = emit.spread(emit.load(memory, emit.add(x, k)))
-            for b_value, offset in zip(b_values, offsets, strict=True):
-                place = emit.add(row, offset)
-                emit.store_lanes(multiply_add(factor, b_value, emit.load_lanes(memory, place)), memory, place)
+        def one_row(r):
+            columns, before, count = _listed(emit, records, emit.load(places, r), head, m0, m1)
+            x_r, b_r = emit.add(_place(emit, x, x_row, r), before), _place(emit, b, b_row, r)
+            b_values = [emit.load_lanes(memory, emit.add(b_r, offset)) for offset in offsets]
+
+            def one_term(k):
+                row = _place(emit, c, c_row, _column(emit, records, emit.add(columns, k)))
+                factor = emit.spread(emit.load(memory, emit.add(x_r, k)))
+                for b_value, offset in zip(b_values, offsets, strict=True):
+                    place = emit.add(row, offset)
+                    total = multiply_add(factor, b_value, emit.load_lanes(memory, place))
+                    emit.store_lanes(total, memory, place)
+                return []
+
+            emit.loop(index(0), count, 1, [], one_term)
             return []
 
-        emit.loop(index(0), count, 1, [], body)
+        emit.loop(index(0), rows, 1, [], one_row)
 
     emit.choose(vectors, {width: partial(variant, width) for width in _halves(WIDEST)})
+
+
+def _number(emit: Emit, source, place) -> Lanes:
+    """The vector of numbers at ``place`` of an array of bytes, or of numbers; bytes are divided by 255."""
+    if source.type.pointee != INT8:
+        return emit.load_lanes(source, place)
+    address = emit.builder.bitcast(
+        emit.builder.gep(source, [place]), ir.VectorType(INT8, emit.lanes).as_pointer()
+    )
+    bytes_ = emit.builder.load(address)
+    bytes_.align = 1
+    i = Lanes(emit, emit.builder.uitofp(bytes_, emit.vector))
+    # i/255 rounded correctly, without the slow division: the remainder of a first quotient mends it.
+    quotient = i * (1 / 255)
+    return multiply_add(multiply_add(-quotient, emit.constant(255), i), emit.constant(1 / 255), quotient)
+
+
+@emitted()
+def expand(emit, memory, target, source, place, count):
+    """memory[target : target + count] = source[place : …] as numbers; bytes i become i/255, rounded correctly."""
+    builder = emit.builder
+    whole = builder.and_(count, index(-emit.lanes))
+
+    def some(i):
+        emit.store_lanes(_number(emit, source, emit.add(place, i)), memory, emit.add(target, i))
+        return []
+
+    def one(i):
+        value = emit.load(source, emit.add(place, i))
+        if source.type.pointee == INT8:
+            value = builder.fdiv(builder.uitofp(value, emit.element), ir.Constant(emit.element, 255))
+        builder.store(value, builder.gep(memory, [emit.add(target, i)]))
+        return []
+
+    emit.loop(index(0), whole, emit.lanes, [], some)
+    emit.loop(whole, count, 1, [], one)
+
+
+@emitted()
+def expand_record(emit, memory, target, records, place, count):
+    """As :func:`expand`, for numbers that lie in a sparse row's record; whole vectors are read and written."""
+
+    def some(i):
+        place_i = emit.add(place, emit.multiply(i, index(emit.bits // 8)))
+        emit.store_lanes(
+            Lanes(emit, emit.load_as(emit.vector, records, place_i)), memory, emit.add(target, i)
+        )
+        return []
+
+    emit.loop(index(0), count, emit.lanes, [], some)

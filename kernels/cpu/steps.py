@@ -25,10 +25,20 @@ import numpy as np
 from numba import types
 
 from gpubp.kernels.cpu.compile import kernel, part, spliced
-from gpubp.kernels.cpu.inner import TILE_VECTORS, WIDEST, gather, scatter, tiles
+from gpubp.kernels.cpu.inner import TILE_VECTORS, WIDEST, expand, expand_record, gather, scatter, tiles
 from gpubp.kernels.cpu.rowwise import activate, first_largest, output_row, pull_back, update_rows
 from gpubp.kernels.cpu.sync import SYNC_SIZE, barrier  # noqa: F401
-from gpubp.kernels.cpu.vector import BYTES, copy, get, prefetch, put, transpose
+from gpubp.kernels.cpu.vector import (
+    BYTES,
+    copy,
+    get,
+    get_short,
+    prefetch,
+    put,
+    put_short,
+    put_value,
+    transpose,
+)
 
 # Columns of the table of layers; places are offsets into the memory.
 (
@@ -51,13 +61,13 @@ from gpubp.kernels.cpu.vector import BYTES, copy, get, prefetch, put, transpose
 
 TRAIN, GRADIENTS, EVALUATE, PREDICT = range(4)  # what a call is for
 
-MARK = 32  # columns between the marks in a sparse row
+MARK = 64  # columns between the marks in a sparse row
+SPAN = 256  # columns that a byte can tell apart: those of a mark count from the last multiple of this
 PACK_ROWS = 32  # from so many rows on, a copied panel of B pays
 DEPTH = 2048  # terms of a sum that are taken at a time, so that a panel stays in the second-level cache
 BLOCK_ROWS = 128  # rows of a gradient that are summed before they are used
-import os
-FORWARD_BYTES = int(os.environ.get('FB',24576))  # of W that gathers work on at a time: half of a first-level cache
-SCATTER_BYTES = int(os.environ.get('SB',24576))  # of a gradient that scatters work on at a time
+FORWARD_MARKS = SPAN // MARK  # marks of W's rows that gathers work on at a time
+SCATTER_BYTES = 32768  # of a gradient that scatters work on at a time, about: most of a first-level cache
 LINE = 64  # bytes of a cache line
 
 
@@ -70,6 +80,7 @@ class Net(NamedTuple):
     chunk: int  # samples that the working memory holds
     zero: int  # a row of zeros
     one: int  # the number 1
+    places: np.ndarray  # (chunk) int64, where the records of the samples in work begin
     inputs: int  # (chunk, most) non-zero inputs
     most: int  # non-zero inputs a row may have
     scratch: int  # for each thread, ``scratch_size`` elements
@@ -80,23 +91,20 @@ class Net(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Samples. Of the inputs, either the bytes or the numbers are there; the rest are empty.
+    """Samples. Of the inputs, either the bytes or the numbers are there; the other is empty.
 
-    Sparse rows, if kept, are the non-zero columns of sample s at columns[starts[s] : starts[s + 1]], ascending;
-    marks[s, m] tells how many of them are below 32 m.
+    Of inputs with many zeros, there is also a record for each sample, at records[starts[s] : starts[s + 1]], in as few
+    cache lines as it takes: how many of its non-zero inputs lie before column 64 m, for every m up to the last, as
+    16-bit numbers; the column of each, counted from the last multiple of 256, in a byte; and their values.
     """
 
-    bytes: np.ndarray  # (N · n_in) uint8
+    bytes: np.ndarray  # (N · n_in, and one vector) uint8
     numbers: np.ndarray  # (N · n_in)
     starts: np.ndarray  # (N + 1) int64
-    columns: np.ndarray  # (non-zeros) uint16 or int32
-    byte_values: np.ndarray  # (non-zeros) uint8
-    number_values: np.ndarray  # (non-zeros)
-    marks: np.ndarray  # (N · (n_in / 32 + 1)), as columns, n_in / 32 rounded up
-    most_sparse: int  # non-zeros up to which a sample is worth it, on average over a chunk
+    records: np.ndarray  # uint8
+    most_bytes: int  # of a record, on average over a chunk, up to which it is worth it; 0 if that is known
     targets: np.ndarray  # (N · padded n_out)
-    labels: np.ndarray  # (N) int64, where the first largest target is
-    sample_weight: np.ndarray  # (N)
+    sample_weight: np.ndarray  # (N), or empty if all are 1
 
 
 @kernel
@@ -145,59 +153,57 @@ def steps(net, data, order, batch, coefficients, mode, only, thread, sync, costs
 @part(types.boolean)
 def is_sparse(data, order, begin, end):
     """Whether the chunk's inputs are taken without their zeros."""
-    if len(data.columns) == 0:
-        return False
+    if len(data.records) == 0 or data.most_bytes == 0:
+        return len(data.records) > 0
     total = 0
     for b in range(begin, end):
         s = get(order, b)
         total += get(data.starts, s + 1) - get(data.starts, s)
-    return total <= data.most_sparse * (end - begin)
+    return total <= data.most_bytes * (end - begin)
+
+
+@part(types.intp)
+def head_of(n_in):
+    """Bytes of a record before its columns."""
+    return 2 * ((n_in + MARK - 1) // MARK + 1)
 
 
 @spliced
 def gather_inputs(net, data, order, begin, b0, b1, ahead, sparse):
-    """The inputs of samples b0 … b1 as floats, (rows, n_in), or only those that are not 0.
+    """The inputs of samples b0 … b1 as numbers, (rows, n_in), or only those that are not 0.
 
-    Those of the samples that are ``ahead`` places further on, the next batch's, are asked for meanwhile.
+    What the samples ``ahead`` places further on will need, the next batch's, is asked for meanwhile.
     """
     memory = net.memory
-    number = memory.dtype.type
     n_in, a_row = net.layers[0, N_IN], net.layers[0, A_PREV_ROW]
     width = net.layers[len(net.layers) - 1, VECTORS] * (BYTES // memory.itemsize)
-    marks = (n_in + MARK - 1) // MARK + 1
+    head = head_of(n_in)
     for b in range(b0, b1):
         s = get(order, b)
         soon = get(order, b + ahead) if b + ahead < len(order) else s
-        prefetch(data.labels, soon)
-        prefetch(data.sample_weight, soon)
-        prefetch_rows(data.targets, soon * width, soon * width + width)
+        prefetch_row(data.targets, soon * width, soon * width + width)
         if sparse:
-            first, count = get(data.starts, s), get(data.starts, s + 1) - get(data.starts, s)
+            prefetch_row(data.records, get(data.starts, soon), get(data.starts, soon + 1))
+            record = get(data.starts, s)
+            put(net.places, b - begin, record)
+            count = get_short(data.records, record + head - 2)
             place = net.inputs + (b - begin) * net.most
-            prefetch_rows(data.marks, soon * marks, soon * marks + marks)
-            prefetch_rows(data.columns, get(data.starts, soon), get(data.starts, soon + 1))
-            if len(data.byte_values) > 0:
-                prefetch_rows(data.byte_values, get(data.starts, soon), get(data.starts, soon + 1))
-                for k in range(count):
-                    put(memory, place + k, number(get(data.byte_values, first + k)) / number(255))
+            if len(data.bytes) > 0:
+                expand(memory, place, data.records, record + head + count, count)
             else:
-                prefetch_rows(data.number_values, get(data.starts, soon), get(data.starts, soon + 1))
-                for k in range(count):
-                    put(memory, place + k, get(data.number_values, first + k))
+                expand_record(memory, place, data.records, record + head + count, count)
         else:
             place = net.layers[0, A_PREV] + (b - begin) * a_row
             if len(data.bytes) > 0:
-                prefetch_rows(data.bytes, soon * n_in, soon * n_in + n_in)
-                for i in range(n_in):
-                    put(memory, place + i, number(get(data.bytes, s * n_in + i)) / number(255))
+                prefetch_row(data.bytes, soon * n_in, soon * n_in + n_in)
+                expand(memory, place, data.bytes, s * n_in, n_in)
             else:
-                prefetch_rows(data.numbers, soon * n_in, soon * n_in + n_in)
-                for i in range(n_in):
-                    put(memory, place + i, get(data.numbers, s * n_in + i))
+                prefetch_row(data.numbers, soon * n_in, soon * n_in + n_in)
+                expand(memory, place, data.numbers, s * n_in, n_in)
 
 
 @part()
-def prefetch_rows(array, first, stop):
+def prefetch_row(array, first, stop):
     """Ask for array[first:stop], which the next step will read."""
     for i in range(first, stop, LINE // array.itemsize):
         prefetch(array, i)
@@ -224,7 +230,7 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
         lanes = BYTES // net.memory.itemsize
         place = layer[A] + (first - begin) * layer[ROW] + v0 * lanes
         if sparse and i == 0:
-            forward_sparse(net, data, order, begin, first, stop, v0, v1)
+            forward_sparse(net, data, begin, first, stop, v0, v1)
         else:
             a_prev = layer[A_PREV] + (first - begin) * layer[A_PREV_ROW]
             w = layer[W] + v0 * lanes
@@ -240,29 +246,25 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
 
 
 @spliced
-def forward_sparse(net, data, order, begin, first, stop, v0, v1):
+def forward_sparse(net, data, begin, first, stop, v0, v1):
     """z of the first layer, from the non-zero inputs: a block of W's rows at a time, for all samples."""
     layer = net.layers[0]
     lanes = BYTES // net.memory.itemsize
     marks = (layer[N_IN] + MARK - 1) // MARK
+    places = net.places[first - begin :]
     v = v0
     while v < v1:
-        width = widest(v1 - v)
-        block = max(1, FORWARD_BYTES // (MARK * width * BYTES))
+        wide = widest(v1 - v)
         w = layer[W] + v * lanes
-        for m in range(0, marks, block):
-            for b in range(first, stop):
-                s = get(order, b)
-                k0 = np.int64(get(data.marks, s * (marks + 1) + m))
-                k1 = np.int64(get(data.marks, s * (marks + 1) + min(m + block, marks)))
-                place = layer[A] + (b - begin) * layer[ROW] + v * lanes
-                start = w + layer[N_IN] * layer[ROW] if m == 0 else place
-                if k1 > k0 or m == 0:
-                    gather(
-                        net.memory, data.columns, width, get(data.starts, s) + k0,
-                        net.inputs + (b - begin) * net.most + k0, k1 - k0, w, layer[ROW], start, place,
-                    )  # fmt: skip
-        v += width
+        z = layer[A] + (first - begin) * layer[ROW] + v * lanes
+        for m in range(0, marks, FORWARD_MARKS):
+            start, start_row = (z, layer[ROW]) if m > 0 else (w + layer[N_IN] * layer[ROW], 0)
+            gather(
+                net.memory, data.records, places, stop - first, head_of(layer[N_IN]), m,
+                min(m + FORWARD_MARKS, marks), net.inputs + (first - begin) * net.most, net.most,
+                w + m * MARK * layer[ROW], layer[ROW], start, start_row, z, layer[ROW], wide,
+            )  # fmt: skip
+        v += wide
 
 
 @spliced
@@ -278,7 +280,7 @@ def output(net, data, order, begin, b0, b1, batch, outputs):
         a = layer[A] + (b - begin) * layer[ROW]
         delta = layer[DELTA] + (b - begin) * layer[ROW]
         y = s * vectors * lanes
-        weight = get(data.sample_weight, s)
+        weight = get(data.sample_weight, s) if len(data.sample_weight) > 0 else number(1)
         row_cost = output_row(
             net.memory, a, delta, vectors, n, data.targets, y, weight / number(batch),
             layer[ACTIVATION], net.loss,
@@ -287,7 +289,7 @@ def output(net, data, order, begin, b0, b1, batch, outputs):
         if n == 1:  # which side of ½
             hits += (get(net.memory, a) > 0.5) == (get(data.targets, y) > 0.5)
         else:
-            hits += first_largest(net.memory, a, vectors, n) == get(data.labels, s)
+            hits += first_largest(net.memory, a, vectors, n) == first_largest(data.targets, y, vectors, n)
         if len(outputs) > 0:
             for j in range(n):
                 outputs[b, j] = get(net.memory, a + j)
@@ -326,9 +328,7 @@ def back_all(net, begin, end, b0, b1, only, thread, sync):
 
 
 @spliced
-def gradient(
-    net, data, order, i, begin, end, sparse, thread, go_on, to_memory, coefficients, c, width
-):
+def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, coefficients, c, width):
     """∂C/∂W and ∂C/∂b of this thread's share of layer i: into memory, or used for the update block by block.
 
     ``go_on`` adds to what earlier chunks of the batch left in memory.
@@ -343,32 +343,26 @@ def gradient(
         k0, k1 = 0, n_in
         v0, v1 = layer[VECTORS] * thread // net.threads, layer[VECTORS] * (thread + 1) // net.threads
         biases = True
-    marks = (n_in + MARK - 1) // MARK
     panel = net.scratch + thread * net.scratch_size
     scratch = panel + DEPTH * TILE_VECTORS * lanes
     v = v0
     while v < v1:
         wide = widest(v1 - v)
         shift = v * lanes
-        block = max(MARK, SCATTER_BYTES // (wide * BYTES) // MARK * MARK) if sparse else BLOCK_ROWS
-        for k in range(k0, k1, block):
-            rows = min(block, k1 - k)
+        block = scatter_rows(wide) if sparse else BLOCK_ROWS
+        k = k0
+        while k < k1:
+            rows = min(block - k % block, k1 - k)  # blocks of a sparse row's columns lie in one span
             at = k * row + shift
             start, start_row = (layer[GRADIENT] + at, row) if go_on else (net.zero, 0)
             g, g_row = (layer[GRADIENT] + at, row) if to_memory else (scratch, wide * lanes)
             if sparse:
                 copy(memory, start, start_row, g, g_row, rows, wide)
-                m0, m1 = k // MARK, (k + rows + MARK - 1) // MARK
-                for b in range(begin, end):
-                    s = get(order, b)
-                    first = np.int64(get(data.marks, s * (marks + 1) + m0))
-                    count = np.int64(get(data.marks, s * (marks + 1) + m1)) - first
-                    if count > 0:
-                        scatter(
-                            memory, data.columns, wide, get(data.starts, s) + first,
-                            net.inputs + (b - begin) * net.most + first, count,
-                            layer[DELTA] + (b - begin) * row + shift, g - k * g_row, g_row,
-                        )  # fmt: skip
+                scatter(
+                    memory, data.records, net.places, end - begin, head_of(n_in), k // MARK,
+                    (k + rows + MARK - 1) // MARK, net.inputs, net.most, layer[DELTA] + shift, row,
+                    g - (k % SPAN) * g_row, g_row, wide,
+                )  # fmt: skip
             else:
                 product(
                     memory, layer[A_PREV] + k, one, layer[A_PREV_ROW], layer[DELTA] + shift, row, end - begin,
@@ -379,6 +373,7 @@ def gradient(
                     memory, layer[W] + at, row, g, g_row, slot(layer[SLOT1], at), slot(layer[SLOT2], at),
                     rows, wide, net.rule, coefficients, c,
                 )  # fmt: skip
+            k += rows
         if biases:
             at = n_in * row + shift
             start = layer[GRADIENT] + at if go_on else net.zero
@@ -393,6 +388,15 @@ def gradient(
                     one, wide, net.rule, coefficients, c + width,
                 )  # fmt: skip
         v += wide
+
+
+@part(types.int64)
+def scatter_rows(wide):
+    """Rows of a gradient block ``wide`` vectors wide: some marks, and at most a span."""
+    rows = SPAN
+    while rows > MARK and rows * wide * BYTES > SCATTER_BYTES:
+        rows //= 2
+    return rows
 
 
 @part(types.int64)
@@ -446,27 +450,35 @@ def product(
 
 
 @kernel
-def count_columns(inputs, n_in, starts, first, stop):
-    """starts[s + 1] = how many of sample s's inputs are not 0, for samples first … stop of (N · n_in)."""
+def measure_records(inputs, n_in, starts, value_bytes, first, stop):
+    """starts[s + 1] = the bytes of sample s's record, for samples first … stop of (N · n_in) inputs."""
     for s in range(first, stop):
         count = 0
         for i in range(n_in):
             count += get(inputs, s * n_in + i) != 0
-        put(starts, s + 1, count)
+        size = head_of(n_in) + count * (1 + value_bytes)
+        put(starts, s + 1, (size + LINE - 1) // LINE * LINE)
 
 
 @kernel
-def keep_columns(inputs, n_in, starts, columns, values, marks, first, stop):
-    """The sparse rows of :class:`Data`, for samples first … stop."""
-    per_row = (n_in + MARK - 1) // MARK + 1
+def write_records(inputs, n_in, starts, records, value_bytes, first, stop):
+    """The records of :class:`Data`, for samples first … stop; returns the most non-zero inputs of one of them."""
+    head, most = head_of(n_in), 0
     for s in range(first, stop):
-        start, end = get(starts, s), get(starts, s + 1)
-        place = start
-        for m in range(per_row):
-            put(marks, s * per_row + m, place - start)
-            for i in range(m * MARK, min(m * MARK + MARK, n_in)):
-                if place < end:
-                    value = get(inputs, s * n_in + i)
-                    put(columns, place, i)  # overwritten by the next, if this is 0
-                    put(values, place, value)
-                    place += value != 0
+        record = get(starts, s)
+        count = 0
+        for i in range(n_in):
+            if i % MARK == 0:
+                put_short(records, record + 2 * (i // MARK), count)
+            if get(inputs, s * n_in + i) != 0:
+                put(records, record + head + count, i % SPAN)
+                count += 1
+        put_short(records, record + head - 2, count)
+        place = record + head + count
+        for i in range(n_in):
+            value = get(inputs, s * n_in + i)
+            if value != 0:
+                put_value(records, place, value)
+                place += value_bytes
+        most = max(most, count)
+    return most

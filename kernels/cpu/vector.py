@@ -40,7 +40,7 @@ def _register_shape() -> tuple[int, int]:
 
 BYTES, REGISTERS = _register_shape()
 
-BIT, INT32, INT64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+BIT, INT8, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 CONTRACT = ("contract",)  # a product and its sum may be one rounding; nothing else may change
 
 
@@ -67,6 +67,12 @@ class Emit:
     def load(self, base, offset):
         """base[offset]."""
         return self.builder.load(self.builder.gep(base, [offset]))
+
+    def load_as(self, kind: ir.Type, bytes_, offset):
+        """The ``kind`` that begins at ``offset`` of an array of bytes."""
+        value = self.builder.load(self.builder.bitcast(self.builder.gep(bytes_, [offset]), kind.as_pointer()))
+        value.align = 1
+        return value
 
     def load_lanes(self, base, offset) -> Lanes:
         """base[offset : offset + lanes], aligned as its elements are."""
@@ -288,7 +294,9 @@ def emitted(result: Result = types.void, *, inline: bool = False):
             for kind, value in zip(signature.args, arguments, strict=True):
                 if isinstance(kind, types.Array):
                     if kind.ndim != 1 or kind.layout != "C":
-                        raise TypingError(f"{function.__name__} takes arrays of one dimension in C order, not {kind}")
+                        raise TypingError(
+                            f"{function.__name__} takes arrays of one dimension in C order, not {kind}"
+                        )
                     value = context.make_array(kind)(context, builder, value).data
                     kind = kind.dtype
                 values.append(value)
@@ -314,7 +322,7 @@ def _separate(module, function: Callable, element, result, values) -> ir.Functio
     if name in module.globals:
         return module.globals[name]
     void = ir.VoidType()
-    kind = ir.FunctionType(void if result == ir.IntType(8).as_pointer() else result, [v.type for v in values])
+    kind = ir.FunctionType(void if result == INT8.as_pointer() else result, [v.type for v in values])
     separate = ir.Function(module, kind, name)
     separate.linkage = "linkonce_odr"
     builder = ir.IRBuilder(separate.append_basic_block("entry"))
@@ -345,11 +353,31 @@ def put(emit, memory, offset, value):
     emit.builder.store(value, emit.builder.gep(memory, [offset]))
 
 
+@emitted(types.intp, inline=True)
+def get_short(emit, bytes_, offset):
+    """The 16-bit number at ``offset`` of an array of bytes."""
+    return emit.builder.zext(emit.load_as(INT16, bytes_, offset), INT64)
+
+
+@emitted(inline=True)
+def put_short(emit, bytes_, offset, value):
+    """Write a 16-bit number at ``offset`` of an array of bytes."""
+    address = emit.builder.bitcast(emit.builder.gep(bytes_, [offset]), INT16.as_pointer())
+    emit.builder.store(emit.builder.trunc(value, INT16), address).align = 1
+
+
+@emitted(inline=True)
+def put_value(emit, bytes_, offset, value):
+    """Write a number, or a byte, at ``offset`` of an array of bytes."""
+    address = emit.builder.bitcast(emit.builder.gep(bytes_, [offset]), value.type.as_pointer())
+    emit.builder.store(value, address).align = 1
+
+
 @emitted(inline=True)
 def prefetch(emit, memory, offset):
     """Ask for the cache line of memory[offset], which is needed soon; the offset may lie outside."""
     builder = emit.builder
-    address = builder.bitcast(builder.gep(memory, [offset]), ir.IntType(8).as_pointer())
+    address = builder.bitcast(builder.gep(memory, [offset]), INT8.as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [address.type, INT32, INT32, INT32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
     builder.call(function, [address, *(ir.Constant(INT32, x) for x in (0, 2, 1))])  # to read, into L2, data

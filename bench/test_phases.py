@@ -1,0 +1,86 @@
+"""Each phase of the fused plan's training step, with what it achieves beside the machine's measured peaks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench import peaks
+from gpubp import backends
+from gpubp.backends.base import Samples
+from gpubp.kernels.cpu import steps
+from gpubp.network import Network
+from gpubp.optimizers import SGD
+
+SAMPLES, BATCH = 8192, 128
+NETS = {"784-128-10": [784, 128, 10], "784-512-512-10": [784, 512, 512, 10]}
+DENSITIES = {"as sparse as MNIST": 0.19, "dense": 1.0}
+
+
+@pytest.fixture(
+    scope="module", params=[(n, d) for n in NETS for d in DENSITIES], ids=lambda p: f"{p[0]}, {p[1]}"
+)
+def plan(request):
+    name, density = request.param
+    rng = np.random.default_rng(0)
+    sizes = NETS[name]
+    x = rng.integers(1, 256, (SAMPLES, sizes[0])).astype(np.uint8)
+    x[rng.random(x.shape) >= DENSITIES[density]] = 0
+    y = np.eye(sizes[-1], dtype=np.float32)[rng.integers(0, sizes[-1], SAMPLES)]
+    net = Network(sizes, hidden="relu", output="softmax", seed=0)
+    samples = Samples(x, y, np.ones(SAMPLES, np.float32))
+    return backends.get("numba").plan(net.layers, net.parameters, "cross_entropy", SGD(1e-6), BATCH, samples)
+
+
+def phases(plan) -> dict[str, tuple[int, int, int]]:
+    """name → (number, operations, bytes) of an epoch: those that must be done, and what must be touched once a step.
+
+    Bytes are those of the batch's inputs, activations and δ, and of the weights.
+    """
+    layers, nonzero = plan.layers, plan.samples.density
+    inputs = [layers[0].n_in * nonzero] + [layer.n_in for layer in layers[1:]]
+    last, n = len(layers) - 1, SAMPLES
+    table = {"gather": (0, 0, n * layers[0].n_in * nonzero)}
+    for i, layer in enumerate(layers):
+        weights = layer.n_in * layer.n_out * (n // BATCH)
+        rows = n * (inputs[i] + layer.n_out)
+        table[f"forward {i + 1}"] = (1 + i, 2 * n * inputs[i] * layer.n_out, 4 * (rows + weights))
+        table[f"gradient and update {i + 1}"] = (
+            2 * last + 3 + i,
+            2 * n * inputs[i] * layer.n_out + 2 * weights,
+            4 * (rows + 2 * weights),
+        )
+        if i:
+            table[f"back {i}"] = (
+                2 * last + 3 - i,
+                2 * n * layer.n_in * layer.n_out,
+                4 * (n * (layer.n_in + layer.n_out) + weights),
+            )
+    table["output"] = (last + 2, 0, 8 * n * layers[-1].n_out)
+    return table
+
+
+@pytest.mark.parametrize("phase", ["whole step", "gather", "forward 1", "gradient and update 1", "forward 2",
+                                   "back 1", "gradient and update 2", "output"])  # fmt: skip
+def test_phase(benchmark, plan, phase):
+    table = phases(plan)
+    sums = (-1, sum(row[1] for row in table.values()), sum(row[2] for row in table.values()))
+    number, operations, touched = table.get(phase, sums)
+    order = np.random.default_rng(1).permutation(SAMPLES)
+    count = SAMPLES // BATCH
+    coefficients = np.tile(np.float32([1e-6, 0, 0, 0]), 2 * count)
+
+    def run():
+        plan._run(plan.samples, order, BATCH, count, coefficients, steps.TRAIN, only=number)
+
+    plan._run(plan.samples, order, BATCH, count, coefficients, steps.TRAIN)
+    benchmark.group = plan.describe()
+    benchmark(run)
+    if benchmark.stats:
+        seconds, threads = benchmark.stats["median"], plan.team.size
+        benchmark.extra_info |= {
+            "GFLOP/s": round(operations / seconds / 1e9, 1),
+            "GFLOP/s at most": round(peaks.flops_per_second(threads) / 1e9, 1),
+            "GB/s": round(touched / seconds / 1e9, 1),
+            "GB/s from memory at most": round(peaks.bytes_per_second(threads) / 1e9, 1),
+        }
