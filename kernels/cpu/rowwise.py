@@ -46,7 +46,20 @@ def _by_activation(emit: Emit, activation, elementwise: dict, emit_elementwise, 
 
 def _each(emit: Emit, first, stop, carried, body) -> list:
     """Go through the vectors of a row: body(place, *carried)."""
+    if emit.one_vector:
+        return list(body(first, *carried))
     return emit.loop(first, stop, emit.lanes, carried, body)
+
+
+def _by_width(emit: Emit, vectors, emit_row: Callable[[], None]) -> None:
+    """Emit what is done to a row twice: without loops, for rows of one vector, which then stays in its register."""
+
+    def one() -> None:
+        emit.one_vector = True
+        emit_row()
+        emit.one_vector = False
+
+    emit.choose(vectors, {1: one, 0: emit_row})
 
 
 def _row_end(emit: Emit, first, vectors):
@@ -185,10 +198,17 @@ def output_row(emit, memory, z, delta, vectors, n, targets, y, factor, activatio
 
     ``targets[y : y + n]`` are the row's targets; their padding is 0.
     """
+    cost = emit.builder.alloca(emit.element)
+    row = (memory, z, delta, vectors, n, targets, y, factor, activation, loss)
+    _by_width(emit, vectors, lambda: _output_row(emit, cost, *row))
+    return emit.builder.load(cost)
+
+
+def _output_row(emit: Emit, cost, memory, z, delta, vectors, n, targets, y, factor, activation, loss) -> None:
+    """As :func:`output_row`, with the row's cost stored at the address ``cost``."""
     builder = emit.builder
     stop, end_of_values = _row_end(emit, z, vectors), emit.add(z, n)
     scale = emit.spread(factor)
-    cost = builder.alloca(emit.element)
     to_delta, to_target = builder.sub(delta, z), builder.sub(y, z)
 
     def at(place, shift=None):
@@ -258,25 +278,31 @@ def output_row(emit, memory, z, delta, vectors, n, targets, y, factor, activatio
             kernels.LOSSES["squared_error"]: lambda: by_gradient("squared_error"),
         },
     )
-    return builder.load(cost)
 
 
 @emitted(types.intp)
 def first_largest(emit, memory, first, vectors, n):
-    """Where the first largest of n values is."""
-    stop, end_of_values = _row_end(emit, first, vectors), emit.add(first, n)
-    largest = _maximum(emit, memory, first, stop, end_of_values)
-    scalar = emit.builder.extract_element(largest.value, index(0))
+    """Where the first largest of n values is; −1 if they are all NaN."""
+    builder = emit.builder
+    answer = builder.alloca(INT64)
 
-    def earlier(place, found):
-        lane = emit.load_lanes(memory, place).first_equal(scalar)
-        here = emit.builder.icmp_signed("<", lane, index(emit.lanes))
-        unset = emit.builder.icmp_signed("<", found, index(0))
-        position = emit.add(emit.builder.sub(place, first), lane)
-        return [emit.builder.select(emit.builder.and_(here, unset), position, found)]
+    def search() -> None:
+        stop, end_of_values = _row_end(emit, first, vectors), emit.add(first, n)
+        largest = _maximum(emit, memory, first, stop, end_of_values)
+        scalar = builder.extract_element(largest.value, index(0))
 
-    (found,) = _each(emit, first, stop, [index(-1)], earlier)
-    return found
+        def earlier(place, found):
+            lane = emit.load_lanes(memory, place).first_equal(scalar)
+            here = builder.icmp_signed("<", lane, index(emit.lanes))
+            unset = builder.icmp_signed("<", found, index(0))
+            position = emit.add(builder.sub(place, first), lane)
+            return [builder.select(builder.and_(here, unset), position, found)]
+
+        (found,) = _each(emit, first, stop, [index(-1)], earlier)
+        builder.store(found, answer)
+
+    _by_width(emit, vectors, search)
+    return builder.load(answer)
 
 
 @emitted()

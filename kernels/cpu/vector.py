@@ -57,6 +57,7 @@ class Emit:
         self.bits = 64 if isinstance(element, ir.DoubleType) else 32
         self.lanes = BYTES * 8 // self.bits
         self.vector = ir.VectorType(element, self.lanes)
+        self.one_vector = False  # whether rows are known to be of one vector
 
     def add(self, a, b):
         return self.builder.add(a, b)
