@@ -451,19 +451,25 @@ def product(
 
 @kernel
 def measure_records(inputs, n_in, starts, value_bytes, first, stop):
-    """starts[s + 1] = the bytes of sample s's record, for samples first … stop of (N · n_in) inputs."""
+    """starts[s + 1] = the bytes of sample s's record, for samples first … stop of (N · n_in) inputs.
+
+    Returns how many of these inputs are not 0, and the most of one sample.
+    """
+    total, most = 0, 0
     for s in range(first, stop):
         count = 0
         for i in range(n_in):
             count += get(inputs, s * n_in + i) != 0
         size = head_of(n_in) + count * (1 + value_bytes)
         put(starts, s + 1, (size + LINE - 1) // LINE * LINE)
+        total, most = total + count, max(most, count)
+    return total, most
 
 
 @kernel
 def write_records(inputs, n_in, starts, records, value_bytes, first, stop):
-    """The records of :class:`Data`, for samples first … stop; returns the most non-zero inputs of one of them."""
-    head, most = head_of(n_in), 0
+    """The records of :class:`Data`, for samples first … stop."""
+    head = head_of(n_in)
     for s in range(first, stop):
         record = get(starts, s)
         count = 0
@@ -480,5 +486,3 @@ def write_records(inputs, n_in, starts, records, value_bytes, first, stop):
             if value != 0:
                 put_value(records, place, value)
                 place += value_bytes
-        most = max(most, count)
-    return most
