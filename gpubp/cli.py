@@ -34,6 +34,10 @@ INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 DEFAULT_RECIPE = "mnist-sample"
 
 BackendOption = Annotated[str, typer.Option(help="auto, numpy, numba or cupy", rich_help_panel="Run")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(help="Of the processor, for numpy or numba; by default all", rich_help_panel="Run"),
+]
 DataDirOption = Annotated[
     Path | None,
     typer.Option(
@@ -161,6 +165,7 @@ def _parsed(name: str, value: Any) -> Any:
 def train(
     recipe: RecipeArgument = None,
     backend: BackendOption = "auto",
+    threads: ThreadsOption = None,
     verify: Annotated[
         str,
         typer.Option(help="How often steps are checked: off, first, epoch or step", rich_help_panel="Run"),
@@ -206,6 +211,7 @@ def train(
                 chosen,
                 data_dir=data_dir,
                 backend=backend,
+                threads=threads,
                 verify=verify,
                 progress=lambda: progress_for(quiet=quiet),
                 model=folder / "model.npz",
@@ -344,6 +350,7 @@ def predict(
 def verify(
     recipe: RecipeArgument = None,
     backend: BackendOption = "auto",
+    threads: ThreadsOption = None,
     data_dir: DataDirOption = None,
     quiet: QuietOption = False,
     json_path: JsonOption = None,
@@ -354,7 +361,7 @@ def verify(
 
     _require_json(json_path)
     chosen = recipes.load(recipe or DEFAULT_RECIPE)
-    device = backends.get(backend)
+    device = backends.get(backend, threads=threads)
     train = experiment.load(chosen, chosen.seed, data_dir, quiet)[0].train
     report = verify_network(
         chosen.network(chosen.seed),
@@ -372,6 +379,28 @@ def verify(
     )
     if not report.ok:
         raise typer.Exit(3)
+
+
+@app.command()
+def warmup(
+    dtype: Annotated[str, typer.Option(help="float32, float64 or all: of the networks")] = "float32",
+    quiet: QuietOption = False,
+) -> None:
+    """Compile what the numba backend trains with and keep it on disk, so that later runs start at once."""
+    from gpubp import backends
+    from gpubp.backends.cpu import NumbaBackend, cache_folder
+
+    say = (lambda *_: None) if quiet else print
+    dtypes = ("float32", "float64")
+    if dtype not in (*dtypes, "all"):
+        raise UsageError(f"--dtype must be float32, float64 or all, not {dtype!r}")
+    backends.choose("numba")
+    device = NumbaBackend()
+    for kind in dtypes if dtype == "all" else (dtype,):
+        for what, seconds in device.warm_up(kind):
+            say(f"{seconds:6.2f} s  {what}")
+    folder = cache_folder()
+    say(f"kept in {folder}" if folder else "not kept: no folder can be written, set NUMBA_CACHE_DIR to one")
 
 
 @app.command()

@@ -41,13 +41,15 @@ def _blas() -> list[dict[str, Any]]:
 def _numba() -> dict[str, Any] | None:
     try:
         import numba
+
+        from gpubp.backends.cpu import cache_folder
     except Exception:  # its own backend entry says why
         return None
     settings: Any = numba.config
     return {
         "threads": numba.get_num_threads(),
         "layer": settings.THREADING_LAYER,
-        "cache_folder": settings.CACHE_DIR or "beside the kernels, or the user's cache",
+        "cache_folder": cache_folder(),
     }
 
 
@@ -62,7 +64,8 @@ def render(found: dict[str, Any]) -> str:
         lines.append(f"BLAS       {pool['library']} {pool['version'] or ''}, {pool['threads']} threads")
     if found["numba"]:
         lines.append(
-            f"numba      threading layer {found['numba']['layer']}; cache: {found['numba']['cache_folder']}"
+            f"numba      threading layer {found['numba']['layer']}; "
+            f"cache: {found['numba']['cache_folder'] or 'none, set NUMBA_CACHE_DIR to a folder that can be written'}"
         )
     lines.append(
         "versions   " + ", ".join(f"{name} {version}" for name, version in found["versions"].items())

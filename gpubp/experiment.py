@@ -92,6 +92,7 @@ def run(
     *,
     data_dir: str | os.PathLike | None = None,
     backend: str | Backend = "auto",
+    threads: int | None = None,
     verify: str = "epoch",
     progress: Callable[[], Progress] = Progress,
     model: Path | None = None,
@@ -103,6 +104,7 @@ def run(
 
     Args:
         data_dir: the folder with the files of mnist or fashion-mnist.
+        threads: how many a backend on the processor may use.
         progress: makes what shows one training run.
         model: where to save the trained network, also after Ctrl-C or a failed verification.
         checkpoint: where to save what a later run can resume. Only for recipes with one split.
@@ -112,7 +114,7 @@ def run(
         VerificationError: the backend computed something else than the equations say; names the saved files.
         GpubpError: of the data, the recipe's values, the backend, or the training.
     """
-    chosen, histories, accuracies = backends.get(backend), [], []
+    chosen, histories, accuracies = backends.get(backend, threads=threads), [], []
     optimizer, schedule = recipe.build_optimizer(), recipe.build_schedule()
     started = time.perf_counter()
     for split in range(recipe.splits):
@@ -154,7 +156,8 @@ def run(
         if isinstance(backend, str):
             history.why_backend = backends.choose(backend)[1]
         histories.append(history)
-        accuracies.append(_test_accuracy(network, test))
+        with chosen.limits():
+            accuracies.append(_test_accuracy(network, test))
         _finish(network, dataset, scaling)
         if model is not None:
             network.save(model)

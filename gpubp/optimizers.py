@@ -45,9 +45,7 @@ class Optimizer:
 
     def coefficients_of(self, rates: np.ndarray, step: int, *, decay: bool) -> np.ndarray:
         """The coefficients of steps ``step``, ``step`` + 1, … at these learning rates, (S, coefficients) float64."""
-        return np.array(
-            [self.coefficients(lr, step + s, decay=decay) for s, lr in enumerate(rates.tolist())]
-        )
+        return np.array([self.coefficients(lr, step + s, decay=decay) for s, lr in enumerate(rates.tolist())])
 
     def rule(
         self, parameter: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], c: Sequence[float]

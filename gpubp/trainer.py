@@ -157,7 +157,7 @@ def fit(
         validation: (inputs, targets) to evaluate after every epoch.
         early_stopping: an :class:`EarlyStopping`, or its patience; needs ``validation``.
         callbacks: each is called as callback(epoch, network) after every epoch; one that returns True ends the run.
-        backend: "auto", "numpy", "numba", "cupy", or a Backend.
+        backend: "auto", "numpy", "numba", "cupy", or a Backend, such as ``gpubp.backends.get("numba", threads=2)``.
         verify: "first" (the first three steps and the first epoch's last), "epoch" (those and one batch of every
             epoch, while that costs at most 3% of the run or 0.2 s), "step" (every step), "off".
         seed: of the generator that shuffles; every backend sees the same batches.
@@ -208,9 +208,11 @@ def fit(
 
     shown = progress if isinstance(progress, Progress) else progress_for(quiet=not progress)
     usual = np.geterr()
+    chosen = backends.get(backend)
+    why = backends.choose(backend)[1] if isinstance(backend, str) else "given"
     # A run that diverges is reported once, by name, at the end of the epoch.
-    with _until_interrupted() as interrupted, shown, np.errstate(all="ignore"):
-        training = _Training(network, settings, train, valid, backend, verify, save_to, recipe)
+    with _until_interrupted() as interrupted, shown, np.errstate(all="ignore"), chosen.limits():
+        training = _Training(network, settings, train, valid, chosen, why, verify, save_to, recipe)
         if resume is not None:
             training.resume(resume)
         training.run(early_stopping, callbacks, shown, interrupted, usual)
@@ -232,8 +234,10 @@ def gradients(
     """
     split = check_split(inputs, targets, sample_weight, name="data")
     samples = prepare(network, split, loss).samples
-    plan = backends.get(backend).plan(network.layers, network.parameters, loss, SGD(), len(samples), samples)
-    return plan.gradients(np.arange(len(samples)))
+    chosen = backends.get(backend)
+    with chosen.limits():
+        plan = chosen.plan(network.layers, network.parameters, loss, SGD(), len(samples), samples)
+        return plan.gradients(np.arange(len(samples)))
 
 
 def _positive(value: Any, name: str) -> int:
@@ -327,7 +331,8 @@ class _Training:
         settings: _Settings,
         train: Prepared,
         valid: Prepared | None,
-        backend: str | Backend,
+        chosen: Backend,
+        why: str,
         verify: str,
         save_to: str | os.PathLike | None,
         recipe: dict[str, Any] | None,
@@ -336,8 +341,6 @@ class _Training:
         self.samples, self.classification = train.samples, train.classification
         self.save_to, self.recipe = save_to, recipe
         self.steps_per_epoch = -(-len(self.samples) // settings.batch_size)
-        chosen = backends.get(backend)
-        why = backends.choose(backend)[1] if isinstance(backend, str) else "given"
         self.history = History(chosen.name, why, chosen.describe())
         self.plan: Plan = chosen.plan(
             network.layers,

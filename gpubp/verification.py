@@ -550,17 +550,20 @@ def verify(
     samples = prepare(network, check_split(inputs, targets, sample_weight), loss).samples
     samples = samples.take(np.arange(min(len(samples), VERIFY_ROWS)))
     report = Report(f"{chosen.name} backend ({chosen.describe()}) on {network!r}, {len(samples)} samples")
-    with np.errstate(all="ignore"):
-        report.add(_Operations(chosen, network.layers, network.parameters, loss, samples).run())
-    batch = max(1, len(samples) * 2 // 3)  # so that the last of two batches is a short one
-    plan = chosen.plan(network.layers, network.parameters, loss, optimizer, batch, samples)
-    report.add(check_evaluation(plan, network.layers, loss, samples, network.parameters))
-    order = np.random.default_rng(0).permutation(len(samples))
-    rates = optimizer.lr * np.array([1.0, 0.5])[: -(-len(order) // batch)]
-    report.add(check_cut(plan, order, rates, batch))
-    for part in (order[:batch], order[batch:]):
-        if len(part):
-            report.add(check_step(plan, network.layers, loss, optimizer, samples, part, optimizer.lr).checks)
-            report.steps += 1
+    with chosen.limits():
+        with np.errstate(all="ignore"):
+            report.add(_Operations(chosen, network.layers, network.parameters, loss, samples).run())
+        batch = max(1, len(samples) * 2 // 3)  # so that the last of two batches is a short one
+        plan = chosen.plan(network.layers, network.parameters, loss, optimizer, batch, samples)
+        report.add(check_evaluation(plan, network.layers, loss, samples, network.parameters))
+        order = np.random.default_rng(0).permutation(len(samples))
+        rates = optimizer.lr * np.array([1.0, 0.5])[: -(-len(order) // batch)]
+        report.add(check_cut(plan, order, rates, batch))
+        for part in (order[:batch], order[batch:]):
+            if len(part):
+                report.add(
+                    check_step(plan, network.layers, loss, optimizer, samples, part, optimizer.lr).checks
+                )
+                report.steps += 1
     report.seconds = time.perf_counter() - started
     return report

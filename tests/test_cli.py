@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core.dispatcher import Dispatcher
 
 import gpubp
 from gpubp import cli, recipes
+from gpubp.backends.cpu import NumbaBackend, cache_folder
 from gpubp.errors import DataError, UsageError
+from gpubp.kernels.cpu import steps
 from tests.conftest import backend_by_name
 from tests.faults import FAULTS, plant
 
@@ -269,7 +272,7 @@ def test_a_backend_that_is_not_there_says_why_and_exits_4(run, monkeypatch):
 )
 def test_a_wrong_backend_exits_3_with_the_model_saved(run, monkeypatch, command):
     faulty = plant(backend_by_name("numpy"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
-    monkeypatch.setattr("gpubp.backends.get", lambda name: faulty)
+    monkeypatch.setattr("gpubp.backends.get", lambda name, **_: faulty)
     code, out, err = run(*command)
     assert code == 3
     assert "FAIL" in out + err
@@ -285,7 +288,7 @@ def test_a_model_saved_on_failure_predicts_from_raw_inputs(run, monkeypatch):
     from gpubp.data.dataset import Scaling
 
     faulty = plant(backend_by_name("numpy"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
-    monkeypatch.setattr("gpubp.backends.get", lambda name: faulty)
+    monkeypatch.setattr("gpubp.backends.get", lambda name, **_: faulty)
     code, _, _ = run("train", "iris", "--splits", 1, "--folder", "run")
     assert code == 3
     data = gpubp.load_data("iris", seed=0, test_fraction=0.3)
@@ -298,7 +301,7 @@ def test_a_model_saved_on_failure_predicts_from_raw_inputs(run, monkeypatch):
 @pytest.mark.parametrize("command", ["train", "verify"])
 def test_a_failed_verification_is_written_as_json(run, monkeypatch, command):
     faulty = plant(backend_by_name("numpy"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
-    monkeypatch.setattr("gpubp.backends.get", lambda name: faulty)
+    monkeypatch.setattr("gpubp.backends.get", lambda name, **_: faulty)
     code, _, err = run(command, "digits", "--json", "result.json")
     assert code == 3
     result = json.loads(Path("result.json").read_text())
@@ -318,6 +321,77 @@ def test_verify_reports_every_operation(run):
     report = json.loads(Path("report.json").read_text())
     assert report["ok"] is True
     assert report["backend"] == "numba"
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_threads_are_those_of_the_run(run, backend):
+    code, out, _ = run("train", "parity", "--epochs", 1, "--backend", backend, "--threads", 1, "--json", "-")
+    assert code == 0
+    assert json.loads(out)["device"].endswith(", 1 thread")
+    code, out, _ = run("verify", "parity", "--backend", backend, "--threads", 1, "--json", "-")
+    assert code == 0
+    assert json.loads(out)["device"].endswith(", 1 thread")
+
+
+@pytest.mark.parametrize(
+    ("backend", "threads", "says"),
+    [
+        ("numpy", 0, "threads must be 1 or more, not 0"),
+        ("numba", -1, "threads must be 1 or more, not -1"),
+        ("numba", 9999, "NUMBA_NUM_THREADS=9999 in the environment"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "verify"])
+def test_wrong_threads_are_refused_before_anything_is_done(run, command, backend, threads, says):
+    code, _, err = run(command, "parity", "--backend", backend, "--threads", threads)
+    assert code == 2
+    assert says in err
+    assert not os.path.exists("gpubp-runs/parity-1")
+
+
+def test_warmup_compiles_for_training(run):
+    code, out, _ = run("warmup")
+    assert code == 0
+    *lines, last = out.splitlines()
+    assert [line.split(" s  ")[1] for line in lines] == [
+        "float32 network, uint8 inputs",
+        "float32 network, float32 inputs",
+    ]
+    assert last == f"kept in {cache_folder()}"
+    assert Path(cache_folder()).is_dir()
+    assert steps.steps.signatures
+    assert run("warmup", "--quiet") == (0, "", "")
+
+
+def test_warmup_of_all_dtypes_compiles_for_each(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(NumbaBackend, "warm_up", lambda self, dtype: asked.append(dtype) or [])
+    assert run("warmup", "--dtype", "all")[0] == 0
+    assert asked == ["float32", "float64"]
+
+
+def test_after_a_warm_up_training_compiles_nothing(run):
+    def compiled():
+        kernels = [value for value in vars(steps).values() if isinstance(value, Dispatcher)]
+        return [sum(kernel.stats.cache_misses.values()) for kernel in kernels]
+
+    run("warmup")
+    before = compiled()
+    assert len(before) > 2
+    code, _, _ = run("train", "mnist-sample", "--epochs", 1, "--backend", "numba", "-q")
+    assert code == 0
+    run("train", "digits", "--epochs", 1, "--backend", "numba", "-q")
+    assert compiled() == before
+
+
+def test_warmup_says_what_it_cannot(run, monkeypatch):
+    code, _, err = run("warmup", "--dtype", "float16")
+    assert code == 2
+    assert "--dtype must be float32, float64 or all, not 'float16'" in err
+    monkeypatch.setattr("gpubp.backends.cpu.why_unavailable", lambda: "no LLVM")
+    code, _, err = run("warmup")
+    assert code == 4
+    assert "backend 'numba' cannot run here: no LLVM" in err
 
 
 def test_doctor_lists_backends_versions_threads_and_blas(run):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from gpubp.backends.base import Backend
-from gpubp.errors import BackendUnavailable
+from gpubp.backends.base import Backend, HostBackend
+from gpubp.errors import BackendUnavailable, UsageError
 from gpubp.functions import lookup
 
-# name -> (module, class); the module offers why_unavailable() and the class takes no arguments.
+# name -> (module, class); the module offers why_unavailable(), and the class takes threads if it is a HostBackend.
 _BACKENDS = {
     "numpy": ("gpubp.backends.reference", "ReferenceBackend"),
     "numba": ("gpubp.backends.cpu", "NumbaBackend"),
@@ -55,9 +55,26 @@ def choose(name: str) -> tuple[str, str]:
     raise BackendUnavailable("no backend can run here: " + "; ".join(passed_over))
 
 
-def get(name: str | Backend = "auto") -> Backend:
-    """The backend of that name, or the one ``choose`` picks for "auto"; a backend is returned as it is."""
+def get(name: str | Backend = "auto", threads: int | None = None) -> Backend:
+    """The backend of that name, or the one ``choose`` picks for "auto"; a backend is returned as it is.
+
+    ``threads`` is how many of the processor's a backend that runs on it may use, by default all.
+
+    Raises:
+        UsageError: there is no backend of that name, or it cannot have that many threads.
+        BackendUnavailable: the backend named cannot run here.
+    """
     if isinstance(name, Backend):
+        if threads is not None:
+            raise UsageError(
+                "a backend that is there already has its threads: name one, or make it with them"
+            )
         return name
-    module, cls = _BACKENDS[choose(name)[0]]
-    return getattr(import_module(module), cls)()
+    name = choose(name)[0]
+    module, cls = _BACKENDS[name]
+    kind = getattr(import_module(module), cls)
+    if threads is None:
+        return kind()
+    if not issubclass(kind, HostBackend):
+        raise UsageError(f"threads are the processor's, and backend {name!r} is not: choose numba or numpy")
+    return kind(threads)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -132,6 +133,10 @@ class Backend(ABC):
     def describe(self) -> str:
         """The device, threads and versions in use, in one line."""
 
+    def limits(self) -> AbstractContextManager:
+        """To be held while a run is on: what it sets for the whole process, such as the threads of BLAS."""
+        return nullcontext()
+
     @abstractmethod
     def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
         """A copy of a host array as this backend's kind of array, into ``out`` if given."""
@@ -204,7 +209,18 @@ class Backend(ABC):
 
 
 class HostBackend(Backend):
-    """A backend whose arrays are NumPy's, so that a copy is all there is to moving one."""
+    """A backend whose arrays are NumPy's, so that a copy is all there is to moving one.
+
+    ``threads`` is how many it may use; None for as many as there are.
+
+    Raises:
+        UsageError: no positive integer.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise UsageError(f"threads must be 1 or more, not {threads!r}")
+        self.threads = threads
 
     def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
         if out is None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from gpubp import kernels
 from gpubp.backends.base import Plan, PlanState, Samples, StepStats
 from gpubp.backends.team import Team
+from gpubp.backends.threads import counted
 from gpubp.errors import UsageError
 from gpubp.kernels.cpu import inner, steps
 from gpubp.kernels.cpu.vector import BYTES
@@ -80,6 +82,7 @@ class FusedPlan(Plan):
         self.step = 0
         self._lanes = BYTES // self.dtype.itemsize
         work = batch_size * sum(layer.n_in * layer.n_out for layer in layers)
+        self.threads = threads
         self.team = Team(threads if work >= SHARED_WORK else 1)
         self.samples = self._store(samples, room=layers[0].n_in)
         self._net = self._lay_out()
@@ -143,11 +146,14 @@ class FusedPlan(Plan):
         return np.minimum(cuts * unit, n_in)
 
     def describe(self) -> str:
-        first = "non-zero inputs only" if len(self.samples.data.records) else "dense inputs"
-        threads = self.team.size
+        data, team = self.samples, self.team.size
+        of_all = counted(team)
+        if team < self.threads:
+            of_all = f"1 of {self.threads} threads, since its steps are too small to share"
+        first = "non-zero inputs only" if len(data.data.records) else "all inputs"
         return (
-            f"fused plan, whole epochs in one call, {first} (density {self.samples.density:.2f}), "
-            f"{threads} thread{'s' if threads > 1 else ''}, on {self.device}"
+            f"fused plan, whole epochs in one call, {first}, since {data.density:.0%} are not 0, on {of_all}; "
+            f"{self.device}"
         )
 
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
@@ -244,14 +250,15 @@ class FusedPlan(Plan):
         costs = np.zeros((self.team.size, count))
         hits = np.zeros((self.team.size, count), np.int64)
 
-        def work(rank: int) -> None:
-            steps.steps(
-                self._net, samples.data, order, batch_size, coefficients, mode, only, rank, self._sync,
-                costs[rank], hits[rank], outputs,
-            )  # fmt: skip
-
+        jobs = [
+            partial(
+                steps.steps, self._net, samples.data, order, batch_size, coefficients, mode, only, rank,
+                self._sync, costs[rank], hits[rank], outputs,
+            )
+            for rank in range(self.team.size)
+        ]  # fmt: skip
         with self._lock:
-            self.team.run(work)
+            self.team.run(jobs)
         return StepStats(len(order), costs.sum(axis=0), hits.sum(axis=0))
 
     def _store(self, samples: Samples, *, room: int) -> StoredSamples:
@@ -305,4 +312,5 @@ class FusedPlan(Plan):
     def _each_part(self, n: int, work: Callable[[int, int, int], None]) -> None:
         """work(rank, first, stop) on each thread's part of n samples."""
         size = self.team.size
-        self.team.run(lambda rank: work(rank, n * rank // size, n * (rank + 1) // size))
+        parts = [(rank, n * rank // size, n * (rank + 1) // size) for rank in range(size)]
+        self.team.run([partial(work, *part) for part in parts])

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
 from gpubp import reference
 from gpubp.backends.base import Array, HostBackend
+from gpubp.backends.threads import blas_threads, counted
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import as_inputs, labels_of
 from gpubp.optimizers import Optimizer
 
 
 class ReferenceBackend(HostBackend):
-    """NumPy on the host."""
+    """NumPy on the host; ``threads`` are those of its BLAS."""
 
     name = "numpy"
 
     def describe(self) -> str:
-        return f"NumPy {np.__version__} (the reference)"
+        threads = "" if self.threads is None else f", {counted(self.threads)}"
+        return f"NumPy {np.__version__} (the reference){threads}"
+
+    def limits(self) -> AbstractContextManager:
+        return nullcontext() if self.threads is None else blas_threads(self.threads)
 
     def gather(self, source: Array, order: Array, out: Array) -> None:
         out[...] = as_inputs(source[order], out.dtype)

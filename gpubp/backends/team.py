@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-Job = Callable[[int], Any]
+Job = Callable[[], Any]
+_call = operator.methodcaller("__call__")
 
 
 class Team:
@@ -28,32 +32,44 @@ class Team:
         self._orders: list[SimpleQueue[Job | None]] = [SimpleQueue() for _ in range(1, self.size)]
         self._ready: SimpleQueue[BaseException | None] = SimpleQueue()
         for rank, orders in enumerate(self._orders, start=1):
-            threading.Thread(
-                target=_work, args=(rank, orders, self._ready), name=f"gpubp-{rank}", daemon=True
-            ).start()
+            name = f"gpubp-{rank}"
+            threading.Thread(target=_work, args=(orders, self._ready), name=name, daemon=True).start()
         weakref.finalize(self, _dismiss, self._orders)
 
-    def run(self, job: Job) -> None:
-        """Call job(rank) on every member, rank 0 being this thread, and wait for all; one run at a time."""
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Call each of the jobs, one a member, the first by this thread, and wait for all; one run at a time.
+
+        Jobs of this thread that are no Python functions (a kernel bound by ``partial``) are started together with the
+        others' or not at all: an interrupt cannot come in between and leave the others waiting.
+        """
+        if self._process != os.getpid():  # threads do not survive a fork, and a lock may have been held
+            self._process, self._lock = os.getpid(), threading.Lock()
+            self._start()
         with self._lock:
-            if self._process != os.getpid():  # threads do not survive a fork
-                self._process = os.getpid()
-                self._start()
-            for orders in self._orders:
-                orders.put(job)
-            failures = []
+            orders = [partial(queue.put, job) for queue, job in zip(self._orders, jobs[1:], strict=True)]
             try:
-                job(0)
+                deque(map(_call, [*orders, jobs[0]]), maxlen=0)  # no bytecode in between
             finally:
-                failures = [failure for failure in (self._ready.get() for _ in self._orders) if failure]
+                failures = self._collect()
             if failures:
                 raise failures[0]
 
+    def _collect(self) -> list[BaseException]:
+        """What the others raised, once all are done; an interrupt meanwhile waits for that too."""
+        answers: list[BaseException | None] = []
+        interrupts: list[BaseException] = []
+        while len(answers) < len(self._orders):
+            try:
+                answers.append(self._ready.get())
+            except KeyboardInterrupt as interrupt:
+                interrupts.append(interrupt)
+        return [answer for answer in answers if answer is not None] + interrupts
 
-def _work(rank: int, orders: SimpleQueue[Job | None], ready: SimpleQueue[BaseException | None]) -> None:
+
+def _work(orders: SimpleQueue[Job | None], ready: SimpleQueue[BaseException | None]) -> None:
     while (job := orders.get()) is not None:
         try:
-            job(rank)
+            job()
         except BaseException as failure:  # the caller raises it
             ready.put(failure)
         else:

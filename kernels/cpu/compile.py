@@ -15,10 +15,21 @@ from numba import types
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import lower_builtin
 
-OPTIONS = {"cache": True, "nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+from gpubp.kernels.cpu.cache import keep
 
-kernel = numba.njit(**OPTIONS)
-parallel_kernel = numba.njit(parallel=True, **OPTIONS)
+OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+
+
+def kernel(function):
+    """A function that Python calls, compiled for the types it first gets, and kept on disk."""
+    return keep(numba.njit(**OPTIONS)(function))
+
+
+def parallel_kernel(function):
+    """A kernel whose ``prange`` loops run on Numba's threads."""
+    return keep(numba.njit(parallel=True, **OPTIONS)(function))
+
+
 inlined = numba.njit(fastmath={"contract"}, error_model="numpy")
 spliced = numba.njit(inline="always", fastmath={"contract"}, error_model="numpy")
 
@@ -35,7 +46,9 @@ def register(function: Callable, result: Result, lower: Callable) -> None:
         key = function
 
         def generic(self, args, kws):
-            kinds = [types.intp if isinstance(kind, types.Integer) else types.unliteral(kind) for kind in args]
+            kinds = [
+                types.intp if isinstance(kind, types.Integer) else types.unliteral(kind) for kind in args
+            ]
             return (result if isinstance(result, types.Type) else result(*kinds))(*kinds)
 
     infer_global(function, types.Function(Template))
