@@ -63,7 +63,7 @@ def test_a_backend_says_how_many_threads_it_uses(rng):
     assert "thread" not in backends.get("numpy").describe()
     data = [rng.random((300, 200)), rng.integers(0, 10, 300)]
     history = gpubp.fit(small_net((200, 100, 10)), *data, epochs=1, backend=device, verify="off")
-    assert "1 thread, on Numba" in history.plan
+    assert "on 1 thread; Numba" in history.plan
     assert history.device == device.describe()
 
 
