@@ -68,7 +68,7 @@ def test_phase(benchmark, plan, phase):
     number, operations, touched = table.get(phase, sums)
     order = np.random.default_rng(1).permutation(SAMPLES)
     count = SAMPLES // BATCH
-    coefficients = np.tile(np.float32([1e-6, 0, 0, 0]), 2 * count)
+    coefficients = np.tile(np.array([1e-6, 0, 0, 0], np.float32), 2 * count)
 
     def run():
         plan._run(plan.samples, order, BATCH, count, coefficients, steps.TRAIN, only=number)
