@@ -7,13 +7,15 @@ import pytest
 
 import gpubp
 from gpubp import verification
+from gpubp.backends.cpu import NumbaBackend
 from gpubp.bounds import ACTIVATION_ROUNDINGS, EXP_ROUNDINGS, LOG_ROUNDINGS, worst_only
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW
 from gpubp.verification import Report, VerificationError, compare
-from tests.conftest import BACKENDS, backend_by_name
-from tests.faults import FAULTS, plant
+from tests.conftest import backend_by_name
+from tests.faults import FAULTS, OUTPUTS, plant
+from tests.fused_faults import plant_in_plan
 
 SHAPES = {"2 layers": [20, 15, 5], "4 layers": [64, 40, 30, 20, 10], "10 layers": [20, *[16] * 9, 5]}
 
@@ -48,12 +50,29 @@ def test_every_optimizers_step_is_within_its_bounds(backend, optimizer, rng):
     assert history.verification.steps == 9
 
 
+# Where a fault can be: a backend's operations, which a composed plan is made of, and the fused plan's phases.
+FAULTY = {
+    "numpy": lambda *fault: plant(backend_by_name("numpy"), *fault),
+    "numba, composed": lambda *fault: plant(NumbaBackend(fused=False), *fault),
+    "numba, fused": lambda *fault: plant_in_plan(backend_by_name("numba"), *fault),
+    "cupy": lambda *fault: plant(backend_by_name("cupy"), *fault),
+}
+
+
+def no_fault(inputs, before, after):
+    """What the planted faults are measured against."""
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", FAULTY)
 @pytest.mark.parametrize(("operation", "fault"), FAULTS)
 def test_a_planted_fault_is_caught_by_verify_and_by_fit(name, operation, fault, shape, rng):
-    faulty = plant(backend_by_name(name), operation, FAULTS[operation, fault])
+    faulty = FAULTY[name](operation, FAULTS[operation, fault])
     net, x, y = dense_problem(rng, sizes=SHAPES[shape])
+    assert_caught(faulty, net, x, y)
+
+
+def assert_caught(faulty, net, x, y):
     report = gpubp.verify(net, x, y, backend=faulty)
     assert not report.ok
     with pytest.raises(VerificationError) as caught:
@@ -61,13 +80,50 @@ def test_a_planted_fault_is_caught_by_verify_and_by_fit(name, operation, fault, 
     assert caught.value.exit_code == 3
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_the_same_problem_without_a_fault_passes(name, rng):
+def sparse_problem(rng):
+    """Most inputs are 0, but not the last one, which some faults change."""
+    net, x, y = dense_problem(rng, sizes=(150, 15, 5))
+    return net, x * (rng.random(x.shape) < 0.2) + 1e-3 * np.eye(x.shape[1])[-1], y
+
+
+@pytest.mark.parametrize(("operation", "fault"), FAULTS)
+def test_a_fault_on_sparse_inputs_is_caught(operation, fault, rng):
+    assert_caught(
+        plant_in_plan(backend_by_name("numba"), operation, FAULTS[operation, fault]), *sparse_problem(rng)
+    )
+
+
+@pytest.mark.parametrize("name", FAULTY)
+@pytest.mark.parametrize("operation", OUTPUTS)
+@pytest.mark.parametrize("problem", [dense_problem, sparse_problem])
+def test_the_same_problem_without_a_fault_passes(name, operation, problem, rng):
     """What the planted faults are measured against: the wrapper alone changes nothing."""
-    wrapped = plant(backend_by_name(name), "forward", lambda inputs, before, after: None)
-    net, x, y = dense_problem(rng)
+    wrapped = FAULTY[name](operation, no_fault)
+    net, x, y = problem(rng)
     assert gpubp.verify(net, x, y, backend=wrapped).ok
     assert gpubp.fit(net, x, y, batch_size=64, epochs=1, backend=wrapped, verify="step").verification.ok
+
+
+@pytest.mark.parametrize("operation", [name for name in OUTPUTS if name != "weight_grad"])
+@pytest.mark.parametrize("optimizer", [SGD(0.5, 0.9), Adam(0.01)], ids=lambda o: o.kind)
+@pytest.mark.parametrize("problem", [dense_problem, sparse_problem])
+def test_a_plan_run_in_its_phases_leaves_the_bits_of_one_call(operation, optimizer, problem, rng):
+    """So that what a fault does to the phases is what it would do to the plan.
+
+    Not where gradients get the fault, along which NumPy then makes the step.
+    """
+    start, x, y = problem(rng)
+    kind = {dense_problem: "all inputs", sparse_problem: "non-zero inputs only"}[problem]
+    results = []
+    for backend in (backend_by_name("numba"), FAULTY["numba, fused"](operation, no_fault)):
+        net = Network(start.sizes, hidden="tanh", dtype="float32", seed=4)
+        history = gpubp.fit(
+            net, x, y, batch_size=32, epochs=2, optimizer=optimizer, backend=backend, verify="off"
+        )
+        assert kind in history.plan
+        results.append([*(p for pair in net.parameters for p in pair), history["loss"]])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_report_names_tensor_element_got_expected_and_fraction(rng, tmp_path):

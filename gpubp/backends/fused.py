@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,6 +25,7 @@ from gpubp.optimizers import Optimizer
 SPARSE_DENSITY = 0.33
 LONGEST_SPARSE = 65535  # inputs that a record can count
 LINE = 64  # bytes of a cache line
+HUGE_PAGE = 2 << 20  # bytes
 CHUNK_ROWS = 1024  # samples that are in work at a time, at most; larger batches are summed chunk by chunk
 EVALUATION_ROWS = 256  # … and at least, where they are only evaluated
 COLUMN_UNITS = 256  # from so many units on, threads share a layer by its units
@@ -56,10 +59,28 @@ class Memory:
         return place
 
     def allocate(self) -> np.ndarray:
-        """The array, zeros, aligned to cache lines."""
-        raw = np.zeros(self.size * self.dtype.itemsize + 64, np.uint8)
-        shift = -raw.ctypes.data % 64
-        return raw[shift : shift + self.size * self.dtype.itemsize].view(self.dtype)
+        """The array, zeros."""
+        return zeros(self.size, self.dtype)
+
+
+def zeros(count: int, dtype: np.dtype | type) -> np.ndarray:
+    """A one-dimensional array that begins on a cache line, and if large, on a huge page where there are some.
+
+    Rows are read in random order: with pages of 4 KB, most reads would first have to look up where a page lies.
+    """
+    size = count * np.dtype(dtype).itemsize
+    huge = size >= HUGE_PAGE // 2 and hasattr(mmap, "MADV_HUGEPAGE")
+    alignment = HUGE_PAGE if huge else LINE
+    raw: np.ndarray
+    if huge:
+        space = mmap.mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE)
+        with suppress(OSError):  # a kernel built without them
+            space.madvise(mmap.MADV_HUGEPAGE)
+        raw = np.frombuffer(space, np.uint8)
+    else:
+        raw = np.zeros(size + alignment, np.uint8)
+    shift = -raw.ctypes.data % alignment
+    return raw[shift : shift + size].view(dtype)
 
 
 class FusedPlan(Plan):
@@ -126,7 +147,7 @@ class FusedPlan(Plan):
             rows[i] = self._share_rows(layer.n_in, i == 0)
         most = -(-self.samples.most // self._lanes) * self._lanes
         inputs = memory.take(chunk * most)
-        scratch_size = (steps.DEPTH * inner.TILE_VECTORS + steps.BLOCK_ROWS * inner.WIDEST) * self._lanes
+        scratch_size = (steps.PANEL_BYTES + steps.BLOCK_BYTES) // self.dtype.itemsize
         scratch = memory.take(team * scratch_size)
         array = memory.allocate()
         array[one] = 1
@@ -268,8 +289,9 @@ class FusedPlan(Plan):
         as_bytes = samples.inputs.dtype == np.uint8
         inputs = np.ascontiguousarray(samples.inputs, None if as_bytes else self.dtype).reshape(-1)
         none, no_bytes = np.empty(0, self.dtype), np.empty(0, np.uint8)
-        targets = np.zeros((n, -(-n_out // self._lanes) * self._lanes), self.dtype)
-        targets[:, :n_out] = samples.targets
+        width = -(-n_out // self._lanes) * self._lanes
+        targets = zeros(n * width, self.dtype)
+        targets.reshape(n, width)[:, :n_out] = samples.targets
         weight = np.ascontiguousarray(samples.sample_weight, self.dtype)
         data = steps.Data(
             inputs if as_bytes else no_bytes,
@@ -277,7 +299,7 @@ class FusedPlan(Plan):
             np.empty(0, np.int64),
             no_bytes,
             0,
-            targets.reshape(-1),
+            targets,
             none if (weight == 1).all() else weight,
         )
         dense = StoredSamples(data, n, 1.0, 0, np.ones(-(-n_in // steps.MARK)))
@@ -297,7 +319,7 @@ class FusedPlan(Plan):
         limit = int(steps.head_of(n_in) + SPARSE_DENSITY * n_in * (1 + value_bytes))
         worst = int(starts.max())
         np.cumsum(starts, out=starts)
-        records = np.empty(starts[-1] + LINE, np.uint8)
+        records = zeros(int(starts[-1]) + LINE, np.uint8)
         self._each_part(
             n,
             lambda _, first, stop: steps.write_records(

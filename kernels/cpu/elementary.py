@@ -13,7 +13,7 @@ from gpubp.kernels.cpu.vector import Lanes, multiply_add
 # ln 2 = the first + the second; whole multiples of the first, up to the largest exponent, are exact.
 LN2 = {32: (0.693145751953125, 1.4286068203094173e-06), 64: (0.6931471805598903, 5.497923018708371e-14)}
 # Where e^x stops being a normal number; below, it is taken for 0.
-LOWEST = {32: -87.3365447505531, 64: -708.3964185322641}
+LOWEST = {32: -87.33654, 64: -708.3964185322641}
 EXP_TERMS = {32: 8, 64: 14}  # r^j / j! up to this j, for |r| ≤ ½ ln 2
 LOG_TERMS = {32: 6, 64: 12}  # 2 s^(2j) / (2j + 1) up to this j, for |s| ≤ 3 − 2√2
 

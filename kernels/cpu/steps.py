@@ -68,6 +68,9 @@ DEPTH = 2048  # terms of a sum that are taken at a time, so that a panel stays i
 BLOCK_ROWS = 128  # rows of a gradient that are summed before they are used
 FORWARD_MARKS = SPAN // MARK  # marks of W's rows that gathers work on at a time
 SCATTER_BYTES = 32768  # of a gradient that scatters work on at a time, about: most of a first-level cache
+# What each thread has to itself: a copied panel of B, and a block of a gradient.
+PANEL_BYTES = DEPTH * TILE_VECTORS * BYTES
+BLOCK_BYTES = max(BLOCK_ROWS * WIDEST * BYTES, MARK * WIDEST * BYTES, SCATTER_BYTES)
 LINE = 64  # bytes of a cache line
 
 
@@ -344,7 +347,7 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
         v0, v1 = layer[VECTORS] * thread // net.threads, layer[VECTORS] * (thread + 1) // net.threads
         biases = True
     panel = net.scratch + thread * net.scratch_size
-    scratch = panel + DEPTH * TILE_VECTORS * lanes
+    scratch = panel + PANEL_BYTES // memory.itemsize
     v = v0
     while v < v1:
         wide = widest(v1 - v)

@@ -1,0 +1,216 @@
+"""A fused plan with one planted fault: a step is run phase by phase, and what a phase left in memory is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpubp import reference
+from gpubp.backends.base import Backend, PlanState, Samples, StepStats
+from gpubp.backends.fused import FusedPlan, StoredSamples
+from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.kernels.cpu import steps
+from gpubp.network import as_inputs
+from tests.faults import Fault
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass
+class Batch:
+    """A batch on its way through the phases: where the plan finds its samples, and what they hold."""
+
+    stored: StoredSamples
+    order: np.ndarray
+    samples: Samples
+    inputs: np.ndarray  # (B, n_in) as gathered
+
+
+class PhasedPlan(FusedPlan):
+    """The fused plan on one thread, each step of which runs in its phases, with a fault after those of one operation.
+
+    Faults see host arrays in the shapes of the operations. δ is the textbook's where a fault takes it in, and times
+    1/B, as the memory has it, where a fault changes it.
+    """
+
+    def __init__(
+        self, operation: str, fault: Fault, layers, parameters, loss, optimizer, batch_size, samples
+    ):
+        super().__init__("one thread", 1, layers, parameters, loss, optimizer, batch_size, samples)
+        assert batch_size <= self._net.chunk  # phases of several chunks would run through each other
+        self.operation, self.fault, self.host = operation, fault, samples
+        self.stale_inputs = np.zeros((batch_size, self.layers[0].n_in), self.dtype)
+        self.stale_costs = np.zeros(batch_size, self.dtype)
+
+    def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
+        parts = []
+        for s, lr in enumerate(learning_rates):
+            batch = self._batch(order[s * self.batch_size : (s + 1) * self.batch_size])
+            parts.append(self._propagate(batch))
+            coefficients = [
+                self.optimizer.coefficients(float(lr), self.step + 1, decay=decay) for decay in (True, False)
+            ]
+            if self.operation == "weight_grad":
+                self._update_by_the_rule(self._gradients(batch), coefficients)
+            else:
+                self._update_in_place(batch, coefficients)
+            self.step += 1
+        costs, hits = (np.concatenate([getattr(part, name) for part in parts]) for name in ("costs", "hits"))
+        return StepStats(len(order), costs, hits)
+
+    def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+        batch = self._batch(order)
+        stats = self._propagate(batch)
+        return stats.mean_cost, self._gradients(batch)
+
+    def _batch(self, order: np.ndarray) -> Batch:
+        samples = self.host.take(order)
+        return Batch(self.samples, order, samples, as_inputs(samples.inputs, self.dtype))
+
+    def _phase(self, batch: Batch, phase: int, mode: int = steps.GRADIENTS, coefficients=None) -> StepStats:
+        if coefficients is None:
+            coefficients = self._no_coefficients()
+        count = len(batch.order)
+        return self._run(batch.stored, batch.order, count, 1, coefficients, mode, only=phase)
+
+    def _rows(self, place: int, row: int, batch: Batch, n: int) -> np.ndarray:
+        """(B, n) in memory, rows at this distance."""
+        rows = len(batch.order)
+        return self._net.memory[place : place + rows * row].reshape(rows, row)[:, :n]
+
+    def _a(self, i: int, batch: Batch) -> np.ndarray:
+        """The activations of layer i in memory."""
+        entry = self._net.layers[i]
+        return self._rows(entry[steps.A], entry[steps.ROW], batch, self.layers[i].n_out)
+
+    def _delta(self, i: int, batch: Batch) -> np.ndarray:
+        entry = self._net.layers[i]
+        return self._rows(entry[steps.DELTA], entry[steps.ROW], batch, self.layers[i].n_out)
+
+    def _a_prev(self, i: int, batch: Batch) -> np.ndarray:
+        """What goes into layer i."""
+        return self._a(i - 1, batch) if i else batch.inputs
+
+    def _propagate(self, batch: Batch) -> StepStats:
+        """All phases before the gradients'."""
+        last = len(self.layers) - 1
+        self._gather(batch)
+        for i in range(last + 1):
+            self._forward(batch, i)
+        stats = self._output(batch)
+        for i in range(last, 0, -1):
+            self._back(batch, i)
+        return stats
+
+    def _planted(self, operation: str, inputs: dict, before: Arrays, after: Arrays) -> bool:
+        """Change ``after``, if the fault is one of this operation's."""
+        if operation != self.operation:
+            return False
+        whole = {name: array.copy() for name, array in after.items()}  # without the padding between rows
+        self.fault(inputs, before, whole)
+        for name, array in after.items():
+            array[...] = whole[name]
+        return True
+
+    def _gather(self, batch: Batch) -> None:
+        self._phase(batch, 0)
+        stale, sparse = self.stale_inputs[: len(batch.order)], "non-zero" in self.describe()
+        if not sparse:
+            entry = self._net.layers[0]
+            batch.inputs = self._rows(
+                entry[steps.A_PREV], entry[steps.A_PREV_ROW], batch, self.layers[0].n_in
+            )
+        if self._planted("gather", {}, {"out": stale.copy()}, {"out": batch.inputs}) and sparse:
+            # How the memory holds sparse inputs is the plan's own affair: they are gathered again, from faulty samples.
+            faulty = Samples(batch.inputs, batch.samples.targets, batch.samples.sample_weight)
+            batch.stored, batch.order = self.upload(faulty), np.arange(len(batch.order))
+            self._phase(batch, 0)
+        stale[...] = batch.inputs
+
+    def _forward(self, batch: Batch, i: int) -> None:
+        stale = self._a(i, batch).copy()
+        self._phase(batch, 1 + i)
+        memory, activation = self._a(i, batch), self.layers[i].activation
+        weights, bias = self._get(self._net.layers[i, steps.W], i)
+        inputs = {
+            "a_prev": self._a_prev(i, batch),
+            "weights": weights,
+            "bias": bias,
+            "activation": activation,
+        }
+        if i == len(self.layers) - 1:  # z stands there until the output phase has run; in the other layers, a
+            z, a = memory, ACTIVATIONS[activation].apply(memory)
+        else:
+            z, a = reference.forward(inputs["a_prev"], weights, bias, ACTIVATIONS[activation])[0], memory
+        self._planted("forward", inputs, {"z": stale, "a": stale}, {"z": z, "a": a})
+
+    def _output(self, batch: Batch) -> StepStats:
+        last, count = len(self.layers) - 1, len(batch.order)
+        activation, loss = ACTIVATIONS[self.layers[last].activation], LOSSES[self.loss]
+        z, stale = self._a(last, batch).copy(), self._delta(last, batch).copy()
+        stats = self._phase(batch, len(self.layers) + 1)
+        a, targets, weight = self._a(last, batch), batch.samples.targets, batch.samples.sample_weight
+        row_cost = reference.cost(z, a, targets, weight, activation, loss).astype(self.dtype)
+        own = row_cost.sum(dtype=np.float64)
+        before = {"delta": stale, "row_cost": self.stale_costs[:count].copy()}
+        self._planted("output_delta", {}, before, {"delta": self._delta(last, batch), "row_cost": row_cost})
+        self.stale_costs[:count] = row_cost
+        # The plan keeps the sum of the costs only.
+        return StepStats(count, stats.costs + (row_cost.sum(dtype=np.float64) - own), stats.hits)
+
+    def _back(self, batch: Batch, i: int) -> None:
+        stale = self._delta(i - 1, batch).copy()
+        self._phase(batch, 2 * len(self.layers) + 1 - i)
+        self._planted("hidden_delta", {}, {"delta": stale}, {"delta": self._delta(i - 1, batch)})
+
+    def _gradients(self, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
+        pairs = []
+        for i in range(len(self.layers)):
+            names, place = ("grad_weights", "grad_bias"), self._net.layers[i, steps.GRADIENT]
+            before = dict(zip(names, self._get(place, i), strict=True))
+            self._phase(batch, 2 * len(self.layers) + 1 + i)
+            after = dict(zip(names, self._get(place, i), strict=True))
+            delta = self._delta(i, batch) * self.dtype.type(len(batch.order))
+            if self._planted(
+                "weight_grad", {"delta": delta, "a_prev": self._a_prev(i, batch)}, before, after
+            ):
+                self._put(place, i, *after.values())
+            pairs.append((after["grad_weights"], after["grad_bias"]))
+        return pairs
+
+    def _update_by_the_rule(self, gradients, coefficients) -> None:
+        """The step along gradients that a fault has changed, which the plan itself would compute anew."""
+        state, flat = self.state(), [gradient for pair in gradients for gradient in pair]
+        parameters, slots = [], []
+        for k, (parameter, gradient, old) in enumerate(zip(state.parameters, flat, state.slots, strict=True)):
+            rounded = [self.dtype.type(c) for c in coefficients[k % 2]]
+            parameter, new = self.optimizer.rule(parameter, gradient, old, rounded)
+            parameters.append(parameter)
+            slots.append(new)
+        self.load_state(PlanState(parameters, slots, state.step))
+
+    def _update_in_place(self, batch: Batch, coefficients) -> None:
+        before = self.state()
+        flat = np.array(coefficients, self.dtype).reshape(-1)
+        for i in range(len(self.layers)):
+            self._phase(batch, 2 * len(self.layers) + 1 + i, steps.TRAIN, flat)
+        after = self.state()
+        for k, parameter in enumerate(after.parameters):
+            slots = {f"slots{j}": slot for j, slot in enumerate(after.slots[k])}
+            old = {f"slots{j}": slot for j, slot in enumerate(before.slots[k])}
+            self._planted(
+                "update", {}, {"parameter": before.parameters[k], **old}, {"parameter": parameter, **slots}
+            )
+        self.load_state(after)
+
+
+def plant_in_plan(backend: Backend, operation: str, fault: Fault) -> Backend:
+    """A copy of the numba backend in whose fused plan the phases of ``operation`` have the fault."""
+
+    def plan(self, *args) -> PhasedPlan:
+        return PhasedPlan(operation, fault, *args)
+
+    copy = object.__new__(type("Faulty", (type(backend),), {"plan": plan}))
+    copy.__dict__.update(backend.__dict__)
+    return copy
