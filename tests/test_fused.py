@@ -520,7 +520,7 @@ def with_margins(plan: FusedPlan) -> tuple[np.ndarray, np.ndarray]:
 
 
 def assert_right_within_margins(sizes, kind, threads, rng, dtype="float32") -> None:
-    net = network(sizes, dtype, hidden=["relu"] * (len(sizes) - 3) + ["softmax"])
+    net = network(sizes, dtype, hidden=["sigmoid"] * (len(sizes) - 3) + ["softmax"])
     samples = prepared(net, inputs(rng, kind, 300, sizes[0]), rng)
     plan = fused(net, samples, batch=70, threads=threads, optimizer=Adam(0.01))
     margins = with_margins(plan)
