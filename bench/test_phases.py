@@ -77,7 +77,7 @@ def test_phase(benchmark, plan, phase):
     benchmark.group = plan.describe()
     benchmark(run)
     if benchmark.stats:
-        seconds, threads = benchmark.stats["median"], plan.team.size
+        seconds, threads = benchmark.stats["median"], plan.threads
         benchmark.extra_info |= {
             "GFLOP/s": round(operations / seconds / 1e9, 1),
             "GFLOP/s at most": round(peaks.flops_per_second(threads) / 1e9, 1),

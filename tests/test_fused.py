@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -66,9 +67,12 @@ def prepared(net: Network, x, rng, loss="cross_entropy", weighted=True) -> Sampl
     return prepare(net, check_split(x, y, weight), loss).samples
 
 
-def fused(net, samples, *, batch=32, threads=1, optimizer=MOMENTUM, loss="cross_entropy") -> FusedPlan:
-    """A plan with this many threads, however many cores there are."""
-    return FusedPlan("here", threads, net.layers, net.parameters, loss, optimizer, batch, samples)
+def fused(
+    net, samples, *, batch=32, threads=1, optimizer=MOMENTUM, loss="cross_entropy", shared_work=0
+) -> FusedPlan:
+    """A plan with this many threads, however many cores there are and however small its steps."""
+    with patch("gpubp.backends.fused.SHARED_WORK", shared_work):
+        return FusedPlan("here", threads, net.layers, net.parameters, loss, optimizer, batch, samples)
 
 
 def flat(state: PlanState) -> np.ndarray:
@@ -232,13 +236,12 @@ CUTS = [*KINDS, "chunked"]
 
 
 def plan_of(kind, rng, threads=1, dtype="float32", optimizer=MOMENTUM):
-    """A plan large enough for threads to share, and an order of 5 batches, the last one short."""
+    """A plan, and an order of a few batches, the last one short."""
     n, batch = (2500, 1200) if kind == "chunked" else (300, 64)
     net = network([N_IN, 40, 6], dtype)
     samples = prepared(net, inputs(rng, "mixed" if kind == "chunked" else kind, n), rng)
     plan = fused(net, samples, batch=batch, threads=threads, optimizer=optimizer)
-    assert batch * N_IN * 40 >= SHARED_WORK
-    assert plan.team.size == threads
+    assert plan.threads == threads
     order = np.arange(n) if kind in ("mixed", "chunked") else rng.permutation(n)
     return plan, order, 0.05 * rng.random(-(-n // batch))
 
@@ -291,15 +294,15 @@ def test_any_number_of_threads_computes_the_same_within_the_bounds(kind, dtype):
         n, batch = (2500, 1200) if kind == "chunked" else (300, 64)
         samples = prepared(net, inputs(rng, "mixed" if kind == "chunked" else kind, n), rng)
         plan = fused(net, samples, batch=batch, threads=threads)
-        assert plan.team.size == threads
+        assert plan.threads == threads
         assert_right(plan, net, samples)
 
 
 def test_small_steps_are_not_shared(rng):
     net = network([5, 4, 3])
     samples = prepared(net, rng.standard_normal((40, 5)), rng)
-    plan = fused(net, samples, threads=2)
-    assert plan.team.size == 1
+    plan = fused(net, samples, threads=2, shared_work=SHARED_WORK)
+    assert plan.threads == 1
     assert "1 of 2 threads" in plan.describe()
 
 

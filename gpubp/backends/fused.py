@@ -29,7 +29,7 @@ HUGE_PAGE = 2 << 20  # bytes
 CHUNK_ROWS = 1024  # samples that are in work at a time, at most; larger batches are summed chunk by chunk
 EVALUATION_ROWS = 256  # … and at least, where they are only evaluated
 COLUMN_UNITS = 256  # from so many units on, threads share a layer by its units
-SHARED_WORK = 60_000  # multiply-adds in a step, from which on a second thread pays
+SHARED_WORK = 400_000  # multiply-adds in a step's forward products, from which on a second thread pays
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,11 @@ class FusedPlan(Plan):
         self.dtype = parameters[0][0].dtype
         self.step = 0
         self._lanes = BYTES // self.dtype.itemsize
-        work = batch_size * sum(layer.n_in * layer.n_out for layer in layers)
-        self.threads = threads
-        self.team = Team(threads if work >= SHARED_WORK else 1)
+        self.team = Team(threads)
         self.samples = self._store(samples, room=layers[0].n_in)
+        work: float = batch_size * sum(layer.n_in * layer.n_out for layer in layers[1:])
+        work += batch_size * layers[0].n_in * layers[0].n_out * self.samples.density
+        self.threads = threads if work >= SHARED_WORK else 1
         self._net = self._lay_out()
         for i, (weights, bias) in enumerate(parameters):
             self._put(self._net.layers[i, steps.W], i, weights, bias)
@@ -121,7 +122,7 @@ class FusedPlan(Plan):
         return (vectors if vectors < 16 else vectors | 1) * self._lanes
 
     def _lay_out(self) -> steps.Net:
-        memory, team = Memory(self.dtype), self.team.size
+        memory, team = Memory(self.dtype), self.threads
         chunk = min(max(self.batch_size, EVALUATION_ROWS), CHUNK_ROWS)
         table = np.zeros((len(self.layers), steps.LAYER_FIELDS), np.int64)
         rows = np.zeros((len(self.layers), team + 1), np.int64)
@@ -158,19 +159,18 @@ class FusedPlan(Plan):
 
     def _share_rows(self, n_in: int, first: bool) -> np.ndarray:
         """Where each thread's rows of a layer's W begin, (threads + 1,), for an even share of the work."""
-        team = self.team.size
         unit = steps.MARK if first else inner.TILE_ROWS
         # a row that is always 0 is still updated
         work = self.samples.work + 0.5 if first else np.ones(-(-n_in // unit))
         done = np.concatenate([[0], np.cumsum(work)])
-        cuts = np.searchsorted(done, done[-1] * np.arange(team + 1) / team - 1e-9)
+        cuts = np.searchsorted(done, done[-1] * np.arange(self.threads + 1) / self.threads - 1e-9)
         return np.minimum(cuts * unit, n_in)
 
     def describe(self) -> str:
-        data, team = self.samples, self.team.size
-        of_all = counted(team)
-        if team < self.threads:
-            of_all = f"1 of {self.threads} threads, since its steps are too small to share"
+        data = self.samples
+        of_all = counted(self.threads)
+        if self.threads < self.team.size:
+            of_all = f"1 of {self.team.size} threads, since its steps are too small to share"
         first = "non-zero inputs only" if len(data.data.records) else "all inputs"
         return (
             f"fused plan, whole epochs in one call, {first}, since {data.density:.0%} are not 0, on {of_all}; "
@@ -268,15 +268,15 @@ class FusedPlan(Plan):
             raise IndexError(f"samples {order.min()} … {order.max()} of {len(samples)}")
         if outputs is None:
             outputs = np.empty((0, 1), self.dtype)
-        costs = np.zeros((self.team.size, count))
-        hits = np.zeros((self.team.size, count), np.int64)
+        costs = np.zeros((self.threads, count))
+        hits = np.zeros((self.threads, count), np.int64)
 
         jobs = [
             partial(
                 steps.steps, self._net, samples.data, order, batch_size, coefficients, mode, only, rank,
                 self._sync, costs[rank], hits[rank], outputs,
             )
-            for rank in range(self.team.size)
+            for rank in range(self.threads)
         ]  # fmt: skip
         with self._lock:
             self.team.run(jobs)

@@ -37,7 +37,7 @@ class Team:
         weakref.finalize(self, _dismiss, self._orders)
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Call each of the jobs, one a member, the first by this thread, and wait for all; one run at a time.
+        """Call the jobs, at most one a member, the first by this thread, and wait for all; one run at a time.
 
         Jobs of this thread that are no Python functions (a kernel bound by ``partial``) are started together with the
         others' or not at all: an interrupt cannot come in between and leave the others waiting.
@@ -46,19 +46,19 @@ class Team:
             self._process, self._lock = os.getpid(), threading.Lock()
             self._start()
         with self._lock:
-            orders = [partial(queue.put, job) for queue, job in zip(self._orders, jobs[1:], strict=True)]
+            orders = [partial(queue.put, job) for queue, job in zip(self._orders, jobs[1:], strict=False)]
             try:
                 deque(map(_call, [*orders, jobs[0]]), maxlen=0)  # no bytecode in between
             finally:
-                failures = self._collect()
+                failures = self._collect(len(orders))
             if failures:
                 raise failures[0]
 
-    def _collect(self) -> list[BaseException]:
-        """What the others raised, once all are done; an interrupt meanwhile waits for that too."""
+    def _collect(self, count: int) -> list[BaseException]:
+        """What the others raised, once ``count`` of them are done; an interrupt meanwhile waits for that too."""
         answers: list[BaseException | None] = []
         interrupts: list[BaseException] = []
-        while len(answers) < len(self._orders):
+        while len(answers) < count:
             try:
                 answers.append(self._ready.get())
             except KeyboardInterrupt as interrupt:

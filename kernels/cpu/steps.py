@@ -64,13 +64,14 @@ TRAIN, GRADIENTS, EVALUATE, PREDICT = range(4)  # what a call is for
 MARK = 64  # columns between the marks in a sparse row
 SPAN = 256  # columns that a byte can tell apart: those of a mark count from the last multiple of this
 PACK_ROWS = 32  # from so many rows on, a copied panel of B pays
-DEPTH = 2048  # terms of a sum that are taken at a time, so that a panel stays in the second-level cache
-BLOCK_ROWS = 128  # rows of a gradient that are summed before they are used
+# A product goes through so many rows of A and so many of its columns at a time: half of a second-level cache.
+TALL, DEPTH = 512, 256
+BLOCK_ROWS, BLOCK_VECTORS = 128, 24  # of a gradient that is summed before it is used
 FORWARD_MARKS = SPAN // MARK  # marks of W's rows that gathers work on at a time
 SCATTER_BYTES = 32768  # of a gradient that scatters work on at a time, about: most of a first-level cache
 # What each thread has to itself: a copied panel of B, and a block of a gradient.
 PANEL_BYTES = DEPTH * TILE_VECTORS * BYTES
-BLOCK_BYTES = max(BLOCK_ROWS * WIDEST * BYTES, MARK * WIDEST * BYTES, SCATTER_BYTES)
+BLOCK_BYTES = max(BLOCK_ROWS * BLOCK_VECTORS * BYTES, MARK * WIDEST * BYTES, SCATTER_BYTES)
 LINE = 64  # bytes of a cache line
 
 
@@ -350,7 +351,7 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
     scratch = panel + PANEL_BYTES // memory.itemsize
     v = v0
     while v < v1:
-        wide = widest(v1 - v)
+        wide = widest(v1 - v) if sparse else min(v1 - v, BLOCK_VECTORS)
         shift = v * lanes
         block = scatter_rows(wide) if sparse else BLOCK_ROWS
         k = k0
@@ -427,29 +428,32 @@ def product(
     """
     lanes = BYTES // memory.itemsize
     panels = (vectors + TILE_VECTORS - 1) // TILE_VECTORS
-    for p in range(panels):
-        v0, v1 = vectors * p // panels, vectors * (p + 1) // panels
-        wide, shift = v1 - v0, v0 * lanes
+    for r in range(0, rows, TALL):
+        height = min(TALL, rows - r)
         for k in range(0, count, DEPTH):
             terms = min(DEPTH, count - k)
-            source, source_row = b + k * b_row + shift, b_row
-            if turned != 0:
-                source, source_row = panel, wide * lanes
-                for j in range(wide):
-                    first = shift + j * lanes
-                    for o in range(0, terms, lanes):
-                        transpose(
-                            memory, b + first * b_row + k + o, b_row, turned - first, zero,
-                            panel + o * source_row + j * lanes, source_row,
-                        )  # fmt: skip
-            elif rows >= PACK_ROWS and b_row > 8 * lanes:
-                source, source_row = panel, wide * lanes
-                copy(memory, b + k * b_row + shift, b_row, panel, source_row, terms, wide)
-            onto, onto_row = (start + shift, start_row) if k == 0 else (c + shift, c_row)
-            tiles(
-                memory, a + k * a_col, a_row, a_col, memory, source, source_row, terms, memory, onto, onto_row,
-                memory, c + shift, c_row, rows, wide,
-            )  # fmt: skip
+            for p in range(panels):
+                v0, v1 = vectors * p // panels, vectors * (p + 1) // panels
+                wide, shift = v1 - v0, v0 * lanes
+                source, source_row = b + k * b_row + shift, b_row
+                if turned != 0:
+                    source, source_row = panel, wide * lanes
+                    for j in range(wide):
+                        first = shift + j * lanes
+                        for o in range(0, terms, lanes):
+                            transpose(
+                                memory, b + first * b_row + k + o, b_row, turned - first, zero,
+                                panel + o * source_row + j * lanes, source_row,
+                            )  # fmt: skip
+                elif height >= PACK_ROWS and b_row > 8 * lanes:
+                    source, source_row = panel, wide * lanes
+                    copy(memory, b + k * b_row + shift, b_row, panel, source_row, terms, wide)
+                onto, onto_row = (c, c_row) if k > 0 else (start, start_row)
+                tiles(
+                    memory, a + r * a_row + k * a_col, a_row, a_col, memory, source, source_row, terms,
+                    memory, onto + r * onto_row + shift, onto_row, memory, c + r * c_row + shift, c_row,
+                    height, wide,
+                )  # fmt: skip
 
 
 @kernel
