@@ -64,8 +64,7 @@ TRAIN, GRADIENTS, EVALUATE, PREDICT = range(4)  # what a call is for
 MARK = 64  # columns between the marks in a sparse row
 SPAN = 256  # columns that a byte can tell apart: those of a mark count from the last multiple of this
 PACK_ROWS = 32  # from so many rows on, a copied panel of B pays
-# A product goes through so many rows of A and so many of its columns at a time: half of a second-level cache.
-TALL, DEPTH = 512, 256
+TALL, DEPTH = 512, 2048  # rows and columns of A that a product goes through at a time
 BLOCK_ROWS, BLOCK_VECTORS = 128, 24  # of a gradient that is summed before it is used
 FORWARD_MARKS = SPAN // MARK  # marks of W's rows that gathers work on at a time
 SCATTER_BYTES = 32768  # of a gradient that scatters work on at a time, about: most of a first-level cache
