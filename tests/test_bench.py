@@ -168,7 +168,7 @@ def test_a_wrong_peer_is_not_the_fastest():
         (1.0, 0.0, "", SAME),
         (1.0005, 0.005, "", SAME),
         (1.002, 0.0, "", DIFFERS),
-        (1.0, 0.02, "", DIFFERS),
+        (1.0, 0.04, "", DIFFERS),
         (math.nan, 0.0, "", DIFFERS),
         (1.0, math.nan, "", DIFFERS),
         (7.0, 9.0, "another loss", NOT_COMPARABLE),
