@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.nets import Net
+from gpubp.jsontext import as_json
 
 FORMAT, FORMAT_VERSION = "gpubp-bench-cpu", 1
 
@@ -366,7 +366,7 @@ def to_csv(report: Report) -> str:
 def write(folder: Path, content: dict[str, Any], table: str) -> None:
     """results.json and results.csv into ``folder``; null for what is no finite number."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    text = as_json(content)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
     (folder / "results.csv").write_text(table, encoding="utf-8")
 
@@ -379,11 +379,3 @@ def new_folder(kind: str, date: str) -> Path:
         number += 1
         folder = root / f"{date[:10]}-{kind}-{number}"
     return folder
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sys
 import tempfile
@@ -20,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from gpubp.errors import GpubpError, UsageError
+from gpubp.jsontext import as_json
 
 app = typer.Typer(
     name="gpubp",
@@ -467,7 +466,7 @@ def _require_json(path: str | None) -> None:
 def _write_json(path: str | None, result: dict[str, Any]) -> None:
     if path is None:
         return
-    text = json.dumps(_plain(result), indent=2, ensure_ascii=False, allow_nan=False)
+    text = as_json(result)
     if path == "-":
         print(text)
         return
@@ -475,12 +474,3 @@ def _write_json(path: str | None, result: dict[str, Any]) -> None:
         Path(path).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON has it: tuples as lists, and null for what is no finite number."""
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

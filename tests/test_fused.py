@@ -17,7 +17,7 @@ from llvmlite.binding import get_host_cpu_features
 import gpubp
 from gpubp import bounds
 from gpubp.backends.base import PlanState, Samples, StepStats
-from gpubp.backends.fused import CHUNK_ROWS, COLUMN_UNITS, SHARED_WORK, FusedPlan
+from gpubp.backends.fused import CHUNK_ROWS, COLUMN_UNITS, SHARED_WORK, FusedPlan, zeros
 from gpubp.bounds import Bounded, Precision
 from gpubp.data import check_split
 from gpubp.functions import ACTIVATIONS, LOSSES
@@ -546,6 +546,19 @@ def assert_right_within_margins(sizes, kind, threads, rng, dtype="float32") -> N
         for count, place in zip((sizes[i] + 1, 70), (entry[steps.W], entry[steps.DELTA]), strict=True):
             filling = plan._net.memory[place : place + count * row].reshape(count, row)[:, sizes[i + 1] :]
             np.testing.assert_array_equal(filling, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("count", [1000, 1 << 20])
+def test_a_forked_process_has_memory_of_its_own(count):
+    ours = zeros(count, np.float32)
+    assert ours.ctypes.data % 64 == 0
+    child = os.fork()
+    if child == 0:
+        ours[:] = 1
+        os._exit(0)
+    os.waitpid(child, 0)
+    np.testing.assert_array_equal(ours, 0)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -308,8 +308,7 @@ class ComposedPlan(Plan):
 
     def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
         n = len(order)
-        if n > self.batch_size:
-            raise UsageError(f"gradients of {n} samples from a plan whose batches have {self.batch_size}")
+        check_batch(n, self.batch_size)
         device_order = self.backend.to_device(order, out=self._order[:n])
         self._backpropagate(device_order, slice(0, n))
         flat = [self.backend.to_host(g) for g in self.gradient]
@@ -429,6 +428,12 @@ class ComposedPlan(Plan):
             zip(self.parameters, self.gradient, self.slots, strict=True)
         ):
             self.backend.update(parameter, gradient, slots, self.optimizer, coefficients[i % 2])
+
+
+def check_batch(n: int, batch_size: int) -> None:
+    """Raises UsageError if gradients of n samples are asked of a plan whose batches are smaller."""
+    if n > batch_size:
+        raise UsageError(f"gradients of {n} samples from a plan whose batches have {batch_size}")
 
 
 def _sum_by_step(rows: np.ndarray, batch_size: int) -> np.ndarray:

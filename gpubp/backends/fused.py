@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import mmap
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.base import Plan, PlanState, Samples, StepStats
+from gpubp.backends.base import Plan, PlanState, Samples, StepStats, check_batch
 from gpubp.backends.team import Team
 from gpubp.backends.threads import counted
-from gpubp.errors import UsageError
 from gpubp.kernels.cpu import inner, steps
 from gpubp.kernels.cpu.vector import BYTES
 from gpubp.network import Layer
@@ -24,8 +21,6 @@ from gpubp.optimizers import Optimizer
 # Up to this density, the first layer works on the non-zero inputs only: measured, the same for 32 to 512 units.
 SPARSE_DENSITY = 0.33
 LONGEST_SPARSE = 65535  # inputs that a record can count
-LINE = 64  # bytes of a cache line
-HUGE_PAGE = 2 << 20  # bytes
 CHUNK_ROWS = 1024  # samples that are in work at a time, at most; larger batches are summed chunk by chunk
 EVALUATION_ROWS = 256  # … and at least, where they are only evaluated
 COLUMN_UNITS = 256  # from so many units on, threads share a layer by its units
@@ -54,8 +49,8 @@ class Memory:
 
     def take(self, count: int) -> int:
         place = self.size
-        lanes = 64 // self.dtype.itemsize
-        self.size += -(-count // lanes) * lanes
+        line = steps.LINE // self.dtype.itemsize
+        self.size += -(-count // line) * line
         return place
 
     def allocate(self) -> np.ndarray:
@@ -64,22 +59,10 @@ class Memory:
 
 
 def zeros(count: int, dtype: np.dtype | type) -> np.ndarray:
-    """A one-dimensional array that begins on a cache line, and if large, on a huge page where there are some.
-
-    Rows are read in random order: with pages of 4 KB, most reads would first have to look up where a page lies.
-    """
+    """A one-dimensional array that begins on a cache line."""
     size = count * np.dtype(dtype).itemsize
-    huge = size >= HUGE_PAGE // 2 and hasattr(mmap, "MADV_HUGEPAGE")
-    alignment = HUGE_PAGE if huge else LINE
-    raw: np.ndarray
-    if huge:
-        space = mmap.mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE)
-        with suppress(OSError):  # a kernel built without them
-            space.madvise(mmap.MADV_HUGEPAGE)
-        raw = np.frombuffer(space, np.uint8)
-    else:
-        raw = np.zeros(size + alignment, np.uint8)
-    shift = -raw.ctypes.data % alignment
+    raw = np.zeros(size + steps.LINE, np.uint8)
+    shift = -raw.ctypes.data % steps.LINE
     return raw[shift : shift + size].view(dtype)
 
 
@@ -190,10 +173,7 @@ class FusedPlan(Plan):
             return stats
 
     def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
-        if len(order) > self.batch_size:
-            raise UsageError(
-                f"gradients of {len(order)} samples from a plan whose batches have {self.batch_size}"
-            )
+        check_batch(len(order), self.batch_size)
         with self._lock:
             stats = self._run(self.samples, order, len(order), 1, self._no_coefficients(), steps.GRADIENTS)
             places = self._net.layers[:, steps.GRADIENT]
@@ -319,7 +299,7 @@ class FusedPlan(Plan):
         limit = int(steps.head_of(n_in) + SPARSE_DENSITY * n_in * (1 + value_bytes))
         worst = int(starts.max())
         np.cumsum(starts, out=starts)
-        records = zeros(int(starts[-1]) + LINE, np.uint8)
+        records = zeros(int(starts[-1]) + steps.LINE, np.uint8)
         self._each_part(
             n,
             lambda _, first, stop: steps.write_records(

@@ -64,7 +64,7 @@ TRAIN, GRADIENTS, EVALUATE, PREDICT = range(4)  # what a call is for
 MARK = 64  # columns between the marks in a sparse row
 SPAN = 256  # columns that a byte can tell apart: those of a mark count from the last multiple of this
 PACK_ROWS = 32  # from so many rows on, a copied panel of B pays
-TALL, DEPTH = 512, 2048  # rows and columns of A that a product goes through at a time
+DEPTH = 2048  # terms of a sum that are taken at a time, so that a panel stays in the second-level cache
 BLOCK_ROWS, BLOCK_VECTORS = 128, 24  # of a gradient that is summed before it is used
 FORWARD_MARKS = SPAN // MARK  # marks of W's rows that gathers work on at a time
 SCATTER_BYTES = 32768  # of a gradient that scatters work on at a time, about: most of a first-level cache
@@ -212,6 +212,15 @@ def prefetch_row(array, first, stop):
         prefetch(array, i)
 
 
+@part(types.UniTuple(types.intp, 2))
+def columns_of(layer, thread, threads):
+    """A thread's share of a layer's units, in vectors: all of them, unless the layer is shared by its columns."""
+    vectors = layer[VECTORS]
+    if layer[BY_COLUMNS]:
+        return vectors * thread // threads, vectors * (thread + 1) // threads
+    return np.intp(0), vectors
+
+
 @spliced
 def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync):
     """All layers' z, and a = σ(z) of all but the last, whose z the cost asks for."""
@@ -222,14 +231,11 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
         if only >= 0 and only != 1 + i:
             continue
         layer = net.layers[i]
-        vectors = layer[VECTORS]
         if apart or layer[BY_COLUMNS]:
             barrier(sync, net.threads)
         apart = layer[BY_COLUMNS] != 0
-        first, stop, v0, v1 = b0, b1, 0, vectors
-        if apart:
-            first, stop = begin, end
-            v0, v1 = vectors * thread // net.threads, vectors * (thread + 1) // net.threads
+        first, stop = (begin, end) if apart else (b0, b1)
+        v0, v1 = columns_of(layer, thread, net.threads)
         lanes = BYTES // net.memory.itemsize
         place = layer[A] + (first - begin) * layer[ROW] + v0 * lanes
         if sparse and i == 0:
@@ -309,14 +315,11 @@ def back_all(net, begin, end, b0, b1, only, thread, sync):
         if only >= 0 and only != 2 * len(net.layers) + 1 - i:
             continue
         layer, below = net.layers[i], net.layers[i - 1]
-        vectors = below[VECTORS]
         if apart or below[BY_COLUMNS]:
             barrier(sync, net.threads)
         apart = below[BY_COLUMNS] != 0
-        first, stop, v0, v1 = b0, b1, 0, vectors
-        if apart:
-            first, stop = begin, end
-            v0, v1 = vectors * thread // net.threads, vectors * (thread + 1) // net.threads
+        first, stop = (begin, end) if apart else (b0, b1)
+        v0, v1 = columns_of(below, thread, net.threads)
         shift = (first - begin) * below[ROW] + v0 * lanes
         product(
             net.memory, layer[DELTA] + (first - begin) * layer[ROW], layer[ROW], one,
@@ -340,12 +343,11 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
     memory, layer = net.memory, net.layers[i]
     lanes = BYTES // memory.itemsize
     n_in, row = layer[N_IN], layer[ROW]
-    k0, k1, v0, v1 = net.rows[i, thread], net.rows[i, thread + 1], 0, layer[VECTORS]
+    k0, k1 = net.rows[i, thread], net.rows[i, thread + 1]
     biases = thread == net.threads - 1
     if layer[BY_COLUMNS]:
-        k0, k1 = 0, n_in
-        v0, v1 = layer[VECTORS] * thread // net.threads, layer[VECTORS] * (thread + 1) // net.threads
-        biases = True
+        k0, k1, biases = 0, n_in, True
+    v0, v1 = columns_of(layer, thread, net.threads)
     panel = net.scratch + thread * net.scratch_size
     scratch = panel + PANEL_BYTES // memory.itemsize
     v = v0
@@ -427,32 +429,29 @@ def product(
     """
     lanes = BYTES // memory.itemsize
     panels = (vectors + TILE_VECTORS - 1) // TILE_VECTORS
-    for r in range(0, rows, TALL):
-        height = min(TALL, rows - r)
-        for k in range(0, count, DEPTH):
-            terms = min(DEPTH, count - k)
-            for p in range(panels):
-                v0, v1 = vectors * p // panels, vectors * (p + 1) // panels
-                wide, shift = v1 - v0, v0 * lanes
-                source, source_row = b + k * b_row + shift, b_row
-                if turned != 0:
-                    source, source_row = panel, wide * lanes
-                    for j in range(wide):
-                        first = shift + j * lanes
-                        for o in range(0, terms, lanes):
-                            transpose(
-                                memory, b + first * b_row + k + o, b_row, turned - first, zero,
-                                panel + o * source_row + j * lanes, source_row,
-                            )  # fmt: skip
-                elif height >= PACK_ROWS and b_row > 8 * lanes:
-                    source, source_row = panel, wide * lanes
-                    copy(memory, b + k * b_row + shift, b_row, panel, source_row, terms, wide)
-                onto, onto_row = (c, c_row) if k > 0 else (start, start_row)
-                tiles(
-                    memory, a + r * a_row + k * a_col, a_row, a_col, memory, source, source_row, terms,
-                    memory, onto + r * onto_row + shift, onto_row, memory, c + r * c_row + shift, c_row,
-                    height, wide,
-                )  # fmt: skip
+    for k in range(0, count, DEPTH):
+        terms = min(DEPTH, count - k)
+        for p in range(panels):
+            v0, v1 = vectors * p // panels, vectors * (p + 1) // panels
+            wide, shift = v1 - v0, v0 * lanes
+            source, source_row = b + k * b_row + shift, b_row
+            if turned != 0:
+                source, source_row = panel, wide * lanes
+                for j in range(wide):
+                    first = shift + j * lanes
+                    for o in range(0, terms, lanes):
+                        transpose(
+                            memory, b + first * b_row + k + o, b_row, turned - first, zero,
+                            panel + o * source_row + j * lanes, source_row,
+                        )  # fmt: skip
+            elif rows >= PACK_ROWS and b_row > 8 * lanes:
+                source, source_row = panel, wide * lanes
+                copy(memory, b + k * b_row + shift, b_row, panel, source_row, terms, wide)
+            onto, onto_row = (c, c_row) if k > 0 else (start, start_row)
+            tiles(
+                memory, a + k * a_col, a_row, a_col, memory, source, source_row, terms,
+                memory, onto + shift, onto_row, memory, c + shift, c_row, rows, wide,
+            )  # fmt: skip
 
 
 @kernel
