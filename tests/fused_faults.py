@@ -139,7 +139,7 @@ class PhasedPlan(FusedPlan):
             "bias": bias,
             "activation": activation,
         }
-        if i == len(self.layers) - 1:  # z stands there until the output phase has run; in the other layers, a
+        if i == len(self.layers) - 1:  # the output phase makes a of z
             z, a = memory, ACTIVATIONS[activation].apply(memory)
         else:
             z, a = reference.forward(inputs["a_prev"], weights, bias, ACTIVATIONS[activation])[0], memory
@@ -150,7 +150,7 @@ class PhasedPlan(FusedPlan):
         activation, loss = ACTIVATIONS[self.layers[last].activation], LOSSES[self.loss]
         z, stale = self._a(last, batch).copy(), self._delta(last, batch).copy()
         stats = self._phase(batch, len(self.layers) + 1)
-        a, targets, weight = self._a(last, batch), batch.samples.targets, batch.samples.sample_weight
+        a, targets, weight = activation.apply(z), batch.samples.targets, batch.samples.sample_weight
         row_cost = reference.cost(z, a, targets, weight, activation, loss).astype(self.dtype)
         own = row_cost.sum(dtype=np.float64)
         before = {"delta": stale, "row_cost": self.stale_costs[:count].copy()}

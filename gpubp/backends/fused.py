@@ -131,12 +131,18 @@ class FusedPlan(Plan):
             rows[i] = self._share_rows(layer.n_in, i == 0)
         most = -(-self.samples.most // self._lanes) * self._lanes
         inputs = memory.take(chunk * most)
-        scratch_size = (steps.PANEL_BYTES + steps.BLOCK_BYTES) // self.dtype.itemsize
+        output_row = self._row(self.layers[-1].n_out)
+        targets, weights = memory.take(chunk * output_row), memory.take(chunk + self._lanes)
+        turned = [self._row(layer.n_out) for layer in self.layers if layer.activation == "softmax"]
+        block = (max([*turned, output_row]) + 1) * self._lanes
+        panel = steps.PANEL_BYTES // self.dtype.itemsize
+        scratch_size = steps.BLOCK_BYTES // self.dtype.itemsize + max(panel, 3 * block)
         scratch = memory.take(team * scratch_size)
         array = memory.allocate()
         array[one] = 1
         return steps.Net(
-            array, table, rows, chunk, zero, one, np.zeros(chunk, np.int64), inputs, most, scratch, scratch_size,
+            array, table, rows, chunk, zero, one, np.zeros(chunk, np.int64), inputs, most, targets, weights,
+            scratch, scratch_size,
             kernels.LOSSES[self.loss], kernels.RULES[self.optimizer.kind], team,
         )  # fmt: skip
 
@@ -269,7 +275,7 @@ class FusedPlan(Plan):
         as_bytes = samples.inputs.dtype == np.uint8
         inputs = np.ascontiguousarray(samples.inputs, None if as_bytes else self.dtype).reshape(-1)
         none, no_bytes = np.empty(0, self.dtype), np.empty(0, np.uint8)
-        width = -(-n_out // self._lanes) * self._lanes
+        width = self._row(n_out)
         targets = zeros(n * width, self.dtype)
         targets.reshape(n, width)[:, :n_out] = samples.targets
         weight = np.ascontiguousarray(samples.sample_weight, self.dtype)

@@ -191,9 +191,7 @@ def _number(emit: Emit, source, place) -> Lanes:
     return multiply_add(multiply_add(-quotient, emit.constant(255), i), emit.constant(1 / 255), quotient)
 
 
-@emitted()
-def expand(emit, memory, target, source, place, count):
-    """memory[target : target + count] = source[place : …] as numbers; bytes i become i/255, rounded correctly."""
+def _expand(emit: Emit, memory, target, source, place, count) -> None:
     builder = emit.builder
     whole = builder.and_(count, index(-emit.lanes))
 
@@ -210,6 +208,23 @@ def expand(emit, memory, target, source, place, count):
 
     emit.loop(index(0), whole, emit.lanes, [], some)
     emit.loop(whole, count, 1, [], one)
+
+
+@emitted()
+def expand(emit, memory, target, source, place, count):
+    """memory[target : target + count] = source[place : …] as numbers; bytes i become i/255, rounded correctly."""
+    _expand(emit, memory, target, source, place, count)
+
+
+@emitted()
+def take(emit, memory, target, target_row, source, source_row, order, first, stop):
+    """Rows of ``source``, whose numbers are order[first:stop], become rows of ``memory``, as by :func:`expand`."""
+
+    def one(k, target):
+        _expand(emit, memory, target, source, emit.multiply(emit.load(order, k), source_row), source_row)
+        return [emit.add(target, target_row)]
+
+    emit.loop(first, stop, 1, [target], one)
 
 
 @emitted()

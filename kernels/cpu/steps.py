@@ -25,15 +25,17 @@ import numpy as np
 from numba import types
 
 from gpubp.kernels.cpu.compile import kernel, part, spliced
-from gpubp.kernels.cpu.inner import TILE_VECTORS, WIDEST, expand, expand_record, gather, scatter, tiles
-from gpubp.kernels.cpu.rowwise import activate, first_largest, output_row, pull_back, update_rows
+from gpubp.kernels.cpu.inner import TILE_VECTORS, WIDEST, expand, expand_record, gather, scatter, take, tiles
+from gpubp.kernels.cpu.rowwise import activate, pull_back, update_rows
 from gpubp.kernels.cpu.sync import SYNC_SIZE, barrier  # noqa: F401
+from gpubp.kernels.cpu.turned import SOFTMAX, count_hits, output, pull_back_softmax, softmax
 from gpubp.kernels.cpu.vector import (
     BYTES,
+    LINE,
     copy,
     get,
     get_short,
-    prefetch,
+    prefetch_row,
     put,
     put_short,
     put_value,
@@ -68,10 +70,9 @@ DEPTH = 2048  # terms of a sum that are taken at a time, so that a panel stays i
 BLOCK_ROWS, BLOCK_VECTORS = 128, 24  # of a gradient that is summed before it is used
 FORWARD_MARKS = SPAN // MARK  # marks of W's rows that gathers work on at a time
 SCATTER_BYTES = 32768  # of a gradient that scatters work on at a time, about: most of a first-level cache
-# What each thread has to itself: a copied panel of B, and a block of a gradient.
+# What each thread has to itself: a block of a gradient, which is 0 when it is not in use, and a copied panel of B.
 PANEL_BYTES = DEPTH * TILE_VECTORS * BYTES
 BLOCK_BYTES = max(BLOCK_ROWS * BLOCK_VECTORS * BYTES, MARK * WIDEST * BYTES, SCATTER_BYTES)
-LINE = 64  # bytes of a cache line
 
 
 class Net(NamedTuple):
@@ -86,6 +87,8 @@ class Net(NamedTuple):
     places: np.ndarray  # (chunk) int64, where the records of the samples in work begin
     inputs: int  # (chunk, most) non-zero inputs
     most: int  # non-zero inputs a row may have
+    targets: int  # (chunk, n_out)
+    weights: int  # (chunk, and one vector) sample weights
     scratch: int  # for each thread, ``scratch_size`` elements
     scratch_size: int
     loss: int
@@ -106,7 +109,7 @@ class Data(NamedTuple):
     starts: np.ndarray  # (N + 1) int64
     records: np.ndarray  # uint8
     most_bytes: int  # of a record, on average over a chunk, up to which it is worth it; 0 if that is known
-    targets: np.ndarray  # (N · padded n_out)
+    targets: np.ndarray  # (N · a row of the last layer)
     sample_weight: np.ndarray  # (N), or empty if all are 1
 
 
@@ -135,7 +138,7 @@ def steps(net, data, order, batch, coefficients, mode, only, thread, sync, costs
                 gather_inputs(net, data, order, begin, b0, b1, min(batch, net.chunk), sparse)
             forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync)
             if only < 0 or only == layers + 1:
-                cost, hit = output(net, data, order, begin, b0, b1, stop - first, outputs)
+                cost, hit = output_all(net, begin, b0, b1, stop - first, thread, outputs)
                 costs[s] += cost
                 hits[s] += hit
             if mode <= GRADIENTS:
@@ -173,21 +176,32 @@ def head_of(n_in):
 
 @spliced
 def gather_inputs(net, data, order, begin, b0, b1, ahead, sparse):
-    """The inputs of samples b0 … b1 as numbers, (rows, n_in), or only those that are not 0.
+    """Samples b0 … b1: targets, weights, and inputs as numbers, (rows, n_in), or only those that are not 0.
 
     What the samples ``ahead`` places further on will need, the next batch's, is asked for meanwhile.
     """
-    memory = net.memory
-    n_in, a_row = net.layers[0, N_IN], net.layers[0, A_PREV_ROW]
-    width = net.layers[len(net.layers) - 1, VECTORS] * (BYTES // memory.itemsize)
+    memory, first = net.memory, net.layers[0]
+    n_in, n_out = first[N_IN], net.layers[len(net.layers) - 1, ROW]
     head = head_of(n_in)
-    for b in range(b0, b1):
-        s = get(order, b)
-        soon = get(order, b + ahead) if b + ahead < len(order) else s
-        prefetch_row(data.targets, soon * width, soon * width + width)
+    for b in range(b0 + ahead, min(b1 + ahead, len(order))):
+        soon = get(order, b)
+        prefetch_row(data.targets, soon * n_out, soon * n_out + n_out)
         if sparse:
             prefetch_row(data.records, get(data.starts, soon), get(data.starts, soon + 1))
-            record = get(data.starts, s)
+        elif len(data.bytes) > 0:
+            prefetch_row(data.bytes, soon * n_in, soon * n_in + n_in)
+        else:
+            prefetch_row(data.numbers, soon * n_in, soon * n_in + n_in)
+    take(memory, net.targets + (b0 - begin) * n_out, n_out, data.targets, n_out, order, b0, b1)
+    for b in range(b0, b1):
+        weight = (
+            get(data.sample_weight, get(order, b)) if len(data.sample_weight) > 0 else memory.dtype.type(1)
+        )
+        put(memory, net.weights + b - begin, weight)
+    place, row = first[A_PREV] + (b0 - begin) * first[A_PREV_ROW], first[A_PREV_ROW]
+    if sparse:
+        for b in range(b0, b1):
+            record = get(data.starts, get(order, b))
             put(net.places, b - begin, record)
             count = get_short(data.records, record + head - 2)
             place = net.inputs + (b - begin) * net.most
@@ -195,21 +209,10 @@ def gather_inputs(net, data, order, begin, b0, b1, ahead, sparse):
                 expand(memory, place, data.records, record + head + count, count)
             else:
                 expand_record(memory, place, data.records, record + head + count, count)
-        else:
-            place = net.layers[0, A_PREV] + (b - begin) * a_row
-            if len(data.bytes) > 0:
-                prefetch_row(data.bytes, soon * n_in, soon * n_in + n_in)
-                expand(memory, place, data.bytes, s * n_in, n_in)
-            else:
-                prefetch_row(data.numbers, soon * n_in, soon * n_in + n_in)
-                expand(memory, place, data.numbers, s * n_in, n_in)
-
-
-@part()
-def prefetch_row(array, first, stop):
-    """Ask for array[first:stop], which the next step will read."""
-    for i in range(first, stop, LINE // array.itemsize):
-        prefetch(array, i)
+    elif len(data.bytes) > 0:
+        take(memory, place, row, data.bytes, n_in, order, b0, b1)
+    else:
+        take(memory, place, row, data.numbers, n_in, order, b0, b1)
 
 
 @part(types.UniTuple(types.intp, 2))
@@ -246,10 +249,12 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
             product(
                 net.memory, a_prev, layer[A_PREV_ROW], one, w, layer[ROW], layer[N_IN],
                 w + layer[N_IN] * layer[ROW], no, place, layer[ROW], stop - first, v1 - v0,
-                net.scratch + thread * net.scratch_size, net.zero, no,
+                panel_of(net, thread), net.zero, no,
             )  # fmt: skip
-        if i < last:
-            activate(net.memory, place, layer[ROW], stop - first, v1 - v0, layer[N_OUT], layer[ACTIVATION])
+        if i < last and layer[ACTIVATION] == SOFTMAX:
+            softmax_rows(net, i, first - begin, stop - begin, thread)
+        elif i < last:
+            activate(net.memory, place, layer[ROW], stop - first, v1 - v0, layer[ACTIVATION])
     if apart:
         barrier(sync, net.threads)
 
@@ -276,32 +281,86 @@ def forward_sparse(net, data, begin, first, stop, v0, v1):
         v += wide
 
 
-@spliced
-def output(net, data, order, begin, b0, b1, batch, outputs):
-    """a and δ of the output layer for samples b0 … b1; returns their cost and hits."""
-    layer = net.layers[len(net.layers) - 1]
-    number = net.memory.dtype.type
+@part()
+def turn(net, place, layer, rows, block):
+    """The block of a layer's first ``rows`` rows from place on, as many as a vector has lanes or less."""
     lanes = BYTES // net.memory.itemsize
-    n, vectors = layer[N_OUT], layer[VECTORS]
-    cost, hits = 0.0, 0
-    for b in range(b0, b1):
-        s = get(order, b)
-        a = layer[A] + (b - begin) * layer[ROW]
-        delta = layer[DELTA] + (b - begin) * layer[ROW]
-        y = s * vectors * lanes
-        weight = get(data.sample_weight, s) if len(data.sample_weight) > 0 else number(1)
-        row_cost = output_row(
-            net.memory, a, delta, vectors, n, data.targets, y, weight / number(batch),
-            layer[ACTIVATION], net.loss,
+    for v in range(layer[VECTORS]):
+        transpose(
+            net.memory, place + v * lanes, layer[ROW], rows, net.zero, block + v * lanes * lanes, lanes, lanes, block
         )  # fmt: skip
-        cost += weight * row_cost
-        if n == 1:  # which side of ½
-            hits += (get(net.memory, a) > 0.5) == (get(data.targets, y) > 0.5)
-        else:
-            hits += first_largest(net.memory, a, vectors, n) == first_largest(data.targets, y, vectors, n)
+
+
+@part()
+def turn_back(net, block, place, layer, rows):
+    """As many rows of a layer from their block; their padding becomes 0."""
+    lanes = BYTES // net.memory.itemsize
+    spare = block + layer[VECTORS] * lanes * lanes
+    for v in range(layer[VECTORS]):
+        transpose(
+            net.memory, block + v * lanes * lanes, lanes, layer[N_OUT] - v * lanes, net.zero,
+            place + v * lanes, layer[ROW], rows, spare,
+        )  # fmt: skip
+
+
+@part(types.int64)
+def panel_of(net, thread):
+    """Where the thread's scratch memory holds a copied panel of B, after the block of a gradient."""
+    return net.scratch + thread * net.scratch_size + BLOCK_BYTES // net.memory.itemsize
+
+
+@part(types.UniTuple(types.int64, 3))
+def blocks_of(net, layer, thread):
+    """Where the panel leaves room for three blocks of a layer's rows, each with a vector to spare."""
+    lanes = BYTES // net.memory.itemsize
+    size = (layer[VECTORS] * lanes + 1) * lanes
+    first = panel_of(net, thread)
+    return first, first + size, first + 2 * size
+
+
+@part()
+def softmax_rows(net, i, r0, r1, thread):
+    """a = softmax(z) of a hidden layer, rows r0 … r1 of the chunk."""
+    layer, lanes = net.layers[i], BYTES // net.memory.itemsize
+    block, _, _ = blocks_of(net, layer, thread)
+    for r in range(r0, r1, lanes):
+        rows, place = min(lanes, r1 - r), layer[A] + r * layer[ROW]
+        turn(net, place, layer, rows, block)
+        softmax(net.memory, block, layer[N_OUT])
+        turn_back(net, block, place, layer, rows)
+
+
+@part()
+def pull_back_softmax_rows(net, i, r0, r1, thread):
+    """∂C/∂a of a hidden layer of softmax becomes δ, rows r0 … r1 of the chunk."""
+    layer, lanes = net.layers[i], BYTES // net.memory.itemsize
+    delta, a, _ = blocks_of(net, layer, thread)
+    for r in range(r0, r1, lanes):
+        rows, shift = min(lanes, r1 - r), r * layer[ROW]
+        turn(net, layer[DELTA] + shift, layer, rows, delta)
+        turn(net, layer[A] + shift, layer, rows, a)
+        pull_back_softmax(net.memory, delta, a, layer[N_OUT])
+        turn_back(net, delta, layer[DELTA] + shift, layer, rows)
+
+
+@spliced
+def output_all(net, begin, b0, b1, batch, thread, outputs):
+    """δ of the output layer for samples b0 … b1, and their predictions if asked for; returns their cost and hits."""
+    layer, lanes = net.layers[len(net.layers) - 1], BYTES // net.memory.itemsize
+    n = layer[N_OUT]
+    z, y, delta = blocks_of(net, layer, thread)
+    cost, hits = 0.0, 0
+    for r in range(b0 - begin, b1 - begin, lanes):
+        rows, shift = min(lanes, b1 - begin - r), r * layer[ROW]
+        turn(net, layer[A] + shift, layer, rows, z)
+        turn(net, net.targets + shift, layer, rows, y)
+        cost += output(net.memory, z, y, delta, n, net.weights + r, rows, batch, layer[ACTIVATION], net.loss)
+        hits += count_hits(net.memory, z, y, n, rows)
+        turn_back(net, delta, layer[DELTA] + shift, layer, rows)
         if len(outputs) > 0:
-            for j in range(n):
-                outputs[b, j] = get(net.memory, a + j)
+            for b in range(rows):
+                for j in range(n):
+                    outputs[begin + r + b, j] = get(net.memory, z + j * lanes + b)
     return cost, hits
 
 
@@ -325,12 +384,15 @@ def back_all(net, begin, end, b0, b1, only, thread, sync):
             net.memory, layer[DELTA] + (first - begin) * layer[ROW], layer[ROW], one,
             layer[W] + v0 * lanes * layer[ROW], layer[ROW], layer[N_OUT], net.zero, no,
             below[DELTA] + shift, below[ROW], stop - first, v1 - v0,
-            net.scratch + thread * net.scratch_size, net.zero, below[N_OUT] - v0 * lanes,
+            panel_of(net, thread), net.zero, below[N_OUT] - v0 * lanes,
         )  # fmt: skip
-        pull_back(
-            net.memory, below[DELTA] + shift, below[A] + shift, below[ROW], stop - first, v1 - v0,
-            below[N_OUT], below[ACTIVATION],
-        )  # fmt: skip
+        if below[ACTIVATION] == SOFTMAX:
+            pull_back_softmax_rows(net, i - 1, first - begin, stop - begin, thread)
+        else:
+            pull_back(
+                net.memory, below[DELTA] + shift, below[A] + shift, below[ROW], stop - first, v1 - v0,
+                below[ACTIVATION],
+            )  # fmt: skip
 
 
 @spliced
@@ -348,8 +410,8 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
     if layer[BY_COLUMNS]:
         k0, k1, biases = 0, n_in, True
     v0, v1 = columns_of(layer, thread, net.threads)
-    panel = net.scratch + thread * net.scratch_size
-    scratch = panel + PANEL_BYTES // memory.itemsize
+    scratch = net.scratch + thread * net.scratch_size
+    panel = panel_of(net, thread)
     v = v0
     while v < v1:
         wide = widest(v1 - v) if sparse else min(v1 - v, BLOCK_VECTORS)
@@ -362,7 +424,8 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
             start, start_row = (layer[GRADIENT] + at, row) if go_on else (net.zero, 0)
             g, g_row = (layer[GRADIENT] + at, row) if to_memory else (scratch, wide * lanes)
             if sparse:
-                copy(memory, start, start_row, g, g_row, rows, wide)
+                if to_memory or go_on:
+                    copy(memory, start, start_row, g, g_row, rows, wide)
                 scatter(
                     memory, data.records, net.places, end - begin, head_of(n_in), k // MARK,
                     (k + rows + MARK - 1) // MARK, net.inputs, net.most, layer[DELTA] + shift, row,
@@ -442,7 +505,7 @@ def product(
                     for o in range(0, terms, lanes):
                         transpose(
                             memory, b + first * b_row + k + o, b_row, turned - first, zero,
-                            panel + o * source_row + j * lanes, source_row,
+                            panel + o * source_row + j * lanes, source_row, lanes, zero,
                         )  # fmt: skip
             elif rows >= PACK_ROWS and b_row > 8 * lanes:
                 source, source_row = panel, wide * lanes

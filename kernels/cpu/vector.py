@@ -39,6 +39,7 @@ def _register_shape() -> tuple[int, int]:
 
 
 BYTES, REGISTERS = _register_shape()
+LINE = 64  # bytes of a cache line
 
 BIT, INT8, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 CONTRACT = ("contract",)  # a product and its sum may be one rounding; nothing else may change
@@ -57,7 +58,6 @@ class Emit:
         self.bits = 64 if isinstance(element, ir.DoubleType) else 32
         self.lanes = BYTES * 8 // self.bits
         self.vector = ir.VectorType(element, self.lanes)
-        self.one_vector = False  # whether rows are known to be of one vector
 
     def add(self, a, b):
         return self.builder.add(a, b)
@@ -105,13 +105,17 @@ class Emit:
         numbers = ir.Constant(kind, list(range(self.lanes)))
         return self.builder.icmp_signed("<", numbers, self._spread(count, kind))
 
-    def call(self, name: str, *arguments: Lanes, result: ir.Type | None = None):
+    def count(self, mask):
+        """How many lanes the mask has."""
+        bits = ir.IntType(self.lanes)
+        return self.builder.zext(self.builder.ctpop(self.builder.bitcast(mask, bits)), INT64)
+
+    def call(self, name: str, *arguments: Lanes) -> Lanes:
         """LLVM's intrinsic function of this name on vectors."""
-        kind = ir.FunctionType(result or self.vector, [self.vector] * len(arguments))
+        kind = ir.FunctionType(self.vector, [self.vector] * len(arguments))
         name = f"llvm.{name}.v{self.lanes}f{self.bits}"
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        value = self.builder.call(function, [lanes.value for lanes in arguments])
-        return Lanes(self, value) if result is None else value
+        return Lanes(self, self.builder.call(function, [lanes.value for lanes in arguments]))
 
     def loop(self, first, stop, step, carried: Sequence, body: Callable[..., Sequence]) -> list:
         """for i in range(first, stop, step): carried = body(i, *carried). Returns what is carried at the end.
@@ -214,6 +218,10 @@ class Lanes:
     def __lt__(self, other: Lanes | float):
         return self.emit.builder.fcmp_ordered("<", self.value, self._lanes(other).value)
 
+    def equals(self, other: Lanes | float):
+        """The mask of the lanes where both are the same number."""
+        return self.emit.builder.fcmp_ordered("==", self.value, self._lanes(other).value)
+
     def where(self, mask, other: Lanes | float) -> Lanes:
         """This in the lanes of the mask, ``other`` in the rest; a comparison with NaN is false."""
         return Lanes(self.emit, self.emit.builder.select(mask, self.value, self._lanes(other).value))
@@ -228,13 +236,11 @@ class Lanes:
     def square_root(self) -> Lanes:
         return self.emit.call("sqrt", self)
 
-    def largest(self):
-        """The largest of the lanes, a number."""
-        return self.emit.call("vector.reduce.fmax", self, result=self.emit.element)
-
     def sum(self):
-        """The sum of the lanes, a number: halves are added, then quarters, and so on."""
+        """The sum of the lanes, in float64: halves are added, then quarters, and so on."""
         builder, value = self.emit.builder, self.value
+        if self.emit.bits == 32:
+            value = builder.fpext(value, ir.VectorType(ir.DoubleType(), self.emit.lanes))
         while value.type.count > 1:
             half = value.type.count // 2
             undefined = ir.Constant(value.type, ir.Undefined)
@@ -243,16 +249,6 @@ class Lanes:
             low, high = (builder.shuffle_vector(value, undefined, part) for part in parts)
             value = builder.fadd(low, high)
         return builder.extract_element(value, ir.Constant(INT32, 0))
-
-    def first_equal(self, scalar):
-        """The number of the first lane that holds ``scalar``, or how many lanes there are."""
-        builder, count = self.emit.builder, self.emit.lanes
-        equal = builder.fcmp_ordered("==", self.value, self.emit.spread(scalar).value)
-        bits = builder.zext(builder.bitcast(equal, ir.IntType(count)), INT64)
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(INT64, [INT64, BIT]), "llvm.cttz.i64"
-        )
-        return builder.call(function, [builder.or_(bits, index(1 << count)), ir.Constant(BIT, 1)])
 
     def _whole(self) -> tuple[ir.VectorType, Callable[[int], ir.Constant]]:
         kind = ir.VectorType(ir.IntType(self.emit.bits), self.emit.lanes)
@@ -374,14 +370,24 @@ def put_value(emit, bytes_, offset, value):
     emit.builder.store(value, address).align = 1
 
 
-@emitted(inline=True)
-def prefetch(emit, memory, offset):
-    """Ask for the cache line of memory[offset], which is needed soon; the offset may lie outside."""
+@emitted()
+def prefetch_row(emit, array, first, stop):
+    """Ask for the cache lines of array[first:stop], which are needed soon; they may lie outside."""
     builder = emit.builder
-    address = builder.bitcast(builder.gep(memory, [offset]), INT8.as_pointer())
-    kind = ir.FunctionType(ir.VoidType(), [address.type, INT32, INT32, INT32])
+    pointer = INT8.as_pointer()
+    start, end = (builder.bitcast(builder.gep(array, [offset]), pointer) for offset in (first, stop))
+    kind = ir.FunctionType(ir.VoidType(), [pointer, INT32, INT32, INT32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [address, *(ir.Constant(INT32, x) for x in (0, 2, 1))])  # to read, into L2, data
+    count = builder.sub(builder.ptrtoint(end, INT64), builder.ptrtoint(start, INT64))
+
+    def one(i):
+        address = builder.gep(start, [i])
+        builder.call(
+            function, [address, *(ir.Constant(INT32, x) for x in (0, 2, 1))]
+        )  # to read, into L2, data
+        return []
+
+    emit.loop(index(0), count, LINE, [], one)
 
 
 @emitted()
@@ -401,10 +407,11 @@ def copy(emit, memory, source, source_row, target, target_row, rows, vectors):
 
 
 @emitted()
-def transpose(emit, memory, source, source_row, rows, zero, target, target_row):
+def transpose(emit, memory, source, source_row, rows, zero, target, target_row, target_rows, spare):
     """target[j, i] = source[i, j] for a square of as many rows as a vector has lanes.
 
-    Only the first ``rows`` rows of the source are read; for the others, the vector at ``zero``.
+    Only the first ``rows`` rows of the source are read; for the others, the vector at ``zero``. Only the first
+    ``target_rows`` rows of the target are written; the others, to the vector at ``spare``.
     """
     builder, lanes = emit.builder, emit.lanes
     values = []
@@ -420,5 +427,7 @@ def transpose(emit, memory, source, source_row, rows, zero, target, target_row):
     for _ in range(half.bit_length()):
         pairs = [(values[i], values[i + half]) for i in range(half)]
         values = [builder.shuffle_vector(a, b, mask) for a, b in pairs for mask in (low, high)]
-    for i, value in enumerate(values):
-        emit.store_lanes(Lanes(emit, value), memory, emit.add(target, emit.multiply(target_row, index(i))))
+    for j, value in enumerate(values):
+        place = emit.add(target, emit.multiply(target_row, index(j)))
+        place = builder.select(builder.icmp_signed("<", index(j), target_rows), place, spare)
+        emit.store_lanes(Lanes(emit, value), memory, place)
