@@ -37,6 +37,13 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(help="Of the processor, for numpy or numba; by default all", rich_help_panel="Run"),
 ]
+PlanOption = Annotated[
+    str,
+    typer.Option(
+        help="auto, fused (a whole epoch in one call) or composed (operation by operation)",
+        rich_help_panel="Run",
+    ),
+]
 DataDirOption = Annotated[
     Path | None,
     typer.Option(
@@ -165,6 +172,7 @@ def train(
     recipe: RecipeArgument = None,
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
+    plan: PlanOption = "auto",
     verify: Annotated[
         str,
         typer.Option(help="How often steps are checked: off, first, epoch or step", rich_help_panel="Run"),
@@ -211,6 +219,7 @@ def train(
                 data_dir=data_dir,
                 backend=backend,
                 threads=threads,
+                plan=plan,
                 verify=verify,
                 progress=lambda: progress_for(quiet=quiet),
                 model=folder / "model.npz",
@@ -350,6 +359,7 @@ def verify(
     recipe: RecipeArgument = None,
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
+    plan: PlanOption = "auto",
     data_dir: DataDirOption = None,
     quiet: QuietOption = False,
     json_path: JsonOption = None,
@@ -360,7 +370,7 @@ def verify(
 
     _require_json(json_path)
     chosen = recipes.load(recipe or DEFAULT_RECIPE)
-    device = backends.get(backend, threads=threads)
+    device = backends.get(backend, threads=threads, plan=plan)
     train = experiment.load(chosen, chosen.seed, data_dir, quiet)[0].train
     report = verify_network(
         chosen.network(chosen.seed),

@@ -93,6 +93,7 @@ def run(
     data_dir: str | os.PathLike | None = None,
     backend: str | Backend = "auto",
     threads: int | None = None,
+    plan: str = "auto",
     verify: str = "epoch",
     progress: Callable[[], Progress] = Progress,
     model: Path | None = None,
@@ -105,6 +106,7 @@ def run(
     Args:
         data_dir: the folder with the files of mnist or fashion-mnist.
         threads: how many a backend on the processor may use.
+        plan: the kind of plan the backend makes: "auto", "fused" or "composed".
         progress: makes what shows one training run.
         model: where to save the trained network, also after Ctrl-C or a failed verification.
         checkpoint: where to save what a later run can resume. Only for recipes with one split.
@@ -114,7 +116,7 @@ def run(
         VerificationError: the backend computed something else than the equations say; names the saved files.
         GpubpError: of the data, the recipe's values, the backend, or the training.
     """
-    chosen, histories, accuracies = backends.get(backend, threads=threads), [], []
+    chosen, histories, accuracies = backends.get(backend, threads=threads, plan=plan), [], []
     optimizer, schedule = recipe.build_optimizer(), recipe.build_schedule()
     started = time.perf_counter()
     for split in range(recipe.splits):

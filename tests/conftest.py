@@ -17,18 +17,20 @@ settings.register_profile("gpubp", deadline=None, max_examples=25, print_blob=Tr
 settings.load_profile("gpubp")
 
 BACKENDS = ("numpy", "numba", "cupy")
+PLANS = (*BACKENDS, "cupy, composed")  # beside the plan that each backend makes if left the choice
 
 
 def backend_by_name(name: str):
     """The backend, with cupy on its stand-in: the same Python side and the same .cu files, without a GPU."""
+    name, _, plan = name.partition(", ")
     if name != "cupy":
         return backends.get(name)
     if missing_compiler:
         pytest.skip(missing_compiler)
-    return host_backend()
+    return host_backend(plan or "auto")
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=PLANS)
 def backend(request):
     return backend_by_name(request.param)
 

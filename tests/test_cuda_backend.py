@@ -18,6 +18,7 @@ from gpubp.network import Network
 from gpubp.optimizers import SGD, AdamW
 from tests.cuda_host import fake_cupy, host_backend, missing_compiler
 
+every_plan = pytest.mark.parametrize("plan", ["composed", "fused"])
 needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
 
 BATCH = 32
@@ -41,9 +42,12 @@ def train(plan, epochs=3):
 
 
 @needs_compiler
+@every_plan
 @pytest.mark.parametrize("optimizer", [SGD(0.05), SGD(0.05, momentum=0.9), AdamW(0.05)], ids=repr)
-def test_training_agrees_with_numpy(optimizer):
-    ours, theirs = (train(make_plan(b, optimizer=optimizer)) for b in (host_backend(), ReferenceBackend()))
+def test_training_agrees_with_numpy(optimizer, plan):
+    ours, theirs = (
+        train(make_plan(b, optimizer=optimizer)) for b in (host_backend(plan), ReferenceBackend())
+    )
     assert ours[0].mean_cost == pytest.approx(theirs[0].mean_cost, rel=1e-12)
     assert ours[0].accuracy == theirs[0].accuracy
     for got, expected in zip(ours[1].parameters, theirs[1].parameters, strict=True):
@@ -52,16 +56,18 @@ def test_training_agrees_with_numpy(optimizer):
 
 
 @needs_compiler
-def test_a_run_repeats_bitwise_whatever_the_schedule():
-    first, second = (train(make_plan(host_backend(), np.float32)) for _ in range(2))
+@every_plan
+def test_a_run_repeats_bitwise_whatever_the_schedule(plan):
+    first, second = (train(make_plan(host_backend(plan), np.float32)) for _ in range(2))
     np.testing.assert_array_equal(first[0].costs, second[0].costs)
     for a, b in zip(first[1].parameters, second[1].parameters, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 @needs_compiler
-def test_predictions_gradients_and_evaluation_agree_with_numpy():
-    ours, theirs = (make_plan(backend) for backend in (host_backend(), ReferenceBackend()))
+@every_plan
+def test_predictions_gradients_and_evaluation_agree_with_numpy(plan):
+    ours, theirs = (make_plan(backend) for backend in (host_backend(plan), ReferenceBackend()))
     rows = np.random.default_rng(2).random((9, 20))
     np.testing.assert_allclose(ours.predict(rows), theirs.predict(rows), rtol=1e-13)
     order = np.arange(BATCH)[::-1].copy()
@@ -78,7 +84,7 @@ def test_predictions_gradients_and_evaluation_agree_with_numpy():
 @needs_compiler
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_an_epoch_allocates_nothing_and_waits_only_at_its_ends(dtype):
-    plan = make_plan(host_backend(), dtype)
+    plan = make_plan(host_backend("composed"), dtype)
     before = fake_cupy.counts.copy()
     plan.run(np.arange(130), np.full(5, 0.05))
     counts = fake_cupy.counts - before
@@ -92,15 +98,16 @@ def test_an_overridden_operation_is_used():
         def update(self, *arguments):
             pass
 
-    plan = make_plan(NoUpdates(module=fake_cupy))
+    plan = make_plan(NoUpdates(module=fake_cupy, plan="composed"))
     before = plan.state()
     plan.run(np.arange(130), np.full(5, 0.05))
     np.testing.assert_array_equal(before.parameters[0], plan.state().parameters[0])
 
 
 @needs_compiler
-def test_state_is_restored_bitwise():
-    plan = make_plan(host_backend())
+@every_plan
+def test_state_is_restored_bitwise(plan):
+    plan = make_plan(host_backend(plan))
     state = train(plan, 1)[1]
     expected = train(plan, 1)[1]
     plan.load_state(state)
@@ -121,11 +128,14 @@ def test_out_of_memory_says_how_much_was_needed(monkeypatch):
 
 
 @needs_compiler
-def test_a_kernel_that_does_not_compile_is_named_with_its_file(monkeypatch):
-    broken = kernels.source().replace("parameter_i[i] -= lr", "parameter_i[i] -= unknown")
-    monkeypatch.setattr(kernels, "source", lambda: broken)
-    with pytest.raises(GpubpError, match=r"(?s)float32.*kernels/cuda/update\.cu.*unknown"):
-        make_plan(host_backend(), np.float32)
+@every_plan
+def test_a_kernel_that_does_not_compile_is_named_with_its_file(plan, monkeypatch):
+    whole = kernels.source
+    monkeypatch.setattr(
+        kernels, "source", lambda *files: whole(*files).replace("parameter -= lr", "parameter -= unknown")
+    )
+    with pytest.raises(GpubpError, match=r"(?s)float32.*kernels/cuda/rules\.cuh.*unknown"):
+        make_plan(host_backend(plan), np.float32)
 
 
 # Each barrier is needed ------------------------------------------------------------------------------------

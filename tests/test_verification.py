@@ -53,9 +53,9 @@ def test_every_optimizers_step_is_within_its_bounds(backend, optimizer, rng):
 # Where a fault can be: a backend's operations, which a composed plan is made of, and the fused plan's phases.
 FAULTY = {
     "numpy": lambda *fault: plant(backend_by_name("numpy"), *fault),
-    "numba, composed": lambda *fault: plant(NumbaBackend(fused=False), *fault),
+    "numba, composed": lambda *fault: plant(NumbaBackend(plan="composed"), *fault),
     "numba, fused": lambda *fault: plant_in_plan(backend_by_name("numba"), *fault),
-    "cupy": lambda *fault: plant(backend_by_name("cupy"), *fault),
+    "cupy, composed": lambda *fault: plant(backend_by_name("cupy, composed"), *fault),
 }
 
 

@@ -55,26 +55,27 @@ def choose(name: str) -> tuple[str, str]:
     raise BackendUnavailable("no backend can run here: " + "; ".join(passed_over))
 
 
-def get(name: str | Backend = "auto", threads: int | None = None) -> Backend:
+def get(name: str | Backend = "auto", threads: int | None = None, plan: str = "auto") -> Backend:
     """The backend of that name, or the one ``choose`` picks for "auto"; a backend is returned as it is.
 
-    ``threads`` is how many of the processor's a backend that runs on it may use, by default all.
+    ``threads`` is how many of the processor's a backend that runs on it may use, by default all; ``plan`` the kind of
+    plan that it makes.
 
     Raises:
-        UsageError: there is no backend of that name, or it cannot have that many threads.
+        UsageError: there is no backend of that name, or it cannot have that many threads, or has no such plan.
         BackendUnavailable: the backend named cannot run here.
     """
     if isinstance(name, Backend):
-        if threads is not None:
+        if threads is not None or plan != "auto":
             raise UsageError(
-                "a backend that is there already has its threads: name one, or make it with them"
+                "a backend that is there already has its threads and plan: name one, or make it with them"
             )
         return name
     name = choose(name)[0]
     module, cls = _BACKENDS[name]
     kind = getattr(import_module(module), cls)
     if threads is None:
-        return kind()
+        return kind(plan=plan)
     if not issubclass(kind, HostBackend):
         raise UsageError(f"threads are the processor's, and backend {name!r} is not: choose numba or numpy")
-    return kind(threads)
+    return kind(threads, plan)

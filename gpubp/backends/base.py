@@ -125,9 +125,24 @@ class Plan(ABC):
 
 
 class Backend(ABC):
-    """The five operations of backpropagation on one kind of array. Results go into the buffers given."""
+    """The five operations of backpropagation on one kind of array. Results go into the buffers given.
+
+    ``plan`` is the kind of plan it makes, one of ``plans``, or "auto" for the fastest that fits what is to be trained:
+    "composed" calls the operations one after the other, "fused" is a whole epoch in one call.
+
+    Raises:
+        UsageError: it has no plan of that kind.
+    """
 
     name: ClassVar[str]
+    plans: ClassVar[tuple[str, ...]] = ("composed",)
+
+    def __init__(self, plan: str = "auto") -> None:
+        if plan not in ("auto", *self.plans):
+            raise UsageError(
+                f"the {self.name} backend has no plan {plan!r}: choose from {', '.join(('auto', *self.plans))}"
+            )
+        self.plan_kind = plan
 
     @abstractmethod
     def describe(self) -> str:
@@ -217,7 +232,8 @@ class HostBackend(Backend):
         UsageError: no positive integer.
     """
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, plan: str = "auto") -> None:
+        super().__init__(plan)
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise UsageError(f"threads must be 1 or more, not {threads!r}")
         self.threads = threads

@@ -51,19 +51,19 @@ def cache_folder() -> str | None:
 class NumbaBackend(HostBackend):
     """NumPy arrays and compiled loops; ``threads`` is by default what Numba has.
 
-    Every network trains by the fused plan. With ``fused=False`` it is composed of the operations instead, as on other
-    backends: slower, and one step after the other to follow.
+    Every network trains by the fused plan, unless the composed one is asked for: slower, and one step after the other
+    to follow.
 
     Raises:
-        UsageError: more threads than Numba can have.
+        UsageError: more threads than Numba can have, or no such plan.
     """
 
     name = "numba"
+    plans = ("composed", "fused")
     threads: int
 
-    def __init__(self, threads: int | None = None, *, fused: bool = True) -> None:
-        self.fused = fused
-        super().__init__(numba.get_num_threads() if threads is None else threads)
+    def __init__(self, threads: int | None = None, plan: str = "auto") -> None:
+        super().__init__(numba.get_num_threads() if threads is None else threads, plan)
         settings: Any = numba.config
         most = settings.NUMBA_NUM_THREADS
         if self.threads > most:
@@ -91,7 +91,7 @@ class NumbaBackend(HostBackend):
     ) -> Plan:
         from gpubp.backends.fused import FusedPlan
 
-        if not self.fused:
+        if self.plan_kind == "composed":
             return super().plan(layers, parameters, loss, optimizer, batch_size, samples)
         return FusedPlan(
             self.describe(), self.threads, layers, parameters, loss, optimizer, batch_size, samples

@@ -17,6 +17,7 @@ import numpy as np
 
 from gpubp import kernels
 from gpubp.backends.base import Array, Backend, Plan, Samples
+from gpubp.backends.persistent import PersistentPlan, shared_bytes
 from gpubp.errors import BackendUnavailable, GpubpError
 from gpubp.kernels import cuda
 from gpubp.network import Layer, byte_table
@@ -28,6 +29,9 @@ _INSTALL = 'python -m pip install "gpubp[cuda13]" (or "gpubp[cuda12]", if nvidia
 ROW_BLOCK = (cuda.WARP, 8)  # eight rows of a batch, a warp each
 FLAT_BLOCK = (256,)
 GRID_Y_MAX = 65535
+# Multiply-adds of a step's forward products, up to which the fused plan is chosen: 3 × 2 × 2e9 operations take some
+# 0.3 ms, beside which a step's launches do not count. Counted, not measured.
+COMPOSED_WORK = 2_000_000_000
 
 
 def why_unavailable() -> str | None:
@@ -106,16 +110,23 @@ class CupyBackend(Backend):
     Nothing is allocated in a step, but that CuPy takes a product of one number as a sum, with temporaries
     from its memory pool.
 
+    The fused plan is :class:`gpubp.backends.persistent.PersistentPlan`. Left the choice, networks whose steps are of
+    more than ``COMPOSED_WORK`` multiply-adds are composed, since cuBLAS is then what counts.
+
     Args:
         module: the ``cupy`` to use; None imports it.
+        plan: "fused", "composed", or "auto".
 
     Raises:
         BackendUnavailable: CuPy or a GPU is missing; the message is that of ``why_unavailable``.
+        UsageError: there is no such plan.
     """
 
     name = "cupy"
+    plans = ("composed", "fused")
 
-    def __init__(self, module: ModuleType | None = None) -> None:
+    def __init__(self, module: ModuleType | None = None, plan: str = "auto") -> None:
+        super().__init__(plan)
         if module is None:
             reason = why_unavailable()
             if reason:
@@ -123,6 +134,7 @@ class CupyBackend(Backend):
             module = importlib.import_module("cupy")
         self._cp: Any = module
         self._modules: dict[np.dtype, dict[str, Any]] = {}
+        self._epochs: dict[np.dtype, Any] = {}
         self._tables: dict[np.dtype, Array] = {}
         self._scaled: dict[np.dtype, Array] = {}
 
@@ -227,8 +239,14 @@ class CupyBackend(Backend):
         batch_size: int,
         samples: Samples,
     ) -> Plan:
-        """The composed plan; all that its steps need is compiled and allocated here."""
+        """The fused plan, or the composed; all that its steps need is compiled and allocated here.
+
+        Raises GpubpError: the kernels do not compile, or there is not enough memory.
+        """
         dtype = parameters[0][0].dtype
+        work = batch_size * sum(layer.n_in * layer.n_out for layer in layers)
+        if self.plan_kind == "fused" or (self.plan_kind == "auto" and work <= COMPOSED_WORK):
+            return PersistentPlan(self, layers, parameters, loss, optimizer, batch_size, samples)
         self._kernels(dtype)
         self._table(dtype)
         self._scratch(dtype, batch_size * max(layer.n_out for layer in layers))
@@ -259,13 +277,46 @@ class CupyBackend(Backend):
     def _kernels(self, dtype: np.dtype) -> dict[str, Any]:
         """The kernels compiled for ``dtype``, by name; CuPy caches the binary on disk."""
         if dtype not in self._modules:
-            options = ("--std=c++17", *cuda.definitions(dtype))
-            module = self._cp.RawModule(code=cuda.source(), options=options)
-            try:
-                self._modules[dtype] = {name: module.get_function(name) for name in cuda.KERNELS}
-            except self._cp.cuda.compiler.CompileException as error:
-                raise GpubpError(f"the CUDA kernels do not compile for {dtype}:\n{error}") from error
+            module = self._cp.RawModule(code=cuda.source(), options=self._options(dtype))
+            self._modules[dtype] = {name: self._function(module, name, dtype) for name in cuda.KERNELS}
         return self._modules[dtype]
+
+    def _options(self, dtype: np.dtype) -> tuple[str, ...]:
+        return ("--std=c++17", *cuda.definitions(dtype))
+
+    def _function(self, module: Any, name: str, dtype: np.dtype) -> Any:
+        try:
+            return module.get_function(name)
+        except self._cp.cuda.compiler.CompileException as error:
+            raise GpubpError(f"the CUDA kernels do not compile for {dtype}:\n{error}") from error
+
+    def epoch_kernel(self, dtype: np.dtype) -> Any:
+        """The kernel of ``epoch.cu`` for ``dtype``, to be launched with ``shared_bytes(dtype)`` of shared memory.
+
+        Raises GpubpError: it does not compile.
+        """
+        if dtype not in self._epochs:
+            module = self._cp.RawModule(
+                code=cuda.source(cuda.EPOCH), options=self._options(dtype), enable_cooperative_groups=True
+            )
+            kernel = self._function(module, "epoch", dtype)
+            kernel.max_dynamic_shared_size_bytes = shared_bytes(dtype)
+            self._epochs[dtype] = kernel
+        return self._epochs[dtype]
+
+    def resident_blocks(self, kernel: Any, threads: int, shared: int) -> int:
+        """How many blocks of a cooperative launch this device holds at a time; CuPy would cut a larger grid.
+
+        Raises GpubpError: not one.
+        """
+        cp = self._cp.cuda
+        of_one = cp.driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.kernel.ptr, threads, shared)
+        if not of_one:
+            raise GpubpError(
+                f"the GPU cannot hold a block of {threads} threads with {shared:,} bytes of shared memory, which "
+                "the fused plan needs: choose the composed plan (--plan composed)"
+            )
+        return cp.runtime.getDeviceProperties(cp.runtime.getDevice())["multiProcessorCount"]
 
     def _launch(
         self,

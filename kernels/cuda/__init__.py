@@ -13,8 +13,10 @@ import numpy as np
 
 from gpubp import kernels
 
-FILES = (
+OPERATIONS = (
     "functions.cuh",
+    "output.cuh",
+    "rules.cuh",
     "gather.cu",
     "forward.cu",
     "output_delta.cu",
@@ -22,6 +24,7 @@ FILES = (
     "weight_grad.cu",
     "update.cu",
 )
+EPOCH = ("functions.cuh", "output.cuh", "rules.cuh", "tile.cuh", "epoch.cu")
 
 KERNELS = (
     "gather",
@@ -33,30 +36,61 @@ KERNELS = (
     "sgd",
     "sgd_momentum",
     "adam",
-)
+)  # of OPERATIONS; EPOCH has one, epoch
 
 WARP = 32
 SUM_ROWS = 32  # threads of weight_grad.cu that share a column
 
+# The epoch kernel.
+THREADS = 256  # of a block
+ROW_BLOCK = THREADS // WARP  # rows of a batch that a block takes at a time, a warp each
+DEPTH = 16  # terms of a product that are in shared memory at a time
+LAUNCH_BYTES = 256  # of shared memory, before the panels
+COEFFICIENTS = 9  # numbers of a step for each kind of parameter, the most that an optimizer has
+MODES = {"train": 0, "gradients": 1, "evaluate": 2, "predict": 3}
+RULES = {"sgd": 0, "adam": 1, "momentum": 2}
+# Columns of the table of layers; places are offsets into the memory.
+LAYER = (
+    "n_in",
+    "n_out",
+    "activation",
+    "by_rows",  # whether blocks share the layer's forward and back by rows of the batch
+    "forward_shape",  # rows and columns of a product that one thread sums
+    "back_shape",
+    "gradient_shape",
+    "weights",  # W (n_out, n_in), and then b (n_out)
+    "z",  # (B, n_out), of the last layer
+    "a",  # (B, n_out)
+    "delta",  # (B, n_out)
+)
+
 _CONSTANTS = ("LEAKY_SLOPE", "LECUN_SCALE", "LECUN_RATE", "PROBABILITY_FLOOR")
-_INCLUDE = '#include "functions.cuh"'  # for tools that compile one file; here the header comes first anyway
+_INCLUDE = re.compile(
+    r'#include "\w+\.cuh"'
+)  # for tools that compile one file; here the headers come first anyway
 
 
-def source() -> str:
-    """All kernels as one ASCII text; ``#line`` lets the compiler's messages name the file."""
+def source(names: tuple[str, ...] = OPERATIONS) -> str:
+    """These files as one ASCII text; ``#line`` lets the compiler's messages name the file."""
     text = ""
-    for name in FILES:
-        text += f'#line 1 "kernels/cuda/{name}"\n' + files(__name__).joinpath(name).read_text(
-            encoding="utf-8"
-        )
-    text = text.replace(_INCLUDE, "")
+    for name in names:
+        code = files(__name__).joinpath(name).read_text(encoding="utf-8")
+        text += f'#line 1 "kernels/cuda/{name}"\n' + code
+    text = _INCLUDE.sub("", text)
     return re.sub(r"[^\x00-\x7f]", " ", text)  # cupy writes it to a file in the locale's encoding
 
 
 def definitions(dtype: np.dtype | type) -> tuple[str, ...]:
-    """The compiler's -D options: the real type, and the codes and constants of gpubp.kernels."""
-    values = {"REAL": {"float32": "float", "float64": "double"}[np.dtype(dtype).name]}
-    values |= {name.upper(): str(code) for name, code in (kernels.ACTIVATIONS | kernels.LOSSES).items()}
+    """The compiler's -D options: the real type, and the codes and constants of gpubp.kernels and of this module."""
+    dtype = np.dtype(dtype)
+    values: dict[str, object] = {"REAL": {"float32": "float", "float64": "double"}[dtype.name]}
+    values["REAL_BITS"] = 8 * dtype.itemsize
+    for codes in (kernels.ACTIVATIONS, kernels.LOSSES, MODES, RULES):
+        values |= {name.upper(): code for name, code in codes.items()}
     values |= {name: repr(getattr(kernels, name)) for name in _CONSTANTS}
-    values |= {"WARP": str(WARP), "SUM_ROWS": str(SUM_ROWS)}
+    values |= {
+        name: globals()[name]
+        for name in ("WARP", "SUM_ROWS", "THREADS", "ROW_BLOCK", "DEPTH", "LAUNCH_BYTES", "COEFFICIENTS")
+    }
+    values |= {f"LAYER_{name.upper()}": k for k, name in enumerate(LAYER)} | {"LAYER_FIELDS": len(LAYER)}
     return tuple(f"-D{name}={value}" for name, value in values.items())

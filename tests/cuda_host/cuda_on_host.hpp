@@ -1,7 +1,10 @@
 // Runs CUDA kernels on the host, for correctness only. Every CUDA thread is a fiber of one OS thread that runs to its
-// next barrier or shuffle; blocks run one after the other. The order of blocks, and of threads between two barriers,
-// is random but seeded; shared memory starts every block as NaN; barriers that not all threads reach are reported.
-// Needs an ELF system, for the section that holds shared memory, with ucontext.
+// next barrier or shuffle. Blocks run one after the other; those of a cooperative launch, beside each other, and one of
+// them, the laggard, only when no other can: what is used again too early, it still reads. The order of blocks, and of
+// threads between two barriers, is random but seeded; shared memory starts every block as NaN, with guards around what
+// a launch asks for; barriers that not all threads reach, or that they meet at different places, are reported.
+// Not covered: memory fences, bank conflicts, time.
+// Needs an ELF system, for the section that holds static shared memory, with ucontext.
 #pragma once
 
 #include <algorithm>
@@ -18,6 +21,8 @@
 #include <ucontext.h>
 #include <vector>
 
+#define CUDA_ON_HOST
+
 struct uint3 { unsigned x, y, z; };
 
 extern "C" char __start_cuda_shared[] __attribute__((weak, visibility("hidden")));
@@ -32,9 +37,35 @@ struct Warp {
     uint64_t slots[2][32];  // two sets in turn: a lane may be one shuffle ahead of its slowest neighbour
 };
 
+struct Block {
+    static constexpr size_t GUARD = 64;  // bytes on both sides of shared memory, where no kernel may write
+    static constexpr unsigned char GUARD_BYTE = 0x7F;
+    uint3 index{};
+    Barrier barrier;
+    std::vector<Warp> warps;
+    std::vector<unsigned char> memory;
+    size_t shared = 0;  // bytes
+
+    unsigned char* base() {
+        return reinterpret_cast<unsigned char*>((reinterpret_cast<uintptr_t>(memory.data()) + GUARD + 63) & ~uintptr_t(63));
+    }
+    void prepare(uint3 where, unsigned threads, size_t bytes) {
+        index = where, barrier = {threads}, shared = bytes;
+        warps.assign((threads + 31) / 32, Warp{});
+        memory.assign(bytes + 2 * GUARD + 64, GUARD_BYTE);
+        std::memset(base(), 0xFF, bytes);
+    }
+    bool guarded() {
+        const auto intact = [](unsigned char byte) { return byte == GUARD_BYTE; };
+        return std::all_of(memory.data(), base(), intact) &&
+               std::all_of(base() + shared, memory.data() + memory.size(), intact);
+    }
+};
+
 struct Fiber {
     uint3 index{};
     unsigned lane = 0, generation = 0;
+    Block* block = nullptr;
     Warp* warp = nullptr;
     const Barrier* waits_for = nullptr;
     bool started = false, done = false;
@@ -46,9 +77,9 @@ struct Fiber {
     bool blocked() const { return waits_for && waits_for->generation == generation; }
 };
 
-inline uint3 grid_size, block_size, block_index;
-inline Barrier block_barrier;
-inline std::vector<Warp> warps;
+inline uint3 grid_size, block_size;
+inline Barrier grid_barrier;
+inline std::vector<Block> blocks;                    // those that run beside each other
 inline std::vector<std::unique_ptr<Fiber>> fibers;  // kept from launch to launch, for speed
 inline Fiber* current;
 inline jmp_buf scheduler;
@@ -86,10 +117,10 @@ inline void wait(Barrier& barrier, unsigned line) {
     barrier.line = line;
     current->waits_for = &barrier;
     current->generation = barrier.generation;
+    progress = true;
     if (++barrier.arrived == barrier.size) {
         barrier.arrived = 0;
         ++barrier.generation;
-        progress = true;
     }
     yield_to_scheduler();
 }
@@ -103,71 +134,92 @@ template <class T> T shuffle(T value, unsigned source, unsigned line) {
     return value;
 }
 
-inline void prepare_block(unsigned threads) {
-    if (__start_cuda_shared) std::memset(__start_cuda_shared, 0xFF, __stop_cuda_shared - __start_cuda_shared);
-    block_barrier = {threads};
-    warps.assign((threads + 31) / 32, Warp{});
-    for (unsigned t = 0; t < threads; ++t) {
-        Fiber& fiber = *fibers[t];
-        fiber.index = {t % block_size.x, t / block_size.x % block_size.y, t / (block_size.x * block_size.y)};
-        fiber.lane = t % 32;
-        fiber.warp = &warps[t / 32];
-        ++fiber.warp->barrier.size;
-        fiber.waits_for = nullptr;
-        fiber.done = false;
-    }
+inline void prepare_thread(Fiber& fiber, unsigned t, Block& block) {
+    fiber.index = {t % block_size.x, t / block_size.x % block_size.y, t / (block_size.x * block_size.y)};
+    fiber.lane = t % 32;
+    fiber.block = &block;
+    fiber.warp = &block.warps[t / 32];
+    ++fiber.warp->barrier.size;
+    fiber.waits_for = nullptr;
+    fiber.done = false;
 }
 
-inline void run_block(unsigned threads, std::mt19937& random) {
-    prepare_block(threads);
+// Runs the blocks of these numbers beside each other.
+inline void run_blocks(const std::vector<size_t>& numbers, unsigned threads, size_t shared, std::mt19937& random) {
+    if (__start_cuda_shared) {
+        std::memset(__start_cuda_shared, 0xFF, __stop_cuda_shared - __start_cuda_shared);
+        if (numbers.size() > 1) failure = "blocks beside each other would share what is __shared__ static";
+    }
+    const unsigned all = numbers.size() * threads;
+    blocks.resize(numbers.size());
+    grid_barrier = {all};
+    while (fibers.size() < all) fibers.push_back(std::make_unique<Fiber>());
     std::vector<Fiber*> alive;
-    for (unsigned t = 0; t < threads; ++t) alive.push_back(fibers[t].get());
+    for (size_t k = 0; k < numbers.size(); ++k) {
+        const size_t i = numbers[k];
+        blocks[k].prepare({unsigned(i % grid_size.x), unsigned(i / grid_size.x % grid_size.y),
+                           unsigned(i / grid_size.x / grid_size.y)}, threads, shared);
+        for (unsigned t = 0; t < threads; ++t) {
+            prepare_thread(*fibers[alive.size()], t, blocks[k]);
+            alive.push_back(fibers[alive.size()].get());
+        }
+    }
+    const Block* laggard = numbers.size() > 1 ? &blocks[random() % blocks.size()] : nullptr;
+    bool starved = false;  // no other block can go on
     while (!alive.empty() && failure.empty()) {
         progress = false;
         std::shuffle(alive.begin(), alive.end(), random);
         for (Fiber* fiber : alive)
-            if (!fiber->blocked() && failure.empty()) resume(fiber);
+            if (!fiber->blocked() && failure.empty() && (fiber->block != laggard || starved)) resume(fiber);
         std::erase_if(alive, [](Fiber* fiber) { return fiber->done; });
-        if (!progress && failure.empty())
-            failure = std::to_string(alive.size()) + " of " + std::to_string(threads) +
-                      " threads wait at a barrier that the others never reach";
+        const bool was_starved = starved;
+        starved = !progress;
+        if (!progress && (was_starved || !laggard) && !alive.empty() && failure.empty())
+            failure = std::to_string(alive.size()) + " of " + std::to_string(all) +
+                      " threads wait at a barrier that the others never reach: line " +
+                      std::to_string(alive.front()->waits_for->line);
     }
+    for (Block& block : blocks)
+        if (failure.empty() && !block.guarded()) failure = "a kernel wrote outside of its shared memory";
 }
 
 // Runs one kernel; the result is null, or what went wrong.
-inline const char* launch(uint3 grid, uint3 block, unsigned seed, std::function<void()> kernel) {
+inline const char* launch(uint3 grid, uint3 block, size_t shared, bool cooperative, unsigned seed,
+                          std::function<void()> kernel) {
     const unsigned threads = block.x * block.y * block.z;
     grid_size = grid, block_size = block, body = std::move(kernel);
-    while (fibers.size() < threads) fibers.push_back(std::make_unique<Fiber>());
     std::mt19937 random(seed);
     std::vector<size_t> order(size_t(grid.x) * grid.y * grid.z);
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), random);
     failure.clear();
-    for (size_t i : order) {
-        block_index = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
-        run_block(threads, random);
-        if (failure.empty()) continue;
-        fibers.clear();  // some are stuck inside the kernel
-        return failure.c_str();
-    }
-    return nullptr;
+    const size_t together = cooperative ? order.size() : 1;
+    for (size_t i = 0; i < order.size() && failure.empty(); i += together)
+        run_blocks({order.begin() + i, order.begin() + i + together}, threads, shared, random);
+    if (failure.empty()) return nullptr;
+    fibers.clear();  // some are stuck inside the kernel
+    return failure.c_str();
 }
 
 }  // namespace cuda_host
 
 #define threadIdx (cuda_host::current->index)
-#define blockIdx (cuda_host::block_index)
+#define blockIdx (cuda_host::current->block->index)
 #define blockDim (cuda_host::block_size)
 #define gridDim (cuda_host::grid_size)
 #define __global__
 #define __device__
+#define __forceinline__ inline
+#define __noinline__
+#define __launch_bounds__(...)
 #define __shared__ static __attribute__((section("cuda_shared")))
 
-inline void __syncthreads(unsigned line = __builtin_LINE()) { cuda_host::wait(cuda_host::block_barrier, line); }
+inline void __syncthreads(unsigned line = __builtin_LINE()) { cuda_host::wait(cuda_host::current->block->barrier, line); }
 inline void __syncwarp(unsigned = ~0u, unsigned line = __builtin_LINE()) {
     cuda_host::wait(cuda_host::current->warp->barrier, line);
 }
 template <class T> T __shfl_xor_sync(unsigned, T value, unsigned mask, unsigned line = __builtin_LINE()) {
     return cuda_host::shuffle(value, cuda_host::current->lane ^ mask, line);
 }
+inline void grid_barrier_on_host(unsigned line = __builtin_LINE()) { cuda_host::wait(cuda_host::grid_barrier, line); }
+inline void* shared_memory_on_host() { return cuda_host::current->block->base(); }

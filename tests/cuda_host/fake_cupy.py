@@ -25,10 +25,21 @@ __version__ = "stand-in"
 
 counts: Counter[str] = Counter()
 memory_limit = float("inf")  # bytes that one array may have
+multiprocessors = 3  # of the device; a cooperative launch takes so many threads and steps beside each other
+blocks_of_one = 1  # that a multiprocessor holds
 seed = 0  # of the next launch's schedule
 
+_SHARED_MOST = 227 << 10  # bytes of shared memory that a block can have
 _GUARD = 64  # bytes on both sides of every array, where no kernel may write
-_DTYPES = {"float": "f4", "double": "f8", "int": "i4", "long long": "i8", "unsigned char": "u1"}
+_DTYPES = {
+    "float": "f4",
+    "double": "f8",
+    "int": "i4",
+    "long long": "i8",
+    "unsigned long long": "u8",
+    "unsigned char": "u1",
+}
+_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)')
 
 
 class CompileException(Exception):
@@ -123,13 +134,13 @@ def matmul(a: ndarray, b: ndarray, out: ndarray) -> None:
 class RawModule:
     """CUDA source, compiled for the host when a kernel is first asked for."""
 
-    def __init__(self, *, code: str, options: tuple[str, ...] = ()):
+    def __init__(self, *, code: str, options: tuple[str, ...] = (), enable_cooperative_groups: bool = False):
         assert isinstance(options, tuple)
-        self.code, self.options = code, options
+        self.code, self.options, self.cooperative = code, options, enable_cooperative_groups
         defines = dict(re.findall(r"-D(\w+)=(\S+)", " ".join(options)))
         typedefs = {name: meaning for meaning, name in re.findall(r"typedef ([\w ]+) (\w+);", code)}
         self._types = {name: defines.get(meaning, meaning) for name, meaning in typedefs.items()}
-        kernels = re.findall(r'extern "C" __global__ void (\w+)\(([^)]*)\)', code)
+        kernels = _KERNEL.findall(code)
         self._signatures = {
             name: [parameter.strip().rpartition(" ")[0] for parameter in parameters.split(",")]
             for name, parameters in kernels
@@ -141,7 +152,9 @@ class RawModule:
             self._library = ctypes.CDLL(str(_build(self.code + self._launchers(), self.options)))
         launcher = self._library[f"launch_{name}"]
         launcher.restype = ctypes.c_char_p
-        return RawKernel(name, launcher, [self._resolve(kind) for kind in self._signatures[name]])
+        return RawKernel(
+            name, launcher, [self._resolve(kind) for kind in self._signatures[name]], self.cooperative
+        )
 
     def _resolve(self, kind: str) -> tuple[np.dtype, bool]:
         """A parameter's dtype and whether it is a pointer."""
@@ -151,8 +164,9 @@ class RawModule:
     def _launchers(self) -> str:
         """For each kernel a C function that takes its arguments as a CUDA launch does: by their addresses."""
         return "".join(
-            f'\nextern "C" const char* launch_{name}(uint3 grid, uint3 block, unsigned seed, void** p) {{\n'
-            f"    return cuda_host::launch(grid, block, seed, [=] {{ {name}("
+            f'\nextern "C" const char* launch_{name}(uint3 grid, uint3 block, size_t shared, bool cooperative, '
+            "unsigned seed, void** p) {\n"
+            f"    return cuda_host::launch(grid, block, shared, cooperative, seed, [=] {{ {name}("
             + ", ".join(f"*({kind}*)p[{i}]" for i, kind in enumerate(kinds))
             + "); });\n}\n"
             for name, kinds in self._signatures.items()
@@ -166,21 +180,30 @@ class _Dim3(ctypes.Structure):
 class RawKernel:
     """Launches one kernel, after a check of every argument against its signature."""
 
-    def __init__(self, name: str, launcher, signature: list[tuple[np.dtype, bool]]):
-        self.name, self._launcher, self._signature = name, launcher, signature
+    max_dynamic_shared_size_bytes = 48 << 10  # what a launch may ask for, until it is raised
 
-    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple) -> None:
+    def __init__(self, name: str, launcher, signature: list[tuple[np.dtype, bool]], cooperative: bool):
+        self.name, self._launcher, self._signature, self.cooperative = name, launcher, signature, cooperative
+        self.kernel = SimpleNamespace(ptr=id(self))
+
+    def __call__(
+        self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple, *, shared_mem: int = 0
+    ) -> None:
         global seed
         grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
         assert all(1 <= n <= most for n, most in zip(grid, (2**31 - 1, 65535, 65535), strict=True)), grid
         assert min(block) >= 1
         assert np.prod(block) <= 1024
+        assert 0 <= shared_mem <= self.max_dynamic_shared_size_bytes <= _SHARED_MOST
+        if self.cooperative:  # cupy would make the grid smaller, with no more than a warning
+            assert np.prod(grid) <= multiprocessors * blocks_of_one, "this grid cannot be resident"
         assert len(args) == len(self._signature), f"{self.name} takes {len(self._signature)} arguments"
         values = [self._check(i, *expected, args[i]) for i, expected in enumerate(self._signature)]
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         counts["launches"] += 1
         seed += 1
-        failure = self._launcher(_Dim3(*grid), _Dim3(*block), ctypes.c_uint(seed), pointers)
+        size, together = ctypes.c_size_t(shared_mem), ctypes.c_bool(self.cooperative)
+        failure = self._launcher(_Dim3(*grid), _Dim3(*block), size, together, ctypes.c_uint(seed), pointers)
         if failure:
             raise AssertionError(f"{self.name}: {failure.decode()}")
         for argument in args:
@@ -235,12 +258,15 @@ cuda = SimpleNamespace(
     memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
     cublas=SimpleNamespace(getVersion=lambda: 130000),
+    driver=SimpleNamespace(
+        occupancyMaxActiveBlocksPerMultiprocessor=lambda kernel, threads, shared: blocks_of_one
+    ),
     runtime=SimpleNamespace(
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,
         getDeviceCount=lambda: 1,
         getDevice=lambda: 0,
-        getDeviceProperties=lambda device: _properties,
+        getDeviceProperties=lambda device: {**_properties, "multiProcessorCount": multiprocessors},
         memGetInfo=lambda: (int(memory_limit), int(memory_limit)),
     ),
 )

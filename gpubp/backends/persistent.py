@@ -1,0 +1,301 @@
+"""The ``cupy`` backend's own plan: whole epochs as one launch of a kernel that stays on the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpubp import kernels
+from gpubp.backends.base import EVALUATION_ROWS, Array, Plan, PlanState, Samples, StepStats, check_batch
+from gpubp.kernels import cuda
+from gpubp.network import Layer
+from gpubp.optimizers import Optimizer
+
+if TYPE_CHECKING:
+    from gpubp.backends.cuda import CupyBackend
+
+# Up to so many weights, a block takes its rows of the batch through a layer alone: reading all weights is then
+# cheaper than a barrier of the grid. Counted, not measured: 8 rows × 16,384 weights are 2,000 cycles at half the rate.
+ROW_WEIGHTS = 16_384
+# The tiles there are, by their code: the rows and columns that each of 16 × 16 threads sums, and the cycles that a tile
+# takes for one term: multiply-adds, reads of shared memory, and a sixteenth of a panel's latency. Counted from the
+# instructions, not measured. The largest would not fit the registers in float64.
+TILES = {8: (8, 4, 80), 4: (4, 4, 54), 2: (2, 2, 30), 1: (1, 1, 24)}
+
+
+@dataclass(frozen=True)
+class DeviceSamples:
+    """N samples on the device; of ``numbers`` and ``bytes``, one holds the inputs and the other is a stand-in."""
+
+    numbers: Array
+    bytes: Array
+    as_bytes: bool
+    targets: Array
+    sample_weight: Array
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The table of layers for batches of some size, and how many blocks have work with it."""
+
+    table: Array
+    blocks: int
+
+
+class PersistentPlan(Plan):
+    """Training as launches of ``epoch.cu``; nothing is allocated in one, and what it returns is read at its end."""
+
+    def __init__(
+        self,
+        backend: CupyBackend,
+        layers: Sequence[Layer],
+        parameters: Sequence[tuple[np.ndarray, np.ndarray]],
+        loss: str,
+        optimizer: Optimizer,
+        batch_size: int,
+        samples: Samples,
+    ) -> None:
+        self.backend, self.layers, self.loss, self.optimizer = backend, list(layers), loss, optimizer
+        self.batch_size = batch_size
+        self.dtype = parameters[0][0].dtype
+        self.step = 0
+        self._kernel = backend.epoch_kernel(self.dtype)
+        self._shared = shared_bytes(self.dtype)
+        self._resident = backend.resident_blocks(self._kernel, cuda.THREADS, self._shared)
+        self._rule = cuda.RULES[
+            "adam" if kernels.RULES[optimizer.kind] else "momentum" if optimizer.slots else "sgd"
+        ]
+        self.samples = self.upload(samples)
+
+        self._parameters = sum(layer.n_out * (layer.n_in + 1) for layer in layers)
+        self._rows = max(batch_size, EVALUATION_ROWS)
+        places = self._lay_out()
+        self._training = self._layout(places, batch_size)
+        self._evaluation = self._layout(places, self._rows)
+        memory = np.zeros(self._size, self.dtype)
+        memory[: self._parameters] = np.concatenate([p.reshape(-1) for pair in parameters for p in pair])
+        self._memory = backend.to_device(memory)
+
+        steps = -(-len(samples) // batch_size)
+        self._order = self._device(len(samples), np.int64)
+        self._coefficients = self._device(steps * 2 * cuda.COEFFICIENTS, self.dtype)
+        self._costs, self._hits = self._device(steps, np.float64), self._device(steps, np.int64)
+        self._no_outputs = self._device(1, self.dtype)
+        self._arrived, self._none_arrived = self._device(1, np.uint64), np.zeros(1, np.uint64)
+
+    def _device(self, count: int, dtype: Any) -> Array:
+        return self.backend.to_device(np.zeros(count, dtype))
+
+    def _lay_out(self) -> list[dict[str, int]]:
+        """Each layer's places in the memory, whose size this finds; the parameters and slots come first."""
+        places, at = [], 0
+        for layer in self.layers:
+            places.append({"weights": at})
+            at += layer.n_out * (layer.n_in + 1)
+        self._gradient = at * (1 + len(self.optimizer.slots))
+        at = self._gradient + at
+        for place, layer in zip(places, self.layers, strict=True):
+            for name in ("z", "a", "delta"):
+                place[name] = at
+                at += self._rows * layer.n_out if name != "z" or layer is self.layers[-1] else 0
+        self._row_cost, self._row_hit = at, at + self._rows
+        self._size = at + 2 * self._rows
+        return places
+
+    def _layout(self, places: Sequence[dict[str, int]], rows: int) -> Layout:
+        table, blocks = np.zeros((len(self.layers), len(cuda.LAYER)), np.int64), 0
+        dealt = 0
+        for entry, layer, place in zip(table, self.layers, places, strict=True):
+            by_rows = layer.n_in * layer.n_out <= ROW_WEIGHTS
+            forward, forward_tiles = self._shape(rows, layer.n_out, layer.n_in)
+            back, back_tiles = self._shape(rows, layer.n_in, layer.n_out)
+            gradient, gradient_tiles = self._shape(layer.n_out, layer.n_in + 1, rows)
+            row = {
+                "n_in": layer.n_in,
+                "n_out": layer.n_out,
+                "activation": kernels.ACTIVATIONS[layer.activation],
+                "by_rows": by_rows,
+                "forward_shape": forward,
+                "back_shape": back,
+                "gradient_shape": gradient,
+                **place,
+            }
+            entry[:] = [row[name] for name in cuda.LAYER]
+            dealt += gradient_tiles
+            if not by_rows:
+                blocks = max(blocks, forward_tiles, back_tiles)
+        blocks = max(blocks, dealt, -(-rows // cuda.ROW_BLOCK))
+        return Layout(self.backend.to_device(table.reshape(-1)), min(blocks, self._resident))
+
+    def _shape(self, m: int, n: int, k: int) -> tuple[int, int]:
+        """The code of the tile that is fastest for an (m, n) product of k terms, and how many of them there are."""
+
+        def tiles(shape: int) -> int:
+            rows, columns, _ = TILES[shape]
+            return -(-m // (16 * rows)) * -(-n // (16 * columns))
+
+        def cycles(shape: int) -> int:
+            return -(-tiles(shape) // self._resident) * TILES[shape][2] * k
+
+        shape = min(shapes(self.dtype), key=cycles)
+        return shape, tiles(shape)
+
+    def describe(self) -> str:
+        return (
+            f"fused plan, whole epochs in one launch of {self._training.blocks} blocks of {cuda.THREADS} threads, "
+            f"on {self.backend.describe()}"
+        )
+
+    def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
+        count = len(learning_rates)
+        table = np.zeros((count, 2, cuda.COEFFICIENTS), self.dtype)
+        for k, decay in enumerate((True, False)):  # weights, biases
+            of_kind = self.optimizer.coefficients_of(learning_rates, self.step + 1, decay=decay)
+            table[:, k, : of_kind.shape[1]] = of_kind
+        coefficients = self.backend.to_device(table.reshape(-1), out=self._coefficients[: table.size])
+        stats = self._launch(self.samples, self._upload_order(order), "train", self._training, coefficients)
+        self.step += count
+        return stats
+
+    def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+        check_batch(len(order), self.batch_size)
+        stats = self._launch(
+            self.samples, self._upload_order(order), "gradients", self._training, self._coefficients
+        )
+        return stats.mean_cost, _pairs(self._split(self._download(self._gradient)))
+
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        n, n_out = len(inputs), self.layers[-1].n_out
+        targets = np.zeros((n, n_out), self.dtype)
+        samples = self.upload(Samples(inputs, targets, np.ones(n, self.dtype)))
+        outputs = self._device(n * n_out, self.dtype)
+        self._evaluate(samples, "predict", outputs)
+        return self.backend.to_host(outputs).reshape(n, n_out)
+
+    def upload(self, samples: Samples) -> DeviceSamples:
+        as_bytes = samples.inputs.dtype == np.uint8
+        inputs = self.backend.to_device(
+            np.ascontiguousarray(samples.inputs, None if as_bytes else self.dtype).reshape(-1)
+        )
+        none = self._device(1, self.dtype if as_bytes else np.uint8)
+        return DeviceSamples(
+            none if as_bytes else inputs,
+            inputs if as_bytes else none,
+            as_bytes,
+            self.backend.to_device(np.ascontiguousarray(samples.targets, self.dtype).reshape(-1)),
+            self.backend.to_device(np.ascontiguousarray(samples.sample_weight, self.dtype)),
+            len(samples),
+        )
+
+    def evaluate(self, samples: DeviceSamples) -> StepStats:
+        return self._evaluate(samples, "evaluate", self._no_outputs)
+
+    def _evaluate(self, samples: DeviceSamples, mode: str, outputs: Array) -> StepStats:
+        order = self.backend.to_device(np.arange(len(samples), dtype=np.int64))
+        return self._launch(samples, order, mode, self._evaluation, self._coefficients, outputs)
+
+    def state(self) -> PlanState:
+        parameters = self._split(self._download(0))
+        kinds = [
+            self._split(self._download((1 + k) * self._parameters)) for k in range(len(self.optimizer.slots))
+        ]
+        slots = list(zip(*kinds, strict=True)) if kinds else [() for _ in parameters]
+        return PlanState(parameters, slots, self.step)
+
+    def load_state(self, state: PlanState) -> None:
+        self._set(0, state.parameters)
+        for k in range(len(self.optimizer.slots)):
+            self._set((1 + k) * self._parameters, [slots[k] for slots in state.slots])
+        self.step = state.step
+
+    def _download(self, place: int) -> np.ndarray:
+        return self.backend.to_host(self._memory[place : place + self._parameters])
+
+    def _set(self, place: int, arrays: Sequence[np.ndarray]) -> None:
+        flat = np.concatenate([array.reshape(-1) for array in arrays])
+        self.backend.to_device(flat, out=self._memory[place : place + self._parameters])
+
+    def _split(self, flat: np.ndarray) -> list[np.ndarray]:
+        """[W₁, b₁, W₂, b₂, …] of all parameters in one array."""
+        arrays, at = [], 0
+        for layer in self.layers:
+            for shape in ((layer.n_out, layer.n_in), (layer.n_out,)):
+                size = int(np.prod(shape))
+                arrays.append(flat[at : at + size].reshape(shape))
+                at += size
+        return arrays
+
+    def _upload_order(self, order: np.ndarray) -> Array:
+        if len(order) and not 0 <= order.min() <= order.max() < len(self.samples):
+            raise IndexError(f"samples {order.min()} … {order.max()} of {len(self.samples)}")
+        return self.backend.to_device(order, out=self._order[: len(order)])
+
+    def _launch(
+        self,
+        samples: DeviceSamples,
+        order: Array,
+        mode: str,
+        layout: Layout,
+        coefficients: Array,
+        outputs: Array | None = None,
+    ) -> StepStats:
+        evaluating = mode in ("evaluate", "predict")
+        batch = self._rows if evaluating else self.batch_size
+        count = -(-len(order) // batch)
+        costs, hits = self._costs, self._hits
+        if count > len(costs):  # only where more is evaluated than was trained on
+            costs, hits = self._device(count, np.float64), self._device(count, np.int64)
+        self.backend.to_device(self._none_arrived, out=self._arrived)
+        arguments = (
+            self._memory,
+            layout.table,
+            np.int64(len(self.layers)),
+            np.int64(self._parameters),
+            np.int64(self._gradient),
+            np.int64(self._row_cost),
+            np.int64(self._row_hit),
+            samples.numbers,
+            samples.bytes,
+            np.int32(samples.as_bytes),
+            samples.targets,
+            samples.sample_weight,
+            order,
+            np.int64(len(order)),
+            np.int64(batch),
+            coefficients,
+            np.int32(cuda.MODES[mode]),
+            np.int32(kernels.LOSSES[self.loss]),
+            np.int32(self._rule),
+            costs,
+            hits,
+            self._no_outputs if outputs is None else outputs,
+            self._arrived,
+        )
+        block = (cuda.WARP, cuda.ROW_BLOCK)
+        self._kernel((layout.blocks,), block, arguments, shared_mem=self._shared)
+        to_host = self.backend.to_host
+        return StepStats(len(order), to_host(costs[:count]), to_host(hits[:count]))
+
+
+def shapes(dtype: np.dtype) -> tuple[int, ...]:
+    """The codes of the tiles that there are for ``dtype``."""
+    return tuple(shape for shape in TILES if shape < 8 or dtype == np.float32)
+
+
+def shared_bytes(dtype: np.dtype) -> int:
+    """Shared memory of a block: the panels of the largest tile, or the sums of a step's costs and hits."""
+    panels = max(
+        16 * rows + 4 + 16 * columns + 4 for rows, columns, _ in (TILES[shape] for shape in shapes(dtype))
+    )
+    return cuda.LAUNCH_BYTES + max(cuda.DEPTH * panels * dtype.itemsize, 2 * cuda.THREADS * 8)
+
+
+def _pairs(flat: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))

@@ -1,0 +1,288 @@
+// epoch: any number of training steps of any network in one launch; all blocks of the grid are resident together.
+//
+// A step goes through phases: each layer's forward, the output's δ, each hidden layer's δ, and all gradients with
+// their updates. Blocks share a phase by tiles of its product, and then meet at a barrier of the whole grid before
+// the next; or, where the weights are few, by rows of the batch: a block then needs no other's rows until the
+// gradients, and only its own threads meet. δ carries the factor w/B from the output on, so that a sum of products is
+// the gradient. Every sum has a fixed order, whatever the number of blocks.
+#include "output.cuh"
+#include "rules.cuh"
+#include "tile.cuh"
+
+#ifdef CUDA_ON_HOST
+#define grid_barrier(arrived) grid_barrier_on_host()
+#define SHARED_MEMORY(name) unsigned char* name = static_cast<unsigned char*>(shared_memory_on_host())
+#else
+// All threads of the grid meet. The counter only grows: from 0 at the launch by one a block and barrier. What the
+// blocks wrote before is visible to all after: release and acquire at GPU scope, made the whole block's by its barriers.
+__device__ inline void grid_barrier(unsigned long long* arrived) {
+    __syncthreads();
+    if (threadIdx.x == 0 && threadIdx.y == 0) {
+        unsigned long long before, now;
+        asm volatile("atom.add.acq_rel.gpu.global.u64 %0, [%1], 1;" : "=l"(before) : "l"(arrived) : "memory");
+        const unsigned long long all = (before / gridDim.x + 1) * gridDim.x;
+        do
+            asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(arrived) : "memory");
+        while (now < all);
+    }
+    __syncthreads();
+}
+#define SHARED_MEMORY(name) extern __shared__ __align__(16) unsigned char name[]
+#endif
+
+__device__ inline index_t ceil_div(index_t a, index_t b) { return (a + b - 1) / b; }
+
+// All tiles of a product, dealt to the blocks of the grid from block ``first`` on; returns how many there are.
+// A function of its own, as its registers are then its own, and each is compiled once.
+template <class S, class A, class B, class Out>
+__device__ __noinline__ index_t deal_tiles(const A& a, const B& b, const Out& out, index_t m_count, index_t n_count, index_t k_count,
+                              index_t first, real* shared) {
+    const index_t across = ceil_div(n_count, S::COLUMNS), count = across * ceil_div(m_count, S::ROWS);
+    for (index_t i = (blockIdx.x + gridDim.x - first % gridDim.x) % gridDim.x; i < count; i += gridDim.x)
+        tile<S>(a, b, out, i / across * S::ROWS, i % across * S::COLUMNS, m_count, n_count, k_count, shared);
+    return count;
+}
+
+template <class A, class B, class Out>
+__device__ index_t product(index_t shape, const A& a, const B& b, const Out& out, index_t m_count, index_t n_count,
+                           index_t k_count, index_t first, real* shared) {
+#define DEAL(m, n) deal_tiles<Shape<m, n, 16>>(a, b, out, m_count, n_count, k_count, first, shared)
+    switch (shape) {
+#if REAL_BITS == 32
+        case 8: return DEAL(8, 4);
+#endif
+        case 4: return DEAL(4, 4);
+        case 2: return DEAL(2, 2);
+        default: return DEAL(1, 1);
+    }
+#undef DEAL
+}
+
+// A product of this block's rows: ROW_BLOCK at a time, one a warp.
+template <class A, class B, class Out>
+__device__ __noinline__ void product_of_rows(const A& a, const B& b, const Out& out, index_t m_count, index_t n_count,
+                                index_t k_count, real* shared) {
+    using S = Shape<1, 1, ROW_BLOCK>;
+    for (index_t m0 = index_t(blockIdx.x) * ROW_BLOCK; m0 < m_count; m0 += index_t(gridDim.x) * ROW_BLOCK)
+        for (index_t n0 = 0; n0 < n_count; n0 += S::COLUMNS) tile<S>(a, b, out, m0, n0, m_count, n_count, k_count, shared);
+}
+
+// What is done to one element of a product, as functions of their own: a tile has up to 64 elements a thread.
+__device__ __noinline__ real activated(int activation, real z) { return apply(activation, z); }
+__device__ __noinline__ real pulled_back(int activation, real a, real delta) { return delta * slope(activation, a); }
+
+// A launch: what all its threads and steps have in common. It lies in shared memory, once a block.
+struct Launch {
+    real* memory;
+    const index_t* layers;
+    index_t layer_count, parameters, gradient, row_cost, row_hit, samples, batch;
+    const real* numbers;
+    const unsigned char* bytes;  // in place of the numbers, or null
+    const real *targets, *sample_weight, *coefficients;
+    const index_t* order;
+    double* costs;
+    index_t* hits;
+    real* outputs;
+    int mode, loss, rule;
+    real* panels;
+    unsigned long long* arrived;
+
+    __device__ index_t layer(index_t i, int field) const { return layers[i * LAYER_FIELDS + field]; }
+    __device__ index_t last() const { return layer_count - 1; }
+};
+
+// A step, as each thread goes through it.
+struct Step {
+    const Launch& run;
+    index_t number, rows;
+    const index_t* order;
+    bool by_rows;  // how the phase before was shared
+
+    // The first phase waits for the grid: it needs all of the weights, and the rows' costs have been read.
+    __device__ Step(const Launch& run, index_t number)
+        : run(run), number(number), order(run.order + number * run.batch), by_rows(false) {
+        const index_t rest = run.samples - number * run.batch;
+        rows = rest < run.batch ? rest : run.batch;
+    }
+
+    // What comes next reads what other threads wrote: of this block, or of the grid.
+    __device__ void meet(bool next_by_rows) {
+        if (by_rows && next_by_rows)
+            __syncthreads();
+        else
+            grid_barrier(run.arrived);
+        by_rows = next_by_rows;
+    }
+
+    // body(b) for each of this block's rows, one a warp.
+    template <class Body> __device__ void each_row(const Body& body) const {
+        for (index_t b0 = index_t(blockIdx.x) * ROW_BLOCK; b0 < rows; b0 += index_t(gridDim.x) * ROW_BLOCK)
+            if (b0 + threadIdx.y < rows) body(b0 + threadIdx.y);
+    }
+
+    // What goes into layer i: the batch's samples, gathered as they are read, or the activations of the layer before.
+    template <bool ALONG_TERMS> __device__ Operand<ALONG_TERMS> inputs_of(index_t i) const {
+        const index_t n_in = run.layer(i, LAYER_N_IN);
+        if (i == 0) return {run.numbers, n_in, order, run.bytes};
+        return {run.memory + run.layer(i - 1, LAYER_A), n_in};
+    }
+
+    // z = a_prev Wᵀ + b, a = σ(z); the output layer's z is kept apart.
+    __device__ __noinline__ void forward(index_t i) {
+        const index_t n_in = run.layer(i, LAYER_N_IN), n_out = run.layer(i, LAYER_N_OUT);
+        const int activation = run.layer(i, LAYER_ACTIVATION);
+        const bool last = i == run.last(), apply_now = !last && activation != SOFTMAX;
+        const real *weights = run.memory + run.layer(i, LAYER_WEIGHTS), *bias = weights + n_in * n_out;
+        real* target = run.memory + run.layer(i, last ? LAYER_Z : LAYER_A);
+        const auto out = [=](index_t b, index_t o, real sum) {
+            const real z = sum + bias[o];
+            target[b * n_out + o] = apply_now ? activated(activation, z) : z;
+        };
+        meet(run.layer(i, LAYER_BY_ROWS));
+        const auto a_prev = inputs_of<true>(i);
+        const Rows w{weights, n_in};
+        if (by_rows)
+            product_of_rows(a_prev, w, out, rows, n_out, n_in, run.panels);
+        else
+            product(run.layer(i, LAYER_FORWARD_SHAPE), a_prev, w, out, rows, n_out, n_in, 0, run.panels);
+        if (activation != SOFTMAX || last) return;
+        meet(true);
+        each_row([&](index_t b) { row_softmax(target + b * n_out, target + b * n_out, n_out); });
+    }
+
+    // δ of the output layer, with each row's cost and hit; the outputs too, where they are asked for.
+    __device__ __noinline__ void output() {
+        const index_t i = run.last(), n_out = run.layer(i, LAYER_N_OUT);
+        const int activation = run.layer(i, LAYER_ACTIVATION);
+        meet(true);
+        each_row([&](index_t b) {
+            const index_t sample = order[b], place = b * n_out;
+            const real *z = run.memory + run.layer(i, LAYER_Z) + place, *y = run.targets + sample * n_out;
+            const real weight = run.sample_weight[sample];
+            real *a = run.memory + run.layer(i, LAYER_A) + place, *delta = run.memory + run.layer(i, LAYER_DELTA) + place;
+            if (activation == SOFTMAX)
+                row_softmax(z, a, n_out);
+            else
+                for (index_t n = threadIdx.x; n < n_out; n += WARP) a[n] = apply(activation, z[n]);
+            const real cost = row_output(z, a, y, weight / rows, activation, run.loss, delta, n_out);
+            const bool hit = is_hit(a, y, n_out);  // in lane 0, which itself wrote the only one of one output
+            if (threadIdx.x == 0) run.memory[run.row_cost + b] = weight * cost, run.memory[run.row_hit + b] = hit;
+            if (run.mode == PREDICT)
+                for (index_t n = threadIdx.x; n < n_out; n += WARP) run.outputs[number * run.batch * n_out + place + n] = a[n];
+        });
+    }
+
+    // δ of layer i − 1: (δ W) ⊙ σ'(z).
+    __device__ __noinline__ void back(index_t i) {
+        const index_t n = run.layer(i, LAYER_N_IN), n_out = run.layer(i, LAYER_N_OUT);
+        const int activation = run.layer(i - 1, LAYER_ACTIVATION);
+        const real* a = run.memory + run.layer(i - 1, LAYER_A);
+        real* delta = run.memory + run.layer(i - 1, LAYER_DELTA);
+        const auto out = [=](index_t b, index_t j, real sum) {
+            const index_t place = b * n + j;
+            delta[place] = activation == SOFTMAX ? sum : pulled_back(activation, a[place], sum);
+        };
+        const Rows delta_next{run.memory + run.layer(i, LAYER_DELTA), n_out};
+        const Columns w{run.memory + run.layer(i, LAYER_WEIGHTS), n};
+        meet(run.layer(i, LAYER_BY_ROWS));
+        if (by_rows)
+            product_of_rows(delta_next, w, out, rows, n, n_out, run.panels);
+        else
+            product(run.layer(i, LAYER_BACK_SHAPE), delta_next, w, out, rows, n, n_out, 0, run.panels);
+        if (activation != SOFTMAX) return;
+        meet(true);
+        each_row([&](index_t b) { row_softmax_pull_back(delta + b * n, a + b * n, n); });
+    }
+
+    // ∂C/∂W = δᵀ a_prev and ∂C/∂b = δᵀ 1 of all layers, each element used for its update at once.
+    __device__ __noinline__ void gradients() {
+        meet(false);
+        index_t dealt = 0;
+        for (index_t i = 0; i < run.layer_count; ++i) {
+            const index_t n_in = run.layer(i, LAYER_N_IN), n_out = run.layer(i, LAYER_N_OUT);
+            const index_t weights = run.layer(i, LAYER_WEIGHTS), biases = weights + n_in * n_out;
+            const real* coefficients = run.coefficients + 2 * number * COEFFICIENTS;
+            const Launch& run = this->run;
+            const auto out = [=, &run](index_t o, index_t j, real sum) {
+                if (j == n_in)
+                    update(run, biases + o, coefficients + COEFFICIENTS, sum);
+                else
+                    update(run, weights + o * n_in + j, coefficients, sum);
+            };
+            const Columns delta{run.memory + run.layer(i, LAYER_DELTA), n_out};
+            auto a_prev = inputs_of<false>(i);
+            a_prev.ones = n_in;  // whose gradient is the bias's
+            dealt += product(run.layer(i, LAYER_GRADIENT_SHAPE), delta, a_prev, out, n_out, n_in + 1, rows, dealt, run.panels);
+        }
+    }
+
+    // One element of a parameter, at ``place`` of the memory, by its gradient.
+    static __device__ __noinline__ void update(const Launch& run, index_t place, const real* c, real gradient) {
+        if (run.mode == GRADIENTS) {
+            run.memory[run.gradient + place] = gradient;
+            return;
+        }
+        real *parameter = run.memory + place, *slot1 = parameter + run.parameters, *slot2 = slot1 + run.parameters;
+        if (run.rule == ADAM)
+            step_adam(*parameter, gradient, *slot1, *slot2, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8]);
+        else if (run.rule == MOMENTUM)
+            step_momentum(*parameter, gradient, *slot1, c[0], c[1], c[2], c[3]);
+        else
+            step_sgd(*parameter, gradient, c[0], c[2]);
+    }
+
+    // The step's cost and hits, by the last block; each thread takes every THREADS-th row, then halves are added.
+    __device__ __noinline__ void sum() const {
+        if (blockIdx.x != gridDim.x - 1) return;
+        const int thread = threadIdx.y * WARP + threadIdx.x;
+        double* parts = reinterpret_cast<double*>(run.panels);
+        double cost = 0, hit = 0;
+        for (index_t b = thread; b < rows; b += THREADS) cost += run.memory[run.row_cost + b], hit += run.memory[run.row_hit + b];
+        __syncthreads();  // the panels of the last tile have been read
+        parts[thread] = cost, parts[THREADS + thread] = hit;
+        for (int half = THREADS / 2; half; half /= 2) {
+            __syncthreads();
+            if (thread < half) {
+                parts[thread] += parts[thread + half];
+                parts[THREADS + thread] += parts[THREADS + thread + half];
+            }
+        }
+        if (thread == 0) run.costs[number] = parts[0], run.hits[number] = index_t(parts[THREADS]);
+    }
+};
+
+// memory holds the parameters, W and then b of each layer, then as many numbers for each of the optimizer's slots,
+// and the working space; layers says where (LAYER_FIELDS a layer). costs and hits are (steps,); coefficients are
+// (steps, 2, COEFFICIENTS): the weights' and the biases'. Inputs are bytes or numbers; the other is not read.
+// Shared memory: LAUNCH_BYTES, and the panels of two operands.
+extern "C" __global__ void __launch_bounds__(THREADS, 1) epoch(
+    real* memory, const index_t* layers, index_t layer_count, index_t parameters, index_t gradient, index_t row_cost,
+    index_t row_hit, const real* numbers, const unsigned char* bytes, int as_bytes, const real* targets,
+    const real* sample_weight, const index_t* order, index_t samples, index_t batch, const real* coefficients, int mode,
+    int loss, int rule, double* costs, index_t* hits, real* outputs, unsigned long long* arrived) {
+    SHARED_MEMORY(shared);
+    static_assert(sizeof(Launch) <= LAUNCH_BYTES, "LAUNCH_BYTES is too small");
+    Launch& run = *reinterpret_cast<Launch*>(shared);
+    if (threadIdx.x == 0 && threadIdx.y == 0) {
+        run.memory = memory, run.layers = layers, run.layer_count = layer_count, run.parameters = parameters;
+        run.gradient = gradient, run.row_cost = row_cost, run.row_hit = row_hit, run.samples = samples, run.batch = batch;
+        run.numbers = numbers, run.bytes = as_bytes ? bytes : nullptr;
+        run.targets = targets, run.sample_weight = sample_weight, run.coefficients = coefficients;
+        run.order = order, run.costs = costs, run.hits = hits, run.outputs = outputs;
+        run.mode = mode, run.loss = loss, run.rule = rule;
+        run.panels = reinterpret_cast<real*>(shared + LAUNCH_BYTES), run.arrived = arrived;
+    }
+    __syncthreads();  // the launch is there
+    for (index_t number = 0; number * run.batch < run.samples; ++number) {
+        Step step(run, number);
+        for (index_t i = 0; i < run.layer_count; ++i) step.forward(i);
+        step.output();
+        if (run.mode <= GRADIENTS) {
+            for (index_t i = run.last(); i > 0; --i) step.back(i);
+            step.gradients();
+        } else {
+            step.meet(false);
+        }
+        step.sum();
+    }
+}

@@ -1,0 +1,182 @@
+"""The persistent epoch kernel, run on the host: any network, any number of blocks, and what it must refuse."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpubp import experiment, recipes
+from gpubp.backends.base import Samples
+from gpubp.backends.reference import ReferenceBackend
+from gpubp.errors import GpubpError, UsageError
+from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.network import Network
+from gpubp.optimizers import SGD, Adam, AdamW
+from tests.cuda_host import fake_cupy, host_backend, missing_compiler
+
+pytestmark = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """blocks(n): let the device hold n blocks."""
+    return lambda n: monkeypatch.setattr(fake_cupy, "multiprocessors", n)
+
+
+def make_plan(
+    backend, sizes=(20, 37, 10), batch=32, *, dtype=np.float32, as_bytes=True, count=130, **options
+):
+    rng = np.random.default_rng(0)
+    settings = {
+        "loss": "cross_entropy",
+        "optimizer": SGD(0.1, momentum=0.9),
+        "hidden": "tanh",
+        "output": "softmax",
+    }
+    settings |= options
+    network = Network(sizes, hidden=settings["hidden"], output=settings["output"], dtype=dtype, seed=1)
+    inputs = rng.integers(0, 256, (count, sizes[0]), np.uint8)
+    targets = np.eye(sizes[-1], dtype=dtype)[rng.integers(0, sizes[-1], count)]
+    weight = (1 + rng.random(count)).astype(dtype)
+    samples = Samples(inputs if as_bytes else (inputs / 255).astype(dtype), targets, weight)
+    return backend.plan(
+        network.layers, network.parameters, settings["loss"], settings["optimizer"], batch, samples
+    )
+
+
+def train(plan, steps=4):
+    order = np.random.default_rng(1).permutation(len(plan.samples))[: steps * plan.batch_size]
+    return plan.run(order, np.full(-(-len(order) // plan.batch_size), 0.05)), plan.state()
+
+
+def assert_same_bits(ours, theirs):
+    np.testing.assert_array_equal(ours[0].costs, theirs[0].costs)
+    np.testing.assert_array_equal(ours[0].hits, theirs[0].hits)
+    for got, right in zip(ours[1].parameters, theirs[1].parameters, strict=True):
+        np.testing.assert_array_equal(got, right)
+
+
+def assert_agrees_with_numpy(ours, theirs, bound=1e-11):
+    np.testing.assert_allclose(ours[0].costs, theirs[0].costs, rtol=1e-11)
+    np.testing.assert_array_equal(ours[0].hits, theirs[0].hits)
+    for got, right in zip(ours[1].parameters, theirs[1].parameters, strict=True):
+        np.testing.assert_allclose(got, right, rtol=0, atol=bound)
+
+
+def both(steps=4, **options):
+    """The result of training in float64, and NumPy's."""
+    backends = host_backend("fused"), ReferenceBackend()
+    return [train(make_plan(backend, dtype=np.float64, **options), steps) for backend in backends]
+
+
+# Layers that blocks share by tiles and by rows, in every order; more rows than blocks; ten layers.
+NETS = [(20, 10), (20, 37, 10), (200, 150, 3), (30, 150, 130, 7), (5, 150, 3, 150, 2), (6,) * 10 + (2,)]
+
+
+@pytest.mark.parametrize("sizes", NETS, ids=lambda sizes: "-".join(map(str, sizes)))
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_any_network_on_any_number_of_blocks(sizes, most, blocks):
+    blocks(most)
+    assert_agrees_with_numpy(*both(sizes=sizes))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_and_loss(activation, loss):
+    # Outputs that are no probabilities have gradients so steep under some losses that further steps are chaos.
+    assert_agrees_with_numpy(*both(1, sizes=(20, 150, 9, 4), hidden=activation, output=activation, loss=loss))
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD(0.1, weight_decay=0.1),
+        SGD(0.1, momentum=0.9, nesterov=True),
+        Adam(0.01, weight_decay=0.1),
+        AdamW(0.01),
+    ],
+    ids=repr,
+)
+def test_every_optimizer(optimizer, as_bytes):
+    assert_agrees_with_numpy(*both(optimizer=optimizer, as_bytes=as_bytes), bound=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from([1, 2, 7, 16, 31, 33, 64, 65, 130]), min_size=2, max_size=5),
+    batch=st.sampled_from([1, 2, 8, 9, 17, 64, 130]),
+    most=st.integers(1, 6),
+)
+def test_shapes_at_and_beside_every_tile(sizes, batch, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fake_cupy, "multiprocessors", most)
+        options = {"output": "sigmoid", "loss": "binary_cross_entropy"}
+        assert_agrees_with_numpy(*both(sizes=tuple(sizes), batch=batch, **options))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bits_depend_neither_on_the_schedule_nor_on_the_number_of_blocks(dtype, blocks):
+    results = []
+    for most in (1, 4, 4, 9):
+        blocks(most)
+        results.append(train(make_plan(host_backend("fused"), (30, 150, 130, 7), dtype=dtype)))
+    for other in results[1:]:
+        assert_same_bits(other, results[0])
+
+
+def test_steps_in_one_launch_leave_the_bits_of_steps_one_by_one():
+    once, singly = (make_plan(host_backend("fused")) for _ in range(2))
+    order = np.random.default_rng(1).permutation(130)
+    stats = once.run(order, np.full(5, 0.05))
+    parts = [singly.run(order[k : k + 32], np.array([0.05])) for k in range(0, 130, 32)]
+    np.testing.assert_array_equal(stats.costs, [part.costs[0] for part in parts])
+    for got, right in zip(once.state().parameters, singly.state().parameters, strict=True):
+        np.testing.assert_array_equal(got, right)
+
+
+def test_an_epoch_is_one_launch_and_allocates_nothing():
+    plan = make_plan(host_backend("fused"))
+    before = fake_cupy.counts.copy()
+    plan.run(np.arange(130), np.full(5, 0.05))
+    assert fake_cupy.counts - before == {"launches": 1, "uploads": 3, "downloads": 2}
+
+
+def test_evaluation_of_more_samples_than_were_trained_on():
+    plans = [
+        make_plan(b, dtype=np.float64, as_bytes=False) for b in (host_backend("fused"), ReferenceBackend())
+    ]
+    rng = np.random.default_rng(3)
+    samples = Samples(rng.random((2500, 20)), np.eye(10)[rng.integers(0, 10, 2500)], np.ones(2500))
+    got, right = (plan.evaluate(plan.upload(samples)) for plan in plans)
+    assert got.mean_cost == pytest.approx(right.mean_cost, rel=1e-12)
+    assert got.accuracy == right.accuracy
+    np.testing.assert_allclose(*(plan.predict(samples.inputs) for plan in plans), rtol=1e-12)
+
+
+@pytest.mark.parametrize("recipe", ["mnist-sample", "parity"])
+def test_a_recipe_trains_through_the_kernels_and_is_verified(recipe):
+    chosen = recipes.load(recipe)
+    result = experiment.run(
+        chosen.overridden({"epochs": min(chosen.epochs, 3)}), backend=host_backend("fused"), quiet=True
+    )
+    history = result.histories[0]
+    assert history.verification.ok
+    assert history.plan.startswith("fused plan, whole epochs in one launch")
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_a_grid_that_cannot_be_resident_is_an_error(monkeypatch):
+    monkeypatch.setattr(fake_cupy, "blocks_of_one", 0)
+    with pytest.raises(GpubpError, match=r"cannot hold a block .*--plan composed"):
+        make_plan(host_backend("fused"))
+
+
+def test_the_plan_is_chosen_by_size_and_can_be_forced(monkeypatch):
+    monkeypatch.setattr("gpubp.backends.cuda.COMPOSED_WORK", 32 * (20 * 37 + 37 * 10))
+    assert make_plan(host_backend()).describe().startswith("fused plan")
+    monkeypatch.setattr("gpubp.backends.cuda.COMPOSED_WORK", 32 * (20 * 37 + 37 * 10) - 1)
+    assert make_plan(host_backend()).describe().startswith("composed plan")
+    assert make_plan(host_backend("fused")).describe().startswith("fused plan")
+    with pytest.raises(UsageError, match="no plan 'quick': choose from auto, composed, fused"):
+        host_backend("quick")
