@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from gpubp import backends
 from gpubp.network import Network
-from tests.cuda_host import host_backend, missing_compiler
+from tests.cuda_host import cuda_backend, why_no_cuda
 
 # Compiled kernels and fibers take their time on the first example.
 settings.register_profile("gpubp", deadline=None, max_examples=25, print_blob=True)
@@ -21,13 +21,13 @@ PLANS = (*BACKENDS, "cupy, composed")  # beside the plan that each backend makes
 
 
 def backend_by_name(name: str):
-    """The backend, with cupy on its stand-in: the same Python side and the same .cu files, without a GPU."""
+    """The backend; without GPUBP_TEST_GPU=1, cupy's is on its stand-in: the same Python side and the same .cu files."""
     name, _, plan = name.partition(", ")
     if name != "cupy":
         return backends.get(name)
-    if missing_compiler:
-        pytest.skip(missing_compiler)
-    return host_backend(plan or "auto")
+    if why_no_cuda:
+        pytest.skip(why_no_cuda)
+    return cuda_backend(plan or "auto")
 
 
 @pytest.fixture(params=PLANS)

@@ -12,9 +12,10 @@ from gpubp.errors import GpubpError, UsageError
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW
-from tests.cuda_host import fake_cupy, host_backend, missing_compiler
+from tests.cuda_host import cuda_backend, fake_cupy, host_backend, missing_compiler, why_no_cuda
 
-pytestmark = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
+needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
+pytestmark = pytest.mark.skipif(why_no_cuda is not None, reason=str(why_no_cuda))
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def assert_agrees_with_numpy(ours, theirs, bound=1e-11):
 
 def both(steps=4, **options):
     """The result of training in float64, and NumPy's."""
-    backends = host_backend("fused"), ReferenceBackend()
+    backends = cuda_backend("fused"), ReferenceBackend()
     return [train(make_plan(backend, dtype=np.float64, **options), steps) for backend in backends]
 
 
@@ -115,6 +116,7 @@ def test_shapes_at_and_beside_every_tile(sizes, batch, most):
         assert_agrees_with_numpy(*both(sizes=tuple(sizes), batch=batch, **options))
 
 
+@needs_compiler
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bits_depend_neither_on_the_schedule_nor_on_the_number_of_blocks(dtype, blocks):
     results = []
@@ -126,7 +128,7 @@ def test_bits_depend_neither_on_the_schedule_nor_on_the_number_of_blocks(dtype, 
 
 
 def test_steps_in_one_launch_leave_the_bits_of_steps_one_by_one():
-    once, singly = (make_plan(host_backend("fused")) for _ in range(2))
+    once, singly = (make_plan(cuda_backend("fused")) for _ in range(2))
     order = np.random.default_rng(1).permutation(130)
     stats = once.run(order, np.full(5, 0.05))
     parts = [singly.run(order[k : k + 32], np.array([0.05])) for k in range(0, 130, 32)]
@@ -135,6 +137,7 @@ def test_steps_in_one_launch_leave_the_bits_of_steps_one_by_one():
         np.testing.assert_array_equal(got, right)
 
 
+@needs_compiler
 def test_an_epoch_is_one_launch_and_allocates_nothing():
     plan = make_plan(host_backend("fused"))
     before = fake_cupy.counts.copy()
@@ -144,7 +147,7 @@ def test_an_epoch_is_one_launch_and_allocates_nothing():
 
 def test_evaluation_of_more_samples_than_were_trained_on():
     plans = [
-        make_plan(b, dtype=np.float64, as_bytes=False) for b in (host_backend("fused"), ReferenceBackend())
+        make_plan(b, dtype=np.float64, as_bytes=False) for b in (cuda_backend("fused"), ReferenceBackend())
     ]
     rng = np.random.default_rng(3)
     samples = Samples(rng.random((2500, 20)), np.eye(10)[rng.integers(0, 10, 2500)], np.ones(2500))
@@ -158,7 +161,7 @@ def test_evaluation_of_more_samples_than_were_trained_on():
 def test_a_recipe_trains_through_the_kernels_and_is_verified(recipe):
     chosen = recipes.load(recipe)
     result = experiment.run(
-        chosen.overridden({"epochs": min(chosen.epochs, 3)}), backend=host_backend("fused"), quiet=True
+        chosen.overridden({"epochs": min(chosen.epochs, 3)}), backend=cuda_backend("fused"), quiet=True
     )
     history = result.histories[0]
     assert history.verification.ok
@@ -166,12 +169,14 @@ def test_a_recipe_trains_through_the_kernels_and_is_verified(recipe):
     assert history["loss"][-1] < history["loss"][0]
 
 
+@needs_compiler
 def test_a_grid_that_cannot_be_resident_is_an_error(monkeypatch):
     monkeypatch.setattr(fake_cupy, "blocks_of_one", 0)
     with pytest.raises(GpubpError, match=r"cannot hold a block .*--plan composed"):
         make_plan(host_backend("fused"))
 
 
+@needs_compiler
 def test_the_plan_is_chosen_by_size_and_can_be_forced(monkeypatch):
     monkeypatch.setattr("gpubp.backends.cuda.COMPOSED_WORK", 32 * (20 * 37 + 37 * 10))
     assert make_plan(host_backend()).describe().startswith("fused plan")

@@ -1,4 +1,4 @@
-"""Every operation of the CUDA backend, run on the host, against the float64 reference within its bounds."""
+"""Every operation of the CUDA backend, on the host or on a GPU, against the float64 reference within its bounds."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ from gpubp.bounds import Bounded, Precision
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import as_inputs
 from gpubp.optimizers import SGD, Adam, AdamW
-from tests.cuda_host import host_backend, missing_compiler
+from tests.cuda_host import cuda_backend, why_no_cuda
 
-pytestmark = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
+pytestmark = pytest.mark.skipif(why_no_cuda is not None, reason=str(why_no_cuda))
 
 DTYPES = (np.float32, np.float64)
 EXAMPLES = settings(max_examples=25, deadline=None)
@@ -29,7 +29,7 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 @pytest.fixture(scope="module")
 def backend():
-    return host_backend()
+    return cuda_backend()
 
 
 def normal(seed, dtype, *shapes, scale=1.0):

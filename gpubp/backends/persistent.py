@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 ROW_WEIGHTS = 16_384
 # The tiles there are, by their code: the rows and columns that each of 16 × 16 threads sums, and the cycles that a tile
 # takes for one term: multiply-adds, reads of shared memory, and a sixteenth of a panel's latency. Counted from the
-# instructions, not measured. The largest would not fit the registers in float64.
-TILES = {8: (8, 4, 80), 4: (4, 4, 54), 2: (2, 2, 30), 1: (1, 1, 24)}
+# instructions, not measured. The larger ones would not fit the registers in float64.
+TILES = {
+    "float32": {8: (8, 4, 80), 4: (4, 4, 54), 2: (2, 2, 30), 1: (1, 1, 24)},
+    "float64": {4: (4, 2, 80), 2: (2, 2, 54), 1: (1, 1, 36)},
+}
 
 
 @dataclass(frozen=True)
@@ -137,14 +140,16 @@ class PersistentPlan(Plan):
     def _shape(self, m: int, n: int, k: int) -> tuple[int, int]:
         """The code of the tile that is fastest for an (m, n) product of k terms, and how many of them there are."""
 
+        sizes = TILES[self.dtype.name]
+
         def tiles(shape: int) -> int:
-            rows, columns, _ = TILES[shape]
+            rows, columns, _ = sizes[shape]
             return -(-m // (16 * rows)) * -(-n // (16 * columns))
 
         def cycles(shape: int) -> int:
-            return -(-tiles(shape) // self._resident) * TILES[shape][2] * k
+            return -(-tiles(shape) // self._resident) * sizes[shape][2] * k
 
-        shape = min(shapes(self.dtype), key=cycles)
+        shape = min(sizes, key=cycles)
         return shape, tiles(shape)
 
     def describe(self) -> str:
@@ -284,16 +289,9 @@ class PersistentPlan(Plan):
         return StepStats(len(order), to_host(costs[:count]), to_host(hits[:count]))
 
 
-def shapes(dtype: np.dtype) -> tuple[int, ...]:
-    """The codes of the tiles that there are for ``dtype``."""
-    return tuple(shape for shape in TILES if shape < 8 or dtype == np.float32)
-
-
 def shared_bytes(dtype: np.dtype) -> int:
     """Shared memory of a block: the panels of the largest tile, or the sums of a step's costs and hits."""
-    panels = max(
-        16 * rows + 4 + 16 * columns + 4 for rows, columns, _ in (TILES[shape] for shape in shapes(dtype))
-    )
+    panels = max(16 * rows + 4 + 16 * columns + 4 for rows, columns, _ in TILES[dtype.name].values())
     return cuda.LAUNCH_BYTES + max(cuda.DEPTH * panels * dtype.itemsize, 2 * cuda.THREADS * 8)
 
 

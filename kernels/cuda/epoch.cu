@@ -48,10 +48,12 @@ __device__ index_t product(index_t shape, const A& a, const B& b, const Out& out
                            index_t k_count, index_t first, real* shared) {
 #define DEAL(m, n) deal_tiles<Shape<m, n, 16>>(a, b, out, m_count, n_count, k_count, first, shared)
     switch (shape) {
-#if REAL_BITS == 32
+#if REAL_BITS == 32  // doubles would not fit the registers
         case 8: return DEAL(8, 4);
-#endif
         case 4: return DEAL(4, 4);
+#else
+        case 4: return DEAL(4, 2);
+#endif
         case 2: return DEAL(2, 2);
         default: return DEAL(1, 1);
     }
@@ -103,6 +105,18 @@ struct Step {
         : run(run), number(number), order(run.order + number * run.batch), by_rows(false) {
         const index_t rest = run.samples - number * run.batch;
         rows = rest < run.batch ? rest : run.batch;
+    }
+
+    __device__ __noinline__ void take() {
+        for (index_t i = 0; i < run.layer_count; ++i) forward(i);
+        output();
+        if (run.mode <= GRADIENTS) {
+            for (index_t i = run.last(); i > 0; --i) back(i);
+            gradients();
+        } else {
+            meet(false);
+        }
+        sum();
     }
 
     // What comes next reads what other threads wrote: of this block, or of the grid.
@@ -273,16 +287,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) epoch(
         run.panels = reinterpret_cast<real*>(shared + LAUNCH_BYTES), run.arrived = arrived;
     }
     __syncthreads();  // the launch is there
-    for (index_t number = 0; number * run.batch < run.samples; ++number) {
-        Step step(run, number);
-        for (index_t i = 0; i < run.layer_count; ++i) step.forward(i);
-        step.output();
-        if (run.mode <= GRADIENTS) {
-            for (index_t i = run.last(); i > 0; --i) step.back(i);
-            step.gradients();
-        } else {
-            step.meet(false);
-        }
-        step.sum();
-    }
+    for (index_t number = 0; number * run.batch < run.samples; ++number) Step(run, number).take();
 }

@@ -1,0 +1,157 @@
+"""NVIDIA's run-time compiler, from the wheel nvidia-cuda-nvrtc: compiles CUDA for any GPU, without one or its driver.
+
+``python -m tests.nvrtc`` writes the table of what every kernel takes, ``kernels/cuda/resources.csv``.
+"""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import io
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from gpubp.backends import cuda as backend
+from gpubp.backends.persistent import shared_bytes
+from gpubp.kernels import cuda
+
+WHEEL = "nvidia-cuda-nvrtc"
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+TABLE = Path(cuda.__file__).with_name("resources.csv")
+COLUMNS = (
+    "kernel", "dtype", "architecture", "registers", "spilled_bytes", "stack_bytes", "shared_bytes", "threads",
+    "resident_threads", "occupancy",
+)  # fmt: skip
+
+# Of a multiprocessor: threads, registers, blocks, and bytes of shared memory (CUDA C++ Programming Guide, "Technical
+# specifications per compute capability"). Registers go by 256 a warp, shared memory takes 1,024 bytes more a block.
+LIMITS = {
+    "sm_80": (2048, 65536, 32, 164 << 10),
+    "sm_90": (2048, 65536, 32, 228 << 10),
+    "sm_100": (2048, 65536, 32, 228 << 10),
+}
+
+
+@cache
+def version() -> str | None:
+    """The wheel's version; None if it is not installed."""
+    try:
+        return metadata.version(WHEEL)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    files = {Path(str(file)).name: file for file in metadata.files(WHEEL) or []}
+    builtins = next(name for name in files if re.fullmatch(r"libnvrtc-builtins\.so[\d.]*", name))
+    ctypes.CDLL(
+        str(files[builtins].locate()), mode=ctypes.RTLD_GLOBAL
+    )  # which the compiler looks for by name
+    compiler = next(name for name in files if re.fullmatch(r"libnvrtc\.so[\d.]*", name))
+    return ctypes.CDLL(str(files[compiler].locate()))
+
+
+def compile_kernels(source: str, options: tuple[str, ...], architecture: str) -> str:
+    """The compiler's log, with what each kernel takes.
+
+    Raises RuntimeError: the source does not compile; with the log.
+    """
+    library, program, size = _library(), ctypes.c_void_p(), ctypes.c_size_t()
+    if library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None):
+        raise RuntimeError("NVRTC makes no program")
+    try:
+        # As CuPy calls it, and asked for details.
+        given = [o.encode() for o in (*options, f"-arch={architecture}", "-ftz=true", "--ptxas-options=-v")]
+        failed = library.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
+        library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        log = ctypes.create_string_buffer(size.value)
+        library.nvrtcGetProgramLog(program, log)
+        if failed:
+            raise RuntimeError(log.value.decode())
+        return log.value.decode()
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def resources(log: str) -> Iterator[tuple[str, dict[str, int]]]:
+    """For each kernel of a log its registers, and bytes: spilled (its functions' too), of stack, of static shared memory."""
+    for part in re.split(r"Compiling entry function '", log)[1:]:
+        name = part.split("'")[0]
+        (used,) = re.findall(r"Used (\d+) registers(.*)", part)
+        spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill stores", part))
+        stack = re.search(r"(\d+) bytes cumulative stack size", used[1])
+        shared = re.search(r"(\d+) bytes smem", used[1])
+        yield (
+            name,
+            {
+                "registers": int(used[0]),
+                "spilled_bytes": spilled,
+                "stack_bytes": int(stack[1]) if stack else 0,
+                "shared_bytes": int(shared[1]) if shared else 0,
+            },
+        )
+
+
+def resident_threads(architecture: str, registers: int, shared: int, threads: int) -> int:
+    """How many threads of a kernel a multiprocessor holds at a time, in blocks of ``threads``."""
+    most_threads, all_registers, most_blocks, all_shared = LIMITS[architecture]
+    of_a_block = -(-registers * cuda.WARP // 256) * 256 * (threads // cuda.WARP)
+    blocks = min(
+        most_threads // threads, all_registers // of_a_block, most_blocks, all_shared // (shared + 1024)
+    )
+    return blocks * threads
+
+
+def threads_of(kernel: str) -> int:
+    """A block's threads, as the backend launches the kernel."""
+    if kernel == "epoch":
+        return cuda.THREADS
+    if kernel == "weight_grad":
+        return cuda.WARP * cuda.SUM_ROWS
+    return int(
+        np.prod(backend.FLAT_BLOCK if kernel in ("sgd", "sgd_momentum", "adam") else backend.ROW_BLOCK)
+    )
+
+
+@cache
+def table() -> str:
+    """The CSV of all kernels, dtypes and architectures."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    out.write(f"# {WHEEL} {version()}\n")
+    writer.writeheader()
+    for files in (cuda.OPERATIONS, cuda.EPOCH):
+        for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
+            for architecture in ARCHITECTURES:
+                log = compile_kernels(
+                    cuda.source(files), ("--std=c++17", *cuda.definitions(dtype)), architecture
+                )
+                for kernel, taken in sorted(resources(log)):
+                    if kernel == "epoch":
+                        taken["shared_bytes"] += shared_bytes(dtype)
+                    threads = threads_of(kernel)
+                    resident = resident_threads(
+                        architecture, taken["registers"], taken["shared_bytes"], threads
+                    )
+                    writer.writerow(
+                        {
+                            "kernel": kernel,
+                            "dtype": dtype.name,
+                            "architecture": architecture,
+                            **taken,
+                            "threads": threads,
+                            "resident_threads": resident,
+                            "occupancy": f"{resident / LIMITS[architecture][0]:.3f}",
+                        }
+                    )
+    return out.getvalue()
+
+
+if __name__ == "__main__":
+    TABLE.write_text(table())
