@@ -80,7 +80,7 @@ def compile_kernels(source: str, options: tuple[str, ...], architecture: str) ->
 
 
 def resources(log: str) -> Iterator[tuple[str, dict[str, int]]]:
-    """For each kernel of a log its registers, and bytes: spilled (its functions' too), of stack, of static shared memory."""
+    """For each kernel of a log its registers, and bytes: spilled (its functions' too), of stack, of shared memory."""
     for part in re.split(r"Compiling entry function '", log)[1:]:
         name = part.split("'")[0]
         (used,) = re.findall(r"Used (\d+) registers(.*)", part)

@@ -66,7 +66,8 @@ __device__ __noinline__ void product_of_rows(const A& a, const B& b, const Out& 
                                 index_t k_count, real* shared) {
     using S = Shape<1, 1, ROW_BLOCK>;
     for (index_t m0 = index_t(blockIdx.x) * ROW_BLOCK; m0 < m_count; m0 += index_t(gridDim.x) * ROW_BLOCK)
-        for (index_t n0 = 0; n0 < n_count; n0 += S::COLUMNS) tile<S>(a, b, out, m0, n0, m_count, n_count, k_count, shared);
+        for (index_t n0 = 0; n0 < n_count; n0 += S::COLUMNS)
+            tile<S>(a, b, out, m0, n0, m_count, n_count, k_count, shared);
 }
 
 // What is done to one element of a product, as functions of their own: a tile has up to 64 elements a thread.

@@ -58,10 +58,8 @@ template <int LENGTH, bool ALONG_TERMS> struct Panel {
     }
     __device__ void put(real* shared, int thread, int pitch) const {
 #pragma unroll
-        for (int i = 0; i < COUNT; ++i) {
-            const int e = number(thread, i);
-            if (e < LENGTH * DEPTH) shared[term(e) * pitch + row(e)] = held[i];
-        }
+        for (int i = 0; i < COUNT; ++i)
+            if (const int e = number(thread, i); e < LENGTH * DEPTH) shared[term(e) * pitch + row(e)] = held[i];
     }
 };
 

@@ -109,8 +109,13 @@ def empty(shape, dtype) -> ndarray:
 
 
 def _guard_byte(dtype: np.dtype) -> int:
-    """Floats near the largest: a NaN would hide a kernel that reads, changes and writes one element too many."""
-    return 0x7F if dtype.kind == "f" else 0xFF
+    """What a kernel that reads too far should not get away with: a large number, and in whole numbers no valid place.
+
+    Not NaN in floats: it would hide a kernel that reads, changes and writes one element too many.
+    """
+    if dtype.kind == "f":
+        return 0x7F
+    return 0xFF if dtype.itemsize == 1 else 0x01
 
 
 def matmul(a: ndarray, b: ndarray, out: ndarray) -> None:

@@ -1,0 +1,250 @@
+"""Mutants of the epoch kernel: without one of its barriers, or with one of its bounds a place off, each is caught.
+
+All mutants are in one library, and a number chooses one when it runs: a barrier ``__syncthreads();`` becomes
+``mutant != 7 ? __syncthreads() : void();``, a bound ``i < n`` becomes ``i < shift(8) + n``. Each runs in a process of
+its own, since what it does to memory is anyone's guess. It is caught if the equipment reports it, if the process dies
+or does not end, or if what it trains is not what NumPy does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+import pytest
+
+from gpubp.backends.base import Samples
+from gpubp.backends.reference import ReferenceBackend
+from gpubp.kernels import cuda
+from gpubp.optimizers import SGD
+from tests.cuda_host import fake_cupy, host_backend, missing_compiler
+from tests.test_cuda_epoch import make_plan
+
+pytestmark = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
+
+BARRIER = re.compile(r"__syncthreads\(\);|__syncwarp\(\);|grid_barrier\(run\.arrived\);")
+BOUND = re.compile(r"(?<=[\w)\]]) (<=?) (?=[\w(])")
+IN_COMPILATION = re.compile("alignas|static_assert")
+SECONDS = 20  # that a mutant may take
+
+PRELUDE = """
+extern "C" int mutant;
+int mutant = -1;
+inline long long shift(int number) { return mutant == number ? 1 : mutant == number + 1 ? -1 : 0; }
+"""
+
+# Bounds that may be one more, by their line and their place in it, and why: nothing is computed otherwise.
+SAME = {
+    ("if (k0 + DEPTH < k_count) {", 0): "one fetch more, of zeros that nothing reads",
+    (
+        "held[i] = e < LENGTH * DEPTH && r < rows && k < terms ? operand(r, k) : real(0);",
+        0,
+    ): "fetched by a thread that puts nothing",
+    ("for (int i = 0; i < COUNT; ++i)", 0): "beyond the panel, as the next line finds",
+    (
+        "if (const int e = number(thread, i); e < LENGTH * DEPTH) shared[term(e) * pitch + row(e)] = held[i];",
+        0,
+    ): "put where nothing is read",
+    (
+        "for (index_t i = (blockIdx.x + gridDim.x - first % gridDim.x) % gridDim.x; i < count; i += gridDim.x)",
+        0,
+    ): "a tile outside, of which nothing is kept",
+    (
+        "for (index_t m0 = index_t(blockIdx.x) * ROW_BLOCK; m0 < m_count; m0 += index_t(gridDim.x) * ROW_BLOCK)",
+        0,
+    ): "a tile outside, of which nothing is kept",
+    (
+        "for (index_t n0 = 0; n0 < n_count; n0 += S::COLUMNS)",
+        0,
+    ): "a tile outside, of which nothing is kept",
+    (
+        "for (index_t b0 = index_t(blockIdx.x) * ROW_BLOCK; b0 < rows; b0 += index_t(gridDim.x) * ROW_BLOCK)",
+        0,
+    ): "rows outside, as the next line finds",
+    ("rows = rest < run.batch ? rest : run.batch;", 0): "where both are the same",
+    (
+        "if (other > largest || (other == largest && other_at < at)) largest = other, at = other_at;",
+        0,
+    ): "where both are the same",
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    number: int
+    line: str
+    what: str
+    place: int = 0  # among the bounds of its line
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.line}"
+
+
+def mutated(source: str) -> tuple[str, list[Mutant]]:
+    """The source with every mutant in it, and what they are."""
+    mutants: list[Mutant] = []
+    lines = []
+    device_only = False
+    for line in source.splitlines():
+        code, comment, rest = line.partition("//")
+        if code.startswith("#"):
+            device_only = code.startswith("#else") or (device_only and not code.startswith("#endif"))
+        elif not device_only and not IN_COMPILATION.search(code):
+            code = _with_mutants(code, mutants)
+        lines.append(code + comment + rest)
+    return PRELUDE + "\n".join(lines), mutants
+
+
+def _with_mutants(code: str, mutants: list[Mutant]) -> str:
+    line = code.strip()
+
+    def barrier(match: re.Match) -> str:
+        mutants.append(Mutant(_next(mutants), line, f"without {match[0]}"))
+        return f"mutant != {mutants[-1].number} ? {match[0][:-1]} : void();"
+
+    places = count()
+
+    def bound(match: re.Match) -> str:
+        number, place = _next(mutants), next(places)
+        for k, what in enumerate(("one more", "one less")):
+            mutants.append(Mutant(number + k, line, f"{what} at {match[1]} {place}", place))
+        return f" {match[1]} shift({number}) + "
+
+    return BOUND.sub(bound, BARRIER.sub(barrier, code))
+
+
+def _next(mutants: list[Mutant]) -> int:
+    return mutants[-1].number + 1 if mutants else 0
+
+
+TEXT, MUTANTS = mutated(cuda.source(cuda.EPOCH))
+
+
+def net(sizes, batch, **options):
+    return {"sizes": sizes, "batch": batch, "dtype": np.float64, **options}
+
+
+# Between them, all that a launch can be asked for: layers shared by tiles of each size and by rows, softmax inside,
+# one output, rows that fill no block of threads, more blocks than rows; terms that fill their panels; last batches of
+# one sample, and of one less than the others; a batch that takes all of the working space.
+NETS = [
+    net((30, 150, 130, 8), 43),
+    net(
+        (40, 20, 35, 6),
+        44,
+        hidden=["softmax", "sigmoid"],
+        output="sigmoid",
+        loss="binary_cross_entropy",
+        count=131,
+    ),
+    net((150, 140, 130, 3), 70, hidden="softmax", output="softmax", loss="quadratic", optimizer=SGD(0.1)),
+    net((32, 48, 1), 130, output="sigmoid", loss="binary_cross_entropy", hidden="relu"),
+    net((12, 40), 9, output="lecun_tanh", loss="cross_entropy", as_bytes=False),
+    net((12, 40), 9),
+    net((3, 5, 2), 1025, output="sigmoid", loss="quadratic", count=1025),
+]
+
+
+@pytest.fixture(scope="module")
+def library():
+    """The mutants, compiled once; plans made meanwhile run them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "source", lambda *_: TEXT)
+        made = {}
+
+        def kept(path, _load=ctypes.CDLL):
+            made["library"] = _load(path)
+            return made["library"]
+
+        patch.setattr(fake_cupy.ctypes, "CDLL", kept)
+        host_backend("fused").epoch_kernel(np.dtype(np.float64))
+        yield ctypes.c_int.in_dll(made["library"], "mutant")
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return [results(ReferenceBackend(), options) for options in NETS]
+
+
+def results(backend, options):
+    """All that a plan computes: arrays by name."""
+    plan = make_plan(backend, **options)
+    found = {}
+    cost, gradients = plan.gradients(np.arange(min(5, plan.batch_size)))
+    found["gradients"] = np.concatenate(
+        [cost, *(array.ravel() for pair in gradients for array in pair)], axis=None
+    )
+    stats = plan.run(np.arange(len(plan.samples)), np.full(-(-len(plan.samples) // plan.batch_size), 0.05))
+    found["costs"], found["hits"] = stats.costs, stats.hits
+    stats = plan.evaluate(plan.samples)
+    found["evaluated"] = np.append(stats.costs, stats.hits)
+    found["parameters"] = np.concatenate(
+        [p.ravel() for p in plan.state().parameters]
+    )  # as evaluation left them
+    inputs = 2 * np.random.default_rng(2).standard_normal((130, options["sizes"][0]))
+    found["outputs"] = plan.predict(inputs)
+
+    # Outputs far apart, two of them the same; the largest, the first of equals, is the target.
+    state = plan.state()
+    weights, bias = state.parameters[-2:]
+    weights *= 1e4
+    weights[0] *= 3  # so that the first of the next row is often larger than all of a row
+    if len(bias) > 6:
+        weights[6], bias[6] = weights[5], bias[5]
+    plan.load_state(state)
+    steep = plan.predict(inputs)
+    targets = np.eye(len(bias))[steep.argmax(axis=1)]
+    stats = plan.evaluate(plan.upload(Samples(inputs, targets, np.ones(len(inputs)))))
+    found["steep outputs"], found["steep hits"] = steep, stats.hits
+    return found
+
+
+def is_right(expected) -> bool:
+    """Whether all nets compute what is expected, on any number of blocks."""
+    for options, right in zip(NETS, expected, strict=True):
+        for blocks in (3, 5):
+            fake_cupy.multiprocessors = blocks
+            with np.errstate(all="ignore"):
+                found = results(host_backend("fused"), options)
+            for name, wanted in right.items():
+                np.testing.assert_allclose(found[name], wanted, rtol=1e-10, atol=1e-11, err_msg=name)
+    return True
+
+
+def survives(expected) -> bool:
+    """Whether a process of its own finds nothing wrong."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(SECONDS)
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            os._exit(0 if is_right(expected) else 1)
+        except BaseException:
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def test_the_kernel_that_is_mutated_is_right_without_a_mutant(library, expected):
+    library.value = -1
+    assert survives(expected)
+
+
+def test_every_barrier_and_bound_is_a_mutant():
+    code = "\n".join(line.partition("//")[0] for line in cuda.source(cuda.EPOCH).splitlines())
+    barriers = [m for m in MUTANTS if m.what.startswith("without")]
+    assert len(barriers) == 2 + 2 + 2 + 1  # in tile, meet, sum, and at the start
+    assert sum(m.what.startswith("one more") for m in MUTANTS) > 0.9 * code.count(" < ")
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+def test_a_mutant_is_caught(mutant, library, expected):
+    library.value = mutant.number
+    if (mutant.line, mutant.place) in SAME and mutant.what.startswith("one more"):
+        assert survives(expected), "this one is caught, and need not be listed"
+    else:
+        assert not survives(expected)
