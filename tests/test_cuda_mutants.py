@@ -1,4 +1,4 @@
-"""Mutants of the epoch kernel: without one of its barriers, or with one of its bounds a place off, each is caught.
+"""Mutants of the CUDA kernels: without one of their barriers, or with one of their bounds a place off, each is caught.
 
 All mutants are in one library, and a number chooses one when it runs: a barrier ``__syncthreads();`` becomes
 ``mutant != 7 ? __syncthreads() : void();``, a bound ``i < n`` becomes ``i < shift(8) + n``. Each runs in a process of
@@ -9,6 +9,7 @@ or does not end, or if what it trains is not what NumPy does.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import re
 import signal
@@ -21,14 +22,14 @@ import pytest
 from gpubp.backends.base import Samples
 from gpubp.backends.reference import ReferenceBackend
 from gpubp.kernels import cuda
-from gpubp.optimizers import SGD
+from gpubp.optimizers import SGD, AdamW
 from tests.cuda_host import fake_cupy, host_backend, missing_compiler
 from tests.test_cuda_epoch import make_plan
 
 pytestmark = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
 
 BARRIER = re.compile(r"__syncthreads\(\);|__syncwarp\(\);|grid_barrier\(run\.arrived\);")
-BOUND = re.compile(r"(?<=[\w)\]]) (<=?) (?=[\w(])")
+BOUND = re.compile(r"(?<=[\w)\]]) (<=?|>=) (?=[\w(])")
 IN_COMPILATION = re.compile("alignas|static_assert")
 SECONDS = 20  # that a mutant may take
 
@@ -76,53 +77,56 @@ SAME = {
 
 @dataclass(frozen=True)
 class Mutant:
+    plan: str
     number: int
     line: str
     what: str
     place: int = 0  # among the bounds of its line
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.line}"
+        return f"{self.plan}, {self.what}: {self.line}"
 
 
-def mutated(source: str) -> tuple[str, list[Mutant]]:
-    """The source with every mutant in it, and what they are."""
+def mutated(plan: str) -> tuple[str, list[Mutant]]:
+    """The plan's source with every mutant in it, and what they are; headers of both are mutated in the fused one's."""
     mutants: list[Mutant] = []
     lines = []
-    device_only = False
-    for line in source.splitlines():
+    mutate = device_only = False
+    for line in cuda.source(FILES[plan]).splitlines():
         code, comment, rest = line.partition("//")
-        if code.startswith("#"):
+        if code.startswith("#line"):
+            mutate = plan == "fused" or line.split('"')[1].rpartition("/")[2] not in cuda.EPOCH
+        elif code.startswith("#"):
             device_only = code.startswith("#else") or (device_only and not code.startswith("#endif"))
-        elif not device_only and not IN_COMPILATION.search(code):
-            code = _with_mutants(code, mutants)
+        elif mutate and not device_only and not IN_COMPILATION.search(code):
+            code = _with_mutants(code, plan, mutants)
         lines.append(code + comment + rest)
     return PRELUDE + "\n".join(lines), mutants
 
 
-def _with_mutants(code: str, mutants: list[Mutant]) -> str:
+def _with_mutants(code: str, plan: str, mutants: list[Mutant]) -> str:
     line = code.strip()
 
     def barrier(match: re.Match) -> str:
-        mutants.append(Mutant(_next(mutants), line, f"without {match[0]}"))
+        mutants.append(Mutant(plan, len(mutants), line, f"without {match[0]}"))
         return f"mutant != {mutants[-1].number} ? {match[0][:-1]} : void();"
 
     places = count()
 
     def bound(match: re.Match) -> str:
-        number, place = _next(mutants), next(places)
+        number, place = len(mutants), next(places)
         for k, what in enumerate(("one more", "one less")):
-            mutants.append(Mutant(number + k, line, f"{what} at {match[1]} {place}", place))
+            mutants.append(Mutant(plan, number + k, line, f"{what} at {match[1]} {place}", place))
         return f" {match[1]} shift({number}) + "
 
     return BOUND.sub(bound, BARRIER.sub(barrier, code))
 
 
-def _next(mutants: list[Mutant]) -> int:
-    return mutants[-1].number + 1 if mutants else 0
-
-
-TEXT, MUTANTS = mutated(cuda.source(cuda.EPOCH))
+FILES = {"fused": cuda.EPOCH, "composed": cuda.OPERATIONS}
+TEXTS, MUTANTS = {}, []
+for _plan in FILES:
+    TEXTS[_plan], _mutants = mutated(_plan)
+    MUTANTS += _mutants
 
 
 def net(sizes, batch, **options):
@@ -145,25 +149,30 @@ NETS = [
     net((150, 140, 130, 3), 70, hidden="softmax", output="softmax", loss="quadratic", optimizer=SGD(0.1)),
     net((32, 48, 1), 130, output="sigmoid", loss="binary_cross_entropy", hidden="relu"),
     net((12, 40), 9, output="lecun_tanh", loss="cross_entropy", as_bytes=False),
-    net((12, 40), 9),
+    net((12, 40), 9, optimizer=AdamW(0.01)),
     net((3, 5, 2), 1025, output="sigmoid", loss="quadratic", count=1025),
 ]
 
 
 @pytest.fixture(scope="module")
-def library():
-    """The mutants, compiled once; plans made meanwhile run them."""
+def mutants():
+    """The mutants of each plan, compiled once; plans made meanwhile run the one whose number is set."""
+    texts = {files: TEXTS[plan] for plan, files in FILES.items()}
+    libraries = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "source", lambda *_: TEXT)
-        made = {}
+        patch.setattr(cuda, "source", lambda files=cuda.OPERATIONS: texts[files])
 
         def kept(path, _load=ctypes.CDLL):
-            made["library"] = _load(path)
-            return made["library"]
+            libraries.append(_load(path))
+            return libraries[-1]
 
         patch.setattr(fake_cupy.ctypes, "CDLL", kept)
-        host_backend("fused").epoch_kernel(np.dtype(np.float64))
-        yield ctypes.c_int.in_dll(made["library"], "mutant")
+        for plan in FILES:
+            make_plan(host_backend(plan), dtype=np.float64)
+        yield {
+            plan: ctypes.c_int.in_dll(library, "mutant")
+            for plan, library in zip(FILES, libraries, strict=True)
+        }
 
 
 @pytest.fixture(scope="module")
@@ -204,47 +213,51 @@ def results(backend, options):
     return found
 
 
-def is_right(expected) -> bool:
+def is_right(plan, expected) -> bool:
     """Whether all nets compute what is expected, on any number of blocks."""
     for options, right in zip(NETS, expected, strict=True):
-        for blocks in (3, 5):
+        for blocks in (3, 5) if plan == "fused" else (1,):
             fake_cupy.multiprocessors = blocks
             with np.errstate(all="ignore"):
-                found = results(host_backend("fused"), options)
+                found = results(host_backend(plan), options)
             for name, wanted in right.items():
                 np.testing.assert_allclose(found[name], wanted, rtol=1e-10, atol=1e-11, err_msg=name)
     return True
 
 
-def survives(expected) -> bool:
+def survives(plan, expected) -> bool:
     """Whether a process of its own finds nothing wrong."""
     child = os.fork()
     if child == 0:
+        faulthandler.disable()
         signal.alarm(SECONDS)
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            os._exit(0 if is_right(expected) else 1)
+            os._exit(0 if is_right(plan, expected) else 1)
         except BaseException:
             os._exit(1)
     return os.waitpid(child, 0)[1] == 0
 
 
-def test_the_kernel_that_is_mutated_is_right_without_a_mutant(library, expected):
-    library.value = -1
-    assert survives(expected)
+@pytest.mark.parametrize("plan", FILES)
+def test_what_is_mutated_is_right_without_a_mutant(plan, mutants, expected):
+    mutants[plan].value = -1
+    assert survives(plan, expected)
 
 
 def test_every_barrier_and_bound_is_a_mutant():
+    barriers = [m.plan for m in MUTANTS if m.what.startswith("without")]
+    assert barriers.count("fused") == 2 + 2 + 2 + 1  # in tile, meet, sum, and at the start
+    assert barriers.count("composed") == 1  # in weight_grad
     code = "\n".join(line.partition("//")[0] for line in cuda.source(cuda.EPOCH).splitlines())
-    barriers = [m for m in MUTANTS if m.what.startswith("without")]
-    assert len(barriers) == 2 + 2 + 2 + 1  # in tile, meet, sum, and at the start
-    assert sum(m.what.startswith("one more") for m in MUTANTS) > 0.9 * code.count(" < ")
+    found = sum(m.what.startswith("one more") for m in MUTANTS if m.plan == "fused")
+    assert found > 0.9 * code.count(" < ")  # the others are the compiler's
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
-def test_a_mutant_is_caught(mutant, library, expected):
-    library.value = mutant.number
+def test_a_mutant_is_caught(mutant, mutants, expected):
+    mutants[mutant.plan].value = mutant.number
     if (mutant.line, mutant.place) in SAME and mutant.what.startswith("one more"):
-        assert survives(expected), "this one is caught, and need not be listed"
+        assert survives(mutant.plan, expected), "this one is caught, and need not be listed"
     else:
-        assert not survives(expected)
+        assert not survives(mutant.plan, expected)

@@ -29,6 +29,8 @@ multiprocessors = 3  # of the device; a cooperative launch takes so many threads
 blocks_of_one = 1  # that a multiprocessor holds
 seed = 0  # of the next launch's schedule
 
+# NaN before and after what is __shared__ static.
+_SHARED_GUARD = "\n__attribute__((used, section(\"cuda_shared\"))) static char shared_guard_{}[4096];\n"
 _SHARED_MOST = 227 << 10  # bytes of shared memory that a block can have
 _GUARD = 64  # bytes on both sides of every array, where no kernel may write
 _DTYPES = {
@@ -154,7 +156,8 @@ class RawModule:
 
     def get_function(self, name: str) -> RawKernel:
         if self._library is None:
-            self._library = ctypes.CDLL(str(_build(self.code + self._launchers(), self.options)))
+            guarded = f"{_SHARED_GUARD.format(0)}{self.code}{_SHARED_GUARD.format(1)}"
+            self._library = ctypes.CDLL(str(_build(guarded + self._launchers(), self.options)))
         launcher = self._library[f"launch_{name}"]
         launcher.restype = ctypes.c_char_p
         return RawKernel(
