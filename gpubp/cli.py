@@ -40,7 +40,7 @@ ThreadsOption = Annotated[
 PlanOption = Annotated[
     str,
     typer.Option(
-        help="auto, fused (a whole epoch in one call) or composed (operation by operation)",
+        help="auto, fused (whole epochs in a call), composed (operation by operation), or on a GPU units (small nets)",
         rich_help_panel="Run",
     ),
 ]

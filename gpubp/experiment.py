@@ -106,7 +106,7 @@ def run(
     Args:
         data_dir: the folder with the files of mnist or fashion-mnist.
         threads: how many a backend on the processor may use.
-        plan: the kind of plan the backend makes: "auto", "fused" or "composed".
+        plan: the kind of plan the backend makes: "auto", "fused", "composed", or on a GPU "units".
         progress: makes what shows one training run.
         model: where to save the trained network, also after Ctrl-C or a failed verification.
         checkpoint: where to save what a later run can resume. Only for recipes with one split.

@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from gpubp.backends import cuda as backend
-from gpubp.backends.persistent import shared_bytes
+from gpubp.backends.persistent import shared_bytes, units_bytes
 from gpubp.kernels import cuda
+from gpubp.network import Layer
+from gpubp.optimizers import SGD
 
 WHEEL = "nvidia-cuda-nvrtc"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
@@ -108,9 +110,17 @@ def resident_threads(architecture: str, registers: int, shared: int, threads: in
     return blocks * threads
 
 
+def dynamic_shared_bytes(kernel: str, dtype: np.dtype) -> int:
+    """What a launch asks for beside; of units, for 784-128-10 in batches of 128 by plain SGD, 4 units a block."""
+    if kernel == "epoch":
+        return shared_bytes(dtype)
+    layers = [Layer(784, 128, "relu"), Layer(128, 10, "softmax")]
+    return units_bytes(layers, dtype, SGD(0.1), 128, 4) if kernel == "units" else 0
+
+
 def threads_of(kernel: str) -> int:
     """A block's threads, as the backend launches the kernel."""
-    if kernel == "epoch":
+    if kernel in cuda.PERSISTENT:
         return cuda.THREADS
     if kernel == "weight_grad":
         return cuda.WARP * cuda.SUM_ROWS
@@ -126,15 +136,14 @@ def table() -> str:
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     out.write(f"# {WHEEL} {version()}\n")
     writer.writeheader()
-    for files in (cuda.OPERATIONS, cuda.EPOCH):
+    for files in (cuda.OPERATIONS, *cuda.PERSISTENT.values()):
         for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
             for architecture in ARCHITECTURES:
                 log = compile_kernels(
                     cuda.source(files), ("--std=c++17", *cuda.definitions(dtype)), architecture
                 )
                 for kernel, taken in sorted(resources(log)):
-                    if kernel == "epoch":
-                        taken["shared_bytes"] += shared_bytes(dtype)
+                    taken["shared_bytes"] += dynamic_shared_bytes(kernel, dtype)
                     threads = threads_of(kernel)
                     resident = resident_threads(
                         architecture, taken["registers"], taken["shared_bytes"], threads

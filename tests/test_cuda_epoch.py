@@ -64,9 +64,9 @@ def assert_agrees_with_numpy(ours, theirs, bound=1e-11):
         np.testing.assert_allclose(got, right, rtol=0, atol=bound)
 
 
-def both(steps=4, **options):
+def both(steps=4, plan="fused", **options):
     """The result of training in float64, and NumPy's."""
-    backends = cuda_backend("fused"), ReferenceBackend()
+    backends = cuda_backend(plan), ReferenceBackend()
     return [train(make_plan(backend, dtype=np.float64, **options), steps) for backend in backends]
 
 
@@ -116,19 +116,47 @@ def test_shapes_at_and_beside_every_tile(sizes, batch, most):
         assert_agrees_with_numpy(*both(sizes=tuple(sizes), batch=batch, **options))
 
 
+# Hidden units that fill their blocks and not, for 2, 4 and 8 of a block; batches that fill a tile and not.
+@pytest.mark.parametrize("n_hidden", [1, 2, 5, 6, 9, 12, 23, 24])
+@pytest.mark.parametrize("batch", [1, 32, 130])
+def test_units_of_one_hidden_layer(n_hidden, batch):
+    assert_agrees_with_numpy(*both(plan="units", sizes=(20, n_hidden, 10), batch=batch))
+
+
+@pytest.mark.parametrize("sizes", [(1, 3, 1), (600, 7, 3), (530, 24, 40)], ids=str)
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_units_of_wide_inputs_and_outputs(sizes, as_bytes):
+    options = {"output": "sigmoid", "loss": "binary_cross_entropy"}
+    assert_agrees_with_numpy(*both(plan="units", sizes=sizes, as_bytes=as_bytes, **options))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_units_with_every_activation_and_loss(activation, loss):
+    hidden = "tanh" if activation == "softmax" else activation
+    options = {"hidden": hidden, "output": activation, "loss": loss}
+    assert_agrees_with_numpy(*both(1, plan="units", sizes=(20, 11, 4), **options))
+
+
+@pytest.mark.parametrize(
+    "optimizer", [SGD(0.1, weight_decay=0.1), SGD(0.1, momentum=0.9, nesterov=True), AdamW(0.01)], ids=repr
+)
+def test_units_with_every_optimizer(optimizer):
+    assert_agrees_with_numpy(*both(plan="units", sizes=(20, 23, 10), optimizer=optimizer), bound=1e-9)
+
+
 @needs_compiler
+@pytest.mark.parametrize(("plan", "sizes"), [("fused", (30, 150, 130, 7)), ("units", (30, 23, 7))])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_bits_depend_neither_on_the_schedule_nor_on_the_number_of_blocks(dtype, blocks):
-    results = []
-    for most in (1, 4, 4, 9):
-        blocks(most)
-        results.append(train(make_plan(host_backend("fused"), (30, 150, 130, 7), dtype=dtype)))
+def test_bits_do_not_depend_on_the_schedule(plan, sizes, dtype):
+    results = [train(make_plan(host_backend(plan), sizes, dtype=dtype)) for _ in range(3)]
     for other in results[1:]:
         assert_same_bits(other, results[0])
 
 
-def test_steps_in_one_launch_leave_the_bits_of_steps_one_by_one():
-    once, singly = (make_plan(cuda_backend("fused")) for _ in range(2))
+@pytest.mark.parametrize("plan", ["fused", "units"])
+def test_steps_in_one_launch_leave_the_bits_of_steps_one_by_one(plan):
+    once, singly = (make_plan(cuda_backend(plan), (20, 23, 10)) for _ in range(2))
     order = np.random.default_rng(1).permutation(130)
     stats = once.run(order, np.full(5, 0.05))
     parts = [singly.run(order[k : k + 32], np.array([0.05])) for k in range(0, 130, 32)]
@@ -138,8 +166,9 @@ def test_steps_in_one_launch_leave_the_bits_of_steps_one_by_one():
 
 
 @needs_compiler
-def test_an_epoch_is_one_launch_and_allocates_nothing():
-    plan = make_plan(host_backend("fused"))
+@pytest.mark.parametrize("kind", ["fused", "units"])
+def test_an_epoch_is_one_launch_and_allocates_nothing(kind):
+    plan = make_plan(host_backend(kind), (20, 23, 10))
     before = fake_cupy.counts.copy()
     plan.run(np.arange(130), np.full(5, 0.05))
     assert fake_cupy.counts - before == {"launches": 1, "uploads": 3, "downloads": 2}
@@ -157,16 +186,19 @@ def test_evaluation_of_more_samples_than_were_trained_on():
     np.testing.assert_allclose(*(plan.predict(samples.inputs) for plan in plans), rtol=1e-12)
 
 
-@pytest.mark.parametrize("recipe", ["mnist-sample", "parity"])
-def test_a_recipe_trains_through_the_kernels_and_is_verified(recipe):
-    chosen = recipes.load(recipe)
+@pytest.mark.parametrize("plan", ["fused", "units"])
+@pytest.mark.parametrize(("recipe", "accuracy"), [("mnist-sample", 0.5), ("parity", 0.4)])
+def test_a_recipe_trains_through_the_kernels_and_is_verified(recipe, accuracy, plan, blocks):
+    blocks(16 if plan == "units" else 3)
+    changes = {"epochs": 1} if recipe == "mnist-sample" else {"epochs": 20}
     result = experiment.run(
-        chosen.overridden({"epochs": min(chosen.epochs, 3)}), backend=cuda_backend("fused"), quiet=True
+        recipes.load(recipe).overridden(changes), backend=cuda_backend(plan), verify="step", quiet=True
     )
     history = result.histories[0]
     assert history.verification.ok
-    assert history.plan.startswith("fused plan, whole epochs in one launch")
-    assert history["loss"][-1] < history["loss"][0]
+    assert history.verification.steps > 0
+    assert history.plan.startswith(f"{plan} plan, whole epochs in one launch")
+    assert history["accuracy"][-1] > accuracy
 
 
 @needs_compiler
@@ -178,10 +210,29 @@ def test_a_grid_that_cannot_be_resident_is_an_error(monkeypatch):
 
 @needs_compiler
 def test_the_plan_is_chosen_by_size_and_can_be_forced(monkeypatch):
+    def kind(plan="auto", sizes=(20, 37, 10), **options):
+        return make_plan(host_backend(plan), sizes, **options).describe().split()[0]
+
+    assert kind(sizes=(20, 24, 10)) == "units"
+    assert kind() == "fused"  # 3 multiprocessors own 24 hidden units at most
+    assert kind(sizes=(20, 8, 8, 10)) == "fused"
+    assert kind(sizes=(20, 24, 10), hidden="softmax") == "fused"
+    assert kind(sizes=(20, 24, 10), batch=2000) == "fused"  # of which shared memory has no room
     monkeypatch.setattr("gpubp.backends.cuda.COMPOSED_WORK", 32 * (20 * 37 + 37 * 10))
-    assert make_plan(host_backend()).describe().startswith("fused plan")
+    assert kind() == "fused"
     monkeypatch.setattr("gpubp.backends.cuda.COMPOSED_WORK", 32 * (20 * 37 + 37 * 10) - 1)
-    assert make_plan(host_backend()).describe().startswith("composed plan")
-    assert make_plan(host_backend("fused")).describe().startswith("fused plan")
-    with pytest.raises(UsageError, match="no plan 'quick': choose from auto, composed, fused"):
+    assert kind() == "composed"
+    assert kind("fused") == "fused"
+    assert kind("composed", (20, 24, 10)) == "composed"
+    with pytest.raises(UsageError, match="no plan 'quick': choose from auto, composed, fused, units"):
         host_backend("quick")
+    for sizes, options, reason in [
+        ((20, 37, 10), {}, "37 hidden units are more than the 24 that 3 multiprocessors can own"),
+        ((20, 8, 8, 10), {}, "one hidden layer, not 2"),
+        ((20, 24, 10), {"hidden": "softmax"}, "cannot be softmax"),
+        ((20, 24, 10), {"batch": 2000}, "bytes of shared memory, of which there are 232,448"),
+    ]:
+        with pytest.raises(
+            UsageError, match=f"the units plan does not fit: .*{reason}; choose the fused plan"
+        ):
+            kind("units", sizes, **options)

@@ -28,7 +28,7 @@ from tests.test_cuda_epoch import make_plan
 
 pytestmark = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
 
-BARRIER = re.compile(r"__syncthreads\(\);|__syncwarp\(\);|grid_barrier\(run\.arrived\);")
+BARRIER = re.compile(r"__syncthreads\(\);|__syncwarp\(\);|grid_barrier\(run\.arrived.*\);")
 BOUND = re.compile(r"(?<=[\w)\]]) (<=?|>=) (?=[\w(])")
 IN_COMPILATION = re.compile("alignas|static_assert")
 SECONDS = 20  # that a mutant may take
@@ -39,7 +39,9 @@ int mutant = -1;
 inline long long shift(int number) { return mutant == number ? 1 : mutant == number + 1 ? -1 : 0; }
 """
 
-# Bounds that may be one more, by their line and their place in it, and why: nothing is computed otherwise.
+PREFETCH = "asked for in advance or not, what is read is the same"
+# Bounds that may be one more (those of a prefetch, one less too), by their line and their place in it, and why:
+# nothing is computed otherwise.
 SAME = {
     ("if (k0 + DEPTH < k_count) {", 0): "one fetch more, of zeros that nothing reads",
     (
@@ -70,6 +72,38 @@ SAME = {
     ("rows = rest < run.batch ? rest : run.batch;", 0): "where both are the same",
     (
         "if (other > largest || (other == largest && other_at < at)) largest = other, at = other_at;",
+        0,
+    ): "where both are the same",
+    # Of the units plan.
+    (
+        "units = run.n_hidden - first_unit < UNITS ? run.n_hidden - first_unit : UNITS;",
+        0,
+    ): "where both are the same",
+    (
+        "if (blockIdx.x == 0 || own < room.bias2())",
+        0,
+    ): "all blocks have the same first of b₂",
+    (
+        "for (index_t b = 0; b < rows; b += Forward::ROWS)",
+        0,
+    ): "a tile outside, of which nothing is kept",
+    ("for (index_t e = thread; e < outputs; e += THREADS) {", 0): "behind z₂ is a₂, written next",
+    ("for (index_t e = thread; e < rows * UNITS; e += THREADS) {", 0): "behind δ₁ is z₂, no longer read",
+    ("if (h < units)", 0): "δ of a unit outside, which no tile takes",
+    (
+        "for (index_t i = 0; i < run.n_in + 1; i += Gradient::COLUMNS)",
+        0,
+    ): "a tile outside, of which nothing is kept",
+    (
+        "const index_t stop = (first + run.batch < run.samples ? first + run.batch : run.samples) - first;",
+        0,
+    ): PREFETCH,
+    (
+        "for (index_t e = index_t(blockIdx.x) * THREADS + thread; e < stop * lines; e += index_t(gridDim.x) * THREADS)",
+        0,
+    ): PREFETCH,
+    (
+        "const index_t rows = rest < run.batch ? rest : run.batch;",
         0,
     ): "where both are the same",
 }
@@ -122,7 +156,7 @@ def _with_mutants(code: str, plan: str, mutants: list[Mutant]) -> str:
     return BOUND.sub(bound, BARRIER.sub(barrier, code))
 
 
-FILES = {"fused": cuda.EPOCH, "composed": cuda.OPERATIONS}
+FILES = {"fused": cuda.EPOCH, "composed": cuda.OPERATIONS, "units": cuda.UNITS}
 TEXTS, MUTANTS = {}, []
 for _plan in FILES:
     TEXTS[_plan], _mutants = mutated(_plan)
@@ -136,7 +170,7 @@ def net(sizes, batch, **options):
 # Between them, all that a launch can be asked for: layers shared by tiles of each size and by rows, softmax inside,
 # one output, rows that fill no block of threads, more blocks than rows; terms that fill their panels; last batches of
 # one sample, and of one less than the others; a batch that takes all of the working space.
-NETS = [
+ANY_NETS = [
     net((30, 150, 130, 8), 43),
     net(
         (40, 20, 35, 6),
@@ -153,6 +187,15 @@ NETS = [
     net((3, 5, 2), 1025, output="sigmoid", loss="quadratic", count=1025),
 ]
 
+# One hidden layer, for 2, 4 and 8 units a block, the last of which has fewer.
+UNITS_NETS = [
+    net((30, 5, 8), 43),
+    net((512, 10, 3), 44, output="sigmoid", loss="binary_cross_entropy", count=131),
+    net((40, 19, 33), 130, output="lecun_tanh", loss="quadratic", as_bytes=False),
+    net((32, 24, 1), 43, output="sigmoid", loss="binary_cross_entropy", optimizer=AdamW(0.01)),
+]
+NETS = {"fused": ANY_NETS, "composed": ANY_NETS, "units": UNITS_NETS}
+
 
 @pytest.fixture(scope="module")
 def mutants():
@@ -167,17 +210,18 @@ def mutants():
             return libraries[-1]
 
         patch.setattr(fake_cupy.ctypes, "CDLL", kept)
+        numbers = {}
         for plan in FILES:
-            make_plan(host_backend(plan), dtype=np.float64)
-        yield {
-            plan: ctypes.c_int.in_dll(library, "mutant")
-            for plan, library in zip(FILES, libraries, strict=True)
-        }
+            first = len(libraries)
+            make_plan(host_backend(plan), (20, 7, 10), dtype=np.float64)
+            numbers[plan] = [ctypes.c_int.in_dll(library, "mutant") for library in libraries[first:]][-1]
+        yield numbers
 
 
 @pytest.fixture(scope="module")
 def expected():
-    return [results(ReferenceBackend(), options) for options in NETS]
+    """For each plan, what NumPy makes of its nets."""
+    return {plan: [results(ReferenceBackend(), options) for options in nets] for plan, nets in NETS.items()}
 
 
 def results(backend, options):
@@ -192,9 +236,9 @@ def results(backend, options):
     found["costs"], found["hits"] = stats.costs, stats.hits
     stats = plan.evaluate(plan.samples)
     found["evaluated"] = np.append(stats.costs, stats.hits)
-    found["parameters"] = np.concatenate(
-        [p.ravel() for p in plan.state().parameters]
-    )  # as evaluation left them
+    state = plan.state()  # as evaluation left it
+    found["parameters"] = np.concatenate([p.ravel() for p in state.parameters])
+    found["slots"] = np.concatenate([slot.ravel() for slots in state.slots for slot in slots] or [[]])
     inputs = 2 * np.random.default_rng(2).standard_normal((130, options["sizes"][0]))
     found["outputs"] = plan.predict(inputs)
 
@@ -215,8 +259,8 @@ def results(backend, options):
 
 def is_right(plan, expected) -> bool:
     """Whether all nets compute what is expected, on any number of blocks."""
-    for options, right in zip(NETS, expected, strict=True):
-        for blocks in (3, 5) if plan == "fused" else (1,):
+    for options, right in zip(NETS[plan], expected[plan], strict=True):
+        for blocks in {"fused": (3, 5, 3), "composed": (1,), "units": (3,)}[plan]:
             fake_cupy.multiprocessors = blocks
             with np.errstate(all="ignore"):
                 found = results(host_backend(plan), options)
@@ -225,12 +269,19 @@ def is_right(plan, expected) -> bool:
     return True
 
 
+def choose(mutants, plan=None, number=-1):
+    """Have the plan run this mutant, and all others none."""
+    for name, mutant in mutants.items():
+        mutant.value = number if name == plan else -1
+
+
 def survives(plan, expected) -> bool:
     """Whether a process of its own finds nothing wrong."""
     child = os.fork()
     if child == 0:
         faulthandler.disable()
         signal.alarm(SECONDS)
+        fake_cupy.seed = 0  # the same schedules whatever ran before
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             os._exit(0 if is_right(plan, expected) else 1)
@@ -241,14 +292,15 @@ def survives(plan, expected) -> bool:
 
 @pytest.mark.parametrize("plan", FILES)
 def test_what_is_mutated_is_right_without_a_mutant(plan, mutants, expected):
-    mutants[plan].value = -1
+    choose(mutants)
     assert survives(plan, expected)
 
 
 def test_every_barrier_and_bound_is_a_mutant():
     barriers = [m.plan for m in MUTANTS if m.what.startswith("without")]
-    assert barriers.count("fused") == 2 + 2 + 2 + 1  # in tile, meet, sum, and at the start
+    assert barriers.count("fused") == 4 + 2 + 2 + 1  # in tile, meet, sum, and at the start
     assert barriers.count("composed") == 1  # in weight_grad
+    assert barriers.count("units") == 8
     code = "\n".join(line.partition("//")[0] for line in cuda.source(cuda.EPOCH).splitlines())
     found = sum(m.what.startswith("one more") for m in MUTANTS if m.plan == "fused")
     assert found > 0.9 * code.count(" < ")  # the others are the compiler's
@@ -256,8 +308,9 @@ def test_every_barrier_and_bound_is_a_mutant():
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_a_mutant_is_caught(mutant, mutants, expected):
-    mutants[mutant.plan].value = mutant.number
-    if (mutant.line, mutant.place) in SAME and mutant.what.startswith("one more"):
+    choose(mutants, mutant.plan, mutant.number)
+    reason = SAME.get((mutant.line, mutant.place))
+    if reason and (mutant.what.startswith("one more") or reason is PREFETCH):
         assert survives(mutant.plan, expected), "this one is caught, and need not be listed"
     else:
         assert not survives(mutant.plan, expected)

@@ -128,7 +128,7 @@ class Backend(ABC):
     """The five operations of backpropagation on one kind of array. Results go into the buffers given.
 
     ``plan`` is the kind of plan it makes, one of ``plans``, or "auto" for the fastest that fits what is to be trained:
-    "composed" calls the operations one after the other, "fused" is a whole epoch in one call.
+    "composed" calls the operations one after the other, "fused" is a whole epoch in one call, others are its own.
 
     Raises:
         UsageError: it has no plan of that kind.

@@ -17,7 +17,7 @@ import numpy as np
 
 from gpubp import kernels
 from gpubp.backends.base import Array, Backend, Plan, Samples
-from gpubp.backends.persistent import PersistentPlan, shared_bytes
+from gpubp.backends.persistent import PersistentPlan, UnitsPlan, why_no_units
 from gpubp.errors import BackendUnavailable, GpubpError
 from gpubp.kernels import cuda
 from gpubp.network import Layer, byte_table
@@ -29,6 +29,7 @@ _INSTALL = 'python -m pip install "gpubp[cuda13]" (or "gpubp[cuda12]", if nvidia
 ROW_BLOCK = (cuda.WARP, 8)  # eight rows of a batch, a warp each
 FLAT_BLOCK = (256,)
 GRID_Y_MAX = 65535
+MOST_SHARED_MEMORY = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
 # Multiply-adds of a step's forward products, up to which the fused plan is chosen: 3 × 2 × 2e9 operations take some
 # 0.3 ms, beside which a step's launches do not count. Counted, not measured.
 COMPOSED_WORK = 2_000_000_000
@@ -110,12 +111,13 @@ class CupyBackend(Backend):
     Nothing is allocated in a step, but that CuPy takes a product of one number as a sum, with temporaries
     from its memory pool.
 
-    The fused plan is :class:`gpubp.backends.persistent.PersistentPlan`. Left the choice, networks whose steps are of
-    more than ``COMPOSED_WORK`` multiply-adds are composed, since cuBLAS is then what counts.
+    The other plans run whole epochs in one launch (:mod:`gpubp.backends.persistent`): "fused", any network, and
+    "units", small ones with one hidden layer. Left the choice, these are trained by units, and those whose steps are of
+    more than ``COMPOSED_WORK`` multiply-adds by the composed plan, since cuBLAS is then what counts.
 
     Args:
         module: the ``cupy`` to use; None imports it.
-        plan: "fused", "composed", or "auto".
+        plan: "composed", "fused", "units", or "auto".
 
     Raises:
         BackendUnavailable: CuPy or a GPU is missing; the message is that of ``why_unavailable``.
@@ -123,7 +125,7 @@ class CupyBackend(Backend):
     """
 
     name = "cupy"
-    plans = ("composed", "fused")
+    plans = ("composed", "fused", "units")
 
     def __init__(self, module: ModuleType | None = None, plan: str = "auto") -> None:
         super().__init__(plan)
@@ -134,7 +136,7 @@ class CupyBackend(Backend):
             module = importlib.import_module("cupy")
         self._cp: Any = module
         self._modules: dict[np.dtype, dict[str, Any]] = {}
-        self._epochs: dict[np.dtype, Any] = {}
+        self._persistent: dict[tuple[str, np.dtype], Any] = {}
         self._tables: dict[np.dtype, Array] = {}
         self._scaled: dict[np.dtype, Array] = {}
 
@@ -239,18 +241,25 @@ class CupyBackend(Backend):
         batch_size: int,
         samples: Samples,
     ) -> Plan:
-        """The fused plan, or the composed; all that its steps need is compiled and allocated here.
+        """The plan; all that its steps need is compiled and allocated here.
 
-        Raises GpubpError: the kernels do not compile, or there is not enough memory.
+        Raises:
+            GpubpError: the kernels do not compile, or there is not enough memory.
+            UsageError: the plan that is asked for cannot train this network.
         """
+        problem = (layers, parameters, loss, optimizer, batch_size, samples)
         dtype = parameters[0][0].dtype
+        if self.plan_kind == "units" or (
+            self.plan_kind == "auto" and why_no_units(self, layers, dtype, optimizer, batch_size) is None
+        ):
+            return UnitsPlan(self, *problem)
         work = batch_size * sum(layer.n_in * layer.n_out for layer in layers)
         if self.plan_kind == "fused" or (self.plan_kind == "auto" and work <= COMPOSED_WORK):
-            return PersistentPlan(self, layers, parameters, loss, optimizer, batch_size, samples)
+            return PersistentPlan(self, *problem)
         self._kernels(dtype)
         self._table(dtype)
         self._scratch(dtype, batch_size * max(layer.n_out for layer in layers))
-        return super().plan(layers, parameters, loss, optimizer, batch_size, samples)
+        return super().plan(*problem)
 
     def _empty(self, shape: tuple[int, ...] | int, dtype: np.dtype) -> Array:
         try:
@@ -290,33 +299,44 @@ class CupyBackend(Backend):
         except self._cp.cuda.compiler.CompileException as error:
             raise GpubpError(f"the CUDA kernels do not compile for {dtype}:\n{error}") from error
 
-    def epoch_kernel(self, dtype: np.dtype) -> Any:
-        """The kernel of ``epoch.cu`` for ``dtype``, to be launched with ``shared_bytes(dtype)`` of shared memory.
+    def persistent_kernel(self, name: str, dtype: np.dtype, shared: int) -> Any:
+        """The kernel of ``epoch.cu`` or ``units.cu``, to be launched with up to so many bytes of shared memory.
 
         Raises GpubpError: it does not compile.
         """
-        if dtype not in self._epochs:
+        if (name, dtype) not in self._persistent:
             module = self._cp.RawModule(
-                code=cuda.source(cuda.EPOCH), options=self._options(dtype), enable_cooperative_groups=True
+                code=cuda.source(cuda.PERSISTENT[name]),
+                options=self._options(dtype),
+                enable_cooperative_groups=True,
             )
-            kernel = self._function(module, "epoch", dtype)
-            kernel.max_dynamic_shared_size_bytes = shared_bytes(dtype)
-            self._epochs[dtype] = kernel
-        return self._epochs[dtype]
+            self._persistent[name, dtype] = self._function(module, name, dtype)
+        kernel = self._persistent[name, dtype]
+        if kernel.max_dynamic_shared_size_bytes < shared:
+            kernel.max_dynamic_shared_size_bytes = shared
+        return kernel
+
+    def multiprocessors(self) -> int:
+        runtime = self._cp.cuda.runtime
+        return runtime.getDeviceProperties(runtime.getDevice())["multiProcessorCount"]
+
+    def shared_memory(self) -> int:
+        """Bytes of shared memory that a block can have."""
+        runtime = self._cp.cuda.runtime
+        return runtime.deviceGetAttribute(MOST_SHARED_MEMORY, runtime.getDevice())
 
     def resident_blocks(self, kernel: Any, threads: int, shared: int) -> int:
-        """How many blocks of a cooperative launch this device holds at a time; CuPy would cut a larger grid.
+        """How many blocks of a cooperative launch this device holds, one a multiprocessor; CuPy cuts a larger grid.
 
         Raises GpubpError: not one.
         """
-        cp = self._cp.cuda
-        of_one = cp.driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.kernel.ptr, threads, shared)
-        if not of_one:
+        driver = self._cp.cuda.driver
+        if not driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.kernel.ptr, threads, shared):
             raise GpubpError(
                 f"the GPU cannot hold a block of {threads} threads with {shared:,} bytes of shared memory, which "
                 "the fused plan needs: choose the composed plan (--plan composed)"
             )
-        return cp.runtime.getDeviceProperties(cp.runtime.getDevice())["multiProcessorCount"]
+        return self.multiprocessors()
 
     def _launch(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 
 from gpubp import kernels
 from gpubp.backends.base import EVALUATION_ROWS, Array, Plan, PlanState, Samples, StepStats, check_batch
+from gpubp.errors import UsageError
 from gpubp.kernels import cuda
 from gpubp.network import Layer
 from gpubp.optimizers import Optimizer
@@ -17,16 +18,21 @@ from gpubp.optimizers import Optimizer
 if TYPE_CHECKING:
     from gpubp.backends.cuda import CupyBackend
 
+BLOCK = (cuda.WARP, cuda.ROW_BLOCK)  # threads
 # Up to so many weights, a block takes its rows of the batch through a layer alone: reading all weights is then
 # cheaper than a barrier of the grid. Counted, not measured: 8 rows × 16,384 weights are 2,000 cycles at half the rate.
 ROW_WEIGHTS = 16_384
-# The tiles there are, by their code: the rows and columns that each of 16 × 16 threads sums, and the cycles that a tile
+# The tiles there are, by their code: their rows and columns by 16, and the cycles that a tile
 # takes for one term: multiply-adds, reads of shared memory, and a sixteenth of a panel's latency. Counted from the
 # instructions, not measured. The larger ones would not fit the registers in float64.
 TILES = {
-    "float32": {8: (8, 4, 80), 4: (4, 4, 54), 2: (2, 2, 30), 1: (1, 1, 24)},
-    "float64": {4: (4, 2, 80), 2: (2, 2, 54), 1: (1, 1, 36)},
+    "float32": {8: (8, 4, 80), 4: (4, 4, 54), 2: (2, 2, 20), 1: (1, 1, 14)},
+    "float64": {4: (4, 2, 80), 2: (2, 2, 40), 1: (1, 1, 28)},
 }
+UNITS = (2, 4, 8)  # hidden units that a block of the units plan can own
+MOST_PARTS = (
+    32  # blocks whose parts of z are added up, beyond which each owns more units. Counted, not measured.
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,8 @@ class PersistentPlan(Plan):
         self.batch_size = batch_size
         self.dtype = parameters[0][0].dtype
         self.step = 0
-        self._kernel = backend.epoch_kernel(self.dtype)
         self._shared = shared_bytes(self.dtype)
+        self._kernel = backend.persistent_kernel("epoch", self.dtype, self._shared)
         self._resident = backend.resident_blocks(self._kernel, cuda.THREADS, self._shared)
         self._rule = cuda.RULES[
             "adam" if kernels.RULES[optimizer.kind] else "momentum" if optimizer.slots else "sgd"
@@ -251,21 +257,13 @@ class PersistentPlan(Plan):
         coefficients: Array,
         outputs: Array | None = None,
     ) -> StepStats:
-        evaluating = mode in ("evaluate", "predict")
-        batch = self._rows if evaluating else self.batch_size
+        batch = self._rows if mode in ("evaluate", "predict") else self.batch_size
         count = -(-len(order) // batch)
         costs, hits = self._costs, self._hits
         if count > len(costs):  # only where more is evaluated than was trained on
             costs, hits = self._device(count, np.float64), self._device(count, np.int64)
         self.backend.to_device(self._none_arrived, out=self._arrived)
-        arguments = (
-            self._memory,
-            layout.table,
-            np.int64(len(self.layers)),
-            np.int64(self._parameters),
-            np.int64(self._gradient),
-            np.int64(self._row_cost),
-            np.int64(self._row_hit),
+        data = (
             samples.numbers,
             samples.bytes,
             np.int32(samples.as_bytes),
@@ -278,21 +276,136 @@ class PersistentPlan(Plan):
             np.int32(cuda.MODES[mode]),
             np.int32(kernels.LOSSES[self.loss]),
             np.int32(self._rule),
-            costs,
-            hits,
-            self._no_outputs if outputs is None else outputs,
-            self._arrived,
         )
-        block = (cuda.WARP, cuda.ROW_BLOCK)
-        self._kernel((layout.blocks,), block, arguments, shared_mem=self._shared)
+        outputs = self._no_outputs if outputs is None else outputs
+        self._start(mode, layout, data, costs, hits, outputs)
         to_host = self.backend.to_host
         return StepStats(len(order), to_host(costs[:count]), to_host(hits[:count]))
+
+    def _start(
+        self, mode: str, layout: Layout, data: tuple[Any, ...], costs: Array, hits: Array, outputs: Array
+    ) -> None:
+        """Launch the kernel that is for this mode."""
+        arguments = (
+            self._memory,
+            layout.table,
+            np.int64(len(self.layers)),
+            np.int64(self._parameters),
+            np.int64(self._gradient),
+            np.int64(self._row_cost),
+            np.int64(self._row_hit),
+            *data,
+            costs,
+            hits,
+            outputs,
+            self._arrived,
+        )
+        self._kernel((layout.blocks,), BLOCK, arguments, shared_mem=self._shared)
+
+
+class UnitsPlan(PersistentPlan):
+    """Training of a network with one hidden layer by ``units.cu``, one barrier a step; ``epoch.cu`` evaluates it.
+
+    Raises UsageError: the network is another one, or too large; ``why_no_units`` says why.
+    """
+
+    def __init__(
+        self,
+        backend: CupyBackend,
+        layers: Sequence[Layer],
+        parameters: Sequence[tuple[np.ndarray, np.ndarray]],
+        loss: str,
+        optimizer: Optimizer,
+        batch_size: int,
+        samples: Samples,
+    ) -> None:
+        reason = why_no_units(backend, layers, parameters[0][0].dtype, optimizer, batch_size)
+        if reason is not None:
+            raise UsageError(f"the units plan does not fit: {reason}; choose the fused plan")
+        super().__init__(backend, layers, parameters, loss, optimizer, batch_size, samples)
+        hidden, output = layers
+        self._units = units_of_a_block(backend, hidden.n_out)
+        self._units_blocks = -(-hidden.n_out // self._units)
+        self._units_shared = units_bytes(layers, self.dtype, optimizer, batch_size, self._units)
+        self._units_kernel = backend.persistent_kernel("units", self.dtype, self._units_shared)
+        backend.resident_blocks(self._units_kernel, cuda.THREADS, self._units_shared)
+        self._parts = self._device(2 * self._units_blocks * batch_size * output.n_out, self.dtype)
+
+    def describe(self) -> str:
+        return (
+            f"units plan, whole epochs in one launch with one barrier a step, {self._units_blocks} blocks own "
+            f"{self._units} hidden units each, on {self.backend.describe()}"
+        )
+
+    def _start(
+        self, mode: str, layout: Layout, data: tuple[Any, ...], costs: Array, hits: Array, outputs: Array
+    ) -> None:
+        if mode in ("evaluate", "predict"):
+            super()._start(mode, layout, data, costs, hits, outputs)
+            return
+        hidden, output = self.layers
+        arguments = (
+            self._memory,
+            np.int64(0),
+            np.int64(hidden.n_out * (hidden.n_in + 1)),
+            np.int64(self._parameters),
+            np.int64(self._gradient),
+            np.int32(hidden.n_in),
+            np.int32(hidden.n_out),
+            np.int32(output.n_out),
+            np.int32(kernels.ACTIVATIONS[hidden.activation]),
+            np.int32(kernels.ACTIVATIONS[output.activation]),
+            np.int32(self._units),
+            *data,
+            self._parts,
+            costs,
+            hits,
+            self._arrived,
+        )
+        self._units_kernel((self._units_blocks,), BLOCK, arguments, shared_mem=self._units_shared)
+
+
+def why_no_units(
+    backend: CupyBackend, layers: Sequence[Layer], dtype: np.dtype, optimizer: Optimizer, batch_size: int
+) -> str | None:
+    """None if the units plan can train the network, else why not."""
+    if len(layers) != 2:
+        return f"it is for one hidden layer, not {len(layers) - 1}"
+    if layers[0].activation == "softmax":
+        return "its hidden layer cannot be softmax"
+    units = units_of_a_block(backend, layers[0].n_out)
+    most = backend.multiprocessors()
+    if layers[0].n_out > units * most:
+        return f"{layers[0].n_out} hidden units are more than the {units * most} that {most} multiprocessors can own"
+    needed, there_is = units_bytes(layers, dtype, optimizer, batch_size, units), backend.shared_memory()
+    if needed > there_is:
+        return f"a block would need {needed:,} bytes of shared memory, of which there are {there_is:,}"
+    return None
+
+
+def units_of_a_block(backend: CupyBackend, n_hidden: int) -> int:
+    """As few as keep the blocks, whose parts of z are added up, to MOST_PARTS, or else the most there are."""
+    most = min(MOST_PARTS, backend.multiprocessors())
+    return next((units for units in UNITS if -(-n_hidden // units) <= most), UNITS[-1])
+
+
+def units_bytes(
+    layers: Sequence[Layer], dtype: np.dtype, optimizer: Optimizer, batch_size: int, units: int
+) -> int:
+    """Shared memory of a block of ``units.cu``: panels, what it owns with its slots, and its part of a batch."""
+    n_in, n_out = layers[0].n_in, layers[1].n_out
+    panels = cuda.DEPTH * (units + 4 + (2 if dtype == np.float32 else 1) * cuda.THREADS + 4)
+    own = (units * (n_in + 1 + n_out) + n_out) * (1 + len(optimizer.slots))
+    return cuda.LAUNCH_BYTES + (panels + own + batch_size * (2 * units + 3 * n_out + 2)) * dtype.itemsize
 
 
 def shared_bytes(dtype: np.dtype) -> int:
     """Shared memory of a block: the panels of the largest tile, or the sums of a step's costs and hits."""
-    panels = max(16 * rows + 4 + 16 * columns + 4 for rows, columns, _ in TILES[dtype.name].values())
-    return cuda.LAUNCH_BYTES + max(cuda.DEPTH * panels * dtype.itemsize, 2 * cuda.THREADS * 8)
+    panels = cuda.DEPTH * max(
+        16 * rows + 4 + 16 * columns + 4 for rows, columns, _ in TILES[dtype.name].values()
+    )
+    sums = 16 * cuda.THREADS  # of the groups of a tile
+    return cuda.LAUNCH_BYTES + max(max(panels, sums) * dtype.itemsize, 2 * cuda.THREADS * 8)
 
 
 def _pairs(flat: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:

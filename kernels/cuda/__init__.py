@@ -24,7 +24,9 @@ OPERATIONS = (
     "weight_grad.cu",
     "update.cu",
 )
-EPOCH = ("functions.cuh", "output.cuh", "rules.cuh", "tile.cuh", "epoch.cu")
+EPOCH = ("functions.cuh", "output.cuh", "rules.cuh", "grid.cuh", "tile.cuh", "epoch.cu")
+UNITS = ("functions.cuh", "output.cuh", "rules.cuh", "grid.cuh", "tile.cuh", "units.cu")
+PERSISTENT = {"epoch": EPOCH, "units": UNITS}  # kernels that stay for whole epochs
 
 KERNELS = (
     "gather",
@@ -36,12 +38,12 @@ KERNELS = (
     "sgd",
     "sgd_momentum",
     "adam",
-)  # of OPERATIONS; EPOCH has one, epoch
+)  # of OPERATIONS
 
 WARP = 32
 SUM_ROWS = 32  # threads of weight_grad.cu that share a column
 
-# The epoch kernel.
+# The kernels that run whole epochs.
 THREADS = 256  # of a block
 ROW_BLOCK = THREADS // WARP  # rows of a batch that a block takes at a time, a warp each
 DEPTH = 16  # terms of a product that are in shared memory at a time

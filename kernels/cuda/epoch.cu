@@ -5,30 +5,10 @@
 // the next; or, where the weights are few, by rows of the batch: a block then needs no other's rows until the
 // gradients, and only its own threads meet. δ carries the factor w/B from the output on, so that a sum of products is
 // the gradient. Every sum has a fixed order, whatever the number of blocks.
+#include "grid.cuh"
 #include "output.cuh"
 #include "rules.cuh"
 #include "tile.cuh"
-
-#ifdef CUDA_ON_HOST
-#define grid_barrier(arrived) grid_barrier_on_host()
-#define SHARED_MEMORY(name) unsigned char* name = static_cast<unsigned char*>(shared_memory_on_host())
-#else
-// All threads of the grid meet. The counter only grows: from 0 at the launch by one a block and barrier. What the
-// blocks wrote before is visible to all after: release and acquire at GPU scope, made the whole block's by its barriers.
-__device__ inline void grid_barrier(unsigned long long* arrived) {
-    __syncthreads();
-    if (threadIdx.x == 0 && threadIdx.y == 0) {
-        unsigned long long before, now;
-        asm volatile("atom.add.acq_rel.gpu.global.u64 %0, [%1], 1;" : "=l"(before) : "l"(arrived) : "memory");
-        const unsigned long long all = (before / gridDim.x + 1) * gridDim.x;
-        do
-            asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(arrived) : "memory");
-        while (now < all);
-    }
-    __syncthreads();
-}
-#define SHARED_MEMORY(name) extern __shared__ __align__(16) unsigned char name[]
-#endif
 
 __device__ inline index_t ceil_div(index_t a, index_t b) { return (a + b - 1) / b; }
 
@@ -46,16 +26,16 @@ __device__ __noinline__ index_t deal_tiles(const A& a, const B& b, const Out& ou
 template <class A, class B, class Out>
 __device__ index_t product(index_t shape, const A& a, const B& b, const Out& out, index_t m_count, index_t n_count,
                            index_t k_count, index_t first, real* shared) {
-#define DEAL(m, n) deal_tiles<Shape<m, n, 16>>(a, b, out, m_count, n_count, k_count, first, shared)
+#define DEAL(...) deal_tiles<Shape<__VA_ARGS__>>(a, b, out, m_count, n_count, k_count, first, shared)
     switch (shape) {
 #if REAL_BITS == 32  // doubles would not fit the registers
-        case 8: return DEAL(8, 4);
-        case 4: return DEAL(4, 4);
+        case 8: return DEAL(8, 4, 16);
+        case 4: return DEAL(4, 4, 16);
 #else
-        case 4: return DEAL(4, 2);
+        case 4: return DEAL(4, 2, 16);
 #endif
-        case 2: return DEAL(2, 2);
-        default: return DEAL(1, 1);
+        case 2: return DEAL(4, 4, 8, 4);  // groups, so that each thread uses what it reads more often
+        default: return DEAL(2, 2, 8, 4);
     }
 #undef DEAL
 }

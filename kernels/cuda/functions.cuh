@@ -32,14 +32,20 @@ __device__ inline real slope(int activation, real a) {
     }
 }
 
-// The sum over a warp's lanes, in every lane: a tree of fixed shape, and commuting makes all lanes' bits agree.
-__device__ inline real warp_sum(real value) {
-    for (int mask = WARP / 2; mask; mask /= 2) value += __shfl_xor_sync(~0u, value, mask);
+// A row is the work of LANES neighbours in a warp, by default all of it; which of them this thread is.
+template <int LANES>
+__device__ inline index_t lane() { return threadIdx.x % LANES; }
+
+// The sum over the lanes, in every lane: a tree of fixed shape, and commuting makes all lanes' bits agree.
+template <int LANES = WARP>
+__device__ inline real lanes_sum(real value) {
+    for (int mask = LANES / 2; mask; mask /= 2) value += __shfl_xor_sync(~0u, value, mask);
     return value;
 }
 
-__device__ inline real warp_max(real value) {
-    for (int mask = WARP / 2; mask; mask /= 2) {
+template <int LANES = WARP>
+__device__ inline real lanes_max(real value) {
+    for (int mask = LANES / 2; mask; mask /= 2) {
         const real other = __shfl_xor_sync(~0u, value, mask);
         value = other > value ? other : value;
     }
@@ -47,12 +53,13 @@ __device__ inline real warp_max(real value) {
 }
 
 // The index of the first of the largest of row[n], in every lane.
-__device__ inline index_t warp_argmax(const real* row, index_t n_count) {
-    index_t at = threadIdx.x < n_count ? threadIdx.x : 0;
+template <int LANES = WARP>
+__device__ inline index_t lanes_argmax(const real* row, index_t n_count) {
+    index_t at = lane<LANES>() < n_count ? lane<LANES>() : 0;
     real largest = row[at];
-    for (index_t n = at + WARP; n < n_count; n += WARP)
+    for (index_t n = at + LANES; n < n_count; n += LANES)
         if (row[n] > largest) largest = row[n], at = n;
-    for (int mask = WARP / 2; mask; mask /= 2) {
+    for (int mask = LANES / 2; mask; mask /= 2) {
         const real other = __shfl_xor_sync(~0u, largest, mask);
         const index_t other_at = __shfl_xor_sync(~0u, at, mask);
         if (other > largest || (other == largest && other_at < at)) largest = other, at = other_at;
@@ -60,31 +67,34 @@ __device__ inline index_t warp_argmax(const real* row, index_t n_count) {
     return at;
 }
 
-// max_n row[n], in every lane. Every row function touches column n only in lane n % WARP, so none needs a barrier.
+// max_n row[n], in every lane. Every row function touches column n only in lane n % LANES, so none needs a barrier.
+template <int LANES = WARP>
 __device__ inline real row_max(const real* row, index_t n_count) {
-    real largest = threadIdx.x < n_count ? row[threadIdx.x] : -1 / real(0);
-    for (index_t n = threadIdx.x + WARP; n < n_count; n += WARP) largest = row[n] > largest ? row[n] : largest;
-    return warp_max(largest);
+    real largest = lane<LANES>() < n_count ? row[lane<LANES>()] : -1 / real(0);
+    for (index_t n = lane<LANES>() + LANES; n < n_count; n += LANES) largest = row[n] > largest ? row[n] : largest;
+    return lanes_max<LANES>(largest);
 }
 
 // a[n] = e^(z[n] - max z) / Σ_m e^(z[m] - max z) of one row; a and z may be one row.
+template <int LANES = WARP>
 __device__ inline void row_softmax(const real* z, real* a, index_t n_count) {
-    const real largest = row_max(z, n_count);
+    const real largest = row_max<LANES>(z, n_count);
     real total = 0;
-    for (index_t n = threadIdx.x; n < n_count; n += WARP) {
+    for (index_t n = lane<LANES>(); n < n_count; n += LANES) {
         a[n] = exp(z[n] - largest);
         total += a[n];
     }
-    total = warp_sum(total);
-    for (index_t n = threadIdx.x; n < n_count; n += WARP) a[n] /= total;
+    total = lanes_sum<LANES>(total);
+    for (index_t n = lane<LANES>(); n < n_count; n += LANES) a[n] /= total;
 }
 
 // ∂C/∂z[n] = a[n] (g[n] - Σ_m g[m] a[m]) of one row, in place of g: the product with softmax's Jacobian.
+template <int LANES = WARP>
 __device__ inline void row_softmax_pull_back(real* g, const real* a, index_t n_count) {
     real mean = 0;
-    for (index_t n = threadIdx.x; n < n_count; n += WARP) mean += g[n] * a[n];
-    mean = warp_sum(mean);
-    for (index_t n = threadIdx.x; n < n_count; n += WARP) g[n] = a[n] * (g[n] - mean);
+    for (index_t n = lane<LANES>(); n < n_count; n += LANES) mean += g[n] * a[n];
+    mean = lanes_sum<LANES>(mean);
+    for (index_t n = lane<LANES>(); n < n_count; n += LANES) g[n] = a[n] * (g[n] - mean);
 }
 
 #endif

@@ -3,9 +3,11 @@
 #define GPUBP_TILE_CUH
 #include "functions.cuh"
 
-// THREADS threads, ROWS_OF_THREADS of them above each other, each with M × N sums in registers.
-template <int M_, int N_, int ROWS_OF_THREADS> struct Shape {
-    static constexpr int M = M_, N = N_, COLUMNS_OF_THREADS = THREADS / ROWS_OF_THREADS;
+// THREADS threads in GROUPS, each ROWS_OF_THREADS above each other and with M × N sums a thread. Each group sums all of
+// the tile, over its share of the terms.
+template <int M_, int N_, int ROWS_OF_THREADS, int GROUPS_ = 1> struct Shape {
+    static constexpr int M = M_, N = N_, GROUPS = GROUPS_, OF_A_GROUP = THREADS / GROUPS;
+    static constexpr int COLUMNS_OF_THREADS = OF_A_GROUP / ROWS_OF_THREADS;
     static constexpr int ROWS = M * ROWS_OF_THREADS, COLUMNS = N * COLUMNS_OF_THREADS;
     // From one term's numbers to the next; a multiple of 16 bytes, so that a thread's M or N are read as vectors.
     static constexpr int A_PITCH = ROWS + 4, B_PITCH = COLUMNS + 4;
@@ -63,14 +65,14 @@ template <int LENGTH, bool ALONG_TERMS> struct Panel {
     }
 };
 
-// out(m, n, Σ_k a(m, k) b(n, k)) for the elements of the tile that begins at (m0, n0). The sum's order is that of k.
-// The next panels are fetched while the sums of the last ones are taken.
+// out(m, n, Σ_k a(m, k) b(n, k)) for the elements of the tile that begins at (m0, n0). Terms are summed in their order,
+// by each group its own, and the groups' sums in theirs. The next panels are fetched while sums are taken.
 template <class S, class A, class B, class Out>
 __device__ void tile(const A& a, const B& b, const Out& out, index_t m0, index_t n0, index_t m_count, index_t n_count,
                      index_t k_count, real* shared) {
     real *as = shared, *bs = shared + DEPTH * S::A_PITCH;
-    const int thread = threadIdx.y * WARP + threadIdx.x;
-    const int top = thread / S::COLUMNS_OF_THREADS * S::M, left = thread % S::COLUMNS_OF_THREADS * S::N;
+    const int thread = threadIdx.y * WARP + threadIdx.x, group = thread / S::OF_A_GROUP, of_group = thread % S::OF_A_GROUP;
+    const int top = of_group / S::COLUMNS_OF_THREADS * S::M, left = of_group % S::COLUMNS_OF_THREADS * S::N;
     Panel<S::ROWS, A::ALONG_TERMS> a_panel;
     Panel<S::COLUMNS, B::ALONG_TERMS> b_panel;
     real sums[S::M][S::N] = {};
@@ -86,7 +88,8 @@ __device__ void tile(const A& a, const B& b, const Out& out, index_t m0, index_t
             b_panel.fetch(b, thread, n0, n_count, k0 + DEPTH, k_count);
         }
 #pragma unroll
-        for (int k = 0; k < DEPTH; ++k) {
+        for (int j = 0; j < DEPTH / S::GROUPS; ++j) {
+            const int k = j * S::GROUPS + group;
             const auto& a_k = *reinterpret_cast<const Numbers<S::M>*>(as + k * S::A_PITCH + top);
             const auto& b_k = *reinterpret_cast<const Numbers<S::N>*>(bs + k * S::B_PITCH + left);
 #pragma unroll
@@ -95,11 +98,26 @@ __device__ void tile(const A& a, const B& b, const Out& out, index_t m0, index_t
                 for (int n = 0; n < S::N; ++n) sums[m][n] += a_k.x[m] * b_k.x[n];
         }
     }
+    if constexpr (S::GROUPS > 1) __syncthreads();  // all panels have been read: the groups' sums take their place
 #pragma unroll
     for (int m = 0; m < S::M; ++m)
 #pragma unroll
-        for (int n = 0; n < S::N; ++n)
-            if (m0 + top + m < m_count && n0 + left + n < n_count) out(m0 + top + m, n0 + left + n, sums[m][n]);
+        for (int n = 0; n < S::N; ++n) {
+            const index_t row = m0 + top + m, column = n0 + left + n;
+            if constexpr (S::GROUPS > 1)
+                shared[((m * S::N + n) * S::GROUPS + group) * S::OF_A_GROUP + of_group] = sums[m][n];
+            else if (row < m_count && column < n_count)
+                out(row, column, sums[m][n]);
+        }
+    if constexpr (S::GROUPS > 1) {
+        __syncthreads();  // all groups' sums are there
+        for (int e = group; e < S::M * S::N; e += S::GROUPS) {
+            const index_t row = m0 + top + e / S::N, column = n0 + left + e % S::N;
+            real sum = shared[e * S::GROUPS * S::OF_A_GROUP + of_group];
+            for (int g = 1; g < S::GROUPS; ++g) sum += shared[(e * S::GROUPS + g) * S::OF_A_GROUP + of_group];
+            if (row < m_count && column < n_count) out(row, column, sum);
+        }
+    }
 }
 
 #endif

@@ -1,7 +1,7 @@
 // Runs CUDA kernels on the host, for correctness only. Every CUDA thread is a fiber of one OS thread that runs to its
-// next barrier or shuffle. Blocks run one after the other; those of a cooperative launch, beside each other, and one of
-// them, the laggard, only when no other can: what is used again too early, it still reads. The order of blocks, and of
-// threads between two barriers, is random but seeded; shared memory starts every block as NaN, with guards around what
+// next barrier or shuffle. Blocks run one after the other; those of a cooperative launch, beside each other. One of them
+// is late, and in each block one warp: they go on only when nothing else can, and still read what is used again too
+// early. The order of blocks, and of threads between two barriers, is random but seeded; shared memory starts every block as NaN, with guards around what
 // a launch asks for; barriers that not all threads reach, or that they meet at different places, are reported.
 // Not covered: memory fences, bank conflicts, time.
 // Needs an ELF system, for the section that holds static shared memory, with ucontext.
@@ -43,6 +43,8 @@ struct Block {
     uint3 index{};
     Barrier barrier;
     std::vector<Warp> warps;
+    bool late = false;
+    const Warp* late_warp = nullptr;
     std::vector<unsigned char> memory;
     size_t shared = 0;  // bytes
 
@@ -74,6 +76,7 @@ struct Fiber {
     std::unique_ptr<char[]> stack{new char[STACK]};
     static constexpr size_t STACK = 64 << 10;
 
+    bool late() const { return block->late || warp == block->late_warp; }
     bool blocked() const { return waits_for && waits_for->generation == generation; }
 };
 
@@ -162,22 +165,24 @@ inline void run_blocks(const std::vector<size_t>& numbers, unsigned threads, siz
         const size_t i = numbers[k];
         blocks[k].prepare({unsigned(i % grid_size.x), unsigned(i / grid_size.x % grid_size.y),
                            unsigned(i / grid_size.x / grid_size.y)}, threads, shared);
+        blocks[k].late_warp = &blocks[k].warps[random() % blocks[k].warps.size()];
         for (unsigned t = 0; t < threads; ++t) {
             prepare_thread(*fibers[alive.size()], t, blocks[k]);
             alive.push_back(fibers[alive.size()].get());
         }
     }
-    const Block* laggard = numbers.size() > 1 ? &blocks[random() % blocks.size()] : nullptr;
-    bool starved = false;  // no other block can go on
+    const size_t late = random() % blocks.size();
+    for (size_t k = 0; k < blocks.size(); ++k) blocks[k].late = blocks.size() > 1 && k == late;
+    bool starved = false;  // nothing can go on that is not late
     while (!alive.empty() && failure.empty()) {
         progress = false;
         std::shuffle(alive.begin(), alive.end(), random);
         for (Fiber* fiber : alive)
-            if (!fiber->blocked() && failure.empty() && (fiber->block != laggard || starved)) resume(fiber);
+            if (!fiber->blocked() && failure.empty() && (starved || !fiber->late())) resume(fiber);
         std::erase_if(alive, [](Fiber* fiber) { return fiber->done; });
         const bool was_starved = starved;
         starved = !progress;
-        if (!progress && (was_starved || !laggard) && !alive.empty() && failure.empty())
+        if (!progress && was_starved && !alive.empty() && failure.empty())
             failure = std::to_string(alive.size()) + " of " + std::to_string(all) +
                       " threads wait at a barrier that the others never reach: line " +
                       std::to_string(alive.front()->waits_for->line);

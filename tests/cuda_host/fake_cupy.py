@@ -30,7 +30,7 @@ blocks_of_one = 1  # that a multiprocessor holds
 seed = 0  # of the next launch's schedule
 
 # NaN before and after what is __shared__ static.
-_SHARED_GUARD = "\n__attribute__((used, section(\"cuda_shared\"))) static char shared_guard_{}[4096];\n"
+_SHARED_GUARD = '\n__attribute__((used, section("cuda_shared"))) static char shared_guard_{}[4096];\n'
 _SHARED_MOST = 227 << 10  # bytes of shared memory that a block can have
 _GUARD = 64  # bytes on both sides of every array, where no kernel may write
 _DTYPES = {
@@ -274,6 +274,7 @@ cuda = SimpleNamespace(
         runtimeGetVersion=lambda: 13000,
         getDeviceCount=lambda: 1,
         getDevice=lambda: 0,
+        deviceGetAttribute=lambda attribute, device: {97: _SHARED_MOST}[attribute],
         getDeviceProperties=lambda device: {**_properties, "multiProcessorCount": multiprocessors},
         memGetInfo=lambda: (int(memory_limit), int(memory_limit)),
     ),
