@@ -12,9 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from bench import data, machine, results
 from bench.nets import NETS, QUICK, SEED, Net, parse, select
@@ -23,6 +21,9 @@ from bench.process import Worker, WorkerFailed, environment
 from bench.results import BASELINE, NetReport, Report, Row
 from gpubp.errors import GpubpError, UsageError
 from gpubp.functions import lookup
+
+if TYPE_CHECKING:  # bench.gpu runs where rich is not installed
+    from rich.console import Console
 
 FEWEST_ROUNDS = 3
 SECONDS_A_ROUND = 0.2  # a round is as many epochs as fill this
@@ -112,7 +113,7 @@ def measure(
 
 def _start(entrant: Entrant, job: dict[str, Any], folder: Path, env: dict[str, str]) -> None:
     row, started = entrant.row, time.perf_counter()
-    entrant.worker = Worker(entrant.peer.module, folder / f"{row.peer}.stderr", env)
+    entrant.worker = Worker(entrant.peer.module, stderr=folder / f"{row.peer}.stderr", env=env)
     answer = entrant.ask(job)
     if answer is None:
         return

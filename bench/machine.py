@@ -15,6 +15,9 @@ PACKAGES = (
     "numpy",
     "numba",
     "llvmlite",
+    "cupy",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
     "torch",
     "jax",
     "jaxlib",
@@ -78,10 +81,13 @@ def versions() -> dict[str, str]:
 
 
 def blas() -> list[dict[str, Any]]:
-    """The BLAS that NumPy has loaded."""
+    """The BLAS that NumPy has loaded; nothing where threadpoolctl is not installed."""
     import numpy  # noqa: F401  (loads it)
-    from threadpoolctl import threadpool_info
 
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return []
     return [
         {"library": pool["internal_api"], "version": pool.get("version"), "for": pool.get("architecture")}
         for pool in threadpool_info()

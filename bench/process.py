@@ -45,14 +45,20 @@ class WorkerFailed(Exception):
     """The worker ended, or does not answer; the message is its last line on stderr."""
 
 
-class Worker:
-    """A running worker process. It is idle unless asked."""
+class NoAnswer(WorkerFailed):
+    """The worker was silent for too long, and was ended."""
 
-    def __init__(self, module: str, stderr: Path, env: dict[str, str]) -> None:
+
+class Worker:
+    """A running worker process. It is idle unless asked. ``program`` is the module it runs, with ``arguments``."""
+
+    def __init__(
+        self, *arguments: str, stderr: Path, env: dict[str, str], program: str = "bench.worker"
+    ) -> None:
         self._stderr = stderr
         with stderr.open("w") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.worker", module],
+                [sys.executable, "-m", program, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -75,7 +81,7 @@ class Worker:
         """The worker's answer.
 
         Raises:
-            WorkerFailed: it ended instead, or took more than ``seconds``.
+            WorkerFailed: it ended instead; NoAnswer: it took more than ``seconds``.
         """
         assert self._process.stdin is not None
         with suppress(OSError):  # it has ended; why, is told below
@@ -85,7 +91,7 @@ class Worker:
             line = self._answers.get(timeout=seconds)
         except queue.Empty:
             self.kill()
-            raise WorkerFailed(f"no answer for {seconds:g} s") from None
+            raise NoAnswer(f"no answer for {seconds:.3g} s") from None
         if not line:
             raise WorkerFailed(self._last_words())
         return json.loads(line)

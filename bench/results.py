@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from bench.nets import Net
 from gpubp.jsontext import as_json
+
+if TYPE_CHECKING:  # bench.gpu runs where rich is not installed
+    from rich.console import Console
+    from rich.table import Table
 
 FORMAT, FORMAT_VERSION = "gpubp-bench-cpu", 1
 
@@ -160,11 +162,15 @@ def _distance(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
 
 def console() -> Console:
     """Where tables are printed; into a file or a pipe, wide enough to wrap nothing."""
+    from rich.console import Console
+
     return Console() if sys.stdout.isatty() else Console(width=190)
 
 
 def net_table(report: NetReport) -> Table:
     """All peers on one net, fastest first."""
+    from rich.table import Table
+
     net = report.net
     sizes = "-".join(map(str, net.layers))
     baseline = report.row(report.baseline)

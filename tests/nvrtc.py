@@ -8,8 +8,10 @@ from __future__ import annotations
 import csv
 import ctypes
 import io
+import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -132,34 +134,37 @@ def threads_of(kernel: str) -> int:
 @cache
 def table() -> str:
     """The CSV of all kernels, dtypes and architectures."""
+    jobs = [
+        (files, dtype, architecture)
+        for files in (cuda.OPERATIONS, *cuda.PERSISTENT.values())
+        for dtype in (np.dtype(np.float32), np.dtype(np.float64))
+        for architecture in ARCHITECTURES
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = [row for rows in pool.map(lambda job: list(_rows(*job)), jobs) for row in rows]
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     out.write(f"# {WHEEL} {version()}\n")
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for files in (cuda.OPERATIONS, *cuda.PERSISTENT.values()):
-        for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
-            for architecture in ARCHITECTURES:
-                log = compile_kernels(
-                    cuda.source(files), ("--std=c++17", *cuda.definitions(dtype)), architecture
-                )
-                for kernel, taken in sorted(resources(log)):
-                    taken["shared_bytes"] += dynamic_shared_bytes(kernel, dtype)
-                    threads = threads_of(kernel)
-                    resident = resident_threads(
-                        architecture, taken["registers"], taken["shared_bytes"], threads
-                    )
-                    writer.writerow(
-                        {
-                            "kernel": kernel,
-                            "dtype": dtype.name,
-                            "architecture": architecture,
-                            **taken,
-                            "threads": threads,
-                            "resident_threads": resident,
-                            "occupancy": f"{resident / LIMITS[architecture][0]:.3f}",
-                        }
-                    )
+    writer.writerows(rows)
     return out.getvalue()
+
+
+def _rows(files: tuple[str, ...], dtype: np.dtype, architecture: str) -> Iterator[dict[str, object]]:
+    log = compile_kernels(cuda.source(files), ("--std=c++17", *cuda.definitions(dtype)), architecture)
+    for kernel, taken in sorted(resources(log)):
+        taken["shared_bytes"] += dynamic_shared_bytes(kernel, dtype)
+        threads = threads_of(kernel)
+        resident = resident_threads(architecture, taken["registers"], taken["shared_bytes"], threads)
+        yield {
+            "kernel": kernel,
+            "dtype": dtype.name,
+            "architecture": architecture,
+            **taken,
+            "threads": threads,
+            "resident_threads": resident,
+            "occupancy": f"{resident / LIMITS[architecture][0]:.3f}",
+        }
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import gpubp
 from bench.data import Data
 from bench.nets import Net
 from gpubp import SGD, backends
+from gpubp.backends.base import Backend
 from gpubp.data import check_split
 from gpubp.prepare import prepare
 
@@ -17,13 +18,21 @@ class PlanTrainer:
 
     differs = ""
 
-    def __init__(self, backend: str, net: Net, data: Data, parameters: list[np.ndarray]) -> None:
+    def __init__(
+        self,
+        backend: str | Backend,
+        net: Net,
+        data: Data,
+        parameters: list[np.ndarray],
+        momentum: float = 0.0,
+    ) -> None:
         self.version, self.net = gpubp.__version__, net
         network = net.network()
         samples = prepare(network, check_split(data.inputs, data.labels), net.loss).samples
         pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
         batch = min(net.batch, len(data))
-        self.plan = backends.get(backend).plan(network.layers, pairs, net.loss, SGD(net.lr), batch, samples)
+        optimizer = SGD(net.lr, momentum)
+        self.plan = backends.get(backend).plan(network.layers, pairs, net.loss, optimizer, batch, samples)
         self.rates = np.full(-(-len(data) // batch), net.lr)
         self.details = self.plan.describe()
 

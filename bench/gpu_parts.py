@@ -1,0 +1,348 @@
+"""The parts of bench.gpu but for the times. Each fills in its Part, and leaves out what there is no time for."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.gpu_nets import RACE, SAMPLE_RACE
+from bench.gpu_report import Part, table
+from bench.gpu_run import LEAST_SECONDS, Loaded, Run, parts_env
+from bench.process import ROOT, without_folders
+
+REPEAT_RUNS = 3
+NEEDED_BY_TESTS = ("hypothesis", "typer", "rich", "sklearn", "pooch", "PIL", "threadpoolctl")
+OWN_TEST = "tests/test_bench_gpu.py"  # which runs this command
+CUDA_TESTS = ("tests/test_cuda_backend.py", "tests/test_cuda_epoch.py", "tests/test_cuda_kernels.py")
+FIRST_TESTS = (*CUDA_TESTS, "tests/test_verification.py", "tests/test_training.py")  # of what runs on the GPU
+SANITIZERS = ("memcheck", "racecheck", "synccheck")
+SANITIZER_EXIT, SANITIZER_SECONDS = 86, 40.0
+FIRST_SECONDS = 60.0  # for what compiles the kernels
+DRIVER_SECONDS = 20.0
+FAILURES_TOLD = 10
+
+
+def each_plan_and_recipe(run: Run, part: Part, do: Callable[[str, Loaded], None]) -> None:
+    """do(plan, recipe) for all; a plan that once did not answer, which takes its time, is asked no more."""
+    for plan in run.plans:
+        for loaded in run.recipes:
+            do(plan, loaded)
+            if run.silent:
+                part.skipped.append(f"{plan}, the recipes after {loaded.net.name}: it did not answer")
+                break
+            run.save()
+
+
+def verify(run: Run, part: Part) -> None:
+    """gpubp.verify on each recipe's network and data, for each plan."""
+
+    def one(plan: str, loaded: Loaded) -> None:
+        what = f"{plan}, {loaded.net.name}"
+        answer = run.attempt(
+            part, what, "verify", FIRST_SECONDS, host=run.host, plan=plan, net=asdict(loaded.net),
+            samples=str(loaded.train),
+        )  # fmt: skip
+        if answer is None:
+            return
+        part.results.append({"plan": plan, "recipe": loaded.net.name, **answer})
+        if not answer["ok"]:
+            part.failures.append(f"{what}: {answer['wrong'][0]}")
+        header = ("plan", "recipe", "", "worst error / bound", "of", "seconds")
+        keys = ("plan", "recipe", "verdict", "part_of_bound", "worst", "seconds")
+        rows = [{**r, "verdict": "ok" if r["ok"] else "WRONG"} for r in part.results]
+        part.tables[:] = [table(header, [[r[key] for key in keys] for r in rows])]
+
+    each_plan_and_recipe(run, part, one)
+
+
+def repeat(run: Run, part: Part) -> None:
+    """Three trainings from one seed must end in the same bits."""
+
+    def one(plan: str, loaded: Loaded) -> None:
+        what = f"{plan}, {loaded.net.name}"
+        answer = run.attempt(
+            part, what, "repeat", host=run.host, plan=plan, net=asdict(loaded.net), samples=str(loaded.train),
+            epochs=run.sizes.repeat_epochs, runs=REPEAT_RUNS,
+        )  # fmt: skip
+        if answer is None:
+            return
+        part.results.append({"plan": plan, "recipe": loaded.net.name, **answer})
+        if not answer["same"]:
+            part.failures.append(f"{what}: parameters differ: {', '.join(answer['digests'])}")
+        rows = [(r["plan"], r["recipe"], "same" if r["same"] else "DIFFER", r["loss"]) for r in part.results]
+        part.tables[:] = [table(("plan", "recipe", f"{REPEAT_RUNS} runs", "loss"), rows)]
+
+    each_plan_and_recipe(run, part, one)
+
+
+def device(run: Run, part: Part) -> None:
+    """The device as it is found, and what cannot be trained here."""
+    facts = {**run.report.machine["device"], **driver()}
+    part.results.append(facts)
+    part.tables.append(table(("", ""), [(key.replace("_", " "), str(value)) for key, value in facts.items()]))
+    part.skipped.extend(run.missing)
+
+
+def driver() -> dict[str, str]:
+    """What nvidia-smi says of the first GPU, if it is there."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return {}
+    asked = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit", "temperature.gpu")
+    command = [tool, "--id=0", f"--query-gpu={','.join(asked)}", "--format=csv,noheader"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS)
+    values = [value.strip() for value in ran.stdout.strip().split(",")]
+    return dict(zip(asked, values, strict=True)) if ran.returncode == 0 and len(values) == len(asked) else {}
+
+
+def micro(run: Run, part: Part) -> None:
+    """What a launch, a graph's node and a barrier of the grid cost, and what the device can do at most."""
+    sizes, rows = run.sizes, list[tuple[str, str, float]]()
+
+    def ask(what: str, task: str, **fields: Any) -> None:
+        answer = run.attempt(part, what, task, host=run.host, **fields)
+        if answer is not None:
+            part.results.append({"what": what, **fields, **answer})
+            rows.extend((what, key.replace("_per_", "/").replace("_", " "), v) for key, v in answer.items())
+            part.tables[:] = [table(("", "", ""), rows)]
+            run.save()
+
+    for blocks in sizes.blocks:
+        ask(f"barrier of {blocks} blocks", "barrier", blocks=blocks, count=sizes.barriers)
+    ask("launch", "launch_cost", count=sizes.launches)
+    ask("node of a graph", "graph_gap", count=sizes.launches)
+    ask("copy", "copy", megabytes=sizes.copy_mb)
+    ask("float32 product", "product", size=sizes.product)
+
+
+def race(run: Run, part: Part) -> None:
+    """Seconds of training to an accuracy, the median over seeds; compiling, upload and evaluation apart."""
+    wanted, name = (RACE, "mnist") if run.data_dir is not None else (SAMPLE_RACE, "mnist-sample")
+    loaded = next((loaded for loaded in run.recipes if loaded.net.name == name), None)
+    if loaded is None:
+        part.skipped.append(f"no samples of {name}")
+        return
+    rules = wanted.to_json()
+    width, batch = run.sizes.width, run.sizes.batch
+    if width is not None:
+        inputs, *hidden, outputs = rules["layers"]
+        rules |= {"layers": (inputs, *(min(n, width) for n in hidden), outputs), "batch": batch}
+    if name != "mnist":
+        part.skipped.append("97% and 98% of MNIST: no MNIST; the sample that comes with gpubp is run instead")
+    for plan in run.plans:
+        answers: list[dict[str, Any]] = []
+        for seed in range(run.sizes.seeds):
+            answer = run.attempt(
+                part, f"{plan}, seed {seed}", "race", host=run.host, plan=plan, train=str(loaded.train),
+                test=str(loaded.test), rules=rules, seed=seed,
+            )  # fmt: skip
+            if answer is None:
+                break
+            answers.append(answer)
+        if answers:
+            part.results.append({"plan": plan, "rules": rules, **medians(answers), "seeds": answers})
+            part.tables[:] = [_race_table(part.results)]
+            run.save()
+
+
+def medians(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each time the median over the seeds; None where half of the seeds or more did not get there."""
+
+    def middle(values: list[float | None]) -> float | None:
+        found = median(math.inf if value is None else value for value in values)
+        return None if math.isinf(found) else found
+
+    targets = answers[0]["reached_s"]
+    return {
+        "reached_s": {target: middle([a["reached_s"][target] for a in answers]) for target in targets},
+        "reached_by": {
+            target: sum(a["reached_s"][target] is not None for a in answers) for target in targets
+        },
+        "accuracy": median(a["accuracies"][-1] for a in answers),
+        **{
+            key: middle([a[key] for a in answers])
+            for key in ("training_s", "evaluation_s", "upload_s", "compile_s")
+        },
+    }
+
+
+def _race_table(results: list[dict[str, Any]]) -> str:
+    rows = []
+    for r in results:
+        for target, seconds in r["reached_s"].items():
+            by = f"{r['reached_by'][target]} of {len(r['seeds'])}"
+            first = "not reached" if seconds is None else f"{seconds:.4f} s"
+            rows.append((r["plan"], target, first, by, r["training_s"], r["evaluation_s"], r["upload_s"]))
+    layers = "-".join(map(str, results[0]["rules"]["layers"]))
+    rules = results[0]["rules"]
+    about = (
+        f"  {layers} {rules['hidden']}, {rules['data']}, batch {rules['batch']}, {rules['epochs']} epochs of "
+        f"{rules['optimizer']} at {rules['lr']:g}, {rules['schedule']}; medians over the seeds"
+    )
+    header = ("plan", "accuracy", "after", "seeds", "training, s", "evaluation, s", "upload, s")
+    return f"{about}\n{table(header, rows)}"
+
+
+# Programs of their own.
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended. code: None if its time was up. text: what it said, stderr included."""
+
+    code: int | None
+    text: str
+
+
+def program(run: Run, command: list[str], env: dict[str, str], seconds: float) -> Ended:
+    """Run a command in the root of the source tree."""
+    path = run.folder / "program.txt"
+    with path.open("w") as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=env,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            code: int | None = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:  # also after Ctrl-C; and what it has started
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return Ended(code, without_folders(path.read_text(errors="replace")))
+
+
+def tests(run: Run, part: Part) -> None:
+    """The project's tests, those of the CUDA backend first and on the GPU."""
+    env = parts_env(run)
+    env["GPUBP_TEST_GPU"] = "0" if run.host else "1"
+    if run.data_dir is not None:
+        env["GPUBP_DATA_DIR"] = str(run.data_dir)
+    chosen = run.tests or all_tests()
+    if absent := [name for name in NEEDED_BY_TESTS if find_spec(name) is None]:
+        part.skipped.append(
+            f"all tests but those of the kernels and the plans: {', '.join(absent)} not installed"
+        )
+        chosen = run.tests or list(CUDA_TESTS)
+    if run.host:
+        part.skipped.append("the tests on a GPU: they run on the host build")
+    command = [
+        sys.executable, "-m", "pytest", "-p", "bench.gpu_pytest", "-p", "no:cacheprovider", "-o", "addopts=",
+        "-v", "--tb=line", "--continue-on-collection-errors", *chosen,
+    ]  # fmt: skip
+    ended = program(run, command, env, run.left())
+    found = outcomes(ended.text)
+    part.results.append(
+        {"tests": chosen, "collected": collected(ended.text), "exit_code": ended.code, **found}
+    )
+    part.tables.append(table(("", "tests"), [(key, value) for key, value in found["counts"].items()]))
+    part.failures.extend(found["failed"][:FAILURES_TOLD])
+    if len(found["failed"]) > FAILURES_TOLD:
+        part.failures.append(f"{len(found['failed']) - FAILURES_TOLD} more tests, which results.json names")
+    if ended.code is None:
+        part.cut.append(f"the tests after {found['last'] or 'the first'}")
+    elif ended.code not in (0, 1) or (ended.code == 1 and not found["failed"]):
+        part.failures.append(f"pytest: exit code {ended.code}: {last_line(ended.text)}")
+
+
+def all_tests() -> list[str]:
+    """The files of all tests but this command's own, those first that matter most on a GPU."""
+    files = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/test_*.py"))
+    return [*FIRST_TESTS, *(name for name in files if name not in (*FIRST_TESTS, OWN_TEST))]
+
+
+def outcomes(text: str) -> dict[str, Any]:
+    """What ``pytest -v`` said of each test, also where it did not come to its end."""
+    lines = re.findall(r"^(\S+\.py::.+?) (PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)\b", text, re.MULTILINE)
+    errors = re.findall(r"^ERROR (\S+\.py)(?: - .*)?$", text, re.MULTILINE)  # of collection
+    counts = {
+        kind.lower(): sum(k == kind for _, k in lines) for kind in ("PASSED", "FAILED", "SKIPPED", "ERROR")
+    }
+    counts["error"] += len(errors)
+    why = dict(re.findall(r"^(?:FAILED|ERROR) (\S+\.py(?:::.+?)?) - (.+)$", text, re.MULTILINE))
+    failed = [name for name, kind in lines if kind in ("FAILED", "ERROR")] + errors
+    return {
+        "counts": counts,
+        "failed": [f"{name}: {why[name]}" if name in why else name for name in failed],
+        "last": lines[-1][0] if lines else None,
+    }
+
+
+def collected(text: str) -> int | None:
+    """How many tests pytest has found."""
+    found = re.search(r"^collected (\d+) item", text, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip(" =")), "it said nothing")
+
+
+def sanitizer(run: Run, part: Part) -> None:
+    """compute-sanitizer over a few steps of each plan."""
+    if run.host:
+        part.skipped.append("compute-sanitizer: needs a GPU")
+        return
+    tool = find_sanitizer()
+    if tool is None:
+        part.skipped.append("compute-sanitizer is not found on the PATH, in CUDA_HOME or in /usr/local/cuda*")
+        return
+    rows = []
+    for kind in SANITIZERS:
+        for plan in run.plans:
+            what = f"{kind}, {plan}"
+            if run.left() < LEAST_SECONDS:
+                part.cut.append(what)
+                continue
+            run.say(f"{part.name}: {what}")
+            request = json.dumps({"do": "train_a_little", "host": False, "plan": plan})
+            command = [tool, "--tool", kind, "--error-exitcode", str(SANITIZER_EXIT)]
+            command += [sys.executable, "-m", "bench.gpu_worker", request]
+            limit = min(run.left(), SANITIZER_SECONDS)
+            ended = program(run, command, parts_env(run), limit)
+            errors, last = sanitizer_errors(ended.text), last_line(ended.text)
+            result = {"tool": kind, "plan": plan, "errors": errors, "exit_code": ended.code}
+            part.results.append({**result, "last_lines": ended.text.splitlines()[-8:]})
+            if ended.code is None and limit < SANITIZER_SECONDS:
+                part.cut.append(what)
+            elif ended.code is None:
+                part.failures.append(f"{what}: it did not end in {limit:.0f} s")
+            elif errors is None and "not supported" in ended.text:
+                part.skipped.append(f"{what}: it does not work here: {last}")
+            elif errors is None:
+                part.failures.append(f"{what}: it gave no summary: {last}")
+            elif errors or ended.code:
+                part.failures.append(f"{what}: {last}")
+            elif '"digests"' not in ended.text:
+                part.failures.append(f"{what}: nothing was trained: {last}")
+            rows.append((kind, plan, errors))
+            part.tables[:] = [table(("tool", "plan", "errors"), rows)]
+            run.save()
+
+
+def find_sanitizer() -> str | None:
+    """Where compute-sanitizer is, if anywhere."""
+    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    homes += sorted((str(path) for path in Path("/usr/local").glob("cuda*")), reverse=True)
+    places = [os.environ.get("PATH", ""), *(str(Path(home) / "bin") for home in homes)]
+    return shutil.which("compute-sanitizer", path=os.pathsep.join(places))
+
+
+def sanitizer_errors(text: str) -> int | None:
+    """The number of errors in a summary of compute-sanitizer; racecheck counts hazards, warnings too."""
+    found = re.search(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)", text)
+    return int(found[1] or found[2]) if found else None

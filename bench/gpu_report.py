@@ -1,0 +1,156 @@
+"""What a run of bench.gpu came to: its parts, and the JSON and the readable table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpubp.jsontext import as_json
+
+FORMAT, FORMAT_VERSION = "gpubp-bench-gpu", 1
+OK, FAILED, SKIPPED, CUT_SHORT, UNFINISHED = "ok", "failed", "skipped", "cut short", "unfinished"
+
+
+@dataclass
+class Part:
+    """One part. failures, skipped and cut hold a line each for what failed, could not be done, had no time left.
+
+    results is for the JSON, tables for people.
+    """
+
+    name: str
+    title: str
+    results: list[dict[str, Any]] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    ended: bool = False
+
+    @property
+    def status(self) -> str:
+        if self.failures:
+            return FAILED
+        if not self.ended:
+            return UNFINISHED
+        if self.cut:
+            return CUT_SHORT
+        return SKIPPED if self.skipped and not self.results else OK
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "part": self.name,
+            "title": self.title,
+            "status": self.status,
+            "seconds": self.seconds,
+            "failures": self.failures,
+            "skipped": self.skipped,
+            "cut_short": self.cut,
+            "results": self.results,
+        }
+
+
+@dataclass
+class Report:
+    """A run. host: on the stand-in for a GPU, whose times say nothing about one."""
+
+    date: str
+    host: bool
+    commit: dict[str, Any] | None
+    machine: dict[str, Any]
+    settings: dict[str, Any]
+    parts: list[Part] = field(default_factory=list)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return any(part.failures for part in self.parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "date": self.date,
+            "host": self.host,
+            "commit": self.commit,
+            "interrupted": self.interrupted,
+            "seconds": self.seconds,
+            "machine": self.machine,
+            "settings": self.settings,
+            "parts": [part.to_dict() for part in self.parts],
+        }
+
+    def to_text(self) -> str:
+        """All parts and the summary."""
+        head = [f"python -m bench.gpu, {self.date}", *self._about()]
+        return "\n".join([*head, "", *("\n".join([*part_text(p), ""]) for p in self.parts), *self.summary()])
+
+    def _about(self) -> list[str]:
+        device = self.machine.get("device", {})
+        name = device.get("name", "no device")
+        commit = "unknown" if self.commit is None else self.commit["id"][:12]
+        changed = " with changes" if self.commit and self.commit["changed"] else ""
+        packages = ", ".join(f"{name} {version}" for name, version in self.machine["packages"].items())
+        lines = [
+            f"{name}; {self.machine['cpu']}, {self.machine['cores']} cores",
+            f"commit {commit}{changed}; {self.machine['python']}; {packages}",
+        ]
+        if self.host:
+            lines.append("ON THE HOST BUILD, WITHOUT A GPU: no time here says anything about a GPU")
+        return lines
+
+    def summary(self) -> list[str]:
+        """What failed, what could not be done and why, and what there was no time for."""
+        lines = [f"{'part':<12} {'status':<11} seconds"]
+        lines += [f"{part.name:<12} {part.status:<11} {part.seconds:7.1f}" for part in self.parts]
+        for title, kind in (("failed", "failures"), ("skipped", "skipped"), ("no time left for", "cut")):
+            said = [f"  {part.name}: {line}" for part in self.parts for line in getattr(part, kind)]
+            if said:
+                lines += ["", f"{title}:", *said]
+        verdict = "something failed" if self.failed else "nothing failed"
+        return [*lines, "", f"{len(self.parts)} parts in {self.seconds:.0f} s: {verdict}"]
+
+
+def part_text(part: Part) -> list[str]:
+    """A part's heading and tables."""
+    return [f"{part.title}: {part.status}, {part.seconds:.1f} s", *part.tables]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns under their headings: words to the left, numbers to the right."""
+    texts = [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rows]
+    widths = [max(len(row[k]) for row in [list(header), *texts]) for k in range(len(header))]
+    right = [all(not isinstance(row[k], str) or not row[k] for row in rows) for k in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        parts = (
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(cells, widths, right, strict=True)
+        )
+        return "  " + "  ".join(parts).rstrip()
+
+    return "\n".join([line(header), *(line(row) for row in texts)])
+
+
+def number(value: object) -> str:
+    """A number in three or four digits; nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value)
+
+
+def write(folder: Path, report: Report) -> None:
+    """results.json and results.txt, each in one go: a run that is killed leaves what it had."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("results.json", as_json(report.to_dict())), ("results.txt", report.to_text())):
+        part = folder / f".{name}"
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(folder / name)

@@ -1,0 +1,186 @@
+"""A run of bench.gpu as its parts see it: time left, samples, worker processes, and where results go."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import data
+from bench.gpu_nets import MNIST, SAMPLE, GpuNet, Sizes, extra, of_recipe
+from bench.gpu_report import Part, Report, write
+from bench.process import ROOT, NoAnswer, Worker, WorkerFailed, without_folders
+from gpubp import experiment, recipes
+from gpubp.errors import DataError, GpubpError, UsageError
+
+LEAST_SECONDS = 1.0  # with less left, nothing is begun
+ITEM_SECONDS = 30.0  # that one item of a part may take; what takes longer hangs
+
+
+def environment(host: bool) -> dict[str, str]:
+    """A child's environment: full float32, no memory taken in advance, and no GPU where the host is meant."""
+    changed = {
+        "CUPY_TF32": "0",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "JAX_PLATFORMS": "cpu" if host else "cuda",
+    }
+    if host:
+        changed["CUDA_VISIBLE_DEVICES"] = ""
+    return {**os.environ, **changed}
+
+
+class Desk:
+    """A worker process, started when something is asked of it, and again after it has failed."""
+
+    def __init__(self, name: str, folder: Path, env: dict[str, str]) -> None:
+        self._stderr, self._env = folder / f"{name}.stderr", env
+        self._worker: Worker | None = None
+
+    def ask(self, task: str, seconds: float, **fields: Any) -> dict[str, Any]:
+        """The answer. Raises WorkerFailed as Worker.ask does."""
+        if self._worker is None:
+            self._worker = Worker(program="bench.gpu_worker", stderr=self._stderr, env=self._env)
+        try:
+            return self._worker.ask({"do": task, **fields}, seconds)
+        except WorkerFailed:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A net and its samples, in folders for ``bench.data.load``; ``count`` are to train on."""
+
+    net: GpuNet
+    train: Path
+    test: Path
+    count: int
+
+
+@dataclass
+class Run:
+    """What is measured and how; ``end`` and ``part_end`` are by the clock of time.perf_counter."""
+
+    report: Report
+    out: Path
+    folder: Path
+    sizes: Sizes
+    host: bool
+    plans: tuple[str, ...]
+    data_dir: Path | None
+    tests: list[str]
+    say: Callable[[str], None]
+    end: float
+    part_end: float = 0.0
+    recipes: list[Loaded] = field(default_factory=list)
+    extras: list[Loaded] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # recipes that cannot be trained here, and why
+    silent: bool = False  # whether the last attempt got no answer in the time that it could have had
+    _saved: dict[tuple, tuple[Path, Path, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.env = environment(self.host)
+        self.desk = Desk("parts", self.folder, self.env)
+
+    @property
+    def data_of_extras(self) -> str:
+        return MNIST if self.data_dir is not None else SAMPLE
+
+    def left(self) -> float:
+        """Seconds that are left for the present part."""
+        return self.part_end - time.perf_counter()
+
+    def save(self) -> None:
+        write(self.out, self.report)
+
+    def load(self) -> None:
+        """Write the samples of every net where the workers find them; say which cannot be had."""
+        for name in recipes.names():
+            try:
+                net = self.sizes.cut(of_recipe(recipes.load(name)))
+                self.recipes.append(Loaded(net, *self._samples(name)))
+            except (GpubpError, ImportError) as error:
+                self.missing.append(f"{name}: {_reason(error)}")
+        recipe = "mnist" if self.data_of_extras == MNIST else "mnist-sample"
+        try:
+            for net in extra(self.data_of_extras):
+                self.extras.append(Loaded(self.sizes.cut(net), *self._samples(recipe)))
+        except GpubpError as error:
+            self.missing.append(f"784-128-10 and 784-2048-2048-10: {_reason(error)}")
+
+    def _samples(self, name: str) -> tuple[Path, Path, int]:
+        recipe = recipes.load(name)
+        key = recipe.data, recipe.standardize, recipe.test_fraction
+        if key not in self._saved:
+            if recipe.data == MNIST and self.data_dir is None:
+                raise DataError(
+                    "no MNIST: name the folder of its four files with --data-dir or $GPUBP_DATA_DIR"
+                )
+            dataset, _ = experiment.load(recipe, recipe.seed, self.data_dir, quiet=True)
+            if dataset.test is None:
+                raise UsageError(f"{recipe.data} has no test part")
+            folders: list[Path] = []
+            most = self.sizes.samples
+            for part in (dataset.train, dataset.test):
+                inputs = part.inputs if part.inputs.dtype == np.uint8 else part.inputs.astype(np.float32)
+                folders.append(self.folder / f"data-{len(self._saved)}-{len(folders)}")
+                data.save(folders[-1], data.Data(inputs[:most], part.targets[:most].astype(np.int64)))
+            count = len(dataset.train.inputs[:most])
+            self._saved[key] = folders[0], folders[1], count
+        return self._saved[key]
+
+    def attempt(
+        self,
+        part: Part,
+        what: str,
+        task: str,
+        seconds: float = ITEM_SECONDS,
+        desk: Desk | None = None,
+        **fields: Any,
+    ) -> dict[str, Any] | None:
+        """The answer of a worker; None where there is none, and why is then in the part."""
+        limit, self.silent = min(seconds, self.left()), False
+        if self.left() < LEAST_SECONDS:
+            part.cut.append(what)
+            return None
+        self.say(f"{part.name}: {what}")
+        try:
+            answer = (desk or self.desk).ask(task, limit, **fields)
+        except NoAnswer as failure:
+            if limit < seconds:
+                part.cut.append(what)
+            else:
+                part.failures.append(f"{what}: {failure}")
+                self.silent = True
+            return None
+        except WorkerFailed as failure:
+            part.failures.append(f"{what}: {failure}")
+            return None
+        for key, lines in (("failed", part.failures), ("refused", part.skipped)):
+            if key in answer:
+                lines.append(f"{what}: {without_folders(answer[key])}")
+                return None
+        return answer
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed"
+    return without_folders(str(error).splitlines()[0])
+
+
+def parts_env(run: Run) -> dict[str, str]:
+    """The environment of a child that is not a worker: it finds the source tree from wherever it runs."""
+    paths = [str(ROOT), *filter(None, [run.env.get("PYTHONPATH")])]
+    return {**run.env, "PYTHONPATH": os.pathsep.join(paths)}
