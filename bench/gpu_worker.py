@@ -40,7 +40,7 @@ REPEATS = 7  # of what is timed; the median counts
 SMALL_NETS = ((20, 23, 10), (20, 40, 33, 10))  # that compute-sanitizer watches
 OURS = ("bench", "gpubp", "tests")
 
-# To follow epoch.cu, whose barrier of the grid this is.
+# To follow grid.cuh, whose barrier this is.
 BARRIERS = """
 extern "C" __global__ void __launch_bounds__(THREADS, 1) barriers(unsigned long long* arrived, long long count) {
     for (long long i = 0; i < count; ++i) grid_barrier(arrived);
@@ -320,7 +320,10 @@ def train_a_little(host: bool, plan: str) -> Answer:
 @cache
 def barriers(host: bool) -> Any:
     """The kernel of barriers; its launch is cooperative."""
-    code, options = cuda.source(cuda.EPOCH) + BARRIERS, ("--std=c++17", *cuda.definitions(np.float32))
+    code, options = (
+        cuda.source(("functions.cuh", "grid.cuh")) + BARRIERS,
+        ("--std=c++17", *cuda.definitions(np.float32)),
+    )
     module = device_of(host).cp.RawModule(code=code, options=options, enable_cooperative_groups=True)
     return module.get_function("barriers")
 

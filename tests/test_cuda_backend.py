@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import gpubp
 from gpubp.backends import cuda
 from gpubp.backends.base import Samples
 from gpubp.backends.reference import ReferenceBackend
@@ -18,13 +19,13 @@ from gpubp.network import Network
 from gpubp.optimizers import SGD, AdamW
 from tests.cuda_host import fake_cupy, host_backend, missing_compiler
 
-every_plan = pytest.mark.parametrize("plan", ["composed", "fused"])
+every_plan = pytest.mark.parametrize("plan", ["composed", "fused", "units"])
 needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
 
 BATCH = 32
 
 
-def make_plan(backend, dtype=np.float64, sizes=(20, 37, 10), optimizer=None):
+def make_plan(backend, dtype=np.float64, sizes=(20, 23, 10), optimizer=None):
     """Bytes in, two layers, 130 samples: the last batch of an epoch is short."""
     rng = np.random.default_rng(0)
     network = Network(sizes, hidden="tanh", dtype=dtype)
@@ -125,6 +126,32 @@ def test_out_of_memory_says_how_much_was_needed(monkeypatch):
     monkeypatch.setattr(fake_cupy, "memory_limit", 1e6)
     with pytest.raises(GpubpError, match=r"8\.0 MB does not fit"):
         host_backend().to_device(np.zeros((1000, 1000)))
+
+
+@needs_compiler
+@every_plan
+def test_a_device_lost_in_mid_run_is_one_message_and_leaves_the_checkpoint(plan, monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((40, 6)), rng.integers(0, 3, 40)
+    options = {"batch_size": 10, "epochs": 4, "backend": host_backend(plan), "verify": "off", "seed": 1}
+    options |= {"save_to": tmp_path / "checkpoint.npz"}
+    network = Network([6, 5, 3], dtype="float64", seed=2)
+    whole = Network([6, 5, 3], dtype="float64", seed=2)
+    gpubp.fit(whole, x, y, **{**options, "save_to": None})
+
+    monkeypatch.setattr("gpubp.trainer.CHECKPOINT_SECONDS", 0)
+
+    def lose(epoch, _):
+        if epoch.epoch == 2:
+            monkeypatch.setattr(fake_cupy, "lost_after", fake_cupy.counts["launches"] + 1)
+
+    with pytest.raises(GpubpError, match=r"the GPU stopped answering \(cudaErrorLaunchFailure.*--resume"):
+        gpubp.fit(network, x, y, callbacks=[lose], **options)
+    monkeypatch.undo()
+    resumed = Network([6, 5, 3], dtype="float64", seed=2)
+    gpubp.fit(resumed, x, y, resume=tmp_path / "checkpoint.npz", **options)
+    for (got, _), (right, _) in zip(resumed.parameters, whole.parameters, strict=True):
+        np.testing.assert_array_equal(got, right)
 
 
 @needs_compiler

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gpubp
 from gpubp import experiment, recipes
 from gpubp.backends.base import Samples
 from gpubp.backends.reference import ReferenceBackend
@@ -208,6 +209,17 @@ def test_a_grid_that_cannot_be_resident_is_an_error(monkeypatch):
         make_plan(host_backend("fused"))
 
 
+def test_a_net_of_ten_layers_is_held_to_its_bounds():
+    rng = np.random.default_rng(4)
+    network = Network((12, *[9] * 9, 4), hidden="tanh", dtype="float32", seed=3)
+    inputs, labels = rng.standard_normal((60, 12)), rng.integers(0, 4, 60)
+    history = gpubp.fit(
+        network, inputs, labels, batch_size=16, epochs=3, backend=cuda_backend("fused"), verify="step"
+    )
+    assert history.verification.ok
+    assert history.verification.steps == 12
+
+
 @needs_compiler
 def test_the_plan_is_chosen_by_size_and_can_be_forced(monkeypatch):
     def kind(plan="auto", sizes=(20, 37, 10), **options):
@@ -218,10 +230,13 @@ def test_the_plan_is_chosen_by_size_and_can_be_forced(monkeypatch):
     assert kind(sizes=(20, 8, 8, 10)) == "fused"
     assert kind(sizes=(20, 24, 10), hidden="softmax") == "fused"
     assert kind(sizes=(20, 24, 10), batch=2000) == "fused"  # of which shared memory has no room
+    assert "; chosen for the one hidden layer" in make_plan(host_backend(), (20, 24, 10)).describe()
+    assert "; chosen since the units plan does not fit: 37 hidden" in make_plan(host_backend()).describe()
     monkeypatch.setattr("gpubp.backends.cuda.COMPOSED_WORK", 32 * (20 * 37 + 37 * 10))
     assert kind() == "fused"
     monkeypatch.setattr("gpubp.backends.cuda.COMPOSED_WORK", 32 * (20 * 37 + 37 * 10) - 1)
     assert kind() == "composed"
+    assert "; chosen for steps of 35,520 multiply-adds" in make_plan(host_backend()).describe()
     assert kind("fused") == "fused"
     assert kind("composed", (20, 24, 10)) == "composed"
     with pytest.raises(UsageError, match="no plan 'quick': choose from auto, composed, fused, units"):

@@ -84,6 +84,8 @@ class PlanState:
 class Plan(ABC):
     """Training data and parameters where a backend wants them, and the steps that change the parameters."""
 
+    why = ""  # it was chosen, where there was a choice
+
     @abstractmethod
     def describe(self) -> str:
         """Which plan this is, in one line."""
@@ -311,7 +313,9 @@ class ComposedPlan(Plan):
         self._evaluation: Workspace | None = None
 
     def describe(self) -> str:
-        return f"composed plan, one call an operation, on {self.backend.describe()}"
+        return "; ".join(
+            ["composed plan, one call an operation", *filter(None, [self.why]), self.backend.describe()]
+        )
 
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
         n = len(order)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -154,11 +155,13 @@ class CupyBackend(Backend):
     def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
         if out is None:
             out = self._empty(array.shape, array.dtype)
-        out.set(np.ascontiguousarray(array, out.dtype))
+        with self._answering():
+            out.set(np.ascontiguousarray(array, out.dtype))
         return out
 
     def to_host(self, array: Array) -> np.ndarray:
-        return array.get()
+        with self._answering():
+            return array.get()
 
     def gather(self, source: Array, order: Array, out: Array) -> None:
         rows, width = len(order), out.size // len(order)
@@ -249,17 +252,36 @@ class CupyBackend(Backend):
         """
         problem = (layers, parameters, loss, optimizer, batch_size, samples)
         dtype = parameters[0][0].dtype
-        if self.plan_kind == "units" or (
-            self.plan_kind == "auto" and why_no_units(self, layers, dtype, optimizer, batch_size) is None
-        ):
-            return UnitsPlan(self, *problem)
+        kind, why = self._choose(layers, dtype, optimizer, batch_size)
+        plan: Plan
+        if kind == "units":
+            plan = UnitsPlan(self, *problem)
+        elif kind == "fused":
+            plan = PersistentPlan(self, *problem)
+        else:
+            self._kernels(dtype)
+            self._table(dtype)
+            self._scratch(dtype, batch_size * max(layer.n_out for layer in layers))
+            plan = super().plan(*problem)
+        plan.why = why
+        return plan
+
+    def _choose(
+        self, layers: Sequence[Layer], dtype: np.dtype, optimizer: Optimizer, batch_size: int
+    ) -> tuple[str, str]:
+        """The kind of plan for this network, and why."""
+        if self.plan_kind != "auto":
+            return self.plan_kind, "as asked for"
+        no_units = why_no_units(self, layers, dtype, optimizer, batch_size)
+        if no_units is None:
+            return "units", "chosen for the one hidden layer, which fits"
         work = batch_size * sum(layer.n_in * layer.n_out for layer in layers)
-        if self.plan_kind == "fused" or (self.plan_kind == "auto" and work <= COMPOSED_WORK):
-            return PersistentPlan(self, *problem)
-        self._kernels(dtype)
-        self._table(dtype)
-        self._scratch(dtype, batch_size * max(layer.n_out for layer in layers))
-        return super().plan(*problem)
+        if work > COMPOSED_WORK:
+            return (
+                "composed",
+                f"chosen for steps of {work:,} multiply-adds forward, beside which launches do not count",
+            )
+        return "fused", f"chosen since the units plan does not fit: {no_units}"
 
     def _empty(self, shape: tuple[int, ...] | int, dtype: np.dtype) -> Array:
         try:
@@ -316,6 +338,33 @@ class CupyBackend(Backend):
             kernel.max_dynamic_shared_size_bytes = shared
         return kernel
 
+    def start(
+        self,
+        kernel: Any,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        arguments: tuple[Any, ...],
+        shared: int = 0,
+    ) -> None:
+        """Launch a kernel.
+
+        Raises GpubpError: the device does not answer, or an earlier launch failed.
+        """
+        with self._answering():
+            kernel(grid, block, arguments, shared_mem=shared)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """What goes wrong with the device in here is a GpubpError."""
+        cp = self._cp.cuda
+        try:
+            yield
+        except (cp.runtime.CUDARuntimeError, cp.driver.CUDADriverError) as error:
+            raise GpubpError(
+                f"the GPU stopped answering ({_in_one_line(error)}); what it computed since the last checkpoint is "
+                "lost: see nvidia-smi, then go on with --resume, or with --backend numba"
+            ) from error
+
     def multiprocessors(self) -> int:
         runtime = self._cp.cuda.runtime
         return runtime.getDeviceProperties(runtime.getDevice())["multiProcessorCount"]
@@ -346,7 +395,7 @@ class CupyBackend(Backend):
         dtype: np.dtype,
         block: tuple[int, ...] = ROW_BLOCK,
     ) -> None:
-        self._kernels(dtype)[name](grid, block, arguments)
+        self.start(self._kernels(dtype)[name], grid, block, arguments)
 
 
 def _tf32() -> bool:

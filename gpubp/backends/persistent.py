@@ -160,8 +160,8 @@ class PersistentPlan(Plan):
 
     def describe(self) -> str:
         return (
-            f"fused plan, whole epochs in one launch of {self._training.blocks} blocks of {cuda.THREADS} threads, "
-            f"on {self.backend.describe()}"
+            f"fused plan, whole epochs in one launch of {self._training.blocks} blocks of {cuda.THREADS} threads; "
+            f"{self.why}; {self.backend.describe()}"
         )
 
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
@@ -300,7 +300,7 @@ class PersistentPlan(Plan):
             outputs,
             self._arrived,
         )
-        self._kernel((layout.blocks,), BLOCK, arguments, shared_mem=self._shared)
+        self.backend.start(self._kernel, (layout.blocks,), BLOCK, arguments, self._shared)
 
 
 class UnitsPlan(PersistentPlan):
@@ -334,7 +334,7 @@ class UnitsPlan(PersistentPlan):
     def describe(self) -> str:
         return (
             f"units plan, whole epochs in one launch with one barrier a step, {self._units_blocks} blocks own "
-            f"{self._units} hidden units each, on {self.backend.describe()}"
+            f"{self._units} hidden units each; {self.why}; {self.backend.describe()}"
         )
 
     def _start(
@@ -362,7 +362,7 @@ class UnitsPlan(PersistentPlan):
             hits,
             self._arrived,
         )
-        self._units_kernel((self._units_blocks,), BLOCK, arguments, shared_mem=self._units_shared)
+        self.backend.start(self._units_kernel, (self._units_blocks,), BLOCK, arguments, self._units_shared)
 
 
 def why_no_units(

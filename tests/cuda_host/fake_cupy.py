@@ -28,6 +28,7 @@ memory_limit = float("inf")  # bytes that one array may have
 multiprocessors = 3  # of the device; a cooperative launch takes so many threads and steps beside each other
 blocks_of_one = 1  # that a multiprocessor holds
 seed = 0  # of the next launch's schedule
+lost_after = float("inf")  # launches, from which on the device answers no more
 
 # NaN before and after what is __shared__ static.
 _SHARED_GUARD = '\n__attribute__((used, section("cuda_shared"))) static char shared_guard_{}[4096];\n'
@@ -49,6 +50,14 @@ class CompileException(Exception):
 
 
 class OutOfMemoryError(MemoryError):
+    pass
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
+class CUDADriverError(RuntimeError):
     pass
 
 
@@ -89,6 +98,7 @@ class ndarray:
         self._host[...] = array
 
     def get(self) -> np.ndarray:
+        _answer()
         counts["downloads"] += 1
         return self._host.copy()
 
@@ -108,6 +118,11 @@ def empty(shape, dtype) -> ndarray:
     memory = np.full(size + 2 * _GUARD, _guard_byte(dtype), np.uint8)
     memory[_GUARD : _GUARD + size] = 0xFF
     return ndarray(memory[_GUARD : _GUARD + size].view(dtype).reshape(shape), memory)
+
+
+def _answer() -> None:
+    if counts["launches"] >= lost_after:
+        raise CUDARuntimeError("cudaErrorLaunchFailure: unspecified launch failure")
 
 
 def _guard_byte(dtype: np.dtype) -> int:
@@ -267,9 +282,11 @@ cuda = SimpleNamespace(
     nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
     cublas=SimpleNamespace(getVersion=lambda: 130000),
     driver=SimpleNamespace(
-        occupancyMaxActiveBlocksPerMultiprocessor=lambda kernel, threads, shared: blocks_of_one
+        CUDADriverError=CUDADriverError,
+        occupancyMaxActiveBlocksPerMultiprocessor=lambda kernel, threads, shared: blocks_of_one,
     ),
     runtime=SimpleNamespace(
+        CUDARuntimeError=CUDARuntimeError,
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,
         getDeviceCount=lambda: 1,
