@@ -50,20 +50,47 @@ LARGEST_EXPONENT = 100.0  # beyond e^100 an error bound says nothing more
 
 @dataclass(frozen=True)
 class Precision:
-    """The working dtype: u, with the reference's own float64 roundoff on top, and its underflow threshold."""
+    """The working dtype: u, with the reference's own float64 roundoff on top, and its underflow threshold.
+
+    Of matrix products, ``sum_unit`` is what one term adds to the error of their sums; on tensor cores, ``factor_unit``
+    is that of each factor, which is rounded first.
+    """
 
     unit: float
     tiny: float
+    sum_unit: float
+    factor_unit: float = 0.0
 
     @classmethod
-    def of(cls, dtype: np.dtype | type) -> Precision:
+    def of(cls, dtype: np.dtype | type, products: str = "float32") -> Precision:
+        """That of a dtype; ``products`` names how those of float32 matrices are computed.
+
+        "tf32" rounds factors to 11 bits and truncates sums, so that a term costs them 2 u. "3xtf32" splits a factor
+        into two such numbers, which leaves 2⁻²² of it, and drops the product of the second ones, 2⁻²² of the product:
+        3 · 2⁻²² for both factors; it adds up three products a term.
+        """
         info = np.finfo(dtype)
-        return cls(float(info.eps) / 2 + 2.0**-53, float(info.tiny))
+        unit = float(info.eps) / 2 + 2.0**-53
+        sum_unit, factor_unit = {
+            "float32": (unit, 0.0),
+            "tf32": (2 * unit, 2.0**-11),
+            "3xtf32": (6 * unit, 1.5 * 2.0**-22),
+        }[products]
+        return cls(unit, float(info.tiny), sum_unit, factor_unit)
 
     def gamma(self, k: int) -> float:
         """γ_k, or infinity where k u ≥ 1 and nothing is known."""
-        ku = k * self.unit
-        return ku / (1 - ku) if ku < 1 else np.inf
+        return _gamma(k * self.unit)
+
+    def product_gamma(self, k: int) -> float:
+        """As γ_k, for a sum of k terms of a matrix product."""
+        factors = self.factor_unit * (2 + self.factor_unit)
+        gamma = _gamma(k * self.sum_unit)
+        return factors + gamma * (1 + factors)
+
+
+def _gamma(ku: float) -> float:
+    return ku / (1 - ku) if ku < 1 else np.inf
 
 
 @dataclass(frozen=True)
@@ -102,7 +129,7 @@ def forward(
 ) -> tuple[Bounded, Bounded]:
     """Bounds of z and a for exact parameters and an ``a_prev`` that may be off."""
     z, a = reference.forward(a_prev.value, weights, bias, activation)
-    gamma = precision.gamma(weights.shape[1] + 1)
+    gamma = precision.product_gamma(weights.shape[1] + 1)
     spread = a_prev.error + gamma * (np.abs(a_prev.value) + a_prev.error)
     e_z = spread @ np.abs(weights).T + gamma * np.abs(bias) + weights.shape[1] * precision.tiny
     z_bound = Bounded(z, e_z, _product_variance(a_prev, (weights**2).T, z, weights.shape[1], precision))
@@ -119,8 +146,9 @@ def _product_variance(
     a: Bounded, squares: np.ndarray, product: np.ndarray, terms: int, precision: Precision
 ) -> np.ndarray:
     """Error variance of ``product``, sums of ``terms`` products of ``a`` with exact factors of these squares."""
-    rounding = terms * precision.unit**2
-    return (a.variance + rounding * a.value**2) @ squares + rounding * product**2
+    rounding = terms * precision.sum_unit**2
+    of_factors = 2 * precision.factor_unit**2
+    return (a.variance + (rounding + of_factors) * a.value**2) @ squares + rounding * product**2
 
 
 def _exponent_error(z: Bounded, precision: Precision) -> np.ndarray:
@@ -269,7 +297,7 @@ def hidden_delta(
     precision: Precision,
 ) -> Bounded:
     """Bounds of BP2."""
-    gamma = precision.gamma(len(weights_next))
+    gamma = precision.product_gamma(len(weights_next))
     size = np.abs(weights_next)
     spread = delta_next.error + gamma * (np.abs(delta_next.value) + delta_next.error)
     kink = None if delta_next.kink is None else _few_rows(delta_next.kink, lambda rows: rows @ size)
@@ -292,7 +320,7 @@ def weight_grad(delta: Bounded, a_prev: Bounded, precision: Precision) -> tuple[
     """Bounds of BP4 and BP3."""
     grad_weights, grad_bias = reference.weight_grad(delta.value, a_prev.value)
     batch = len(delta.value)
-    gamma = precision.gamma(batch + 2)
+    gamma = precision.product_gamma(batch + 2)
     spread = delta.error + gamma * (np.abs(delta.value) + delta.error)
     error = spread.T @ (np.abs(a_prev.value) + a_prev.error)
     if a_prev.error.any():
@@ -409,13 +437,13 @@ def backpropagate(
     inputs: np.ndarray,
     targets: np.ndarray,
     sample_weight: np.ndarray,
-    dtype: np.dtype | type,
+    precision: Precision,
 ) -> BoundedStep:
-    """One batch through the reference in float64, with the error a correct evaluation in ``dtype`` may have.
+    """One batch through the reference in float64, with the error a correct evaluation in ``precision`` may have.
 
-    Inputs (B, n_in), targets (B, n_out) and sample weights (B,) hold values of ``dtype``, and so do parameters.
+    Inputs (B, n_in), targets (B, n_out) and sample weights (B,) hold values of its dtype, and so do parameters.
     """
-    precision, loss = Precision.of(dtype), LOSSES[loss_name]
+    loss = LOSSES[loss_name]
     activations = [ACTIVATIONS[layer.activation] for layer in layers]
     weights = [w.astype(np.float64) for w, _ in parameters]
     targets, sample_weight = targets.astype(np.float64), sample_weight.astype(np.float64)

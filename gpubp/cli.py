@@ -44,6 +44,10 @@ PlanOption = Annotated[
         rich_help_panel="Run",
     ),
 ]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(help="Of products, on a GPU: float32, 3xtf32 or tf32", rich_help_panel="Run"),
+]
 DataDirOption = Annotated[
     Path | None,
     typer.Option(
@@ -173,6 +177,7 @@ def train(
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
     plan: PlanOption = "auto",
+    precision: PrecisionOption = "float32",
     verify: Annotated[
         str,
         typer.Option(help="How often steps are checked: off, first, epoch or step", rich_help_panel="Run"),
@@ -220,6 +225,7 @@ def train(
                 backend=backend,
                 threads=threads,
                 plan=plan,
+                precision=precision,
                 verify=verify,
                 progress=lambda: progress_for(quiet=quiet),
                 model=folder / "model.npz",
@@ -360,6 +366,7 @@ def verify(
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
     plan: PlanOption = "auto",
+    precision: PrecisionOption = "float32",
     data_dir: DataDirOption = None,
     quiet: QuietOption = False,
     json_path: JsonOption = None,
@@ -370,7 +377,7 @@ def verify(
 
     _require_json(json_path)
     chosen = recipes.load(recipe or DEFAULT_RECIPE)
-    device = backends.get(backend, threads=threads, plan=plan)
+    device = backends.get(backend, threads=threads, plan=plan, precision=precision)
     train = experiment.load(chosen, chosen.seed, data_dir, quiet)[0].train
     report = verify_network(
         chosen.network(chosen.seed),

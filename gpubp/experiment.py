@@ -94,6 +94,7 @@ def run(
     backend: str | Backend = "auto",
     threads: int | None = None,
     plan: str = "auto",
+    precision: str = "float32",
     verify: str = "epoch",
     progress: Callable[[], Progress] = Progress,
     model: Path | None = None,
@@ -107,6 +108,7 @@ def run(
         data_dir: the folder with the files of mnist or fashion-mnist.
         threads: how many a backend on the processor may use.
         plan: the kind of plan the backend makes: "auto", "fused", "composed", or on a GPU "units".
+        precision: how a GPU computes products of float32 matrices: "float32", "3xtf32" or "tf32".
         progress: makes what shows one training run.
         model: where to save the trained network, also after Ctrl-C or a failed verification.
         checkpoint: where to save what a later run can resume. Only for recipes with one split.
@@ -116,7 +118,11 @@ def run(
         VerificationError: the backend computed something else than the equations say; names the saved files.
         GpubpError: of the data, the recipe's values, the backend, or the training.
     """
-    chosen, histories, accuracies = backends.get(backend, threads=threads, plan=plan), [], []
+    chosen, histories, accuracies = (
+        backends.get(backend, threads=threads, plan=plan, precision=precision),
+        [],
+        [],
+    )
     optimizer, schedule = recipe.build_optimizer(), recipe.build_schedule()
     started = time.perf_counter()
     for split in range(recipe.splits):

@@ -246,7 +246,9 @@ def check_step(
 
     batch = samples.take(order)
     with np.errstate(all="ignore"):
-        checks = _check_against(layers, loss, optimizer, batch, before, after, cost, gradients, stats, lr)
+        checks = _check_against(
+            layers, loss, optimizer, batch, before, after, cost, gradients, stats, lr, plan.products
+        )
     return StepCheck(stats, checks, seconds, before)
 
 
@@ -261,6 +263,7 @@ def _check_against(
     gradients: Pairs,
     stats: StepStats,
     lr: float,
+    products: str,
 ) -> list[TensorCheck]:
     dtype = before.parameters[0].dtype
     inputs = as_inputs(batch.inputs, dtype)
@@ -270,7 +273,7 @@ def _check_against(
     )
     if not np.isfinite(own_cost) or not all(np.isfinite(g).all() for pair in working for g in pair):
         return []  # the reference itself overflows in this dtype: a run that diverges, which the trainer reports
-    step = _bounded_step(layers, before.layers, loss, batch)
+    step = _bounded_step(layers, before.layers, loss, batch, products)
     checks = check_gradients(layers, cost, gradients, own_cost, working, step, len(batch))
     checks.append(
         compare("cost of run", stats.mean_cost, step.cost, np.asarray(own_cost, dtype), terms=len(batch))
@@ -281,12 +284,18 @@ def _check_against(
 
 
 def _bounded_step(
-    layers: Sequence[Layer], parameters: Pairs, loss: str, samples: Samples
+    layers: Sequence[Layer], parameters: Pairs, loss: str, samples: Samples, products: str
 ) -> bounds.BoundedStep:
     dtype = parameters[0][0].dtype
     inputs = as_inputs(samples.inputs, dtype)
     return bounds.backpropagate(
-        layers, parameters, loss, inputs, samples.targets, samples.sample_weight, dtype
+        layers,
+        parameters,
+        loss,
+        inputs,
+        samples.targets,
+        samples.sample_weight,
+        Precision.of(dtype, products),
     )
 
 
@@ -368,7 +377,7 @@ def check_evaluation(
     """The plan's evaluation of host samples (a few hundred, say), against the reference."""
     stats = plan.evaluate(plan.upload(samples))
     with np.errstate(all="ignore"):
-        step = _bounded_step(layers, parameters, loss, samples)
+        step = _bounded_step(layers, parameters, loss, samples, plan.products)
         if not np.isfinite(step.cost.value):
             return []
         cost = compare("cost of evaluation", stats.mean_cost, step.cost, terms=len(samples))

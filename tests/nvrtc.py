@@ -28,8 +28,8 @@ WHEEL = "nvidia-cuda-nvrtc"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 TABLE = Path(cuda.__file__).with_name("resources.csv")
 COLUMNS = (
-    "kernel", "dtype", "architecture", "registers", "spilled_bytes", "stack_bytes", "shared_bytes", "threads",
-    "resident_threads", "occupancy",
+    "kernel", "dtype", "precision", "architecture", "registers", "spilled_bytes", "stack_bytes", "shared_bytes",
+    "threads", "resident_threads", "occupancy",
 )  # fmt: skip
 
 # Of a multiprocessor: threads, registers, blocks, and bytes of shared memory (CUDA C++ Programming Guide, "Technical
@@ -134,12 +134,14 @@ def threads_of(kernel: str) -> int:
 @cache
 def table() -> str:
     """The CSV of all kernels, dtypes and architectures."""
-    jobs = [
-        (files, dtype, architecture)
+    float32, float64 = np.dtype(np.float32), np.dtype(np.float64)
+    kinds = [
+        (files, dtype, "float32")
         for files in (cuda.OPERATIONS, *cuda.PERSISTENT.values())
-        for dtype in (np.dtype(np.float32), np.dtype(np.float64))
-        for architecture in ARCHITECTURES
+        for dtype in (float32, float64)
     ]
+    kinds += [(cuda.EPOCH, float32, precision) for precision in cuda.PRECISIONS if precision != "float32"]
+    jobs = [(*kind, architecture) for kind in kinds for architecture in ARCHITECTURES]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = [row for rows in pool.map(lambda job: list(_rows(*job)), jobs) for row in rows]
     out = io.StringIO()
@@ -150,8 +152,12 @@ def table() -> str:
     return out.getvalue()
 
 
-def _rows(files: tuple[str, ...], dtype: np.dtype, architecture: str) -> Iterator[dict[str, object]]:
-    log = compile_kernels(cuda.source(files), ("--std=c++17", *cuda.definitions(dtype)), architecture)
+def _rows(
+    files: tuple[str, ...], dtype: np.dtype, precision: str, architecture: str
+) -> Iterator[dict[str, object]]:
+    log = compile_kernels(
+        cuda.source(files), ("--std=c++17", *cuda.definitions(dtype, precision)), architecture
+    )
     for kernel, taken in sorted(resources(log)):
         taken["shared_bytes"] += dynamic_shared_bytes(kernel, dtype)
         threads = threads_of(kernel)
@@ -159,6 +165,7 @@ def _rows(files: tuple[str, ...], dtype: np.dtype, architecture: str) -> Iterato
         yield {
             "kernel": kernel,
             "dtype": dtype.name,
+            "precision": precision,
             "architecture": architecture,
             **taken,
             "threads": threads,

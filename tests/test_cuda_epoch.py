@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpubp
-from gpubp import experiment, recipes
+from gpubp import backends, experiment, recipes
 from gpubp.backends.base import Samples
 from gpubp.backends.reference import ReferenceBackend
 from gpubp.errors import GpubpError, UsageError
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW
+from gpubp.verification import VerificationError
 from tests.cuda_host import cuda_backend, fake_cupy, host_backend, missing_compiler, why_no_cuda
 
 needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
@@ -67,8 +68,8 @@ def assert_agrees_with_numpy(ours, theirs, bound=1e-11):
 
 def both(steps=4, plan="fused", **options):
     """The result of training in float64, and NumPy's."""
-    backends = cuda_backend(plan), ReferenceBackend()
-    return [train(make_plan(backend, dtype=np.float64, **options), steps) for backend in backends]
+    pair = cuda_backend(plan), ReferenceBackend()
+    return [train(make_plan(backend, dtype=np.float64, **options), steps) for backend in pair]
 
 
 # Layers that blocks share by tiles and by rows, in every order; more rows than blocks; ten layers.
@@ -200,6 +201,69 @@ def test_a_recipe_trains_through_the_kernels_and_is_verified(recipe, accuracy, p
     assert history.verification.steps > 0
     assert history.plan.startswith(f"{plan} plan, whole epochs in one launch")
     assert history["accuracy"][-1] > accuracy
+
+
+# Precisions of products --------------------------------------------------------------------------------------
+
+
+def wide_problem():
+    """Layers whose products are shared by tiles, of every shape."""
+    rng = np.random.default_rng(6)
+    network = Network((140, 150, 130, 7), hidden="tanh", dtype="float32", seed=3)
+    return network, rng.standard_normal((150, 140)).astype(np.float32), rng.integers(0, 7, 150)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "3xtf32"])
+def test_every_precision_is_held_to_its_bound(precision):
+    network, inputs, labels = wide_problem()
+    options = {"batch_size": 70, "epochs": 2, "verify": "step"}
+    history = gpubp.fit(network, inputs, labels, backend=cuda_backend("fused", precision), **options)
+    assert history.verification.ok
+    assert f"products in {precision}" in history.device
+
+
+def gradient_error(precision):
+    network, inputs, labels = wide_problem()
+    exact = gpubp.gradients(network, inputs, labels, backend="numpy")[1]  # but for float32's own 1e-7
+    found = gpubp.gradients(network, inputs, labels, backend=cuda_backend("fused", precision))[1]
+    return max(
+        np.linalg.norm(got - right) / np.linalg.norm(right)
+        for (got, _), (right, _) in zip(found, exact, strict=True)
+    )
+
+
+def test_precisions_are_as_far_from_the_truth_as_their_names_say():
+    full, three, one = (gradient_error(precision) for precision in ("float32", "3xtf32", "tf32"))
+    assert full < 1e-6
+    assert three < 3e-6  # 2⁻²² of each factor
+    assert 1e-4 < one < 2e-3  # 2⁻¹¹
+
+
+def test_products_in_tf32_do_not_pass_for_float32():
+    network, inputs, labels = wide_problem()
+
+    class Pretender(type(cuda_backend())):
+        def plan(self, *problem):
+            plan = super().plan(*problem)
+            plan.products = "float32"
+            return plan
+
+    backend = cuda_backend("fused", "tf32")
+    backend.__class__ = Pretender
+    with pytest.raises(VerificationError):
+        gpubp.fit(network, inputs, labels, batch_size=70, epochs=1, backend=backend, verify="first")
+
+
+def test_a_precision_is_refused_where_it_is_not():
+    with pytest.raises(UsageError, match="precision tf32 is for float32 networks, not float64"):
+        make_plan(cuda_backend("fused", "tf32"), dtype=np.float64)
+    for plan in ("composed", "units"):
+        with pytest.raises(UsageError, match=f"only the fused plan has precision 3xtf32, not '{plan}'"):
+            make_plan(cuda_backend(plan, "3xtf32"))
+    with pytest.raises(UsageError, match="no precision 'half': choose from float32, tf32, 3xtf32"):
+        cuda_backend("fused", "half")
+    with pytest.raises(UsageError, match="the numba backend has no precision 'tf32': choose from float32"):
+        backends.get("numba", precision="tf32")
 
 
 @needs_compiler

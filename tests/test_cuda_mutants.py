@@ -131,14 +131,21 @@ def mutated(plan: str) -> tuple[str, list[Mutant]]:
     """The plan's source with every mutant in it, and what they are; headers of both are mutated in the fused one's."""
     mutants: list[Mutant] = []
     lines = []
-    mutate = device_only = False
+    mutate = device_only = tensor = False
     for line in cuda.source(FILES[plan]).splitlines():
         code, comment, rest = line.partition("//")
         if code.startswith("#line"):
-            mutate = plan == "fused" or line.split('"')[1].rpartition("/")[2] not in cuda.EPOCH
+            mutate = plan in ("fused", "3xtf32") or line.split('"')[1].rpartition("/")[2] not in cuda.EPOCH
+        elif code.startswith("#if PRECISION != FLOAT32"):
+            tensor = True
+        elif code.startswith("#ifndef CUDA_ON_HOST"):
+            device_only = True
+        elif device_only and code.startswith("#endif"):
+            device_only = False
         elif code.startswith("#"):
-            device_only = code.startswith("#else") or (device_only and not code.startswith("#endif"))
-        elif mutate and not device_only and not IN_COMPILATION.search(code):
+            device_only = device_only or (code.startswith("#else") and not tensor)
+            tensor = tensor and not code.startswith(("#else", "#endif"))
+        elif mutate and not device_only and tensor == (plan == "3xtf32") and not IN_COMPILATION.search(code):
             code = _with_mutants(code, plan, mutants)
         lines.append(code + comment + rest)
     return PRELUDE + "\n".join(lines), mutants
@@ -162,7 +169,8 @@ def _with_mutants(code: str, plan: str, mutants: list[Mutant]) -> str:
     return BOUND.sub(bound, BARRIER.sub(barrier, code))
 
 
-FILES = {"fused": cuda.EPOCH, "composed": cuda.OPERATIONS, "units": cuda.UNITS}
+# What runs each text: the plan of that name, or the fused one in that precision.
+FILES = {"fused": cuda.EPOCH, "composed": cuda.OPERATIONS, "units": cuda.UNITS, "3xtf32": cuda.EPOCH}
 TEXTS, MUTANTS = {}, []
 for _plan in FILES:
     TEXTS[_plan], _mutants = mutated(_plan)
@@ -200,16 +208,30 @@ UNITS_NETS = [
     net((40, 19, 33), 130, output="lecun_tanh", loss="quadratic", as_bytes=False),
     net((32, 24, 1), 43, output="sigmoid", loss="binary_cross_entropy", optimizer=AdamW(0.01)),
 ]
-NETS = {"fused": ANY_NETS, "composed": ANY_NETS, "units": UNITS_NETS}
+# In tiles of every shape on tensor cores.
+TENSOR_NETS = [
+    {**net((140, 150, 130, 7), 70), "dtype": np.float32},
+    {**net((40, 440, 39), 17), "dtype": np.float32},
+]
+NETS = {"fused": ANY_NETS, "composed": ANY_NETS, "units": UNITS_NETS, "3xtf32": TENSOR_NETS}
+
+
+def backend_of(plan):
+    return host_backend("fused", plan) if plan in cuda.PRECISIONS else host_backend(plan)
 
 
 @pytest.fixture(scope="module")
 def mutants():
     """The mutants of each plan, compiled once; plans made meanwhile run the one whose number is set."""
-    texts = {files: TEXTS[plan] for plan, files in FILES.items()}
+    # A plan's own files with its mutants; what else it needs, such as the units plan to evaluate, with another's.
+    texts = {
+        (plan, files): TEXTS[other] for plan in FILES for other, files in FILES.items() if other != "3xtf32"
+    }
+    texts |= {(plan, files): TEXTS[plan] for plan, files in FILES.items()}
+    current = ["fused"]
     libraries = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "source", lambda files=cuda.OPERATIONS: texts[files])
+        patch.setattr(cuda, "source", lambda files=cuda.OPERATIONS: texts[current[0], files])
 
         def kept(path, _load=ctypes.CDLL):
             libraries.append(_load(path))
@@ -218,10 +240,11 @@ def mutants():
         patch.setattr(fake_cupy.ctypes, "CDLL", kept)
         numbers = {}
         for plan in FILES:
-            first = len(libraries)
-            make_plan(host_backend(plan), (20, 7, 10), dtype=np.float64)
+            first, current[0] = len(libraries), plan
+            make_plan(backend_of(plan), (20, 7, 10), dtype=NETS[plan][0]["dtype"])
             numbers[plan] = [ctypes.c_int.in_dll(library, "mutant") for library in libraries[first:]][-1]
-        yield numbers
+        current[0] = "fused"
+        yield numbers, current
 
 
 @pytest.fixture(scope="module")
@@ -269,9 +292,12 @@ def is_right(plan, expected, again) -> bool:
         for blocks in (3, 5, 3) if again and plan == "fused" else (3,):
             fake_cupy.multiprocessors = blocks
             with np.errstate(all="ignore"):
-                found = results(host_backend(plan), options)
+                found = results(backend_of(plan), options)
             for name, wanted in right.items():
-                np.testing.assert_allclose(found[name], wanted, rtol=1e-10, atol=1e-11, err_msg=name)
+                if plan not in cuda.PRECISIONS:
+                    np.testing.assert_allclose(found[name], wanted, rtol=1e-10, atol=1e-11, err_msg=name)
+                elif name in ("gradients", "costs", "parameters", "outputs"):
+                    assert np.linalg.norm(found[name] - wanted) <= 1e-4 * np.linalg.norm(wanted), name
     return True
 
 
@@ -287,8 +313,10 @@ def survivors(mutants, expected):
         if status == 0:
             found.add(mutant)
 
+    numbers, current = mutants
     for mutant in [*(Mutant(plan, -1, "", "none") for plan in FILES), *MUTANTS]:
-        for plan, chosen in mutants.items():
+        current[0] = mutant.plan
+        for plan, chosen in numbers.items():
             chosen.value = mutant.number if plan == mutant.plan else -1
         if len(running) >= (os.cpu_count() or 1):
             wait()
@@ -324,7 +352,7 @@ def test_every_barrier_and_bound_is_a_mutant():
     assert barriers.count("composed") == 1  # in weight_grad
     assert barriers.count("units") == 8
     code = "\n".join(line.partition("//")[0] for line in cuda.source(cuda.EPOCH).splitlines())
-    found = sum(m.what.startswith("one more") for m in MUTANTS if m.plan == "fused")
+    found = sum(m.what.startswith("one more") for m in MUTANTS if m.plan in ("fused", "3xtf32"))
     assert found > 0.9 * code.count(" < ")  # the others are the compiler's
 
 

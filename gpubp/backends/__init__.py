@@ -55,27 +55,33 @@ def choose(name: str) -> tuple[str, str]:
     raise BackendUnavailable("no backend can run here: " + "; ".join(passed_over))
 
 
-def get(name: str | Backend = "auto", threads: int | None = None, plan: str = "auto") -> Backend:
+def get(
+    name: str | Backend = "auto",
+    threads: int | None = None,
+    plan: str = "auto",
+    precision: str = "float32",
+) -> Backend:
     """The backend of that name, or the one ``choose`` picks for "auto"; a backend is returned as it is.
 
     ``threads`` is how many of the processor's a backend that runs on it may use, by default all; ``plan`` the kind of
-    plan that it makes.
+    plan that it makes, and ``precision`` how it computes products of float32 matrices.
 
     Raises:
-        UsageError: there is no backend of that name, or it cannot have that many threads, or has no such plan.
+        UsageError: there is no backend of that name, or it cannot have that many threads, or has no such plan
+            or precision.
         BackendUnavailable: the backend named cannot run here.
     """
     if isinstance(name, Backend):
-        if threads is not None or plan != "auto":
+        if threads is not None or plan != "auto" or precision != "float32":
             raise UsageError(
-                "a backend that is there already has its threads and plan: name one, or make it with them"
+                "a backend that is there already has its threads, plan and precision: name one, or make it with them"
             )
         return name
     name = choose(name)[0]
     module, cls = _BACKENDS[name]
     kind = getattr(import_module(module), cls)
     if threads is None:
-        return kind(plan=plan)
+        return kind(plan=plan, precision=precision)
     if not issubclass(kind, HostBackend):
         raise UsageError(f"threads are the processor's, and backend {name!r} is not: choose numba or numpy")
-    return kind(threads, plan)
+    return kind(threads, plan, precision)

@@ -85,6 +85,7 @@ class Plan(ABC):
     """Training data and parameters where a backend wants them, and the steps that change the parameters."""
 
     why = ""  # it was chosen, where there was a choice
+    products = "float32"  # how it computes products of float32 matrices, as Precision.of has it
 
     @abstractmethod
     def describe(self) -> str:
@@ -129,17 +130,24 @@ class Plan(ABC):
 class Backend(ABC):
     """The five operations of backpropagation on one kind of array. Results go into the buffers given.
 
+    ``precision`` names how it computes the products of float32 matrices, one of ``precisions``.
     ``plan`` is the kind of plan it makes, one of ``plans``, or "auto" for the fastest that fits what is to be trained:
     "composed" calls the operations one after the other, "fused" is a whole epoch in one call, others are its own.
 
     Raises:
-        UsageError: it has no plan of that kind.
+        UsageError: it has no plan of that kind, or no such precision.
     """
 
     name: ClassVar[str]
     plans: ClassVar[tuple[str, ...]] = ("composed",)
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
 
-    def __init__(self, plan: str = "auto") -> None:
+    def __init__(self, plan: str = "auto", precision: str = "float32") -> None:
+        if precision not in self.precisions:
+            raise UsageError(
+                f"the {self.name} backend has no precision {precision!r}: choose from {', '.join(self.precisions)}"
+            )
+        self.precision = precision
         if plan not in ("auto", *self.plans):
             raise UsageError(
                 f"the {self.name} backend has no plan {plan!r}: choose from {', '.join(('auto', *self.plans))}"
@@ -234,8 +242,8 @@ class HostBackend(Backend):
         UsageError: no positive integer.
     """
 
-    def __init__(self, threads: int | None = None, plan: str = "auto") -> None:
-        super().__init__(plan)
+    def __init__(self, threads: int | None = None, plan: str = "auto", precision: str = "float32") -> None:
+        super().__init__(plan, precision)
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise UsageError(f"threads must be 1 or more, not {threads!r}")
         self.threads = threads

@@ -62,8 +62,8 @@ class NumbaBackend(HostBackend):
     plans = ("composed", "fused")
     threads: int
 
-    def __init__(self, threads: int | None = None, plan: str = "auto") -> None:
-        super().__init__(numba.get_num_threads() if threads is None else threads, plan)
+    def __init__(self, threads: int | None = None, plan: str = "auto", precision: str = "float32") -> None:
+        super().__init__(numba.get_num_threads() if threads is None else threads, plan, precision)
         settings: Any = numba.config
         most = settings.NUMBA_NUM_THREADS
         if self.threads > most:

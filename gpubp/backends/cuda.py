@@ -19,7 +19,7 @@ import numpy as np
 from gpubp import kernels
 from gpubp.backends.base import Array, Backend, Plan, Samples
 from gpubp.backends.persistent import PersistentPlan, UnitsPlan, why_no_units
-from gpubp.errors import BackendUnavailable, GpubpError
+from gpubp.errors import BackendUnavailable, GpubpError, UsageError
 from gpubp.kernels import cuda
 from gpubp.network import Layer, byte_table
 from gpubp.optimizers import Optimizer
@@ -119,17 +119,23 @@ class CupyBackend(Backend):
     Args:
         module: the ``cupy`` to use; None imports it.
         plan: "composed", "fused", "units", or "auto".
+        precision: of products of float32 matrices. "tf32" computes them on tensor cores, from factors rounded to 11
+            bits; "3xtf32" too, but as three products of what is left of them, nearly as exact as "float32". Only the
+            fused plan has these, and its gradients are held to a bound of their own.
 
     Raises:
         BackendUnavailable: CuPy or a GPU is missing; the message is that of ``why_unavailable``.
-        UsageError: there is no such plan.
+        UsageError: there is no such plan or precision.
     """
 
     name = "cupy"
     plans = ("composed", "fused", "units")
+    precisions = tuple(cuda.PRECISIONS)
 
-    def __init__(self, module: ModuleType | None = None, plan: str = "auto") -> None:
-        super().__init__(plan)
+    def __init__(
+        self, module: ModuleType | None = None, plan: str = "auto", precision: str = "float32"
+    ) -> None:
+        super().__init__(plan, precision)
         if module is None:
             reason = why_unavailable()
             if reason:
@@ -149,7 +155,7 @@ class CupyBackend(Backend):
             f"{properties['name'].decode()} (compute capability {properties['major']}.{properties['minor']}, "
             f"device {device}), driver CUDA {_version(runtime.driverGetVersion())}, "
             f"runtime CUDA {_version(runtime.runtimeGetVersion())}, CuPy {self._cp.__version__}, "
-            f"TF32 {'on (CUPY_TF32)' if _tf32() else 'off'}"
+            f"products in {self.precision}{', CUPY_TF32 set for cuBLAS' if _tf32() else ''}"
         )
 
     def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
@@ -269,7 +275,18 @@ class CupyBackend(Backend):
     def _choose(
         self, layers: Sequence[Layer], dtype: np.dtype, optimizer: Optimizer, batch_size: int
     ) -> tuple[str, str]:
-        """The kind of plan for this network, and why."""
+        """The kind of plan for this network, and why.
+
+        Raises UsageError: the precision is not for it.
+        """
+        if self.precision != "float32":
+            if dtype != np.float32:
+                raise UsageError(f"precision {self.precision} is for float32 networks, not {dtype}")
+            if self.plan_kind not in ("auto", "fused"):
+                raise UsageError(
+                    f"only the fused plan has precision {self.precision}, not {self.plan_kind!r}"
+                )
+            return "fused", f"which precision {self.precision} asks for"
         if self.plan_kind != "auto":
             return self.plan_kind, "as asked for"
         no_units = why_no_units(self, layers, dtype, optimizer, batch_size)
@@ -312,8 +329,8 @@ class CupyBackend(Backend):
             self._modules[dtype] = {name: self._function(module, name, dtype) for name in cuda.KERNELS}
         return self._modules[dtype]
 
-    def _options(self, dtype: np.dtype) -> tuple[str, ...]:
-        return ("--std=c++17", *cuda.definitions(dtype))
+    def _options(self, dtype: np.dtype, precision: str = "float32") -> tuple[str, ...]:
+        return ("--std=c++17", *cuda.definitions(dtype, precision))
 
     def _function(self, module: Any, name: str, dtype: np.dtype) -> Any:
         try:
@@ -329,7 +346,7 @@ class CupyBackend(Backend):
         if (name, dtype) not in self._persistent:
             module = self._cp.RawModule(
                 code=cuda.source(cuda.PERSISTENT[name]),
-                options=self._options(dtype),
+                options=self._options(dtype, self.precision),
                 enable_cooperative_groups=True,
             )
             self._persistent[name, dtype] = self._function(module, name, dtype)

@@ -28,6 +28,7 @@ ROW_WEIGHTS = 16_384
 TILES = {
     "float32": {8: (8, 4, 80), 4: (4, 4, 54), 2: (2, 2, 20), 1: (1, 1, 14)},
     "float64": {4: (4, 2, 80), 2: (2, 2, 40), 1: (1, 1, 28)},
+    "tensor cores": {4: (4, 4, 30), 2: (2, 2, 16), 1: (1, 4, 16)},
 }
 UNITS = (2, 4, 8)  # hidden units that a block of the units plan can own
 MOST_PARTS = (
@@ -74,6 +75,7 @@ class PersistentPlan(Plan):
         self.backend, self.layers, self.loss, self.optimizer = backend, list(layers), loss, optimizer
         self.batch_size = batch_size
         self.dtype = parameters[0][0].dtype
+        self.products = backend.precision
         self.step = 0
         self._shared = shared_bytes(self.dtype)
         self._kernel = backend.persistent_kernel("epoch", self.dtype, self._shared)
@@ -146,7 +148,7 @@ class PersistentPlan(Plan):
     def _shape(self, m: int, n: int, k: int) -> tuple[int, int]:
         """The code of the tile that is fastest for an (m, n) product of k terms, and how many of them there are."""
 
-        sizes = TILES[self.dtype.name]
+        sizes = TILES[self.dtype.name if self.products == "float32" else "tensor cores"]
 
         def tiles(shape: int) -> int:
             rows, columns, _ = sizes[shape]

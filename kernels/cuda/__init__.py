@@ -50,6 +50,11 @@ DEPTH = 16  # terms of a product that are in shared memory at a time
 LAUNCH_BYTES = 256  # of shared memory, before the panels
 COEFFICIENTS = 9  # numbers of a step for each kind of parameter, the most that an optimizer has
 MODES = {"train": 0, "gradients": 1, "evaluate": 2, "predict": 3}
+PRECISIONS = {
+    "float32": 0,
+    "tf32": 1,
+    "3xtf32": 2,
+}  # of products; float64 has none but its own, which counts as 0
 RULES = {"sgd": 0, "adam": 1, "momentum": 2}
 # Columns of the table of layers; places are offsets into the memory.
 LAYER = (
@@ -82,11 +87,13 @@ def source(names: tuple[str, ...] = OPERATIONS) -> str:
     return re.sub(r"[^\x00-\x7f]", " ", text)  # cupy writes it to a file in the locale's encoding
 
 
-def definitions(dtype: np.dtype | type) -> tuple[str, ...]:
-    """The compiler's -D options: the real type, and the codes and constants of gpubp.kernels and of this module."""
+def definitions(dtype: np.dtype | type, precision: str = "float32") -> tuple[str, ...]:
+    """The compiler's -D options: the real type, the precision of products, and the codes of gpubp.kernels and here."""
     dtype = np.dtype(dtype)
     values: dict[str, object] = {"REAL": {"float32": "float", "float64": "double"}[dtype.name]}
     values["REAL_BITS"] = 8 * dtype.itemsize
+    values["PRECISION"] = PRECISIONS[precision]
+    values |= {"FLOAT32": 0, "TF32": 1, "TF32X3": 2}  # names that C++ takes
     for codes in (kernels.ACTIVATIONS, kernels.LOSSES, MODES, RULES):
         values |= {name.upper(): code for name, code in codes.items()}
     values |= {name: repr(getattr(kernels, name)) for name in _CONSTANTS}

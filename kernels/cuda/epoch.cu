@@ -26,16 +26,22 @@ __device__ __noinline__ index_t deal_tiles(const A& a, const B& b, const Out& ou
 template <class A, class B, class Out>
 __device__ index_t product(index_t shape, const A& a, const B& b, const Out& out, index_t m_count, index_t n_count,
                            index_t k_count, index_t first, real* shared) {
-#define DEAL(...) deal_tiles<Shape<__VA_ARGS__>>(a, b, out, m_count, n_count, k_count, first, shared)
+#define DEAL(...) deal_tiles<__VA_ARGS__>(a, b, out, m_count, n_count, k_count, first, shared)
     switch (shape) {
-#if REAL_BITS == 32  // doubles would not fit the registers
-        case 8: return DEAL(8, 4, 16);
-        case 4: return DEAL(4, 4, 16);
+#if PRECISION != FLOAT32
+        case 4: return DEAL(TensorShape<1, 4, 4>);
+        case 2: return DEAL(TensorShape<1, 1, 2>);
+        default: return DEAL(TensorShape<1, 1, 1>);
 #else
-        case 4: return DEAL(4, 2, 16);
+#if REAL_BITS == 32  // doubles would not fit the registers
+        case 8: return DEAL(Shape<8, 4, 16>);
+        case 4: return DEAL(Shape<4, 4, 16>);
+#else
+        case 4: return DEAL(Shape<4, 2, 16>);
 #endif
-        case 2: return DEAL(4, 4, 8, 4);  // groups, so that each thread uses what it reads more often
-        default: return DEAL(2, 2, 8, 4);
+        case 2: return DEAL(Shape<4, 4, 8, 4>);  // groups, so that each thread uses what it reads more often
+        default: return DEAL(Shape<2, 2, 8, 4>);
+#endif
     }
 #undef DEAL
 }

@@ -32,7 +32,7 @@ template <int UNITS> struct Room {
     using Gradient = Shape<UNITS, REAL_BITS == 32 ? 2 : 1, 1>;
     static constexpr int PANELS = DEPTH * (Gradient::A_PITCH + Gradient::B_PITCH);
     static_assert(PANELS >= DEPTH * (Forward::A_PITCH + Forward::B_PITCH), "the gradient's panels are the largest");
-    static_assert(PANELS >= THREADS * Forward::M * Forward::N, "they have room for the groups' sums");
+    static_assert(PANELS >= Forward::SUMS, "they have room for the groups' sums");
     const Launch& run;
     real* shared;
     __device__ index_t own() const { return index_t(UNITS) * (run.n_in + 1 + run.n_out) + run.n_out; }

@@ -15,11 +15,11 @@ ON_GPU = (
 why_no_cuda = None if ON_GPU else missing_compiler
 
 
-def cuda_backend(plan: str = "auto") -> CupyBackend:
+def cuda_backend(plan: str = "auto", precision: str = "float32") -> CupyBackend:
     """The backend on the GPU if GPUBP_TEST_GPU=1 is set, else on the stand-in."""
-    return CupyBackend(plan=plan) if ON_GPU else host_backend(plan)
+    return CupyBackend(plan=plan, precision=precision) if ON_GPU else host_backend(plan, precision)
 
 
-def host_backend(plan: str = "auto") -> CupyBackend:
+def host_backend(plan: str = "auto", precision: str = "float32") -> CupyBackend:
     """A CupyBackend on the stand-in for cupy; needs a C++ compiler, see ``missing_compiler``."""
-    return CupyBackend(module=fake_cupy, plan=plan)
+    return CupyBackend(module=fake_cupy, plan=plan, precision=precision)

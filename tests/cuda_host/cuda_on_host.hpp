@@ -34,6 +34,7 @@ struct Barrier { unsigned size = 0, arrived = 0, generation = 0, line = 0; };
 
 struct Warp {
     Barrier barrier;
+    unsigned fragments[32][6];  // of a and b, of a product on tensor cores
     uint64_t slots[2][32];  // two sets in turn: a lane may be one shuffle ahead of its slowest neighbour
 };
 
@@ -231,3 +232,34 @@ template <class T> T __shfl_xor_sync(unsigned, T value, unsigned mask, unsigned 
 }
 inline void grid_barrier_on_host(unsigned line = __builtin_LINE()) { cuda_host::wait(cuda_host::grid_barrier, line); }
 inline void* shared_memory_on_host() { return cuda_host::current->block->base(); }
+
+inline unsigned __float_as_uint(float x) {
+    unsigned bits;
+    std::memcpy(&bits, &x, sizeof x);
+    return bits;
+}
+inline float __uint_as_float(unsigned bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+// Tensor cores, by the fragments of PTX's mma.m16n8k8 for TF32.
+inline unsigned to_tf32(float x) {  // to nearest, ties away from 0; the 13 bits below become 0
+    return std::isfinite(x) ? (__float_as_uint(x) + 0x1000u) & ~0x1FFFu : __float_as_uint(x);
+}
+inline void mma(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2], unsigned line = __builtin_LINE()) {
+    cuda_host::Warp& warp = *cuda_host::current->warp;
+    const unsigned lane = cuda_host::current->lane;
+    std::copy(a, a + 4, warp.fragments[lane]);
+    std::copy(b, b + 2, warp.fragments[lane] + 4);
+    cuda_host::wait(warp.barrier, line);
+    for (int i = 0; i < 4; ++i)
+        for (unsigned k = 0; k < 8; ++k) {
+            const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+            const unsigned a_bits = warp.fragments[row % 8 * 4 + k % 4][row / 8 + k / 4 * 2];
+            const unsigned b_bits = warp.fragments[column * 4 + k % 4][4 + k / 4];
+            c[i] += __uint_as_float(a_bits) * __uint_as_float(b_bits);
+        }
+    cuda_host::wait(warp.barrier, line);
+}
