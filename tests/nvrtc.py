@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import hashlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import metadata
@@ -131,9 +132,16 @@ def threads_of(kernel: str) -> int:
     )
 
 
-@cache
-def table() -> str:
-    """The CSV of all kernels, dtypes and architectures."""
+def heading() -> str:
+    """The table's first line: the compiler, and a digest of all that it is given."""
+    given = [job[:-1] for job in _jobs(ARCHITECTURES[:1])]
+    text = "".join(
+        cuda.source(files) + " ".join(cuda.definitions(dtype, precision)) for files, dtype, precision in given
+    )
+    return f"# {WHEEL} {version()}, source {hashlib.sha256(text.encode()).hexdigest()[:16]}\n"
+
+
+def _jobs(architectures: Sequence[str]) -> list[tuple]:
     float32, float64 = np.dtype(np.float32), np.dtype(np.float64)
     kinds = [
         (files, dtype, "float32")
@@ -141,11 +149,16 @@ def table() -> str:
         for dtype in (float32, float64)
     ]
     kinds += [(cuda.EPOCH, float32, precision) for precision in cuda.PRECISIONS if precision != "float32"]
-    jobs = [(*kind, architecture) for kind in kinds for architecture in ARCHITECTURES]
+    return [(*kind, architecture) for kind in kinds for architecture in architectures]
+
+
+@cache
+def table(architectures: Sequence[str] = ARCHITECTURES) -> str:
+    """The CSV of all kernels, dtypes and these architectures."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = [row for rows in pool.map(lambda job: list(_rows(*job)), jobs) for row in rows]
+        rows = [row for rows in pool.map(lambda job: list(_rows(*job)), _jobs(architectures)) for row in rows]
     out = io.StringIO()
-    out.write(f"# {WHEEL} {version()}\n")
+    out.write(heading())
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
