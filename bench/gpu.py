@@ -115,6 +115,7 @@ def prepare(args: argparse.Namespace, folder: Path, started: float, say: Callabl
     except WorkerFailed as failure:
         answer = {"refused": str(failure)}
     if "refused" in answer:
+        run.desk.close()
         advice = "" if args.host else "; without a GPU, --host runs what can run on the processor"
         raise BackendUnavailable(answer["refused"] + advice)
     report.machine["device"] = answer

@@ -147,19 +147,20 @@ def output(emit, memory, z, y, delta, n, weight, rows, batch, activation, loss):
             put(gradient * scale, delta, i)
             return terms
 
-        def elementwise(function: Callable, *blocks) -> None:
-            function(emit, memory, *blocks, index(0), index(1), n, activation)
-
+        row = (index(0), index(1), n, activation)
         emit.choose(
             activation,
-            {SOFTMAX: lambda: softmax(emit, memory, z, n), -1: lambda: elementwise(activate, z)},
+            {
+                SOFTMAX: lambda: emit.run(softmax, memory, z, n),
+                -1: lambda: emit.run(activate, memory, z, *row),
+            },
         )
         sum_terms(term)
         emit.choose(
             activation,
             {
-                SOFTMAX: lambda: pull_back_softmax(emit, memory, delta, z, n),
-                -1: lambda: elementwise(pull_back, delta, z),
+                SOFTMAX: lambda: emit.run(pull_back_softmax, memory, delta, z, n),
+                -1: lambda: emit.run(pull_back, memory, delta, z, *row),
             },
         )
 

@@ -156,6 +156,11 @@ class Emit:
             results.append(phi)
         return wrapped(results)
 
+    def run(self, function: Callable, *values) -> None:
+        """Call another emitted function, which has no result; it is compiled once, however often it is called."""
+        separate = _separate(self.builder.module, function, self.element, ir.VoidType(), values)
+        self.builder.call(separate, values)
+
     def choose(self, value, cases: dict[int, Callable[[], None]]) -> None:
         """Emit all ``cases`` and choose among them by ``value`` when running; the last stands for all that is left."""
         (number, case), *others = cases.items()
