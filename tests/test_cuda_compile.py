@@ -48,7 +48,7 @@ def test_the_table_is_what_the_compiler_says():
 
 
 def test_a_source_that_does_not_compile_is_reported_with_its_place():
-    broken = cuda.source(cuda.EPOCH).replace("step_sgd(*parameter", "step_sgd(*unknown")
+    broken = cuda.source(cuda.EPOCH).replace("place] = gradient;", "place] = unknown;")
     with pytest.raises(RuntimeError, match=r'kernels/cuda/epoch\.cu.*"?unknown'):
         nvrtc.compile_kernels(broken, ("--std=c++17", *cuda.definitions("float32")), "sm_90")
 

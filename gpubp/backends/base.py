@@ -78,7 +78,7 @@ class PlanState:
     @property
     def layers(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """The parameters as (W, b) pairs."""
-        return list(zip(self.parameters[::2], self.parameters[1::2], strict=True))
+        return pairs(self.parameters)
 
 
 class Plan(ABC):
@@ -341,7 +341,7 @@ class ComposedPlan(Plan):
         self._backpropagate(device_order, slice(0, n))
         flat = [self.backend.to_host(g) for g in self.gradient]
         mean_cost = self._stats(self._row_cost[:n], self._row_hit[:n], n).mean_cost
-        return mean_cost, list(zip(flat[::2], flat[1::2], strict=True))
+        return mean_cost, pairs(flat)
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         work = self._evaluation_workspace()
@@ -462,6 +462,17 @@ def check_batch(n: int, batch_size: int) -> None:
     """Raises UsageError if gradients of n samples are asked of a plan whose batches are smaller."""
     if n > batch_size:
         raise UsageError(f"gradients of {n} samples from a plan whose batches have {batch_size}")
+
+
+def check_order(order: np.ndarray, count: int) -> None:
+    """Raises IndexError if ``order`` has anything but numbers of ``count`` samples, which kernels do not check."""
+    if len(order) and not 0 <= order.min() <= order.max() < count:
+        raise IndexError(f"samples {order.min()} … {order.max()} of {count}")
+
+
+def pairs(flat: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """[W₁, b₁, W₂, b₂, …] as (W, b) of each layer."""
+    return list(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _sum_by_step(rows: np.ndarray, batch_size: int) -> np.ndarray:

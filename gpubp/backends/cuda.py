@@ -277,7 +277,7 @@ class CupyBackend(Backend):
     ) -> tuple[str, str]:
         """The kind of plan for this network, and why.
 
-        Raises UsageError: the precision is not for it.
+        Raises UsageError: the plan or the precision is not for it.
         """
         if self.precision != "float32":
             if dtype != np.float32:
@@ -287,9 +287,11 @@ class CupyBackend(Backend):
                     f"only the fused plan has precision {self.precision}, not {self.plan_kind!r}"
                 )
             return "fused", f"which precision {self.precision} asks for"
+        no_units = why_no_units(self, layers, dtype, optimizer, batch_size)
+        if self.plan_kind == "units" and no_units is not None:
+            raise UsageError(f"the units plan does not fit: {no_units}; choose the fused plan")
         if self.plan_kind != "auto":
             return self.plan_kind, "as asked for"
-        no_units = why_no_units(self, layers, dtype, optimizer, batch_size)
         if no_units is None:
             return "units", "chosen for the one hidden layer, which fits"
         work = batch_size * sum(layer.n_in * layer.n_out for layer in layers)

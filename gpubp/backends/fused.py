@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.base import Plan, PlanState, Samples, StepStats, check_batch
+from gpubp.backends.base import Plan, PlanState, Samples, StepStats, check_batch, check_order
 from gpubp.backends.team import Team
 from gpubp.backends.threads import counted
 from gpubp.kernels.cpu import inner, steps
@@ -250,8 +250,7 @@ class FusedPlan(Plan):
         only: int = -1,
     ) -> StepStats:
         order = np.ascontiguousarray(order, np.int64)
-        if len(order) and not 0 <= order.min() <= order.max() < len(samples):
-            raise IndexError(f"samples {order.min()} … {order.max()} of {len(samples)}")
+        check_order(order, len(samples))
         if outputs is None:
             outputs = np.empty((0, 1), self.dtype)
         costs = np.zeros((self.threads, count))

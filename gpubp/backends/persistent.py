@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.base import EVALUATION_ROWS, Array, Plan, PlanState, Samples, StepStats, check_batch
-from gpubp.errors import UsageError
+from gpubp.backends.base import (
+    EVALUATION_ROWS,
+    Array,
+    Plan,
+    PlanState,
+    Samples,
+    StepStats,
+    check_batch,
+    check_order,
+    pairs,
+)
 from gpubp.kernels import cuda
 from gpubp.network import Layer
 from gpubp.optimizers import Optimizer
@@ -22,18 +31,17 @@ BLOCK = (cuda.WARP, cuda.ROW_BLOCK)  # threads
 # Up to so many weights, a block takes its rows of the batch through a layer alone: reading all weights is then
 # cheaper than a barrier of the grid. Counted, not measured: 8 rows × 16,384 weights are 2,000 cycles at half the rate.
 ROW_WEIGHTS = 16_384
-# The tiles there are, by their code: their rows and columns by 16, and the cycles that a tile
-# takes for one term: multiply-adds, reads of shared memory, and a sixteenth of a panel's latency. Counted from the
-# instructions, not measured. The larger ones would not fit the registers in float64.
+# The tiles there are, by their code: their rows and columns by 16, and the cycles that a tile takes for one term:
+# multiply-adds, reads of shared memory, and a sixteenth of a panel's latency. Counted from the instructions, not
+# measured. The larger ones would not fit the registers in float64.
 TILES = {
     "float32": {8: (8, 4, 80), 4: (4, 4, 54), 2: (2, 2, 20), 1: (1, 1, 14)},
     "float64": {4: (4, 2, 80), 2: (2, 2, 40), 1: (1, 1, 28)},
     "tensor cores": {4: (4, 4, 30), 2: (2, 2, 16), 1: (1, 4, 16)},
 }
 UNITS = (2, 4, 8)  # hidden units that a block of the units plan can own
-MOST_PARTS = (
-    32  # blocks whose parts of z are added up, beyond which each owns more units. Counted, not measured.
-)
+# Blocks whose parts of z are added up, beyond which each owns more units. Counted, not measured.
+MOST_PARTS = 32
 
 
 @dataclass(frozen=True)
@@ -147,7 +155,6 @@ class PersistentPlan(Plan):
 
     def _shape(self, m: int, n: int, k: int) -> tuple[int, int]:
         """The code of the tile that is fastest for an (m, n) product of k terms, and how many of them there are."""
-
         sizes = TILES[self.dtype.name if self.products == "float32" else "tensor cores"]
 
         def tiles(shape: int) -> int:
@@ -182,7 +189,7 @@ class PersistentPlan(Plan):
         stats = self._launch(
             self.samples, self._upload_order(order), "gradients", self._training, self._coefficients
         )
-        return stats.mean_cost, _pairs(self._split(self._download(self._gradient)))
+        return stats.mean_cost, pairs(self._split(self._download(self._gradient)))
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         n, n_out = len(inputs), self.layers[-1].n_out
@@ -246,8 +253,7 @@ class PersistentPlan(Plan):
         return arrays
 
     def _upload_order(self, order: np.ndarray) -> Array:
-        if len(order) and not 0 <= order.min() <= order.max() < len(self.samples):
-            raise IndexError(f"samples {order.min()} … {order.max()} of {len(self.samples)}")
+        check_order(order, len(self.samples))
         return self.backend.to_device(order, out=self._order[: len(order)])
 
     def _launch(
@@ -308,7 +314,7 @@ class PersistentPlan(Plan):
 class UnitsPlan(PersistentPlan):
     """Training of a network with one hidden layer by ``units.cu``, one barrier a step; ``epoch.cu`` evaluates it.
 
-    Raises UsageError: the network is another one, or too large; ``why_no_units`` says why.
+    It is for networks of which ``why_no_units`` has nothing to say.
     """
 
     def __init__(
@@ -321,9 +327,6 @@ class UnitsPlan(PersistentPlan):
         batch_size: int,
         samples: Samples,
     ) -> None:
-        reason = why_no_units(backend, layers, parameters[0][0].dtype, optimizer, batch_size)
-        if reason is not None:
-            raise UsageError(f"the units plan does not fit: {reason}; choose the fused plan")
         super().__init__(backend, layers, parameters, loss, optimizer, batch_size, samples)
         hidden, output = layers
         self._units = units_of_a_block(backend, hidden.n_out)
@@ -408,7 +411,3 @@ def shared_bytes(dtype: np.dtype) -> int:
     )
     sums = 16 * cuda.THREADS  # of the groups of a tile
     return cuda.LAUNCH_BYTES + max(max(panels, sums) * dtype.itemsize, 2 * cuda.THREADS * 8)
-
-
-def _pairs(flat: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-    return list(zip(flat[::2], flat[1::2], strict=True))

@@ -4,7 +4,7 @@
 // their updates. Blocks share a phase by tiles of its product, and then meet at a barrier of the whole grid before
 // the next; or, where the weights are few, by rows of the batch: a block then needs no other's rows until the
 // gradients, and only its own threads meet. δ carries the factor w/B from the output on, so that a sum of products is
-// the gradient. Every sum has a fixed order, whatever the number of blocks.
+// the gradient. Every sum has a fixed order, which depends on nothing but the tiles' shapes.
 #include "grid.cuh"
 #include "output.cuh"
 #include "rules.cuh"
@@ -15,8 +15,8 @@ __device__ inline index_t ceil_div(index_t a, index_t b) { return (a + b - 1) / 
 // All tiles of a product, dealt to the blocks of the grid from block ``first`` on; returns how many there are.
 // A function of its own, as its registers are then its own, and each is compiled once.
 template <class S, class A, class B, class Out>
-__device__ __noinline__ index_t deal_tiles(const A& a, const B& b, const Out& out, index_t m_count, index_t n_count, index_t k_count,
-                              index_t first, real* shared) {
+__device__ __noinline__ index_t deal_tiles(const A& a, const B& b, const Out& out, index_t m_count, index_t n_count,
+                                           index_t k_count, index_t first, real* shared) {
     const index_t across = ceil_div(n_count, S::COLUMNS), count = across * ceil_div(m_count, S::ROWS);
     for (index_t i = (blockIdx.x + gridDim.x - first % gridDim.x) % gridDim.x; i < count; i += gridDim.x)
         tile<S>(a, b, out, i / across * S::ROWS, i % across * S::COLUMNS, m_count, n_count, k_count, shared);
@@ -49,14 +49,14 @@ __device__ index_t product(index_t shape, const A& a, const B& b, const Out& out
 // A product of this block's rows: ROW_BLOCK at a time, one a warp.
 template <class A, class B, class Out>
 __device__ __noinline__ void product_of_rows(const A& a, const B& b, const Out& out, index_t m_count, index_t n_count,
-                                index_t k_count, real* shared) {
+                                             index_t k_count, real* shared) {
     using S = Shape<1, 1, ROW_BLOCK>;
     for (index_t m0 = index_t(blockIdx.x) * ROW_BLOCK; m0 < m_count; m0 += index_t(gridDim.x) * ROW_BLOCK)
         for (index_t n0 = 0; n0 < n_count; n0 += S::COLUMNS)
             tile<S>(a, b, out, m0, n0, m_count, n_count, k_count, shared);
 }
 
-// What is done to one element of a product, as functions of their own: a tile has up to 64 elements a thread.
+// What is done to one element of a product, as functions of their own: a tile has up to 32 elements a thread.
 __device__ __noinline__ real activated(int activation, real z) { return apply(activation, z); }
 __device__ __noinline__ real pulled_back(int activation, real a, real delta) { return delta * slope(activation, a); }
 
@@ -219,17 +219,10 @@ struct Step {
 
     // One element of a parameter, at ``place`` of the memory, by its gradient.
     static __device__ __noinline__ void update(const Launch& run, index_t place, const real* c, real gradient) {
-        if (run.mode == GRADIENTS) {
+        if (run.mode == GRADIENTS)
             run.memory[run.gradient + place] = gradient;
-            return;
-        }
-        real *parameter = run.memory + place, *slot1 = parameter + run.parameters, *slot2 = slot1 + run.parameters;
-        if (run.rule == ADAM)
-            step_adam(*parameter, gradient, *slot1, *slot2, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8]);
-        else if (run.rule == MOMENTUM)
-            step_momentum(*parameter, gradient, *slot1, c[0], c[1], c[2], c[3]);
         else
-            step_sgd(*parameter, gradient, c[0], c[2]);
+            ::step(run.rule, run.memory + place, run.parameters, gradient, c);
     }
 
     // The step's cost and hits, by the last block; each thread takes every THREADS-th row, then halves are added.

@@ -23,6 +23,9 @@ struct Launch {
     double* costs;
     index_t* hits;
     unsigned long long* arrived;
+
+    __device__ index_t bias1() const { return weights1 + index_t(n_hidden) * n_in; }
+    __device__ index_t bias2() const { return weights2 + index_t(n_out) * n_hidden; }
 };
 
 // Shared memory, in numbers: after LAUNCH_BYTES the tiles' panels, what a block owns, and its part of a batch.
@@ -68,14 +71,12 @@ template <int UNITS> struct Block {
     // body(place in shared memory, place of the parameter in memory) for every number that this block owns.
     template <class Body> __device__ void each_own(const Body& body) const {
         real* own = room.weights1();
-        const index_t bias1 = run.weights1 + index_t(run.n_hidden) * run.n_in;
-        const index_t bias2 = run.weights2 + index_t(run.n_out) * run.n_hidden;
         for (index_t e = thread; e < units * run.n_in; e += THREADS)
             body(own + e, run.weights1 + first_unit * run.n_in + e);
-        for (index_t h = thread; h < units; h += THREADS) body(room.bias1() + h, bias1 + first_unit + h);
+        for (index_t h = thread; h < units; h += THREADS) body(room.bias1() + h, run.bias1() + first_unit + h);
         for (index_t e = thread; e < UNITS * run.n_out; e += THREADS)
             if (e % UNITS < units) body(room.weights2() + e, run.weights2 + e / UNITS * run.n_hidden + first_unit + e % UNITS);
-        for (index_t o = thread; o < run.n_out; o += THREADS) body(room.bias2() + o, bias2 + o);
+        for (index_t o = thread; o < run.n_out; o += THREADS) body(room.bias2() + o, run.bias2() + o);
     }
 
     __device__ __noinline__ void load() const {
@@ -95,15 +96,10 @@ template <int UNITS> struct Block {
 
     // One element of a parameter by its gradient, or its gradient into memory.
     __device__ __noinline__ void update(real* own, index_t place, const real* c, real gradient) const {
-        real *slot1 = own + room.own(), *slot2 = slot1 + room.own();
         if (run.mode == GRADIENTS)
             run.memory[run.gradient + place] = gradient;
-        else if (run.rule == ADAM)
-            step_adam(*own, gradient, *slot1, *slot2, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8]);
-        else if (run.rule == MOMENTUM)
-            step_momentum(*own, gradient, *slot1, c[0], c[1], c[2], c[3]);
         else
-            step_sgd(*own, gradient, c[0], c[2]);
+            step(run.rule, own, room.own(), gradient, c);
     }
 
     // a₁ = σ(x W₁ᵀ + b₁) of this block's units.
@@ -176,9 +172,8 @@ template <int UNITS> struct Block {
                 sum += room.delta2()[b * run.n_out + o] * (bias ? real(1) : room.a1()[b * UNITS + h]);
             sum = lanes_sum(sum);
             if (threadIdx.x > 0) continue;
-            const index_t bias2 = run.weights2 + index_t(run.n_out) * run.n_hidden;
             if (bias)
-                update(room.bias2() + o, bias2 + o, c + COEFFICIENTS, sum);
+                update(room.bias2() + o, run.bias2() + o, c + COEFFICIENTS, sum);
             else
                 update(room.weights2() + o * UNITS + h, run.weights2 + o * run.n_hidden + first_unit + h, c, sum);
         }
@@ -188,7 +183,7 @@ template <int UNITS> struct Block {
     __device__ __noinline__ void hidden_gradient(const index_t* order, const real* c, index_t rows) const {
         const auto out = [=](index_t h, index_t i, real sum) {
             if (i == run.n_in)
-                update(room.bias1() + h, run.weights1 + index_t(run.n_hidden) * run.n_in + first_unit + h, c + COEFFICIENTS, sum);
+                update(room.bias1() + h, run.bias1() + first_unit + h, c + COEFFICIENTS, sum);
             else
                 update(room.weights1() + h * run.n_in + i, run.weights1 + (first_unit + h) * run.n_in + i, c, sum);
         };
