@@ -10,13 +10,13 @@ import json
 import os
 import zipfile
 import zlib
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpubp.errors import DataError, GpubpError
+from gpubp.errors import DataError
+from gpubp.files import write_atomically
 from gpubp.network import Network, tensor_names
 
 FORMAT = 1  # raised when an older gpubp could no longer read what is written
@@ -28,33 +28,11 @@ def write(path: str | os.PathLike, header: dict[str, Any], arrays: dict[str, np.
     Raises:
         GpubpError: no name for a file, or the folder cannot be written or is full; an old file is left as it was.
     """
-    path = Path(path)
-    if not path.name:
-        raise GpubpError(f"cannot write {path}: it is a folder; give the name of a file")
     text = json.dumps({"format": FORMAT, **header}).encode()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            np.savez(file, header=np.frombuffer(text, np.uint8), **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):  # what kept it from being written may keep it from being looked for
-            temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is durable by itself
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    write_atomically(
+        path,
+        lambda file: np.savez(file, header=np.frombuffer(text, np.uint8), **arrays),  # type: ignore[arg-type]
+    )
 
 
 def read(path: str | os.PathLike, kind: str = "model") -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -17,6 +17,7 @@ Nothing here is written for speed, and every other backend is held to it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -84,6 +85,47 @@ def cost(
     return loss.cost(a, targets) * sample_weight
 
 
+@dataclass(frozen=True)
+class Trace:
+    """All that backpropagation computes on its way through L layers, for a mini-batch of B.
+
+    ``a`` is [inputs, a¹ … aᴸ]; ``z`` and ``delta`` hold (B, n) and ``gradients`` (∂C/∂W, ∂C/∂b) for each layer;
+    ``costs`` are the samples' (B,).
+    """
+
+    z: list[np.ndarray]
+    a: list[np.ndarray]
+    costs: np.ndarray
+    delta: list[np.ndarray]
+    gradients: list[tuple[np.ndarray, np.ndarray]]
+
+
+def trace(
+    parameters: Parameters,
+    activations: Sequence[Activation],
+    loss: Loss,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    sample_weight: np.ndarray | None = None,
+) -> Trace:
+    """Forward and back through a mini-batch, (B, n_in) and (B, n_out), with everything on the way kept."""
+    if sample_weight is None:
+        sample_weight = np.ones(len(inputs), inputs.dtype)
+
+    z, a = [], [inputs]
+    for (weights, bias), activation in zip(parameters, activations, strict=True):
+        z_layer, a_layer = forward(a[-1], weights, bias, activation)
+        z.append(z_layer)
+        a.append(a_layer)
+    costs = cost(z[-1], a[-1], targets, sample_weight, activations[-1], loss)
+
+    delta = [output_delta(a[-1], targets, sample_weight, activations[-1], loss)]
+    for layer in range(len(parameters) - 1, 0, -1):
+        delta.insert(0, hidden_delta(delta[0], parameters[layer][0], a[layer], activations[layer - 1]))
+    gradients = [weight_grad(d, a_prev) for d, a_prev in zip(delta, a, strict=False)]
+    return Trace(z, a, costs, delta, gradients)
+
+
 def backpropagate(
     parameters: Parameters,
     activations: Sequence[Activation],
@@ -93,18 +135,5 @@ def backpropagate(
     sample_weight: np.ndarray | None = None,
 ) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
     """The mean cost of a mini-batch, (B, n_in) and (B, n_out), and its gradient (∂C/∂W, ∂C/∂b) for each layer."""
-    if sample_weight is None:
-        sample_weight = np.ones(len(inputs), inputs.dtype)
-
-    a = [inputs]
-    for (weights, bias), activation in zip(parameters, activations, strict=True):
-        z, a_layer = forward(a[-1], weights, bias, activation)
-        a.append(a_layer)
-    mean_cost = float(cost(z, a[-1], targets, sample_weight, activations[-1], loss).mean())
-
-    delta = output_delta(a[-1], targets, sample_weight, activations[-1], loss)
-    gradients = [weight_grad(delta, a[-2])]
-    for layer in range(len(parameters) - 1, 0, -1):
-        delta = hidden_delta(delta, parameters[layer][0], a[layer], activations[layer - 1])
-        gradients.append(weight_grad(delta, a[layer - 1]))
-    return mean_cost, gradients[::-1]
+    whole = trace(parameters, activations, loss, inputs, targets, sample_weight)
+    return float(whole.costs.mean()), whole.gradients

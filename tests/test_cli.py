@@ -17,6 +17,7 @@ from numba.core.dispatcher import Dispatcher
 import gpubp
 from gpubp import cli, recipes
 from gpubp.backends.cpu import NumbaBackend, cache_folder
+from gpubp.cli import train
 from gpubp.errors import DataError, UsageError
 from gpubp.kernels.cpu import steps
 from tests.conftest import backend_by_name
@@ -176,7 +177,7 @@ def test_seconds_are_those_of_this_run(tmp_path):
     history = History(epochs=epochs, resumed_epochs=1)
     said: list[str] = []
     recipe = recipes.load("parity")
-    cli._conclude(Result(recipe, recipe.network(0), [history], [None], 6.0), tmp_path, said.append)
+    train._conclude(Result(recipe, recipe.network(0), [history], [None], 6.0), tmp_path, said.append)
     assert any(line.startswith("training 5.00 s") for line in said)
 
 

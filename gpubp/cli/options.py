@@ -1,0 +1,143 @@
+"""What several commands share: their options, the fields of a recipe as options, and a result as JSON."""
+
+from __future__ import annotations
+
+import os
+import typing
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from inspect import Parameter, signature
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any
+
+import typer
+
+from gpubp.errors import GpubpError, UsageError
+from gpubp.jsontext import as_json
+
+DEFAULT_RECIPE = "mnist-sample"
+
+BackendOption = Annotated[str, typer.Option(help="auto, numpy, numba or cupy", rich_help_panel="Run")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(help="Of the processor, for numpy or numba; by default all", rich_help_panel="Run"),
+]
+PlanOption = Annotated[
+    str,
+    typer.Option(
+        help="auto, fused (whole epochs in a call), composed (operation by operation), or on a GPU units (small nets)",
+        rich_help_panel="Run",
+    ),
+]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(help="Of products, on a GPU: float32, 3xtf32 or tf32", rich_help_panel="Run"),
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the files of mnist or fashion-mnist ($GPUBP_DATA_DIR)", rich_help_panel="Run"
+    ),
+]
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", metavar="PATH|-", help="Write a machine-readable result", rich_help_panel="Run"),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show nothing but errors", rich_help_panel="Run")
+]
+RecipeArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME|FILE.toml]", help="See: gpubp recipes", show_default=DEFAULT_RECIPE),
+]
+
+
+def recipe_options(command: Callable) -> Callable:
+    """Give the command an option for every field of a recipe, and hand it those that were used as ``changes``."""
+    from gpubp.recipes import Recipe
+
+    kinds = typing.get_type_hints(Recipe)
+    options = []
+    for field in fields(Recipe):
+        kind = _option_type(kinds[field.name])
+        names = [f"--{field.name.replace('_', '-')}"]
+        if kind is bool:
+            names = [f"{names[0]}/--no-{names[0][2:]}"]
+        option = typer.Option(
+            *names, help=field.metadata["help"], rich_help_panel="Recipe", show_default=False
+        )
+        options.append(
+            Parameter(
+                field.name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+            )
+        )
+    own = {
+        name: parameter
+        for name, parameter in signature(command, eval_str=True).parameters.items()
+        if name != "changes"
+    }
+
+    @wraps(command)
+    def wrapped(**values: Any) -> None:
+        changes = {field.name: values.pop(field.name) for field in fields(Recipe)}
+        command(**values, changes={name: _parsed(name, v) for name, v in changes.items() if v is not None})
+
+    all_parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in own.values()] + options
+    wrapped.__signature__ = signature(command).replace(parameters=all_parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in all_parameters}
+    return wrapped
+
+
+def _option_type(kind: Any) -> type:
+    """str for lists, which are written 784-128-10 or relu,tanh; else the field's own type."""
+    choices = (
+        [k for k in typing.get_args(kind) if k is not type(None)] if isinstance(kind, UnionType) else [kind]
+    )
+    return str if typing.get_origin(choices[0]) is tuple else choices[0]
+
+
+def _parsed(name: str, value: Any) -> Any:
+    if name == "hidden":
+        return tuple(value.split(","))
+    if name == "layers":
+        try:
+            return tuple(int(n) for n in value.replace(",", "-").split("-"))
+        except ValueError:
+            raise UsageError(f"--layers takes sizes such as 784-128-10, not {value!r}") from None
+    return value
+
+
+def require_json(path: str | None) -> None:
+    """Refuse a --json that cannot be written before the work, not after it.
+
+    Raises:
+        GpubpError: a folder, a file that may not be written, or a place where none can be made.
+    """
+    if path is None or path == "-":
+        return
+    target = Path(path)
+    try:
+        if target.is_dir():
+            raise GpubpError(f"cannot write {path or '--json'}: it is a folder")
+        if not target.exists():
+            target.touch(exist_ok=False)
+            target.unlink()
+        elif not os.access(target, os.W_OK):  # not opened, for it may be a pipe
+            raise GpubpError(f"cannot write {path}: no permission")
+    except OSError as error:
+        raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: str | None, result: dict[str, Any]) -> None:
+    if path is None:
+        return
+    text = as_json(result)
+    if path == "-":
+        print(text)
+        return
+    try:
+        Path(path).write_text(text + "\n", encoding="utf-8")  # in place, for it may be a pipe
+    except OSError as error:
+        raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
