@@ -12,6 +12,7 @@ import numpy as np
 
 from gpubp import reference
 from gpubp.data.dataset import check_inputs
+from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError, UsageError
 from gpubp.functions import ACTIVATIONS, Activation, lookup
 
@@ -54,8 +55,10 @@ def byte_table(dtype: np.dtype | type) -> np.ndarray:
     return np.arange(256, dtype=dtype) / np.asarray(255, dtype=dtype)
 
 
-def as_inputs(inputs: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """Inputs as floats: uint8 through :func:`byte_table`, anything else converted to ``dtype``."""
+def as_inputs(inputs: Any, dtype: np.dtype | type) -> np.ndarray:
+    """Inputs as floats: uint8 through :func:`byte_table`, anything else converted to ``dtype``; sparse ones dense."""
+    if is_sparse(inputs):
+        inputs = inputs.toarray()
     if inputs.dtype == np.uint8:
         return byte_table(dtype)[inputs]
     return np.ascontiguousarray(inputs, dtype=dtype)
@@ -134,7 +137,7 @@ class Network:
         return f"Network({'-'.join(map(str, self.sizes))}: {names}; {count:,} parameters, {self.dtype})"
 
     def forward(self, inputs: Any) -> np.ndarray:
-        """The outputs a^L, (N, n_out), for inputs (N, n_in); uint8 inputs are scaled by 1/255.
+        """The outputs a^L, (N, n_out), for inputs (N, n_in), dense or sparse; uint8 ones are scaled by 1/255.
 
         Computed by the NumPy reference, in chunks, so that data larger than memory can be a memory map.
 
@@ -142,8 +145,9 @@ class Network:
             DataError: inputs of another width, or other than finite numbers in one or more rows.
         """
         inputs = self._checked(inputs)
-        outputs = np.empty((len(inputs), self.layers[-1].n_out), self.dtype)
-        for start in range(0, len(inputs), CHUNK):
+        n = inputs.shape[0]
+        outputs = np.empty((n, self.layers[-1].n_out), self.dtype)
+        for start in range(0, n, CHUNK):
             a = as_inputs(inputs[start : start + CHUNK], self.dtype)
             for (weights, bias), activation in zip(self.parameters, self.activations, strict=True):
                 a = reference.forward(a, weights, bias, activation)[1]
@@ -157,7 +161,7 @@ class Network:
         bias = bias - weights @ shift
         self.parameters[0] = weights.astype(self.dtype), bias.astype(self.dtype)
 
-    def _checked(self, inputs: Any) -> np.ndarray:
+    def _checked(self, inputs: Any) -> Any:
         inputs = check_inputs(inputs)
         if inputs.shape[1] != self.layers[0].n_in:
             raise DataError(

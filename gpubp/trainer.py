@@ -17,6 +17,7 @@ import numpy as np
 from gpubp import backends, checkpoint
 from gpubp.backends.base import Backend, Plan, PlanState, StepStats
 from gpubp.data import check_split
+from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.functions import LOSSES, lookup
 from gpubp.network import Network, tensor_names
@@ -147,7 +148,7 @@ def fit(
     """Train ``network`` in place by mini-batch gradient descent, and hold the backend to the reference as it goes.
 
     Args:
-        inputs: (N, n_in), uint8 (scaled by 1/255) or float.
+        inputs: (N, n_in), uint8 (scaled by 1/255) or float, or a sparse matrix of SciPy's.
         targets: (N,) class labels 0 … n_out−1, or (N, n_out) values.
         loss: a name of ``gpubp.functions.LOSSES``; the cost of a batch is its mean over the batch.
         optimizer: by default ``SGD(lr=0.1, momentum=0.9)``.
@@ -620,7 +621,9 @@ class _Training:
         """Which training data this is: the number of samples, and a checksum of all they hold."""
         if self._data_checksum is None:
             self._data_checksum = 0
-            for array in (self.samples.inputs, self.samples.targets, self.samples.sample_weight):
+            x = self.samples.inputs
+            inputs = [x.data, x.indices, x.indptr] if is_sparse(x) else [x]
+            for array in (*inputs, self.samples.targets, self.samples.sample_weight):
                 self._data_checksum = zlib.crc32(array.reshape(-1).view(np.uint8), self._data_checksum)
         return f"{len(self.samples)} samples, crc32 {self._data_checksum:08x}"
 
