@@ -61,7 +61,7 @@ class History:
     ``stopped`` is why the run ended: "done", "early stopping", "callback" or "interrupted"; the first
     ``resumed_epochs`` were trained before, by the run that a checkpoint was resumed from. Seconds are wall
     time of training alone; ``compile_seconds`` (a warm-up step that is undone) and ``verification.seconds``
-    stand beside it.
+    stand beside it. ``state`` is where the run left the optimizer, for another :func:`fit` to go on from.
     """
 
     backend: str = ""
@@ -74,6 +74,7 @@ class History:
     best_epoch: int | None = None
     resumed_epochs: int = 0
     verification: Report = field(default_factory=lambda: Report("training"))
+    state: PlanState | None = field(default=None, repr=False)
 
     def __getitem__(self, column: str) -> list:
         return [getattr(epoch, column) for epoch in self.epochs]
@@ -84,7 +85,7 @@ class History:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            **vars(self),
+            **{name: value for name, value in vars(self).items() if name != "state"},
             "epochs": [asdict(e) for e in self.epochs],
             "verification": self.verification.to_dict(),
         }
@@ -142,6 +143,7 @@ def fit(
     shuffle: bool = True,
     save_to: str | os.PathLike | None = None,
     resume: str | os.PathLike | None = None,
+    state: PlanState | None = None,
     progress: bool | Progress = False,
     recipe: dict[str, Any] | None = None,
 ) -> History:
@@ -164,6 +166,8 @@ def fit(
         seed: of the generator that shuffles; every backend sees the same batches.
         save_to: a checkpoint file, written as the run goes and at its end.
         resume: a checkpoint to go on from, bitwise as if never stopped; its data and recipe must be the same.
+        state: ``history.state`` of a former run of this network with the same optimizer, whose velocities, moments
+            and step count this one goes on with; the parameters are the network's own.
         progress: True for a progress bar on stderr (plain lines where that is no terminal).
         recipe: kept in the checkpoint, for whoever resumes it.
 
@@ -216,6 +220,8 @@ def fit(
         training = _Training(network, settings, train, valid, chosen, why, verify, save_to, recipe)
         if resume is not None:
             training.resume(resume)
+        elif state is not None:
+            training.go_on_from(state)
         training.run(early_stopping, callbacks, shown, interrupted, usual)
     return training.history
 
@@ -582,7 +588,16 @@ class _Training:
         self.plan.load_state(PlanState(self.best[2], state.slots, state.step))
 
     def _download(self) -> None:
-        self.network.parameters = self.plan.state().layers
+        self.history.state = self.plan.state()
+        self.network.parameters = self.history.state.layers
+
+    def go_on_from(self, state: PlanState) -> None:
+        """Take over another run's optimizer, but not its parameters."""
+        own = self.plan.state()
+        shapes = [[[slot.shape for slot in slots] for slots in s.slots] for s in (own, state)]
+        if shapes[0] != shapes[1]:
+            raise UsageError("the state is of another network or optimizer than this run's")
+        self.plan.load_state(PlanState(own.parameters, state.slots, state.step))
 
     # Checkpoints
 
