@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,10 @@ from gpubp.trainer import Epoch, History, fit
 
 _ALIASES = {"logistic": "sigmoid"}  # as scikit-learn calls them
 _INPUTS: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.float32, np.uint8]}
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 @dataclass
@@ -75,24 +78,30 @@ class _MLP(BaseEstimator):
 
     network_: Network
     history_: History
+    loss_curve_: list[float]
+    validation_curve_: list[float]
+    n_iter_: int
+    t_: int
+    _watch: _Watch
+    _next_seed: int
 
     def _settings(self, n: int, mean_weight: float) -> dict[str, Any]:
         """The arguments of :func:`gpubp.fit` that follow from the parameters, for n training samples."""
         for name, least in (("max_iter", 1), ("n_iter_no_change", 1)):
             value = getattr(self, name)
             endless = name == "n_iter_no_change" and value == np.inf
-            if isinstance(value, bool) or not ((isinstance(value, Integral) and value >= least) or endless):
+            if not ((_is_whole(value) and value >= least) or endless):
                 raise UsageError(f"{name} must be an integer of {least} or more, not {value!r}")
         for name in ("alpha", "tol"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not value >= 0:
+            if isinstance(value, bool) or not isinstance(value, float | int | np.number) or not value >= 0:
                 raise UsageError(f"{name} must be a number of 0 or more, not {value!r}")
         if self.early_stopping and not 0 < self.validation_fraction < 1:
             raise UsageError(f"validation_fraction lies between 0 and 1, and is {self.validation_fraction!r}")
         batch_size = self.batch_size
         if batch_size == "auto":
             batch_size = min(200, n)
-        elif isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
+        elif not _is_whole(batch_size) or batch_size < 1:
             raise UsageError(f"batch_size must be a positive integer or 'auto', not {batch_size!r}")
         elif batch_size > n:
             warnings.warn(f"batch_size is {batch_size}, more than the {n} samples: {n} is used", stacklevel=4)
@@ -130,7 +139,7 @@ class _MLP(BaseEstimator):
 
     def _new_network(self, n_in: int, n_out: int, output: str, seed: int) -> Network:
         sizes = self.hidden_layer_sizes
-        sizes = [sizes] if isinstance(sizes, Integral) else list(sizes)
+        sizes = [sizes] if _is_whole(sizes) else list(sizes)
         names = [self.activation] * len(sizes) if isinstance(self.activation, str) else self.activation
         hidden = [_ALIASES.get(name, name) for name in names]
         return Network([n_in, *sizes, n_out], hidden=hidden, output=output, seed=seed, dtype=self.dtype)
