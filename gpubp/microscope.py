@@ -213,6 +213,11 @@ def walk(
     return Walk(network, samples, LOSSES[loss], optimizer, lr, layers, whole.costs, cost, after, predicted)
 
 
+def first_mini_batch(samples: Samples, batch_size: int, seed: int) -> Samples:
+    """The mini-batch that training with this seed takes first."""
+    return samples.take(np.random.default_rng(seed).permutation(len(samples))[:batch_size])
+
+
 def in_float64(network: Network) -> Network:
     """The same network with its parameters in float64."""
     same = copy.copy(network)
@@ -363,7 +368,7 @@ def central_differences(
 def _instructive(gradient: np.ndarray, elements: int) -> list[tuple[int, ...]]:
     """Indices of the largest element in size, and of some farther down that are not 0."""
     order = np.argsort(-np.abs(gradient), axis=None, kind="stable")
-    others = max(1, np.count_nonzero(gradient))
+    others = max(1, int(np.count_nonzero(gradient)))
     ranks = dict.fromkeys(int(others * rank / (2 * max(1, elements - 1))) for rank in range(elements))
     return [tuple(int(n) for n in np.unravel_index(order[min(r, others - 1)], gradient.shape)) for r in ranks]
 
