@@ -138,7 +138,8 @@ def _slowest(step: Walk) -> str:
     if slowest.signal.mean_delta > FADES * most:
         return "The error reaches every layer with about the same size."
     if slowest is output:
-        return f"The error grows on its way back: the output layer has {_part(output.signal.mean_delta / most)} of the largest."
+        part = _part(output.signal.mean_delta / most)
+        return f"The error grows on its way back: the output layer's mean |δ| is {part} of the largest."
     if slowest.signal.mean_delta == 0:
         return f"No error at all reaches layer {slowest.number}: its weights do not move."
     passed = step.layers[slowest.number - 1 : -1]
@@ -181,6 +182,19 @@ def descending(lr: float) -> str:
     if abs(factor) < 1:
         return told + ("they shrink." if factor > 0 else "they change sign each time, and shrink.")
     return told + ("they change sign for ever." if factor == -1 else "they grow: η is too large.")
+
+
+def number(x: float) -> str:
+    """Seven columns of a number: four decimals where they say something, else a power of ten."""
+    size = abs(x)
+    if x == round(x) and size < 1000:
+        return str(int(x))
+    if 0.01 <= size < 10:
+        return f"{x:.4f}"
+    if 10 <= size < 1000:
+        return f"{x:.2f}"
+    digits, power = f"{x:.1e}".split("e")
+    return f"{digits}e{int(power)}"
 
 
 def statistics(values: np.ndarray) -> dict[str, float]:

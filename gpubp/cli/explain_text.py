@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpubp import explanation
+from gpubp.explanation import number
 from gpubp.microscope import SLOPES, LayerWalk, Walk, descent
 
 WIDTH = 80
@@ -41,19 +42,6 @@ def show_descent(lr: float) -> None:
     page.compare_rates()
 
 
-def number(x: float) -> str:
-    """Seven columns of a number: four decimals where they say something, else a power of ten."""
-    size = abs(x)
-    if x == round(x) and size < 1000:
-        return str(int(x))
-    if 0.01 <= size < 10:
-        return f"{x:.4f}"
-    if 10 <= size < 1000:
-        return f"{x:.2f}"
-    digits, power = f"{x:.1e}".split("e")
-    return f"{digits}e{int(power)}"
-
-
 class _Page:
     """Where the text goes: headings, sentences, vectors, matrices and tables."""
 
@@ -69,6 +57,9 @@ class _Page:
 
     def vector(self, name: str, values: np.ndarray) -> None:
         """The numbers in full if they are few, else what they range over and the largest."""
+        if len(values) > FULL and not values.any():
+            self.say(f"  {name:>9}  {len(values)} numbers, all 0")
+            return
         if len(values) > FULL:
             found = explanation.statistics(values)
             largest = np.argsort(-np.abs(values), kind="stable")[:3]
