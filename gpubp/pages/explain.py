@@ -63,7 +63,7 @@ def context(step: Walk, sample: int, title: str, told: str, dataset: Dataset | N
         "words": explanation,
         "slopes": SLOPES,
         "image": _image(inputs, dataset),
-        "inputs": vectors(("a⁰", inputs)),
+        "inputs": vectors(("a0", inputs)),
         "targets": vectors(("y", targets)),
         "layers": [_layer(step, layer, sample) for layer in step.layers],
         "output": _output(step, sample),
@@ -169,6 +169,7 @@ def _signal_chart(step: Walk) -> Markup:
         axes.bar(names, sizes, color=SERIES[0], width=0.6)
         if min(sizes) > 0 and max(sizes) / min(sizes) > 20:
             axes.set_yscale("log")
+        axes.set_axisbelow(True)
         axes.grid(visible=False, axis="x")
         axes.set(xlabel="layer", ylabel="mean |δ|")
 
