@@ -16,7 +16,7 @@ import numpy as np
 
 from gpubp import reference
 from gpubp.backends.base import Samples
-from gpubp.errors import GpubpError
+from gpubp.errors import GpubpError, UsageError
 from gpubp.functions import LOSSES, Activation, Loss, clipped
 from gpubp.network import Layer, Network, as_inputs
 from gpubp.optimizers import SGD, Optimizer
@@ -214,7 +214,13 @@ def walk(
 
 
 def first_mini_batch(samples: Samples, batch_size: int, seed: int) -> Samples:
-    """The mini-batch that training with this seed takes first."""
+    """The mini-batch that training with this seed takes first.
+
+    Raises:
+        UsageError: a mini-batch of no samples.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be a positive integer, not {batch_size}")
     return samples.take(np.random.default_rng(seed).permutation(len(samples))[:batch_size])
 
 

@@ -60,7 +60,7 @@ def explain(
     from gpubp import explanation, microscope, recipes
 
     chosen = recipes.load(recipe or DEFAULT).overridden(changes)
-    subject = _subject(chosen, changes, model, data_dir)
+    subject = _subject(chosen, changes, model, data_dir, quiet=json_path == "-")
     if not 0 <= sample < len(subject.batch):
         raise UsageError(
             f"--sample counts from 0 to {len(subject.batch) - 1} in this mini-batch, not {sample}"
@@ -104,12 +104,15 @@ class _Subject:
     told: str
 
 
-def _subject(recipe: Recipe, changes: dict[str, Any], model: Path | None, data_dir: Path | None) -> _Subject:
+def _subject(
+    recipe: Recipe, changes: dict[str, Any], model: Path | None, data_dir: Path | None, *, quiet: bool
+) -> _Subject:
     """The network, new, trained or loaded, and the mini-batch that training takes first."""
     from dataclasses import replace
 
     from gpubp import experiment, microscope
     from gpubp.prepare import prepare
+    from gpubp.progress import progress_for
 
     own = [f"--{name.replace('_', '-')}" for name in OF_A_MODEL if name in changes]
     if model is not None and own:
@@ -117,12 +120,21 @@ def _subject(recipe: Recipe, changes: dict[str, Any], model: Path | None, data_d
     trained = model is not None or "epochs" in changes
     # A trained network takes inputs as they come: its scaling is part of W1.
     dataset, _ = experiment.load(
-        replace(recipe, standardize=None) if trained else recipe, recipe.seed, data_dir, quiet=False
+        replace(recipe, standardize=None) if trained else recipe, recipe.seed, data_dir, quiet
     )
     if model is not None:
         network, told = _loaded(model), f"as {model} holds it"
     elif trained:
-        result = experiment.run(replace(recipe, splits=1), data_dir=data_dir, backend="numpy", verify="off")
+        result = experiment.run(
+            replace(recipe, splits=1),
+            data_dir=data_dir,
+            backend="numpy",
+            verify="off",
+            progress=lambda: progress_for(quiet=quiet),
+            quiet=quiet,
+        )
+        if result.stopped == "interrupted":
+            raise KeyboardInterrupt
         network, told = result.network, f"after {len(result.histories[0])} epochs of training"
     else:
         network, told = recipe.network(recipe.seed), f"new, its weights drawn with seed {recipe.seed}"
