@@ -165,7 +165,8 @@ def _switched_off(layer: LayerWalk) -> list[str]:
         return []
     units, relu = layer.layer.n_out, layer.activation.name == "relu"
     state = "off" if relu else "saturated"
-    told = f"Layer {layer.number}: {found.saturated:.0%} of its activations are {state}"
+    share = f"{found.saturated:.0%}" if found.saturated >= 0.005 else "less than 1%"
+    told = f"Layer {layer.number}: {share} of its activations are {state}"
     dead = round((found.dead or 0) * units)
     if dead:
         told += f", and {dead} of its {units} units {'is' if dead == 1 else 'are'} so for every sample"

@@ -54,6 +54,7 @@ def write(
 def context(step: Walk, sample: int, title: str, told: str, dataset: Dataset | None) -> dict[str, Any]:
     """What the template shows."""
     inputs, targets = step.samples.inputs[sample], step.samples.targets[sample]
+    image = _image(inputs, dataset)
     return {
         "title": title,
         "told": told,
@@ -62,8 +63,8 @@ def context(step: Walk, sample: int, title: str, told: str, dataset: Dataset | N
         "batch": len(step.samples),
         "words": explanation,
         "slopes": SLOPES,
-        "image": _image(inputs, dataset),
-        "inputs": vectors(("a0", inputs)),
+        "image": image,
+        "inputs": vectors(*([] if image else [("a0", inputs)])),
         "targets": vectors(("y", targets)),
         "layers": [_layer(step, layer, sample) for layer in step.layers],
         "output": _output(step, sample),
@@ -116,6 +117,8 @@ def matrix(name: str, values: np.ndarray) -> Grid:
 
 
 def _told(values: np.ndarray) -> str:
+    if not values.any():
+        return f"{values.size:,} numbers, all 0"
     found = explanation.statistics(values)
     return (
         f"{values.size:,} numbers from {_number(found['min'])} to {_number(found['max'])}, "
