@@ -393,6 +393,11 @@ def test_a_warm_up_shortens_the_first_step(run):
     assert json.loads(out)["learning_rate"] == pytest.approx(0.3 / math.ceil(700 / 8))
 
 
+def test_what_is_held_out_is_not_in_the_mini_batch(run):
+    _, out, _ = run("explain", "--validation-fraction", 0.5, "--batch-size", 700, "--json", "-")
+    assert json.loads(out)["batch_size"] == 350
+
+
 def test_descent_alone(run):
     code, out, _ = run("explain", "--descent")
     assert code == 0

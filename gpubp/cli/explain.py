@@ -139,7 +139,8 @@ def _subject(
     else:
         network, told = recipe.network(recipe.seed), f"new, its weights drawn with seed {recipe.seed}"
     network = microscope.in_float64(network)
-    samples = prepare(network, dataset.train, recipe.loss, recipe.data).samples
+    train = experiment._parts(recipe, dataset, recipe.seed)[0]  # less what is held out to watch
+    samples = prepare(network, train, recipe.loss, recipe.data).samples
     batch = microscope.first_mini_batch(samples, recipe.batch_size, recipe.seed)
     steps = -(-len(samples) // recipe.batch_size)
     lr = recipe.build_optimizer().lr * recipe.build_schedule().factors(0, 1, steps, recipe.epochs)[0]
