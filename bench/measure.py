@@ -264,11 +264,13 @@ def run(
     date = datetime.now(UTC).isoformat(timespec="seconds")
     report = Report(date, machine.commit(), machine.facts(), asdict(settings), missing)
     report.machine["load_average_before"] = machine.load_average()
-    results.write_report(out, report)  # a folder that cannot be written is told now, not after the work
+    if line := results.busy(report.machine):
+        console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
     terminal.print_missing(missing, console)
     with tempfile.TemporaryDirectory(prefix="gpubp-bench-") as temporary:
+        samples = save_samples(cases, Path(temporary), settings, say)
+        results.write_report(out, report)  # a folder that cannot be written is told now, not after the work
         try:
-            samples = save_samples(cases, Path(temporary), settings, say)
             say("measuring what this machine can do at most")
             report.peaks = measure_peaks(settings.threads)
             for i, case in enumerate(cases):
@@ -296,15 +298,15 @@ def finish(report: Report, out: Path, console: Console) -> None:
     from . import page
 
     results.write_report(out, report)
-    page.write(out / "report.html", results.to_dict(report))
     if len(report.nets) > 1:
         for net in report.nets:
             console.print(terminal.conclusion(net), highlight=False, markup=False, soft_wrap=True)
     if report.comparison is not None:
         terminal.print_comparison(report.comparison, console)
-    folder = os.path.relpath(out)
-    text = f"report.html, results.csv and results.json are in {folder}"
+    text = f"results.csv and results.json are in {os.path.relpath(out)}"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+    path = page.write(out / "report.html", results.to_dict(report))
+    console.print(f"open {os.path.relpath(path)} in a browser", highlight=False, markup=False, soft_wrap=True)
 
 
 def save_samples(

@@ -40,6 +40,7 @@ def write(path: Path, content: dict[str, Any]) -> Path:
         nets=[_net(net, _peaks(content)) for net in content["nets"]],
         comparison=_comparison(content.get("comparison")),
         packages=content["machine"]["packages"],
+        busy=results.busy(content["machine"]),
         missing=_missing(content["missing"]),
         item_bytes=ITEM_BYTES,
     )
@@ -113,8 +114,8 @@ def _verdict(net: dict[str, Any], timed: list[dict[str, Any]]) -> str:
         return own + "."
     ratio = fastest["ratio"]
     return (
-        f"{own}; the fastest of the others, {fastest['title']}, takes {ratio['median']:.2f} times as long "
-        f"({ratio['min']:.2f} to {ratio['max']:.2f})."
+        f"{own}; the fastest of the others, {fastest['title']}, takes {results.times(ratio['median'])} times as long "
+        f"({results.times(ratio['min'])} to {results.times(ratio['max'])})."
     )
 
 
@@ -127,8 +128,8 @@ def _row(row: dict[str, Any], net: dict[str, Any], peaks: dict[str, float] | Non
         "details": row["details"],
         "time": _ms(time["median"]) if time else row["status"],
         "spread": f"{_ms(time['min'])}–{_ms(time['max'])}" if time else "",
-        "ratio": "1" if row["peer"] == net["baseline"] else f"{ratio['median']:.2f}" if ratio else "",
-        "ratios": f"{ratio['min']:.2f}–{ratio['max']:.2f}"
+        "ratio": "1" if row["peer"] == net["baseline"] else results.times(ratio["median"]) if ratio else "",
+        "ratios": f"{results.times(ratio['min'])}–{results.times(ratio['max'])}"
         if ratio and row["peer"] != net["baseline"]
         else "",
         "start": f"{row['start_s']['total']:.2f}" if "total" in row["start_s"] else "",
@@ -209,6 +210,7 @@ def _warm(name: str, rows: Sequence[dict[str, Any]]) -> Markup:
             )
         if logarithmic:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlim(start, most * (2.2 if logarithmic else 1.15))
         _name_rows(axes, rows)
         axes.set_xlabel(f"ms an epoch{', logarithmic' if logarithmic else ''}")
@@ -252,6 +254,7 @@ def _name_rows(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
+    axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
 
 
@@ -277,6 +280,8 @@ def _roofline(name: str, rows: Sequence[dict[str, Any]], peaks: dict[str, float]
             axes.plot([x, high * 1.15], [y, height], color=charts.FAINT, linewidth=0.8, zorder=1)
             axes.plot(x, y, "o", color=_colour(row), markersize=5)
             axes.text(high * 1.2, height, f"{row['title']} {y:,.3g}", va="center", fontsize=7.5)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.set(xlabel="operations a byte", ylabel="GFLOP/s")
 
     said = ", ".join(f"{row['title']} {row['gflop_per_s']:.3g}" for row in rows)

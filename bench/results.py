@@ -30,6 +30,8 @@ FORMAT, FORMAT_VERSION = "gpubp-bench-cpu", 1
 # NumPy backend were measured to end 0.004 to 0.0105 from its Numba backend.
 LOSS_TOLERANCE, PARAMETER_TOLERANCE = 1e-3, 3e-2
 
+BUSY = 0.25  # processes that wanted a core, of the cores; a last minute's own work is among them
+
 SAME, DIFFERS, NOT_COMPARABLE, BASELINE = "same", "differs", "not comparable", "baseline"
 
 
@@ -41,7 +43,8 @@ class Row:
     turn; a peer may have made fewer than others. first_epoch: seconds, with compilation. start: seconds of "total"
     (from the start of the process until it was ready) and, within it, "import", "data" and "build". loss: mean over the
     first epoch. same: one of the words above, or None if it was not checked. cores: CPU seconds a second.
-    input_density: the part of the inputs that it computes with, None if unknown. verification: what ``bench.worker`` answers of it.
+    input_density: the part of the inputs that it computes with, None if unknown. verification: what ``bench.worker``
+    answers of it.
     """
 
     peer: str
@@ -233,6 +236,19 @@ def _row_dict(row: Row, baseline: Row | None, report: NetReport) -> dict[str, An
     }
 
 
+def times(ratio: float) -> str:
+    """A ratio as it is shown: 1.23, 12.3, 123."""
+    return f"{ratio:.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}"
+
+
+def busy(machine: dict[str, Any]) -> str | None:
+    """A line, if the machine had more to do than this when the run began."""
+    load, cores = machine.get("load_average_before"), machine["cores"]
+    if load is None or load <= BUSY * cores:
+        return None
+    return f"the machine was busy with something else when this began: a load of {load:.1f} on {cores} cores"
+
+
 def agreement(row: dict[str, Any]) -> str:
     """In words, how a peer's results (its part of the JSON) agree with the reference and with the baseline's."""
     said = []
@@ -241,7 +257,7 @@ def agreement(row: dict[str, Any]) -> str:
     same = row["same_result"]
     if same == SAME:
         off = row["parameter_difference"]
-        said.append(f"same result, off by {off:.0e} of the way" if off else "same result, bit for bit")
+        said.append(f"same result to {off:.0e}" if off else "same result, bit for bit")
     elif same == DIFFERS:
         said.append("computes something else: see the notes")
     elif same == NOT_COMPARABLE:

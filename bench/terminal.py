@@ -65,7 +65,11 @@ def _cells(row: Row, baseline: Row | None, report: NetReport) -> list[str]:
     return [
         row.title,
         f"{_ms(time.median)} ({_ms(time.min)}–{_ms(time.max)})" if time else row.status,
-        "1" if row is baseline else f"{ratio.median:.2f} ({ratio.min:.2f}–{ratio.max:.2f})" if ratio else "",
+        "1"
+        if row is baseline
+        else f"{results.times(ratio.median)} ({results.times(ratio.min)}–{results.times(ratio.max)})"
+        if ratio
+        else "",
         "" if cold is None else f"{cold:.1f}",
         _short_agreement(row),
     ]
