@@ -277,7 +277,7 @@ def run(
                 folder = Path(temporary) / f"net-{i}"
                 folder.mkdir()
                 where, count = samples[case.key]
-                report.nets.append(NetReport(case.net, count, peers[0].name, case.recipe, list(case.notes)))
+                report.nets.append(NetReport(case.net, count, peers[0].name, [], case.recipe, [*case.notes]))
                 try:
                     measure(report.nets[-1], peers, folder, where, settings, say)
                 finally:  # also after Ctrl-C

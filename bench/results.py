@@ -78,9 +78,9 @@ class NetReport:
     net: Net
     samples: int
     baseline: str
+    rows: list[Row] = field(default_factory=list)
     recipe: str | None = None
     notes: list[str] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
 
     def row(self, peer: str) -> Row | None:
         return next((row for row in self.rows if row.peer == peer), None)
@@ -192,6 +192,7 @@ def _net_dict(report: NetReport) -> dict[str, Any]:
     baseline, fastest = report.row(report.baseline), fastest_peer(report)
     return {
         **asdict(report.net),
+        "layers": list(report.net.layers),  # as they are read again
         "samples": report.samples,
         "parameters": report.net.parameters,
         "baseline": report.baseline,
