@@ -112,8 +112,8 @@ def conclusion(report: NetReport) -> str:
     ratio = Spread.of(results.ratios(fastest, baseline))
     assert ratio is not None
     return (
-        f"{report.net.name}: the fastest peer is {fastest.title}, at {ratio.median:.2f} × the time of "
-        f"{baseline.title} ({ratio.min:.2f} … {ratio.max:.2f})"
+        f"{report.net.name}: the fastest peer is {fastest.title}, at {results.times(ratio.median)} × the time of "
+        f"{baseline.title} ({results.times(ratio.min)} … {results.times(ratio.max)})"
     )
 
 

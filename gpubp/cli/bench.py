@@ -62,8 +62,10 @@ def bench(
 ) -> None:
     """Time recipes on every backend, beside other libraries: in turn, round after round, results compared.
 
-    All train the recipe's network on its data with its loss and batch size, by plain SGD on the processor (cupy: on the
-    GPU). Writes report.html, results.json and results.csv.
+    All train the recipe's network on its data with its loss and batch size, by plain SGD; cupy on the GPU, all others on
+    the processor.
+
+    Writes report.html, results.json and results.csv.
     """
     from gpubp.bench import machine, measure, results, terminal
 
