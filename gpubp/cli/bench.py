@@ -62,10 +62,9 @@ def bench(
 ) -> None:
     """Time recipes on every backend, beside other libraries: in turn, round after round, results compared.
 
-    All train the recipe's network on its data with its loss and batch size, by plain SGD; cupy on the GPU, all others on
-    the processor.
+    All train the recipe's network by plain SGD, on its data, with its loss and batch size.
 
-    Writes report.html, results.json and results.csv.
+    The cupy backend runs on the GPU, all else on the processor. Writes report.html, results.json and results.csv.
     """
     from gpubp.bench import machine, measure, results, terminal
 
