@@ -7,7 +7,7 @@ theirs, those of the same version in both runs. gpubp has become slower where bo
 others (a) are longer in every round than in any round before, and (b) have risen by more than 10% in the median.
 If rounds were exchangeable, (a) alone would come by chance once in 20 for 3 and 3 rounds, once in 252 for 5 and 5. Of
 the 72 comparisons of those three runs, in which nothing has changed, time alone calls 9 slower, and this rule none; of
-a slow-down planted in them it finds 60 where it is by 1.5 times, 71 by twice. More rounds on a quiet machine see less.
+a slow-down planted in them it finds 60 where it is by 1.5 times, 71 by twice.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ FORMAT, FORMAT_VERSION = "gpubp-bench-cpu", 1
 # NumPy backend were measured to end 0.004 to 0.0105 from its Numba backend.
 LOSS_TOLERANCE, PARAMETER_TOLERANCE = 1e-3, 3e-2
 
-BUSY = 0.25  # processes that wanted a core, of the cores; a last minute's own work is among them
+BUSY = 0.5  # processes that want a core, for each core: from there on they are in each other's way
 
 SAME, DIFFERS, NOT_COMPARABLE, BASELINE = "same", "differs", "not comparable", "baseline"
 
@@ -243,11 +243,11 @@ def times(ratio: float) -> str:
 
 
 def busy(machine: dict[str, Any]) -> str | None:
-    """A line, if the machine had more to do than this when the run began."""
+    """A line, if the machine had much else to do before the run began."""
     load, cores = machine.get("load_average_before"), machine["cores"]
     if load is None or load <= BUSY * cores:
         return None
-    return f"the machine was busy with something else when this began: a load of {load:.1f} on {cores} cores"
+    return f"the machine was busy in the minute before this began: a load of {load:.1f} on {cores} cores"
 
 
 def agreement(row: dict[str, Any]) -> str:

@@ -394,6 +394,15 @@ def test_the_page_of_an_older_file(tmp_path):
         assert all(net["name"] in text for net in content["nets"])
 
 
+def test_a_busy_machine_is_told(tmp_path):
+    content = full_content()
+    assert results.busy(content["machine"]) is None
+    content["machine"]["load_average_before"] = 5.0
+    said = "he machine was busy in the minute before this began: a load of 5.0 on 2 cores"
+    assert said in str(results.busy(content["machine"]))
+    assert said in page.write(tmp_path / "bench.html", content).read_text()
+
+
 def test_labels_of_the_roofline_do_not_meet():
     heights = page._apart([9.0, 1.0, 1.01, 1.02, 300.0, 0.5], (0.4, 400.0))
     gaps = [high / low for low, high in pairwise(sorted(heights))]
