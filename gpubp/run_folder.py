@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from gpubp.recipes import Recipe, RunSettings
     from gpubp.recorder import Signals
 
-HISTORY = ("split", "epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "learning_rate", "seconds")
+HISTORY = (
+    "split",
+    "epoch",
+    "loss",
+    "accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "learning_rate",
+    "seconds",
+)
 SIGNALS = ("split", "epoch", "layer", "mean_delta", "saturated", "dead")
 
 

@@ -232,7 +232,9 @@ def _parsed(text: str, name: str, where: str) -> tuple[Recipe, RunSettings]:
     if _converted("format", table.pop("format", FORMAT), int, where) > FORMAT:
         raise UsageError(f"{where} was written for a newer gpubp; upgrade gpubp")
     run = _converted("run", table.pop("run", {}), dict, where)
-    return from_dict({"name": name, **table}, where), RunSettings(**_fields_of(RunSettings, run, f"{where}: run"))
+    return from_dict({"name": name, **table}, where), RunSettings(
+        **_fields_of(RunSettings, run, f"{where}: run")
+    )
 
 
 def _fields_of(kind: type, table: dict[str, Any], where: str) -> dict[str, Any]:
