@@ -125,14 +125,17 @@ def _leave(result: Any, run: Any, folder: Path, report: bool, say: Callable) -> 
     """Write what a run leaves beside its model. A run whose records cannot be written has still succeeded."""
     from gpubp import run_folder
 
-    try:
-        run_folder.write_records(folder, result, run)
-        if report:
-            from gpubp import report as reports
+    def write_report() -> None:
+        from gpubp import report as reports
 
-            say(f"report in {reports.write(folder / 'report.html', result, folder)}")
-    except GpubpError as error:
-        print(f"warning: {error}", file=sys.stderr)
+        say(f"report in {reports.write(folder / 'report.html', result, folder)}")
+
+    for write in (lambda: run_folder.write_records(folder, result, run), write_report if report else None):
+        try:
+            if write is not None:
+                write()
+        except GpubpError as error:
+            print(f"warning: {error}", file=sys.stderr)
 
 
 def _recipe_of(checkpoint: Path, given: Any) -> tuple[Any, Any]:

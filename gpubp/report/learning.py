@@ -32,14 +32,14 @@ def curves(result: Result) -> list[Figure]:
     history = result.histories[-1]
     if not history.epochs:
         return []
-    loss = result.recipe.loss.replace("_", " ")
+    loss = {"quadratic": "quadratic cost"}.get(result.recipe.loss, result.recipe.loss.replace("_", " "))
     falls = [v for h in result.histories for c in ("loss", "validation_loss") for v in h[c] if v is not None]
     log = min(falls) > 0 and max(falls) > LOG_FROM * min(falls)
     figures = [
         Figure(
             _by_epoch(result, "loss", loss, log=log),
             f"Loss: the mean {loss} of an epoch's mini-batches, each before its update, and {_watched(result)} after "
-            "the epoch. If the second rises while the first still falls, the network learns the training samples by heart."
+            "the epoch. If the second rises while the first still falls, the network learns the samples by heart."
             + (" The axis is logarithmic." if log else ""),
         )
     ]
@@ -106,7 +106,7 @@ def _mark_epochs(axes: Axes, result: Result) -> None:
     from matplotlib.ticker import MaxNLocator
 
     history = result.histories[-1]
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if len(result.histories) > 1:
         return
     if history.best_epoch is not None:
@@ -140,7 +140,8 @@ def signals(result: Result) -> dict[str, Any] | None:
             _layer_lines(points, delta, layers, names, "mean |δ|", log=bool(np.nanmax(delta, initial=0) > 0)),
             "|δ| of each layer: how much the cost of a sample would change with a unit's weighted input z. BP3 and BP4 "
             "make the gradients of it, so that a layer with a δ ten times smaller learns about ten times slower. "
-            + _fading(delta, points),
+            + _fading(delta, points)
+            + (" Where a line is broken, it is 0 or not finite." if not (delta > 0).all() else ""),
         )
     ]
     if np.isfinite(saturated).any():
@@ -187,7 +188,7 @@ def _layer_lines(
             )
         if log:
             axes.set_yscale("log")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set(xlabel="epoch", ylabel=label, **settings)
         axes.legend()
 
@@ -218,9 +219,9 @@ def _dead(evidence: Evidence, epoch: int) -> str:
     signals = evidence.signals[epoch]
     dead = {i: signal.dead for i, signal in enumerate(signals, start=1) if signal.dead}
     if not dead:
-        return "At the end no unit is so for every sample."
+        return "At the end no unit is so for all of these samples."
     shares = ", ".join(f"{share:.0%} in layer {layer}" for layer, share in dead.items())
-    text = f"Units that are so for every sample hardly learn any more: {shares} at the end."
+    text = f"Units that are so for all of these samples hardly learn any more: {shares} at the end."
     if len(signals) in dead:
         text += " Outputs may be: it does no harm where they are right, and is a trap where they are wrong."
     return text

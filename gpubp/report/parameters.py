@@ -45,12 +45,13 @@ def _input_names(result: Result) -> list[str]:
 
 
 def _heaviest_input(first: np.ndarray, names: list[str]) -> str:
-    """The input whose weights are the heaviest, in words; "" if there is but one."""
-    if len(names) == 1:
-        return ""
+    """The input whose weights are the heaviest, in words; "" if none stands out."""
     means = np.abs(first).mean(axis=0)
     top = int(means.argmax())
+    others = np.delete(means, top)
+    if not len(others) or means[top] < 2 * others.mean():
+        return ""
     return (
         f"The heaviest weights of the first layer are those of {names[top]}: {means[top]:.3g} in the mean of |w|, "
-        f"where all others come to {np.delete(means, top).mean():.3g}."
+        f"where all others come to {others.mean():.3g}."
     )

@@ -57,7 +57,7 @@ def _classified(result: Result, parts: list[_Part]) -> dict[str, Any]:
         "names": names,
         "matrix": _tinted(counts) if classes <= MATRIX_CLASSES else None,
         "recall": [
-            f"{counts[i, i] / total:.1%}" if (total := counts[i].sum()) else "–" for i in range(classes)
+            f"{counts[i, i] / total:.0%}" if (total := counts[i].sum()) else "–" for i in range(classes)
         ],
         "confusions": _confusions(counts, names),
         "mistakes": _illustrated(result, parts, mistakes, names),
