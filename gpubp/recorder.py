@@ -16,7 +16,7 @@ from gpubp.signals import LayerSignal, layer_signals
 from gpubp.trainer import Epoch, History
 
 SAMPLES = 200  # of the training part, the same ones every time
-POINTS = 100  # epochs that are kept at most, evenly spread
+POINTS = 101  # epochs that are kept at most, evenly spread, epoch 0 among them
 SECONDS, SHARE = 0.1, 0.01  # what measuring may cost in a run: the larger of the two
 
 Signals = dict[int, list[LayerSignal]]  # by epoch, 0 being before training; a signal for each layer
