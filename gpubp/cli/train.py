@@ -126,8 +126,11 @@ def _leave(result: Any, run: Any, folder: Path, report: bool, say: Callable) -> 
     from gpubp import run_folder
 
     def write_report() -> None:
+        import logging
+
         from gpubp import report as reports
 
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a cache folder that it would like
         say(f"report in {reports.write(folder / 'report.html', result, folder)}")
 
     for write in (lambda: run_folder.write_records(folder, result, run), write_report if report else None):
