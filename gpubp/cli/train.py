@@ -130,7 +130,7 @@ def _leave(result: Any, run: Any, folder: Path, report: bool, say: Callable) -> 
 
         from gpubp import report as reports
 
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a cache folder that it would like
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it finds no cache folder
         say(f"report in {reports.write(folder / 'report.html', result, folder)}")
 
     for write in (lambda: run_folder.write_records(folder, result, run), write_report if report else None):
