@@ -16,7 +16,9 @@ from gpubp.signals import LayerSignal, layer_signals
 from gpubp.trainer import Epoch, History
 
 SAMPLES = 200  # of the training part, the same ones every time
-POINTS = 101  # epochs that are kept at most, evenly spread, epoch 0 among them
+GROWTH = (
+    1.07  # from one measured epoch to the next, once that is more than one: 84 of 1000 epochs, 152 of 100,000
+)
 SECONDS, SHARE = 0.1, 0.01  # what measuring may cost in a run: the larger of the two
 
 Signals = dict[int, list[LayerSignal]]  # by epoch, 0 being before training; a signal for each layer
@@ -25,9 +27,9 @@ Signals = dict[int, list[LayerSignal]]  # by epoch, 0 being before training; a s
 class SignalRecorder:
     """A callback for ``fit`` that measures :func:`gpubp.signals.layer_signals` as the epochs go.
 
-    ``signals`` has what was measured, and may start with what an earlier part of the run left. However long the run
-    gets, measuring keeps to its share of the time: with more than ``POINTS`` epochs every other is dropped, and from
-    then on only every second, fourth, … is measured.
+    Every epoch is measured at first, where most happens, then ever fewer, so that a run may be of any length and end
+    at any time; and none while measuring has taken more than its share of the time. ``signals`` has what was measured,
+    and may start with what an earlier part of the run left.
     """
 
     def __init__(self, train: Split, loss: str, signals: Signals | None = None) -> None:
@@ -35,14 +37,14 @@ class SignalRecorder:
         self._few, self._loss = train.take(np.sort(rows)), loss
         self.signals: Signals = dict(signals or {})
         self.samples = len(rows)
-        self._stride = 1
-        self._thin_out()
+        self._next = 1
         self._seconds, self._times, self._trained = 0.0, 0, 0.0
 
     def __call__(self, epoch: Epoch, network: Network) -> None:
         self._trained += epoch.seconds
-        if epoch.epoch % self._stride == 0 and self._within_budget():
+        if epoch.epoch >= self._next and self._within_budget():
             self.measure(epoch.epoch, network)
+            self._next = max(epoch.epoch + 1, int(epoch.epoch * GROWTH))
 
     def measure(self, epoch: int, network: Network) -> None:
         """Keep the signals of the network as it stands; none of data that ``fit`` would refuse, which says why."""
@@ -53,18 +55,12 @@ class SignalRecorder:
             return
         with np.errstate(all="ignore"):  # of a run that diverges
             self.signals[epoch] = layer_signals(network, samples, self._loss)
-        self._thin_out()
         self._seconds += time.perf_counter() - started
         self._times += 1
 
     def _within_budget(self) -> bool:
         mean = self._seconds / max(self._times, 1)
         return self._seconds + mean <= max(SECONDS, SHARE * self._trained)
-
-    def _thin_out(self) -> None:
-        while len(self.signals) > POINTS:
-            self._stride *= 2
-            self.signals = {epoch: s for epoch, s in self.signals.items() if epoch % self._stride == 0}
 
 
 class HistoryKeeper(Progress):

@@ -109,6 +109,7 @@ def test_the_report_of_several_splits(run):  # noqa: F811
     words = text_of(PAGE)
     assert "trained 3 times, on 3 different splits" in words
     assert "135 test samples" in words  # 45 of each split
+    assert len(re.findall(r"Split [123]: verification ok", words)) == 3
     with opened(PAGE) as driver:
         cells = [[c.text for c in row.find_elements("tag name", "td")] for row in table(driver, "confusion")]
         mistakes = [

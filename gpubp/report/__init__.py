@@ -35,7 +35,7 @@ def content(result: Result, folder: Path) -> dict[str, Any]:
         "signals": learning.signals(result),
         "test": tested.results(result),
         "weights": parameters.shown(result),
-        "verification": result.histories[-1].verification,
+        "verifications": [history.verification for history in result.histories],
         "recipe": [(key.replace("_", " "), _shown(value)) for key, value in result.recipe.to_dict().items()],
         "machine": _machine(result),
         "repeat": f"gpubp train {folder / 'recipe.toml'}",
