@@ -6,9 +6,9 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -16,22 +16,46 @@ import gpubp
 from gpubp import backends, data
 from gpubp.backends.base import Backend
 from gpubp.data.dataset import Dataset, Scaling, Split, hold_out
+from gpubp.errors import GpubpError
 from gpubp.network import Network, labels_of
 from gpubp.progress import Progress
 from gpubp.recipes import Recipe
+from gpubp.recorder import HistoryKeeper, SignalRecorder, Signals
 from gpubp.trainer import EarlyStopping, History, fit
 from gpubp.verification import VerificationError
 
 
+@dataclass(eq=False)
+class Evidence:
+    """What a report shows of one split besides its history.
+
+    ``outputs`` are those of ``test``, (N, n_out); None without it, or of a run that diverged. The inputs are as
+    the network was trained on them, which ``scaling`` undoes; ``signals`` are those of ``samples`` training samples.
+    """
+
+    test: Split | None
+    scaling: Scaling | None
+    outputs: np.ndarray | None
+    signals: Signals
+    samples: int
+
+
 @dataclass
 class Result:
-    """What came of a recipe: a history and a test accuracy for each of its splits, and the last network."""
+    """What came of a recipe: a history, a test accuracy and evidence for each of its splits.
+
+    ``network`` and ``dataset`` are the last split's; ``failure`` is the message of the error that ended the run, if
+    one did.
+    """
 
     recipe: Recipe
     network: Network
     histories: list[History]
     accuracies: list[float | None]
     seconds: float
+    evidence: list[Evidence] = field(default_factory=list)
+    dataset: Dataset | None = None
+    failure: str | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -41,7 +65,7 @@ class Result:
 
     @property
     def stopped(self) -> str:
-        return self.histories[-1].stopped
+        return "failed" if self.failure else self.histories[-1].stopped
 
     @property
     def reached(self) -> bool | None:
@@ -100,6 +124,8 @@ def run(
     model: Path | None = None,
     checkpoint: Path | None = None,
     resume: Path | None = None,
+    signals: Signals | None = None,
+    on_failure: Callable[[Result], object] | None = None,
     quiet: bool = False,
 ) -> Result:
     """Train as the recipe says, once a split, and test.
@@ -113,65 +139,103 @@ def run(
         model: where to save the trained network, also after Ctrl-C or a failed verification.
         checkpoint: where to save what a later run can resume. Only for recipes with one split.
         resume: a checkpoint to go on from.
+        signals: of the epochs before that checkpoint, to be kept.
+        on_failure: is given what there is of a run that fails after training has begun, before the error is raised.
 
     Raises:
         VerificationError: the backend computed something else than the equations say; names the saved files.
         GpubpError: of the data, the recipe's values, the backend, or the training.
     """
-    chosen, histories, accuracies = (
-        backends.get(backend, threads=threads, plan=plan, precision=precision),
-        [],
-        [],
-    )
-    optimizer, schedule = recipe.build_optimizer(), recipe.build_schedule()
+    chosen = backends.get(backend, threads=threads, plan=plan, precision=precision)
+    saved_dir = None if data_dir is None else str(Path(data_dir).resolve())
+    settings: dict[str, Any] = {
+        "backend": chosen,
+        "verify": verify,
+        "save_to": checkpoint,
+        "resume": resume,
+        "recipe": {**recipe.to_dict(), "data_dir": saved_dir},
+    }
+    result = Result(recipe, recipe.network(recipe.seed), [], [], 0.0)
     started = time.perf_counter()
-    for split in range(recipe.splits):
-        seed = recipe.seed + split
-        dataset, scaling = load(recipe, seed, data_dir, quiet)
-        network = recipe.network(seed)
-        train, watched, test = _parts(recipe, dataset, seed)
-        try:
-            history = fit(
-                network,
-                train.inputs,
-                train.targets,
-                loss=recipe.loss,
-                optimizer=optimizer,
-                schedule=schedule,
-                batch_size=recipe.batch_size,
-                epochs=recipe.epochs,
-                sample_weight=train.sample_weight,
-                validation=None if watched is None else (watched.inputs, watched.targets),
-                early_stopping=None if recipe.patience is None else EarlyStopping(recipe.patience),
-                backend=chosen,
-                verify=verify,
-                seed=seed,
-                save_to=checkpoint,
-                resume=resume,
-                progress=progress(),
-                recipe={
-                    **recipe.to_dict(),
-                    "data_dir": None if data_dir is None else str(Path(data_dir).resolve()),
-                },
-            )
-        except VerificationError as error:
-            if model is None:
-                raise
-            _finish(network, dataset, scaling)
-            network.save(model)
-            state = f", its training state in {checkpoint}" if checkpoint else ""
-            raise VerificationError(error.report, f"\nThe model was saved in {model}{state}.") from None
+    for seed in range(recipe.seed, recipe.seed + recipe.splits):
+        result.dataset, scaling = load(recipe, seed, data_dir, quiet)
+        result.network = network = recipe.network(seed)
+        train, watched, test = _parts(recipe, result.dataset, seed)
+        recorder = SignalRecorder(train, recipe.loss, signals)
+        if resume is None:
+            with chosen.limits():
+                recorder.measure(0, network)
+        history, failure = _fit(recipe, seed, network, train, watched, recorder, progress(), settings)
         if isinstance(backend, str):
             history.why_backend = backends.choose(backend)[1]
-        histories.append(history)
         with chosen.limits():
-            accuracies.append(_test_accuracy(network, test))
-        _finish(network, dataset, scaling)
-        if model is not None:
+            outputs = _outputs(network, test, failure)
+        result.histories.append(history)
+        result.accuracies.append(_test_accuracy(network, test, outputs))
+        result.evidence.append(Evidence(test, scaling, outputs, recorder.signals, recorder.samples))
+        _finish(network, result.dataset, scaling)
+        if model is not None and (failure is None or isinstance(failure, VerificationError)):
             network.save(model)
+        result.seconds = time.perf_counter() - started
+        if failure is not None:
+            _fail(result, failure, model, checkpoint, on_failure)
         if history.stopped == "interrupted":
             break
-    return Result(recipe, network, histories, accuracies, time.perf_counter() - started)
+    return result
+
+
+def _fit(
+    recipe: Recipe,
+    seed: int,
+    network: Network,
+    train: Split,
+    watched: Split | None,
+    recorder: SignalRecorder,
+    progress: Progress,
+    settings: dict[str, Any],
+) -> tuple[History, GpubpError | None]:
+    """The history of one training run, and the error that ended it if one did once it had begun."""
+    keeper = HistoryKeeper(progress)
+    try:
+        history = fit(
+            network,
+            train.inputs,
+            train.targets,
+            loss=recipe.loss,
+            optimizer=recipe.build_optimizer(),
+            schedule=recipe.build_schedule(),
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            sample_weight=train.sample_weight,
+            validation=None if watched is None else (watched.inputs, watched.targets),
+            early_stopping=None if recipe.patience is None else EarlyStopping(recipe.patience),
+            callbacks=[recorder],
+            seed=seed,
+            progress=keeper,
+            **settings,
+        )
+    except GpubpError as error:
+        if keeper.history is None:
+            raise
+        return keeper.history, error
+    return history, None
+
+
+def _fail(
+    result: Result,
+    failure: GpubpError,
+    model: Path | None,
+    checkpoint: Path | None,
+    on_failure: Callable[[Result], object] | None,
+) -> NoReturn:
+    """Raise the failure, once whoever wants it has what there is; a failed verification names the saved files."""
+    if isinstance(failure, VerificationError) and model is not None:
+        state = f", its training state in {checkpoint}" if checkpoint else ""
+        failure = VerificationError(failure.report, f"\nThe model was saved in {model}{state}.")
+    result.failure = str(failure)
+    if on_failure is not None:
+        on_failure(result)
+    raise failure
 
 
 def load(
@@ -210,8 +274,17 @@ def _finish(network: Network, dataset: Dataset, scaling: Scaling | None) -> None
         network.classes = (*names, *map(str, range(len(names), outputs)))
 
 
-def _test_accuracy(network: Network, test: Split | None) -> float | None:
-    """Of class numbers, whatever the classes are called."""
-    if test is None or network.classes == () or test.targets.ndim != 1:
+def _outputs(network: Network, test: Split | None, failure: GpubpError | None) -> np.ndarray | None:
+    """The outputs for the test part, unless a run that diverged left none that are numbers."""
+    if test is None:
         return None
-    return float((labels_of(network.forward(test.inputs)) == test.targets).mean())
+    with np.errstate(all="ignore" if failure else None):
+        outputs = network.forward(test.inputs)
+    return outputs if failure is None or np.isfinite(outputs).all() else None
+
+
+def _test_accuracy(network: Network, test: Split | None, outputs: np.ndarray | None) -> float | None:
+    """Of class numbers, whatever the classes are called."""
+    if test is None or outputs is None or network.classes == () or test.targets.ndim != 1:
+        return None
+    return float((labels_of(outputs) == test.targets).mean())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +31,7 @@ from gpubp.errors import GpubpError, UsageError
 @app.command()
 @recipe_options
 def train(
+    context: typer.Context,
     recipe: RecipeArgument = None,
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
@@ -45,7 +46,7 @@ def train(
         Path | None,
         typer.Option(
             "--folder",
-            help="Where to save model.npz and checkpoint.npz",
+            help="Where to save the model, checkpoint, recipe, history and report",
             rich_help_panel="Run",
             show_default=False,
         ),
@@ -53,57 +54,95 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Go on from a checkpoint.npz, bitwise", rich_help_panel="Run")
     ] = None,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html", rich_help_panel="Run")
+    ] = True,
     quiet: QuietOption = False,
     json_path: JsonOption = None,
     *,
     changes: dict[str, Any],
 ) -> None:
     """Train a network by a recipe and test it. Every field of the recipe has an option."""
-    from gpubp import experiment, recipes
+    from gpubp import experiment, recipes, run_folder
     from gpubp.progress import progress_for
     from gpubp.verification import VerificationError
 
     quiet = quiet or json_path == "-"
     say = (lambda *_: None) if quiet else print
+    given = recipes.RunSettings(
+        backend=backend,
+        threads=threads,
+        plan=plan,
+        precision=precision,
+        data_dir=None if data_dir is None else str(data_dir),
+    )
     if resume is None:
-        chosen = recipes.load(recipe or DEFAULT_RECIPE)
+        chosen, saved = recipes.load_with_run(recipe or DEFAULT_RECIPE)
+        run = _overridden(saved, given, context)
     else:
-        chosen, data_dir = _recipe_of(resume, data_dir)
+        chosen, run = _recipe_of(resume, given)
         if recipe is not None and recipes.load(recipe).name != chosen.name:
             raise UsageError(f"{resume} is of recipe {chosen.name!r}, not {recipe!r}: name none to --resume")
     chosen = chosen.overridden(changes)
-    folder = folder or (resume.parent if resume else _new_folder(chosen.name))
-    _announce(chosen, backend, say)
-    with _written(folder):
+    folder = folder or (resume.parent if resume else run_folder.new(chosen.name))
+    _announce(chosen, run.backend, say)
+    with run_folder.written(folder):
         require_json(json_path)
         try:
             result = experiment.run(
                 chosen,
-                data_dir=data_dir,
-                backend=backend,
-                threads=threads,
-                plan=plan,
-                precision=precision,
+                **vars(run),
                 verify=verify,
                 progress=lambda: progress_for(quiet=quiet),
                 model=folder / "model.npz",
                 checkpoint=folder / "checkpoint.npz" if chosen.splits == 1 else None,
                 resume=resume,
+                signals=run_folder.read_signals(resume.parent, len(chosen.layers) - 1) if resume else None,
+                on_failure=lambda failed: _leave(failed, run, folder, report, say),
                 quiet=quiet,
             )
         except VerificationError as error:
-            report = error.report.to_dict()
-            failure = {"recipe": chosen.to_dict(), "ok": False, "error": str(error), "verification": report}
+            checks = error.report.to_dict()
+            failure = {"recipe": chosen.to_dict(), "ok": False, "error": str(error), "verification": checks}
             write_json(json_path, failure)
             raise
     _conclude(result, folder, say)
-    write_json(json_path, {"ok": True, **result.to_dict()})
+    try:
+        write_json(json_path, {"ok": True, **result.to_dict()})
+    finally:
+        _leave(result, run, folder, report, say)
     if result.stopped == "interrupted":
         raise typer.Exit(INTERRUPTED)
 
 
-def _recipe_of(checkpoint: Path, data_dir: Path | None) -> tuple[Any, Path | None]:
-    """The recipe that a checkpoint was made by, and where its data was."""
+def _overridden(saved: Any, given: Any, context: typer.Context) -> Any:
+    """How a recipe file says to run it, but for the options that were given."""
+    used = {f.name for f in fields(given) if context.get_parameter_source(f.name).name != "DEFAULT"}  # type: ignore[union-attr]
+    return replace(saved, **{name: getattr(given, name) for name in used})
+
+
+def _leave(result: Any, run: Any, folder: Path, report: bool, say: Callable) -> None:
+    """Write what a run leaves beside its model. A run whose records cannot be written has still succeeded."""
+    from gpubp import run_folder
+
+    def write_report() -> None:
+        import logging
+
+        from gpubp import report as reports
+
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it finds no cache folder
+        say(f"report in {reports.write(folder / 'report.html', result, folder)}")
+
+    for write in (lambda: run_folder.write_records(folder, result, run), write_report if report else None):
+        try:
+            if write is not None:
+                write()
+        except GpubpError as error:
+            print(f"warning: {error}", file=sys.stderr)
+
+
+def _recipe_of(checkpoint: Path, given: Any) -> tuple[Any, Any]:
+    """The recipe that a checkpoint was made by, and how to run it: as given, with its data where it was."""
     from gpubp import checkpoint as checkpoints
     from gpubp import recipes
     from gpubp.errors import DataError
@@ -115,39 +154,7 @@ def _recipe_of(checkpoint: Path, data_dir: Path | None) -> tuple[Any, Path | Non
             f"{checkpoint} holds no recipe: resume it by gpubp.fit(…, resume={str(checkpoint)!r})"
         )
     saved_dir = table.pop("data_dir", None)
-    return recipes.from_dict(table, str(checkpoint)), data_dir or (Path(saved_dir) if saved_dir else None)
-
-
-def _new_folder(name: str) -> Path:
-    """gpubp-runs/NAME-1, -2, …: no run overwrites another's model."""
-    root, number = Path("gpubp-runs"), 1
-    while (root / f"{name}-{number}").exists():
-        number += 1
-    return root / f"{name}-{number}"
-
-
-@contextmanager
-def _written(folder: Path) -> Iterator[None]:
-    """Make the folder of a run, and refuse now, not after training, one that cannot be written.
-
-    It is removed again if the run fails before anything is in it.
-
-    Raises:
-        GpubpError: no folder, or no file, can be made there.
-    """
-    try:
-        made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder) as file:
-            file.write(b"written")  # an empty file can be made on a full disk
-    except OSError as error:
-        raise GpubpError(f"cannot write into folder {folder}: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        if made:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
+    return recipes.from_dict(table, str(checkpoint)), replace(given, data_dir=given.data_dir or saved_dir)
 
 
 def _announce(recipe: Any, backend: str, say: Callable) -> None:

@@ -156,6 +156,31 @@ class Recipe:
         return {key: value for key, value in asdict(self).items() if value not in (None, "")}
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a recipe was run, beside what it says: the options of ``gpubp train`` that weights depend on.
+
+    A recipe file has them in a table ``[run]``, and ``gpubp train`` takes them from there unless told otherwise.
+    """
+
+    backend: str = "auto"
+    threads: int | None = None
+    plan: str = "auto"
+    precision: str = "float32"
+    data_dir: str | None = None
+
+
+def to_toml(recipe: Recipe, run: RunSettings | None = None) -> str:
+    """A recipe file that :func:`load_with_run` reads back as it was given here."""
+    import tomli_w
+
+    table: dict[str, Any] = {"format": FORMAT, **recipe.to_dict()}
+    if run is not None:
+        usual = RunSettings()
+        table["run"] = {key: value for key, value in asdict(run).items() if value != getattr(usual, key)}
+    return tomli_w.dumps(table)
+
+
 def names() -> list[str]:
     """The recipes in the package."""
     return sorted(
@@ -170,13 +195,19 @@ def load(name: str) -> Recipe:
         UsageError: no such recipe (names the nearest), or one that :func:`parse` refuses.
         DataError: no such file, or none that is TOML.
     """
+    return load_with_run(name)[0]
+
+
+def load_with_run(name: str) -> tuple[Recipe, RunSettings]:
+    """The recipe as :func:`load` gives it, and how the file's table ``[run]`` says to run it."""
     if name in names():
-        return parse(files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8"), name)
+        text = files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
+        return _parsed(text, name, f"recipe {name}")
     path = Path(name)
     if path.suffix != ".toml" and not path.exists():
         raise UsageError(_unknown("recipe", name, names()) + ", or give a .toml file")
     try:
-        return parse(path.read_text(encoding="utf-8"), path.stem, where=str(path))
+        return _parsed(path.read_text(encoding="utf-8"), path.stem, str(path))
     except OSError as error:
         raise DataError(f"cannot read recipe {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -190,14 +221,29 @@ def parse(text: str, name: str, where: str | None = None) -> Recipe:
         UsageError: written for a newer gpubp, or as :func:`from_dict`.
         DataError: no TOML.
     """
-    where = where or f"recipe {name}"
+    return _parsed(text, name, where or f"recipe {name}")[0]
+
+
+def _parsed(text: str, name: str, where: str) -> tuple[Recipe, RunSettings]:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{where} is no valid TOML: {error}") from error
     if _converted("format", table.pop("format", FORMAT), int, where) > FORMAT:
         raise UsageError(f"{where} was written for a newer gpubp; upgrade gpubp")
-    return from_dict({"name": name, **table}, where)
+    run = _converted("run", table.pop("run", {}), dict, where)
+    return from_dict({"name": name, **table}, where), RunSettings(
+        **_fields_of(RunSettings, run, f"{where}: run")
+    )
+
+
+def _fields_of(kind: type, table: dict[str, Any], where: str) -> dict[str, Any]:
+    """The values of a dataclass's fields, every key and type checked."""
+    kinds = typing.get_type_hints(kind)
+    for key in table:
+        if key not in kinds:
+            raise UsageError(f"{where}: {_unknown('key', key, kinds)}")
+    return {key: _converted(key, value, kinds[key], where) for key, value in table.items()}
 
 
 def from_dict(table: dict[str, Any], where: str) -> Recipe:
@@ -207,11 +253,7 @@ def from_dict(table: dict[str, Any], where: str) -> Recipe:
         UsageError: an unknown key (names the nearest), a value of the wrong type or out of range, or no data or
             layers: their defaults are those of one recipe, and seldom what another one means.
     """
-    kinds = typing.get_type_hints(Recipe)
-    for key in table:
-        if key not in kinds:
-            raise UsageError(f"{where}: {_unknown('key', key, kinds)}")
-    values = {key: _converted(key, value, kinds[key], where) for key, value in table.items()}
+    values = _fields_of(Recipe, table, where)
     for key in ("data", "layers"):
         if key not in values:
             raise UsageError(f"{where}: {key} is missing")
