@@ -1,13 +1,16 @@
-"""A pytest plugin for machines that have pytest and not much else: without Hypothesis, its tests are skipped."""
+"""A pytest plugin for machines that have pytest and not much else: tests of what is not installed are skipped."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from .process import OURS
 
 
 class Settings:
@@ -47,6 +50,17 @@ def stand_in() -> None:
     vars(hypothesis).update(settings=Settings, given=lambda *_, **__: skipped)
     for name in ("hypothesis", "hypothesis.strategies", "hypothesis.extra", "hypothesis.extra.numpy"):
         sys.modules[name] = hypothesis
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Skip the test, with the reason, when it comes to import what is not installed."""
+    try:
+        return (yield)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in OURS:
+            raise
+        pytest.skip(f"{error.name} is not installed")
 
 
 if find_spec("hypothesis") is None:
