@@ -22,12 +22,13 @@ GPU_TESTS = {
 }
 KINDS = ("passed", "failed", "skipped", "error")
 FAILURES_TOLD = 10
+WIDTH = "250"  # where pytest cuts the reason of a failure
 
 
 def tests(run: Run, part: Part) -> None:
     """The project's tests of what runs on a GPU, on the GPU."""
     env = parts_env(run)
-    env["GPUBP_TEST_GPU"] = "0" if run.host else "1"
+    env |= {"GPUBP_TEST_GPU": "0" if run.host else "1", "COLUMNS": WIDTH}
     if run.data_dir is not None:
         env["GPUBP_DATA_DIR"] = str(run.data_dir)
     if run.host:
@@ -99,9 +100,10 @@ def outcomes(text: str) -> dict[str, Any]:
 
 def unfinished(text: str) -> str | None:
     """The test that had begun and not ended when ``pytest -v`` said no more."""
-    begun = re.findall(r"^(\S+\.py::.+?) *(?:$|(?:Timeout \(|Fatal Python error).*)", text, re.MULTILINE)
-    ended = {name for name, _ in re.findall(r"^(\S+\.py::.+?) ([A-Z]{4,7})\b", text, re.MULTILINE)}
-    return next((name for name in reversed(begun) if name not in ended), None)
+    lines = [line for line in text.splitlines() if re.match(r"\S+\.py::", line)]
+    if not lines or re.search(r" (?:PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)\b", lines[-1]):
+        return None
+    return re.sub(r" *(Timeout \(|Fatal Python error).*", "", lines[-1]).rstrip()
 
 
 def collected(text: str) -> int | None:
