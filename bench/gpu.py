@@ -186,7 +186,9 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
 
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     taken = {name: signal.getsignal(name) for name in signals}
-    taken = {name: handler for name, handler in taken.items() if handler != signal.SIG_IGN}  # nohup's
+    taken = {
+        name: handler for name, handler in taken.items() if handler not in (signal.SIG_IGN, None)
+    }  # as by nohup
     for name in taken:
         signal.signal(name, interrupt)
     try:

@@ -52,15 +52,27 @@ def stand_in() -> None:
         sys.modules[name] = hypothesis
 
 
+def absent(error: BaseException | None) -> str | None:
+    """The package that is not installed, if that is the error or what it was raised from."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            return None if error.name.partition(".")[0] in OURS else error.name
+        error = error.__cause__
+    return None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Skip the test, with the reason, when it comes to import what is not installed."""
+    """Skip a test, with the reason, when it or its fixture comes to import what is not installed."""
     try:
         return (yield)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in OURS:
-            raise
-        pytest.skip(f"{error.name} is not installed")
+    except Exception as error:
+        if name := absent(error):
+            pytest.skip(f"{name} is not installed")
+        raise
+
+
+pytest_runtest_setup = pytest_runtest_call
 
 
 if find_spec("hypothesis") is None:

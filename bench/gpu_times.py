@@ -6,18 +6,17 @@ import random
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench import data, results
 from bench.cpu import FEWEST_ROUNDS, rounds_within
-from bench.gpu_nets import BIG, FLOAT32, VARIANTS
+from bench.gpu_nets import BIG, FLOAT32
 from bench.gpu_report import FAILED, Part, table
 from bench.gpu_run import Desk, Loaded, Run
 from bench.nets import SEED
-from bench.peers import Peer
 from bench.process import without_folders
 from bench.results import (
     BASELINE,
@@ -29,14 +28,13 @@ from bench.results import (
     Row,
     Spread,
 )
-from gpubp.backends.cuda import CupyBackend
+
+from .gpu_peers import NUMBA, OURS, PRODUCTS, GpuPeer, peers
 
 HELLO_SECONDS = 90.0  # for all peers beside each other: importing a library from a cold disk takes its time
 SECONDS_A_PEER = 6.0  # for the rounds of one peer on one net; FEWEST_ROUNDS are made in any case
-PRODUCTS, NUMBA, OURS = "products", "gpubp-numba", "gpubp-"
 CLOCKS = "  by events of the device, or by the clock; × is by events where both have them, else by the clock"
 FIRST = ("784-128-10", "mnist", "mnist-mlp32", "mnist-nielsen", BIG)  # of the nets, by worth
-OF_PRECISIONS = ("784-128-10", "mnist", BIG)  # the nets that are timed in other precisions too
 WITHIN = "within its bound"  # of a precision whose results cannot be the same as float32's
 # How far the first epoch may end from float32's, as bench.results has it: the loss, the parameters. Rounding factors
 # to TF32 in float32 training, on a CPU, moved the loss by 1e-3 at most and the parameters by 0.16.
@@ -45,47 +43,6 @@ TOLERANCES = {
     "3xtf32": (LOSS_TOLERANCE, PARAMETER_TOLERANCE),
     "tf32": (5e-3, 0.5),
 }
-
-
-@dataclass(frozen=True)
-class GpuPeer(Peer):
-    """A peer with its options; ``gpu_only`` cannot run on the processor, ``nets`` are those it is for, () all."""
-
-    options: dict[str, Any] = field(default_factory=dict)
-    gpu_only: bool = False
-    nets: tuple[str, ...] = ()
-    precision: str = FLOAT32
-
-    def with_precision(self, precision: str) -> GpuPeer:
-        """The same in another precision."""
-        name, title = f"{self.name}-{precision}", f"{self.title}, {precision}"
-        return replace(self, name=name, title=title, precision=precision, nets=OF_PRECISIONS)
-
-    def all_options(self, host: bool) -> dict[str, Any]:
-        """What its module is given."""
-        return {**self.options, "precision": self.precision, "host": host}
-
-
-def peers() -> list[GpuPeer]:
-    """gpubp's plans on the GPU, Numba for comparison, the other libraries, and what cuBLAS takes."""
-    ours, torch = "bench.peers.gpubp_gpu", "bench.peers.torch_gpu"
-    plans = {
-        plan: GpuPeer(f"gpubp-{plan}", f"gpubp cupy, {plan}", ours, (), {"plan": plan})
-        for plan in CupyBackend.plans
-    }
-    graph = GpuPeer("torch-graph", "PyTorch, CUDA graph", torch, ("torch",), {"graph": True}, True)
-    jax = GpuPeer("jax", "JAX scan", "bench.peers.jax_gpu", ("jax",))
-    return [
-        *plans.values(),
-        *(plans[v.plan].with_precision(v.precision) for v in VARIANTS if v.precision != FLOAT32),
-        GpuPeer(NUMBA, "gpubp numba", ours, ("numba",), {"plan": None}),
-        GpuPeer("torch", "PyTorch eager", torch, ("torch",), {"graph": False}),
-        graph,
-        graph.with_precision("tf32"),
-        jax,
-        jax.with_precision("tf32"),
-        GpuPeer(PRODUCTS, "cuBLAS, its products alone", "bench.peers.products", (), nets=(BIG,)),
-    ]
 
 
 @dataclass

@@ -17,10 +17,11 @@ import pytest
 from bench import gpu, gpu_parts, gpu_report, gpu_run, gpu_tests, gpu_times, gpu_worker
 from bench.gpu_nets import FLOAT32, ON_GPU, ON_HOST, RACE, VARIANTS, GpuNet, Race, Variant, extra, of_recipe
 from bench.gpu_parts import find_sanitizer, medians, program, sanitizer_errors
+from bench.gpu_peers import OF_PRECISIONS, PRODUCTS, peers
 from bench.gpu_report import Part, Report
 from bench.gpu_run import Loaded, Run, environment
 from bench.gpu_tests import collected, outcomes, unfinished
-from bench.gpu_times import OF_PRECISIONS, PRODUCTS, WITHIN, Entrant, GpuRow, NetTimes
+from bench.gpu_times import WITHIN, Entrant, GpuRow, NetTimes
 from bench.process import ROOT, NoAnswer, WorkerFailed
 from bench.results import BASELINE, DIFFERS, NOT_COMPARABLE, SAME
 from gpubp import recipes
@@ -555,7 +556,7 @@ def test_an_error_in_one_net_leaves_the_others_alone(run, monkeypatch):
 
 def test_peers_start_beside_each_other_before_any_net(run):
     log, ready = [], {"seconds": {"import": 80.0, "device": 1.0}}
-    entrants = [Entrant(peer, run) for peer in gpu_times.peers()[:3]]
+    entrants = [Entrant(peer, run) for peer in peers()[:3]]
     answers = [ready, NoAnswer("no answer for 90 s"), ready]
     for entrant, answer in zip(entrants, answers, strict=True):
         entrant.desk = Scripted(answer, log)
@@ -677,12 +678,35 @@ def test_tests_that_the_time_is_up_for_are_cut(run, tmp_path):
     assert part.cut[0].endswith("test_it.py::test_hangs")
 
 
+NEEDS = """
+import pytest
+
+@pytest.fixture
+def library():
+    import no_such_library
+
+def test_it():
+    import no_such_library
+
+def test_its_fixture(library):
+    pass
+
+def test_what_says_so_in_its_own_words():
+    try:
+        import no_such_library
+    except ImportError as error:
+        raise RuntimeError("it needs a library") from error
+
+def test_ours():
+    import gpubp.nonsense
+"""
+
+
 def test_what_a_test_needs_and_is_not_installed_is_a_skip(run, tmp_path):
-    text = "def test_it():\n    import no_such_library.part\n\ndef test_ours():\n    import gpubp.nonsense\n"
-    (tmp_path / "test_it.py").write_text(text)
+    (tmp_path / "test_it.py").write_text(NEEDS)
     run.tests, part = [str(tmp_path / "test_it.py")], Part("tests", "", ended=True)
     gpu_tests.tests(run, part)
-    assert any("1 tests: no_such_library is not installed" in line for line in part.skipped)
+    assert any("3 tests: no_such_library is not installed" in line for line in part.skipped)
     [failure] = part.failures
     assert "No module named 'gpubp.nonsense'" in failure
 
