@@ -775,9 +775,11 @@ def test_a_run_that_is_ended_leaves_no_process_and_what_it_had(number, part, tmp
     said, _ = process.communicate(timeout=60)
     assert process.returncode == (-number if number == signal.SIGKILL else 130)
     end = time.monotonic() + 10
-    while living(mark) and time.monotonic() < end:
+    while (left := living(mark)) and time.monotonic() < end:
         time.sleep(0.05)
-    assert living(mark) == []
+    for child in left:
+        os.kill(child, signal.SIGKILL)
+    assert left == []
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert content["parts"][0]["status"] == "ok"
     if number != signal.SIGKILL:
