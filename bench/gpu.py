@@ -4,39 +4,43 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 import gpubp
-from gpubp.backends.cuda import CupyBackend
 from gpubp.data.mnist import load_idx_collection
 from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
 from gpubp.functions import lookup
+from gpubp.jsontext import as_json
 
-from . import gpu_parts, gpu_times, machine, results
-from .gpu_nets import ON_GPU, ON_HOST
-from .gpu_report import Part, Report, part_text
-from .gpu_run import LEAST_SECONDS, Run
+from . import gpu_parts, gpu_tests, gpu_times, machine, results
+from .gpu_nets import ON_GPU, ON_HOST, VARIANTS
+from .gpu_report import Part, Report, part_text, write
+from .gpu_run import LEAST_SECONDS, Run, sources
 from .process import WorkerFailed, without_folders
 
 BUDGET = 530.0
+FACTS_SECONDS = 75.0
 INTERRUPTED = 130
 
 # In order of worth: the share of the budget that a part may take; what it leaves is for the others.
 PARTS: dict[str, tuple[str, float, Callable[[Run, Part], None]]] = {
     "device": ("The device", 0.01, gpu_parts.device),
-    "verify": ("Every recipe held to the reference", 0.12, gpu_parts.verify),
+    "verify": ("Every recipe held to the reference", 0.14, gpu_parts.verify),
     "repeat": ("Three runs from one seed, bit by bit", 0.06, gpu_parts.repeat),
     "micro": ("Microbenchmarks", 0.06, gpu_parts.micro),
-    "times": ("Milliseconds an epoch", 0.38, gpu_times.times),
+    "times": ("Milliseconds an epoch", 0.43, gpu_times.times),
     "race": ("Time to accuracy", 0.06, gpu_parts.race),
-    "tests": ("The tests", 0.19, gpu_parts.tests),
+    "tests": ("The tests of what runs on a GPU", 0.12, gpu_tests.tests),
     "sanitizer": ("compute-sanitizer", 0.12, gpu_parts.sanitizer),
 }
 
@@ -83,55 +87,65 @@ def find_mnist(named: Path | None) -> Path | None:
     return folder
 
 
-def prepare(args: argparse.Namespace, folder: Path, started: float, say: Callable[[str], None]) -> Run:
-    """What the parts need, and the facts of the machine.
+def prepare(
+    args: argparse.Namespace, folder: Path, started: float, say: Callable[[str], None]
+) -> tuple[Run, list[str]]:
+    """The run and the names of its parts, once it is sure that results can be written.
 
     Raises:
         UsageError, DataError: options that mean nothing.
-        BackendUnavailable: no GPU, or without one no compiler for the host build.
+        GpubpError: nothing can be written into the folder of the results.
     """
     if not 0 < args.budget < float("inf"):
         raise UsageError(f"--budget must be positive, not {args.budget:g}")
     names, data_dir = choose_parts(args.parts), find_mnist(args.data_dir)
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    report = Report(date, args.host, machine.commit(), machine.facts(), {})
+    report = Report(date, args.host, machine.commit(), machine.facts(), {}, sources=sources())
     report.machine["packages"]["gpubp"] = gpubp.__version__
+    report.machine["load_average_before"] = machine.load_average()
     sizes = ON_HOST if args.host else ON_GPU
+    report.settings = {
+        "budget": args.budget,
+        "mnist": data_dir is not None,
+        "plans": [str(variant) for variant in VARIANTS],
+        "sizes": asdict(sizes),
+    }
     run = Run(
         report=report,
         out=args.out or results.new_folder("gpu", date),
         folder=folder,
         sizes=sizes,
         host=args.host,
-        plans=CupyBackend.plans,
+        variants=VARIANTS,
         data_dir=data_dir,
         tests=args.tests,
         say=say,
         end=started + args.budget,
         part_end=started + args.budget,
     )
-    say("the device")
+    write(run.out, report)
+    return run, names
+
+
+def begin(run: Run, names: Sequence[str]) -> None:
+    """The facts of the device, and the samples.
+
+    Raises:
+        BackendUnavailable: no GPU, or without one no compiler for the host build.
+    """
+    run.say("the device")
     try:
-        answer = run.desk.ask("facts", run.left(), host=args.host)
+        answer = run.desk.ask("facts", min(FACTS_SECONDS, run.left()), host=run.host)
     except WorkerFailed as failure:
-        answer = {"refused": str(failure)}
+        answer = {"failed": str(failure)}
     if "refused" in answer:
-        run.desk.close()
-        advice = "" if args.host else "; without a GPU, --host runs what can run on the processor"
+        run.report.refused = answer["refused"]
+        advice = "" if run.host else "; without a GPU, --host runs what can run on the processor"
         raise BackendUnavailable(answer["refused"] + advice)
-    report.machine["device"] = answer
-    report.machine["load_average_before"] = machine.load_average()
-    report.settings = {
-        "budget": args.budget,
-        "mnist": data_dir is not None,
-        "tf32": False,
-        "plans": list(CupyBackend.plans),
-        "sizes": asdict(sizes),
-    }
-    report.parts = [Part(name, PARTS[name][0]) for name in names]
-    say("the samples")
+    run.report.machine["device"] = answer
+    run.report.parts = [Part(name, PARTS[name][0]) for name in names]
+    run.say("the samples")
     run.load()
-    return run
 
 
 def measure(run: Run, started: float, tell: Callable[[str], None]) -> None:
@@ -148,42 +162,95 @@ def measure(run: Run, started: float, tell: Callable[[str], None]) -> None:
                 part.cut.append("all of it")
             else:
                 do(run, part)
+            part.ended = True
         except Exception as error:
             traceback.print_exc()
             part.failures.append(without_folders(f"{type(error).__name__}: {error}"))
+            part.ended = True
         finally:
             part.seconds = time.perf_counter() - part_started
             run.report.seconds = time.perf_counter() - started
-            run.save()
-        part.ended = True
-        run.save()
         tell("\n".join([*part_text(part), ""]))
+        run.save()
+
+
+@contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM and SIGHUP are Ctrl-C in here, once: results are written, and no process is left."""
+
+    def interrupt(*_: object) -> None:
+        for name in taken:
+            signal.signal(name, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    taken = {name: signal.getsignal(name) for name in signals}
+    taken = {
+        name: handler for name, handler in taken.items() if handler not in (signal.SIG_IGN, None)
+    }  # as by nohup
+    for name in taken:
+        signal.signal(name, interrupt)
+    try:
+        yield
+    finally:
+        for name, handler in taken.items():
+            signal.signal(name, handler)
+
+
+def speak(text: str, file: TextIO) -> None:
+    """Print; that the terminal or the pipe has been closed ends no run."""
+    try:
+        print(text, file=file, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     args, started = arguments(argv), time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="gpubp-bench-") as temporary:
+    prefix = "gpubp-bench-"
+    with (
+        ended_as_by_ctrl_c(),
+        tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as temporary,
+    ):
         try:
-            run = prepare(
-                args, Path(temporary), started, lambda line: print(line, file=sys.stderr, flush=True)
-            )
+            run, names = prepare(args, Path(temporary), started, lambda line: speak(line, sys.stderr))
         except GpubpError as error:
-            print(f"error: {error}", file=sys.stderr)
+            speak(f"error: {error}", sys.stderr)
             return error.exit_code
-        try:
-            measure(run, started, lambda text: print(text, flush=True))
         except KeyboardInterrupt:
-            run.report.interrupted = True
-        finally:
-            run.desk.close()
-            run.report.machine["load_average_after"] = machine.load_average()
-            run.save()
-    print("\n".join(run.report.summary()))
-    print(f"results.json and results.txt are in {os.path.relpath(run.out)}")
+            return INTERRUPTED
+        return finish(run, names, started)
+
+
+def finish(run: Run, names: Sequence[str], started: float) -> int:
+    """Measure, and write and say what came of it, however it ends; the exit code."""
+    refused: BackendUnavailable | None = None
+    try:
+        begin(run, names)
+        measure(run, started, lambda text: speak(text, sys.stdout))
+    except KeyboardInterrupt:
+        run.report.interrupted = True
+    except BackendUnavailable as error:
+        refused = error
+    finally:
+        run.desk.close()
+        run.report.seconds = time.perf_counter() - started
+        run.report.machine["load_average_after"] = machine.load_average()
+        run.save()
+    if refused is None:
+        speak("\n".join(run.report.summary()), sys.stdout)
+    if run.unsaved is None:
+        speak(f"results.json and results.txt are in {os.path.relpath(run.out)}", sys.stdout)
+    else:
+        speak(as_json(run.report.to_dict()), sys.stdout)
+        speak(f"{run.unsaved}; results.json is above", sys.stderr)
+    if refused is not None:
+        speak(f"error: {refused}", sys.stderr)
+        return refused.exit_code
     if run.report.interrupted:
         return INTERRUPTED
-    return 1 if run.report.failed else 0
+    return 1 if run.report.failed or run.unsaved else 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gpubp import backends
 from gpubp.backends.cuda import CupyBackend
 from gpubp.errors import BackendUnavailable
@@ -39,8 +41,13 @@ class Device:
             raise BackendUnavailable(reason)
         self.cp: Any = importlib.import_module(name)
 
-    def backend(self, plan: str = "auto") -> CupyBackend:
-        return CupyBackend(module=self.cp, plan=plan)
+    def backend(self, plan: str = "auto", precision: str = "float32") -> CupyBackend:
+        return CupyBackend(module=self.cp, plan=plan, precision=precision)
+
+    def prepare(self) -> None:
+        """Have the device ready: its context is made when it is first used."""
+        self.backend().to_device(np.zeros(1))
+        self.synchronize()
 
     def properties(self) -> dict[str, Any]:
         runtime = self.cp.cuda.runtime

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from gpubp import Adam, Schedule
+from gpubp.backends.cuda import CupyBackend
 from gpubp.errors import UsageError
 from gpubp.recipes import Recipe
 
@@ -15,6 +16,25 @@ from .nets import NETS, Net
 BIG = "784-2048-2048-10"  # bound by its products, which are timed by themselves too
 EXTRA = ("784-128-10", BIG)
 SAMPLE, MNIST = "mnist-sample", "mnist"
+FLOAT32 = "float32"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way for gpubp to train on a GPU: a plan, and the precision of its products."""
+
+    plan: str
+    precision: str = FLOAT32
+
+    def __str__(self) -> str:
+        return self.plan if self.precision == FLOAT32 else f"{self.plan} in {self.precision}"
+
+
+# Only the fused plan has other precisions.
+VARIANTS = (
+    *(Variant(plan) for plan in CupyBackend.plans),
+    *(Variant("fused", precision) for precision in CupyBackend.precisions if precision != FLOAT32),
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,7 @@ class Sizes:
     """How much each part does. None: all that there is.
 
     width, batch, samples: no hidden layer, mini-batch and data set is larger. blocks: grids whose barrier is timed.
+    test_seconds: what one test may take; what takes longer hangs.
     """
 
     width: int | None = None
@@ -63,6 +84,7 @@ class Sizes:
     copy_mb: int = 512
     product: int = 8192
     seeds: int = 5
+    test_seconds: float = 60.0
 
     def cut(self, net: GpuNet) -> GpuNet:
         inputs, *hidden, outputs = net.layers
@@ -84,6 +106,7 @@ ON_HOST = Sizes(
     copy_mb=1,
     product=64,
     seeds=2,
+    test_seconds=300.0,
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpubp.files import write_text
 from gpubp.jsontext import as_json
 
 FORMAT, FORMAT_VERSION = "gpubp-bench-gpu", 1
@@ -56,7 +57,10 @@ class Part:
 
 @dataclass
 class Report:
-    """A run. host: on the stand-in for a GPU, whose times say nothing about one."""
+    """A run. host: on the stand-in for a GPU, whose times say nothing about one.
+
+    sources: a digest of the code that is measured. refused: why nothing can be, if nothing can.
+    """
 
     date: str
     host: bool
@@ -66,6 +70,8 @@ class Report:
     parts: list[Part] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
+    sources: str | None = None
+    refused: str | None = None
 
     @property
     def failed(self) -> bool:
@@ -79,6 +85,8 @@ class Report:
             "date": self.date,
             "host": self.host,
             "commit": self.commit,
+            "sources": self.sources,
+            "refused": self.refused,
             "interrupted": self.interrupted,
             "seconds": self.seconds,
             "machine": self.machine,
@@ -93,13 +101,13 @@ class Report:
 
     def _about(self) -> list[str]:
         device = self.machine.get("device", {})
-        name = device.get("name", "no device")
+        name = device.get("name") or "unknown device"
         commit = "unknown" if self.commit is None else self.commit["id"][:12]
         changed = " with changes" if self.commit and self.commit["changed"] else ""
         packages = ", ".join(f"{name} {version}" for name, version in self.machine["packages"].items())
         lines = [
             f"{name}; {self.machine['cpu']}, {self.machine['cores']} cores",
-            f"commit {commit}{changed}; {self.machine['python']}; {packages}",
+            f"commit {commit}{changed}, sources {self.sources}; {self.machine['python']}; {packages}",
         ]
         if self.host:
             lines.append("ON THE HOST BUILD, WITHOUT A GPU: no time here says anything about a GPU")
@@ -114,6 +122,10 @@ class Report:
             if said:
                 lines += ["", f"{title}:", *said]
         verdict = "something failed" if self.failed else "nothing failed"
+        if self.refused:
+            verdict = f"nothing was measured: {self.refused}"
+        elif self.interrupted:
+            verdict += ", and it was interrupted"
         return [*lines, "", f"{len(self.parts)} parts in {self.seconds:.0f} s: {verdict}"]
 
 
@@ -148,9 +160,10 @@ def number(value: object) -> str:
 
 
 def write(folder: Path, report: Report) -> None:
-    """results.json and results.txt, each in one go: a run that is killed leaves what it had."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """results.json and results.txt, each in one go: a run that is killed leaves what it had.
+
+    Raises:
+        GpubpError: they cannot be written.
+    """
     for name, text in (("results.json", as_json(report.to_dict())), ("results.txt", report.to_text())):
-        part = folder / f".{name}"
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(folder / name)
+        write_text(folder / name, text + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from gpubp import experiment, recipes
 from gpubp.errors import DataError, GpubpError, UsageError
 
 from . import data
-from .gpu_nets import MNIST, SAMPLE, GpuNet, Sizes, extra, of_recipe
+from .gpu_nets import FLOAT32, MNIST, SAMPLE, GpuNet, Sizes, Variant, extra, of_recipe
 from .gpu_report import Part, Report, write
 from .process import ROOT, NoAnswer, Worker, WorkerFailed, without_folders
 
+WORKER = "gpu_worker"
 LEAST_SECONDS = 1.0  # with less left, nothing is begun
 ITEM_SECONDS = 30.0  # that one item of a part may take; what takes longer hangs
 
@@ -44,11 +46,24 @@ class Desk:
         self._worker: Worker | None = None
 
     def ask(self, task: str, seconds: float, **fields: Any) -> dict[str, Any]:
-        """The answer. Raises WorkerFailed as Worker.ask does."""
+        """The answer. Raises what ``send`` and ``receive`` do."""
+        self.send(task, **fields)
+        return self.receive(seconds)
+
+    def send(self, task: str, **fields: Any) -> None:
+        """Ask, without waiting for the answer. Raises WorkerFailed if no process can be started."""
         if self._worker is None:
-            self._worker = Worker(program="gpu_worker", stderr=self._stderr, env=self._env)
+            try:
+                self._worker = Worker(program=WORKER, stderr=self._stderr, env=self._env)
+            except OSError as error:
+                raise WorkerFailed(f"no process can be started: {error.strerror or error}") from None
+        self._worker.send({"do": task, **fields})
+
+    def receive(self, seconds: float) -> dict[str, Any]:
+        """The answer to what was sent. Raises WorkerFailed as Worker.receive does."""
+        assert self._worker is not None
         try:
-            return self._worker.ask({"do": task, **fields}, seconds)
+            return self._worker.receive(seconds)
         except WorkerFailed:
             self.close()
             raise
@@ -78,7 +93,7 @@ class Run:
     folder: Path
     sizes: Sizes
     host: bool
-    plans: tuple[str, ...]
+    variants: tuple[Variant, ...]
     data_dir: Path | None
     tests: list[str]
     say: Callable[[str], None]
@@ -88,11 +103,17 @@ class Run:
     extras: list[Loaded] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # recipes that cannot be trained here, and why
     silent: bool = False  # whether the last attempt got no answer in the time that it could have had
+    unsaved: str | None = None  # why the files could not be written when they last were to be
     _saved: dict[tuple, tuple[Path, Path, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.env = environment(self.host)
         self.desk = Desk("parts", self.folder, self.env)
+
+    @property
+    def plans(self) -> tuple[str, ...]:
+        """The plans, in float32."""
+        return tuple(variant.plan for variant in self.variants if variant.precision == FLOAT32)
 
     @property
     def data_of_extras(self) -> str:
@@ -103,7 +124,15 @@ class Run:
         return self.part_end - time.perf_counter()
 
     def save(self) -> None:
-        write(self.out, self.report)
+        """Write the files; a full disk is said once, and the run goes on."""
+        warned = self.unsaved is not None
+        try:
+            write(self.out, self.report)
+            self.unsaved = None
+        except GpubpError as error:
+            self.unsaved = str(error)
+            if not warned:
+                self.say(f"{error}; the run goes on")
 
     def load(self) -> None:
         """Write the samples of every net where the workers find them; say which cannot be had."""
@@ -111,13 +140,13 @@ class Run:
             try:
                 net = self.sizes.cut(of_recipe(recipes.load(name)))
                 self.recipes.append(Loaded(net, *self._samples(name)))
-            except (GpubpError, ImportError) as error:
+            except (GpubpError, ImportError, OSError) as error:
                 self.missing.append(f"{name}: {_reason(error)}")
         recipe = "mnist" if self.data_of_extras == MNIST else "mnist-sample"
         try:
             for net in extra(self.data_of_extras):
                 self.extras.append(Loaded(self.sizes.cut(net), *self._samples(recipe)))
-        except GpubpError as error:
+        except (GpubpError, OSError) as error:
             self.missing.append(f"784-128-10 and 784-2048-2048-10: {_reason(error)}")
 
     def _samples(self, name: str) -> tuple[Path, Path, int]:
@@ -151,13 +180,30 @@ class Run:
         **fields: Any,
     ) -> dict[str, Any] | None:
         """The answer of a worker; None where there is none, and why is then in the part."""
-        limit, self.silent = min(seconds, self.left()), False
+        desk = desk or self.desk
+        return (
+            self.outcome(part, what, desk, seconds) if self.begin(part, what, desk, task, **fields) else None
+        )
+
+    def begin(self, part: Part, what: str, desk: Desk, task: str, **fields: Any) -> bool:
+        """Ask a worker, without waiting for the answer; False where it cannot be, and why is then in the part."""
+        self.silent = False
         if self.left() < LEAST_SECONDS:
             part.cut.append(what)
-            return None
+            return False
         self.say(f"{part.name}: {what}")
         try:
-            answer = (desk or self.desk).ask(task, limit, **fields)
+            desk.send(task, **fields)
+        except WorkerFailed as failure:
+            part.failures.append(f"{what}: {failure}")
+            return False
+        return True
+
+    def outcome(self, part: Part, what: str, desk: Desk, seconds: float) -> dict[str, Any] | None:
+        """The answer to what was begun; None where there is none, and why is then in the part."""
+        limit, self.silent = min(seconds, self.left()), False
+        try:
+            answer = desk.receive(limit)
         except NoAnswer as failure:
             if limit < seconds:
                 part.cut.append(what)
@@ -171,8 +217,19 @@ class Run:
         for key, lines in (("failed", part.failures), ("refused", part.skipped)):
             if key in answer:
                 lines.append(f"{what}: {without_folders(answer[key])}")
+                if key == "failed":
+                    desk.close()  # after some errors of CUDA, whatever else the process asks of the device fails too
                 return None
         return answer
+
+
+def sources() -> str:
+    """A digest of the code that is measured, where there may be no git to name it: gpubp, its kernels and bench."""
+    digest = hashlib.sha256()
+    files = (path for folder in ("gpubp", "kernels", "bench") for path in (ROOT / folder).rglob("*"))
+    for path in sorted(path for path in files if path.suffix in (".py", ".cu", ".cuh")):
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def _reason(error: Exception) -> str:

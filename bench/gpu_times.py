@@ -4,65 +4,51 @@ from __future__ import annotations
 
 import random
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from gpubp.backends.cuda import CupyBackend
-
 from . import data, results
-from .gpu_nets import BIG
+from .gpu_nets import BIG, FLOAT32
+from .gpu_peers import NUMBA, OURS, PRODUCTS, GpuPeer, peers
 from .gpu_report import FAILED, Part, table
 from .gpu_run import Desk, Loaded, Run
 from .measure import FEWEST_ROUNDS, rounds_within
 from .nets import SEED
-from .peers import Peer, module_name
-from .results import BASELINE, DIFFERS, NOT_COMPARABLE, SAME, Row, Spread
+from .process import without_folders
+from .results import (
+    BASELINE,
+    DIFFERS,
+    LOSS_TOLERANCE,
+    NOT_COMPARABLE,
+    PARAMETER_TOLERANCE,
+    SAME,
+    Row,
+    Spread,
+)
 
+HELLO_SECONDS = 90.0  # for all peers beside each other: importing a library from a cold disk takes its time
 SECONDS_A_PEER = 6.0  # for the rounds of one peer on one net; FEWEST_ROUNDS are made in any case
-PRODUCTS, NUMBA, OURS = "products", "gpubp-numba", "gpubp-"
 CLOCKS = "  by events of the device, or by the clock; × is by events where both have them, else by the clock"
 FIRST = ("784-128-10", "mnist", "mnist-mlp32", "mnist-nielsen", BIG)  # of the nets, by worth
-
-
-@dataclass(frozen=True)
-class GpuPeer(Peer):
-    """A peer with its options; ``gpu_only`` has no way to run on the processor, ``net`` is the only one it is for."""
-
-    options: dict[str, Any] = field(default_factory=dict)
-    gpu_only: bool = False
-    net: str | None = None
-
-
-def peers() -> list[GpuPeer]:
-    """gpubp's plans on the GPU, Numba for comparison, the other libraries, and what cuBLAS takes."""
-    module = module_name("gpubp_gpu")
-    return [
-        *(
-            GpuPeer(f"gpubp-{plan}", f"gpubp cupy, {plan}", module, (), options={"plan": plan})
-            for plan in CupyBackend.plans
-        ),
-        GpuPeer(NUMBA, "gpubp numba", module, ("numba",), options={"plan": None}),
-        GpuPeer("torch", "PyTorch eager", module_name("torch_gpu"), ("torch",), options={"graph": False}),
-        GpuPeer(
-            "torch-graph",
-            "PyTorch, CUDA graph",
-            module_name("torch_gpu"),
-            ("torch",),
-            options={"graph": True},
-            gpu_only=True,
-        ),
-        GpuPeer("jax", "JAX scan", module_name("jax_gpu"), ("jax",)),
-        GpuPeer(PRODUCTS, "cuBLAS, its products alone", module_name("products"), (), net=BIG),
-    ]
+WITHIN = "within its bound"  # of a precision whose results cannot be the same as float32's
+# How far the first epoch may end from float32's, as bench.results has it: the loss, the parameters. Rounding factors
+# to TF32 in float32 training, on a CPU, moved the loss by 1e-3 at most and the parameters by 0.16.
+TOLERANCES = {
+    FLOAT32: (LOSS_TOLERANCE, PARAMETER_TOLERANCE),
+    "3xtf32": (LOSS_TOLERANCE, PARAMETER_TOLERANCE),
+    "tf32": (5e-3, 0.5),
+}
 
 
 @dataclass
 class GpuRow(Row):
     """Seconds an epoch: ``rounds`` by events if ``by_events``, else by the clock; ``clocks`` by the clock."""
 
+    precision: str = FLOAT32
     by_events: bool = False
     clocks: list[float] = field(default_factory=list)
 
@@ -77,19 +63,26 @@ class NetTimes:
 
     @property
     def baseline(self) -> GpuRow | None:
-        """The faster of gpubp's plans on the GPU, whose time all are divided by."""
-        ours = [row for row in self.rows if row.rounds and row.peer.startswith(OURS) and row.peer != NUMBA]
-        return min(ours, key=lambda row: median(row.rounds), default=None)
+        """The fastest of gpubp's plans on the GPU in float32, whose time all are divided by."""
+        return self.best(True, FLOAT32)
 
     @property
     def fastest(self) -> GpuRow | None:
-        """The fastest of the other libraries, among those whose result is not wrong."""
-        others = [
+        """The fastest of the other libraries in float32."""
+        return self.best(False, FLOAT32)
+
+    def best(self, ours: bool, precision: str) -> GpuRow | None:
+        """The fastest on the GPU, gpubp's or another's, among those whose result is not wrong."""
+        rows = [
             row
             for row in self.rows
-            if row.rounds and not row.peer.startswith(OURS) and row.same not in (DIFFERS, NOT_COMPARABLE)
+            if row.rounds
+            and row.precision == precision
+            and row.peer != NUMBA
+            and row.peer.startswith(OURS) == ours
+            and row.same not in (DIFFERS, NOT_COMPARABLE)
         ]
-        return min(others, key=lambda row: median(row.rounds), default=None)
+        return min(rows, key=lambda row: median(row.rounds), default=None)
 
 
 def ratios(row: GpuRow, baseline: GpuRow | None) -> list[float]:
@@ -107,11 +100,15 @@ class Entrant:
     def __init__(self, peer: GpuPeer, run: Run) -> None:
         self.peer, self.run = peer, run
         self.desk = Desk(peer.name, run.folder, run.env)
-        self.row = GpuRow(peer.name, peer.title)
+        self.new_row()
         self.differs = ""
         self.rounds = 0
+        self.started: dict[str, float] = {}  # seconds that the process took to be ready for any net
         self.present = False  # on the present net
         self.silent = False  # has once not answered, and is asked no more
+
+    def new_row(self) -> None:
+        self.row = GpuRow(self.peer.name, self.peer.title, precision=self.peer.precision)
 
     def ask(self, part: Part, task: str, **fields: Any) -> dict[str, Any] | None:
         """The answer; None, with the reason in the part and in the row, where there is none."""
@@ -144,26 +141,58 @@ def times(run: Run, part: Part) -> None:
         [*run.extras, *run.recipes],
         key=lambda n: FIRST.index(n.net.name) if n.net.name in FIRST else len(FIRST),
     )
-    tables: list[str] = []
+    reports: list[NetTimes] = []
     try:
+        entrants = _start(run, part, entrants)
         for number, loaded in enumerate(nets):
             whole, left = run.part_end, run.left()
             run.part_end -= max(0.0, left - 2 * left / (len(nets) - number))  # twice its share at most
-            report = NetTimes(loaded)
-            folder = run.folder / f"times-{number}"
-            folder.mkdir()
-            of_net = Part(part.name, loaded.net.name)
-            _measure(run, of_net, report, entrants, folder)
-            for kind in ("failures", "skipped", "cut"):
-                getattr(part, kind).extend(f"{loaded.net.name}: {line}" for line in getattr(of_net, kind))
-            part.results.append(to_dict(report))
-            tables.append(net_table(report))
-            part.tables[:] = [CLOCKS, *tables, *([] if run.host else conclusions(part.results))]
+            reports.append(NetTimes(loaded))
+            _one_net(run, part, reports[-1], entrants, run.folder / f"times-{number}")
             run.part_end = whole
+            part.results.append(to_dict(reports[-1]))
+            tables = [net_table(report) for report in reports]
+            part.tables[:] = [CLOCKS, *tables, *([] if run.host else conclusions(reports))]
             run.save()
     finally:
         for entrant in entrants:
             entrant.desk.close()
+
+
+def _start(run: Run, part: Part, entrants: Sequence[Entrant]) -> list[Entrant]:
+    """Have all processes import and find their device, at the same time; those that are ready."""
+    ready = []
+    begun = [
+        entrant
+        for entrant in entrants
+        if run.begin(
+            part, f"{entrant.peer.title}, hello", entrant.desk, "hello",
+            module=entrant.peer.module, options=entrant.peer.all_options(run.host),
+        )
+    ]  # fmt: skip
+    end = time.perf_counter() + HELLO_SECONDS
+    for entrant in begun:
+        answer = run.outcome(part, entrant.peer.title, entrant.desk, end - time.perf_counter())
+        if answer is None:
+            entrant.desk.close()
+        else:
+            entrant.started = answer["seconds"]
+            ready.append(entrant)
+    return ready
+
+
+def _one_net(run: Run, part: Part, report: NetTimes, entrants: Sequence[Entrant], folder: Path) -> None:
+    """Measure a net; what goes wrong in it stays in it."""
+    name = report.loaded.net.name
+    of_net = Part(part.name, name)
+    try:
+        folder.mkdir()
+        _measure(run, of_net, report, entrants, folder)
+    except Exception as error:
+        traceback.print_exc()
+        of_net.failures.append(without_folders(f"{type(error).__name__}: {error}"))
+    for kind in ("failures", "skipped", "cut"):
+        getattr(part, kind).extend(f"{name}: {line}" for line in getattr(of_net, kind))
 
 
 def _measure(run: Run, part: Part, report: NetTimes, entrants: Sequence[Entrant], folder: Path) -> None:
@@ -173,11 +202,12 @@ def _measure(run: Run, part: Part, report: NetTimes, entrants: Sequence[Entrant]
     initial = [p for pair in loaded.net.network().parameters for p in pair]
     data.save_parameters(folder / "initial.npz", initial)
     for entrant in entrants:
-        entrant.present = entrant.peer.net in (None, loaded.net.name) and not entrant.silent
-        if entrant.silent:
+        meant = not entrant.peer.nets or loaded.net.name in entrant.peer.nets
+        entrant.present = meant and not entrant.silent
+        if meant and entrant.silent:
             part.skipped.append(f"{entrant.peer.title}: it did not answer before")
-        elif entrant.present:
-            entrant.row = GpuRow(entrant.peer.name, entrant.peer.title)
+        elif meant:
+            entrant.new_row()
             report.rows.append(entrant.row)
             _begin(run, part, entrant, loaded, folder)
     _check(part, entrants, folder)
@@ -192,15 +222,15 @@ def _measure(run: Run, part: Part, report: NetTimes, entrants: Sequence[Entrant]
 
 def _begin(run: Run, part: Part, entrant: Entrant, loaded: Loaded, folder: Path) -> None:
     """Build the peer and train its first epoch."""
-    started = time.perf_counter()
     answer = entrant.ask(
         part, "build", module=entrant.peer.module, net=asdict(loaded.net), samples=str(loaded.train),
-        parameters=str(folder / "initial.npz"), options={**entrant.peer.options, "host": run.host}, seed=SEED,
+        parameters=str(folder / "initial.npz"), options=entrant.peer.all_options(run.host), seed=SEED,
     )  # fmt: skip
     if answer is None:
         return
     row = entrant.row
-    row.start = {"total": time.perf_counter() - started, **answer["seconds"]}
+    seconds = {**entrant.started, **answer["seconds"]}
+    row.start = {"total": sum(seconds.values()), **seconds}
     row.version, row.details, entrant.differs = answer["version"], answer["details"], answer["differs"]
     row.memory_mb = answer["memory_mb"]
     answer = entrant.ask(part, "first", save=str(folder / f"{row.peer}.npz"))
@@ -221,9 +251,12 @@ def _check(part: Part, entrants: Sequence[Entrant], folder: Path) -> None:
     for entrant in began:
         if entrant is not expected:
             got = data.load_parameters(folder / f"{entrant.peer.name}.npz")
-            results.check_same_result(entrant.row, expected.row, entrant.differs, initial, got, right)
-            if entrant.row.same == DIFFERS and entrant.peer.name.startswith(OURS):
-                part.failures.append(f"{entrant.row.title} {entrant.row.notes[-1]}")
+            row, tolerances = entrant.row, TOLERANCES[entrant.row.precision]
+            results.check_same_result(row, expected.row, entrant.differs, initial, got, right, tolerances)
+            if row.same == SAME and tolerances != TOLERANCES[FLOAT32]:
+                row.same = WITHIN
+            if row.same == DIFFERS and row.peer.startswith(OURS):
+                part.failures.append(f"{row.title} {row.notes[-1]}")
 
 
 def _round(run: Run, part: Part, entrant: Entrant) -> None:
@@ -265,6 +298,7 @@ def _row_dict(row: GpuRow, baseline: GpuRow | None) -> dict[str, Any]:
     return {
         "peer": row.peer,
         "title": row.title,
+        "precision": row.precision,
         "status": row.status,
         "notes": row.notes,
         "version": row.version,
@@ -298,8 +332,8 @@ def net_table(report: NetTimes) -> str:
     rows = []
     for row in sorted(report.rows, key=lambda row: median(row.rounds) if row.rounds else float("inf")):
         time, clock, ratio = Spread.of(row.rounds), Spread.of(row.clocks), Spread.of(ratios(row, baseline))
-        off = row.same or ""
-        if row.same in (SAME, DIFFERS):
+        off = f"{row.precision}: {row.same}" if row.same == WITHIN else row.same or ""
+        if row.same in (SAME, WITHIN, DIFFERS):
             off += f" ({row.loss_difference:.0e}, {row.parameter_difference:.0e})"
         rows.append(
             (
@@ -321,24 +355,17 @@ def net_table(report: NetTimes) -> str:
     return "\n".join([about, table(header, rows), *notes])
 
 
-def conclusions(nets: Sequence[dict[str, Any]]) -> list[str]:
-    """The fastest other library of each net, and how far gpubp is from the products alone."""
+def conclusions(reports: Sequence[NetTimes]) -> list[str]:
+    """The fastest other library of each net and precision, and how far gpubp is from the products alone."""
     lines = []
-    for net in nets:
-        rows = {row["peer"]: row for row in net["peers"]}
-        fastest = rows.get(net["fastest_peer"])
-        if fastest and fastest["ratio"]:
-            lines.append(
-                f"  {net['name']}: {fastest['title']} takes {_times(Spread(**fastest['ratio']))} of {net['baseline']}"
-            )
-        if PRODUCTS in rows and rows[PRODUCTS]["ratio"]:
-            bound = Spread.of([1 / ratio for ratio in rows[PRODUCTS]["round_ratios"]])
-            assert bound is not None
-            lines.append(
-                f"  {net['name']}: {net['baseline']} takes {_times(bound)} of cuBLAS's products alone"
-            )
+    for report in reports:
+        pairs = [(report.best(False, precision), report.best(True, precision)) for precision in TOLERANCES]
+        products = next((row for row in report.rows if row.peer == PRODUCTS), None)
+        for row, over in [*pairs, (report.baseline, products)]:
+            ratio = Spread.of(ratios(row, over)) if row else None
+            if row and over and ratio:
+                lines.append(
+                    f"  {report.loaded.net.name}: {row.title} takes {ratio.median:.2f} × the time "
+                    f"({ratio.min:.2f} … {ratio.max:.2f}) of {over.title}"
+                )
     return lines
-
-
-def _times(ratio: Spread) -> str:
-    return f"{ratio.median:.2f} × the time ({ratio.min:.2f} … {ratio.max:.2f})"

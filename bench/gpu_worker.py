@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -35,11 +36,11 @@ from . import data
 from .gpu_device import Device
 from .gpu_nets import GpuNet, Race
 from .peers.plan import PlanTrainer
+from .process import OURS, end_with_parent
 from .worker import epoch_orders, resident_mb
 
 REPEATS = 7  # of what is timed; the median counts
-SMALL_NETS = ((20, 23, 10), (20, 40, 33, 10))  # that compute-sanitizer watches
-OURS = ("bench", "gpubp", "tests")
+SMALL_NETS = ((20, 40, 33, 10), (20, 23, 10))  # of which compute-sanitizer watches one
 
 # To follow grid.cuh, whose barrier this is.
 BARRIERS = """
@@ -57,6 +58,8 @@ def main() -> None:
     """Answer on stdout until there is nothing more to be answered."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries that print must not do so in between
+    if not sys.argv[1:]:
+        end_with_parent()
     serve(sys.argv[1:] or sys.stdin, answers)
 
 
@@ -91,15 +94,24 @@ class Contest:
     orders: Iterator[np.ndarray]
 
 
+def hello(module: str, options: dict[str, Any]) -> Answer:
+    """A peer's library imported, and its device made ready: what a process does once, before its first net."""
+    clock = [time.perf_counter()]
+    peer = importlib.import_module(module)
+    clock.append(time.perf_counter())
+    peer.ready(options)
+    clock.append(time.perf_counter())
+    return {"seconds": dict(zip(("import", "device"), np.diff(clock).tolist(), strict=True))}
+
+
 def build(
     module: str, net: dict[str, Any], samples: str, parameters: str, options: dict[str, Any], seed: int
 ) -> Answer:
     """A peer ready to train."""
     Contest.trainer = None
     gc.collect()  # what the one before had on the device
-    clock = [time.perf_counter()]
     peer = importlib.import_module(module)
-    clock.append(time.perf_counter())
+    clock = [time.perf_counter()]
     content = data.load(Path(samples))
     clock.append(time.perf_counter())
     Contest.trainer = peer.build(
@@ -111,7 +123,7 @@ def build(
         "version": str(Contest.trainer.version),
         "details": Contest.trainer.details,
         "differs": Contest.trainer.differs,
-        "seconds": dict(zip(("import", "data", "build"), np.diff(clock).tolist(), strict=True)),
+        "seconds": dict(zip(("data", "build"), np.diff(clock).tolist(), strict=True)),
         "memory_mb": {"build": resident_mb()},
     }
 
@@ -146,19 +158,24 @@ def device_of(host: bool) -> Device:
 
 
 def facts(host: bool) -> Answer:
-    """The device and what it is driven by."""
+    """The device and what it is driven by; None for what cannot be known."""
     device = device_of(host)
-    properties, runtime = device.properties(), device.cp.cuda.runtime
-    return {
-        "name": properties["name"].decode(),
-        "compute_capability": f"{properties['major']}.{properties['minor']}",
-        "multiprocessors": properties["multiProcessorCount"],
-        "memory_gb": None if host else round(properties["totalGlobalMem"] / 1e9, 1),
-        "second_level_cache_mb": None if host else round(properties["l2CacheSize"] / 1e6, 1),
-        "driver_cuda": runtime.driverGetVersion(),
-        "runtime_cuda": runtime.runtimeGetVersion(),
-        "cupy": device.cp.__version__,
+    runtime = device.cp.cuda.runtime
+    asked: dict[str, Callable[[], Any]] = {
+        "name": lambda: device.properties()["name"].decode(),
+        "compute_capability": lambda: "{major}.{minor}".format(**device.properties()),
+        "multiprocessors": lambda: device.properties()["multiProcessorCount"],
+        "memory_gb": lambda: round(device.properties()["totalGlobalMem"] / 1e9, 1),
+        "second_level_cache_mb": lambda: round(device.properties()["l2CacheSize"] / 1e6, 1),
+        "driver_cuda": runtime.driverGetVersion,
+        "runtime_cuda": runtime.runtimeGetVersion,
+        "cupy": lambda: device.cp.__version__,
     }
+    found: Answer = dict.fromkeys(asked)
+    for name, ask in asked.items():
+        with suppress(Exception):  # what is not known of a device is no reason to leave it
+            found[name] = ask()
+    return found
 
 
 def plan_of_auto(host: bool, net: dict[str, Any]) -> Answer:
@@ -170,7 +187,7 @@ def plan_of_auto(host: bool, net: dict[str, Any]) -> Answer:
     return {"plan": plan.details.partition(",")[0]}
 
 
-def verify(host: bool, plan: str, net: dict[str, Any], samples: str) -> Answer:
+def verify(host: bool, plan: str, precision: str, net: dict[str, Any], samples: str) -> Answer:
     """gpubp.verify: every operation, gradient and step against the reference."""
     chosen, content = GpuNet.from_json(net), data.load(Path(samples))
     report = gpubp.verify(
@@ -179,7 +196,7 @@ def verify(host: bool, plan: str, net: dict[str, Any], samples: str) -> Answer:
         content.labels,
         loss=chosen.loss,
         optimizer=SGD(chosen.lr, chosen.momentum),
-        backend=device_of(host).backend(plan),
+        backend=device_of(host).backend(plan, precision),
     )
     worst = report.worst
     assert worst is not None
@@ -193,7 +210,9 @@ def verify(host: bool, plan: str, net: dict[str, Any], samples: str) -> Answer:
     }
 
 
-def repeat(host: bool, plan: str, net: dict[str, Any], samples: str, epochs: int, runs: int) -> Answer:
+def repeat(
+    host: bool, plan: str, precision: str, net: dict[str, Any], samples: str, epochs: int, runs: int
+) -> Answer:
     """Whether runs from one seed end in the same bits."""
     chosen, content = GpuNet.from_json(net), data.load(Path(samples))
     digests = []
@@ -207,7 +226,7 @@ def repeat(host: bool, plan: str, net: dict[str, Any], samples: str, epochs: int
             optimizer=SGD(chosen.lr, chosen.momentum),
             batch_size=chosen.batch,
             epochs=epochs,
-            backend=device_of(host).backend(plan),
+            backend=device_of(host).backend(plan, precision),
             verify="off",
             seed=0,
         )
@@ -288,12 +307,11 @@ def race(host: bool, plan: str, train: str, test: str, rules: dict[str, Any], se
 
 
 def train_a_little(host: bool, plan: str) -> Answer:
-    """A few steps of small nets with every kind of phase, for compute-sanitizer to watch."""
+    """A few steps of the first small net that the plan takes, for compute-sanitizer to watch."""
     device, rng = device_of(host), np.random.default_rng(0)
     if not host:
         device.cp.cuda.set_allocator(None)  # a pool would hide what is written beyond an array
     inputs, labels = rng.integers(0, 256, (90, 20), np.uint8), rng.integers(0, 10, 90)
-    digests: dict[str, str] = {}
     for sizes in SMALL_NETS:
         network = Network(sizes, hidden="relu", output="softmax", seed=0, dtype="float32")
         try:
@@ -308,11 +326,12 @@ def train_a_little(host: bool, plan: str) -> Answer:
                 verify="off",
             )
         except UsageError:
-            if not digests:
+            if sizes == SMALL_NETS[-1]:
                 raise
             continue  # a plan need not take every net
-        digests["-".join(map(str, sizes))] = digest([p for pair in network.parameters for p in pair])
-    return {"digests": digests}
+        break
+    parameters = [p for pair in network.parameters for p in pair]
+    return {"digests": {"-".join(map(str, sizes)): digest(parameters)}}
 
 
 # Microbenchmarks.
@@ -366,7 +385,7 @@ def barrier(host: bool, blocks: int, count: int) -> Answer:
 
 
 def launch_cost(host: bool, count: int) -> Answer:
-    """Empty launches one after the other: what each takes the device, and the host to ask for it."""
+    """Empty launches one after the other: what it takes the host to ask for one, which is longer than the launch."""
     device, launch = device_of(host), empty_launch(host)
     asking: list[float] = []
 
@@ -376,8 +395,8 @@ def launch_cost(host: bool, count: int) -> Answer:
             launch()
         asking.append(time.perf_counter() - started)
 
-    on_device = median_seconds(device, launches)[0]
-    return {"device_us": on_device / count * 1e6, "host_us": median(asking) / count * 1e6}
+    median_seconds(device, launches)
+    return {"host_us": median(asking) / count * 1e6}
 
 
 def graph_gap(host: bool, count: int) -> Answer:
@@ -422,6 +441,7 @@ def product(host: bool, size: int) -> Answer:
 TASKS: dict[str, Callable[..., Answer]] = {
     task.__name__: task
     for task in (
+        hello,
         build,
         first,
         rounds,

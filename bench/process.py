@@ -1,7 +1,11 @@
-"""A worker from the parent's side: starting it, asking it, and saying how it ended."""
+"""A worker from the parent's side: starting it, asking it, and saying how it ended.
+
+``python -m bench.process COMMAND …`` is that command, but that it ends with the process that started it.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import queue
@@ -16,6 +20,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ANSWER_SECONDS = 1800.0  # a worker that is silent for so long is given up
+END_SECONDS = (
+    10.0  # for a process to end; one that is inside a driver that hangs does not, not even when it is killed
+)
+OURS = ("bench", "gpubp", "tests")  # packages that cannot be missing
+_PR_SET_PDEATHSIG = 1  # of prctl.h
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -45,15 +54,35 @@ def environment(threads: int, caches: Path | None, *, gpu: bool = False) -> dict
 
 
 def module_command(module: str, *arguments: str) -> tuple[list[str], Path | None]:
-    """The command that runs a module of this package in a process of its own, and the folder to run it in.
+    """The command that runs a module in a process of its own, and the folder to run it in.
 
-    In a source tree that is its root. An installation is found from anywhere, and the folder that the command happens
-    to run in must not be searched for modules: -P.
+    A name without a dot is one of this package. In a source tree the folder is its root. An installation is found from
+    anywhere, and the folder that the command happens to run in must not be searched for modules: -P.
     """
-    name = [f"{__package__}.{module}", *arguments]
+    name = [module if "." in module else f"{__package__}.{module}", *arguments]
     if __package__ == "bench":
         return [sys.executable, "-m", *name], ROOT
     return [sys.executable, "-P", "-m", *name], None
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process when the one that started it ends, even if that is killed; Linux only."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def end_group(process: subprocess.Popen) -> bool:
+    """Kill a process that has a session of its own, and what it has started; whether it has ended then."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 class WorkerFailed(Exception):
@@ -78,6 +107,7 @@ class Worker:
                 stderr=file,
                 text=True,
                 encoding="utf-8",
+                errors="replace",
                 cwd=folder,
                 env=env,
                 start_new_session=True,  # Ctrl-C is for the parent, who then ends the workers
@@ -92,40 +122,63 @@ class Worker:
         self._answers.put("")
 
     def ask(self, request: dict[str, Any], seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
-        """The worker's answer.
+        """The worker's answer. Raises what ``receive`` does."""
+        self.send(request)
+        return self.receive(seconds)
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Ask, without waiting for the answer."""
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it has ended; why, is told by ``receive``
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+
+    def receive(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+        """The answer to what was sent.
 
         Raises:
             WorkerFailed: it ended instead; NoAnswer: it took more than ``seconds``.
         """
-        assert self._process.stdin is not None
-        with suppress(OSError):  # it has ended; why, is told below
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
         try:
-            line = self._answers.get(timeout=seconds)
+            line = self._answers.get(timeout=max(seconds, 0.0))
         except queue.Empty:
-            self.kill()
-            raise NoAnswer(f"no answer for {seconds:.3g} s") from None
-        if not line:
+            raise NoAnswer(f"no answer for {seconds:.3g} s{self._ended()}") from None
+        if not line.endswith("\n"):  # it ended, perhaps in the middle of an answer
             raise WorkerFailed(self._last_words())
-        return json.loads(line)
+        try:
+            return json.loads(line)
+        except json.JSONDecodeError:
+            self.kill()
+            raise WorkerFailed(f"its answer cannot be read: {line.strip()[:80]!r}") from None
+
+    def _ended(self) -> str:
+        return "" if self.kill() else ", and it does not end when it is killed"
 
     def _last_words(self) -> str:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"it says no more{self._ended()}"
         lines = [line.strip() for line in self._stderr.read_text(errors="replace").splitlines()]
         said = [without_folders(line) for line in lines if line]
         ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return f"{said[-1]} ({ended})" if said else ended
 
-    def kill(self) -> None:
-        """End it and what it has started; it holds nothing that would be lost."""
-        if hasattr(os, "killpg"):
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()
-        self._process.wait()
+    def kill(self) -> bool:
+        """End it and what it has started; it holds nothing that would be lost. Whether it has ended."""
+        return end_group(self._process)
 
 
 def without_folders(text: str) -> str:
     """Text with only the last part of absolute paths: reports do not tell where things are on a machine."""
     return re.sub(r"(?<![\w.])(?:/[\w.+@-]+)+/([\w.+@-]+)", r"\1", text)
+
+
+def main() -> None:
+    """Become the command."""
+    end_with_parent()
+    os.execvp(sys.argv[1], sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

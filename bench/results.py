@@ -136,10 +136,12 @@ def check_same_result(
     initial: list[np.ndarray],
     parameters: list[np.ndarray],
     expected: list[np.ndarray],
+    tolerances: tuple[float, float] = (LOSS_TOLERANCE, PARAMETER_TOLERANCE),
 ) -> None:
     """Compare the first epoch's loss and last parameters with the baseline's; say in the row what came of it.
 
-    differs: why the peer cannot give the same, or "". initial: the parameters before the epoch.
+    differs: why the peer cannot give the same, or "". initial: the parameters before the epoch. tolerances: of the
+    loss, and of the parameters.
     """
     if differs:
         row.same = NOT_COMPARABLE
@@ -151,7 +153,7 @@ def check_same_result(
     moved = _distance(expected, initial)
     row.parameter_difference = _distance(parameters, expected) / max(moved, 1e-30)
     # Written so that NaN differs.
-    agrees = row.loss_difference <= LOSS_TOLERANCE and row.parameter_difference <= PARAMETER_TOLERANCE
+    agrees = row.loss_difference <= tolerances[0] and row.parameter_difference <= tolerances[1]
     row.same = SAME if agrees else DIFFERS
     if not agrees:
         row.notes.append(

@@ -21,6 +21,8 @@ from gpubp.data.idx import read_idx, write_idx
 from gpubp.data.mnist import COLLECTIONS, Collection, Member, fetch, load_idx_collection
 from gpubp.errors import DataError, UsageError
 
+pytest.importorskip("pooch")  # downloads
+
 NAMES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",

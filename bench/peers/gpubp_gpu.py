@@ -25,9 +25,18 @@ class GpuTrainer(PlanTrainer):
         self.seconds = by_clock if device is None else device.seconds
 
 
+def ready(options: dict[str, Any]) -> None:
+    """Raises BackendUnavailable: no GPU, or no Numba."""
+    if options["plan"] is None:
+        backends.get("numba")
+    else:
+        Device(options["host"]).prepare()
+
+
 def build(net: GpuNet, data: Data, parameters: list[np.ndarray], options: dict[str, Any]) -> GpuTrainer:
-    """options: ``plan`` of the cupy backend, or None for Numba; ``host``."""
+    """options: ``plan`` of the cupy backend, or None for Numba; ``precision`` of its products; ``host``."""
     if options["plan"] is None:
         return GpuTrainer(None, backends.get("numba"), net, data, parameters)
     device = Device(options["host"])
-    return GpuTrainer(device, device.backend(options["plan"]), net, data, parameters)
+    backend = device.backend(options["plan"], options["precision"])
+    return GpuTrainer(device, backend, net, data, parameters)

@@ -1,4 +1,4 @@
-"""JAX on a GPU: an epoch is one compiled lax.scan over its mini-batches. Products are in full float32."""
+"""JAX on a GPU: an epoch is one compiled lax.scan over its mini-batches."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from ..gpu_device import by_clock
 from ..gpu_nets import GpuNet
 from .jax_scan import mean_loss
 
+MATMUL = {"float32": "highest", "tf32": "tensorfloat32"}  # JAX's names of the precisions
+
 State = tuple[list[Array], list[Array]]  # parameters; velocities, where there is momentum
 
 
@@ -27,10 +29,11 @@ class ScanTrainer:
     """
 
     version, differs, seconds = jax.__version__, "", staticmethod(by_clock)
-    details = 'jit of lax.scan over an epoch, matmul precision "highest"'
 
     def __init__(self, net: GpuNet, data: Data, parameters: list[np.ndarray], device: jax.Device) -> None:
         self.batch, self.device = net.batch, device
+        precision = jax.config.jax_default_matmul_precision
+        self.details = f'jit of lax.scan over an epoch, matmul precision "{precision}"'
         put = partial(jax.device_put, device=device)
         tensors = [put(p) for p in parameters]
         self.state: State = (tensors, [jnp.zeros_like(p) for p in tensors] if net.momentum else [])
@@ -76,14 +79,26 @@ def epoch(
     return state, cost
 
 
+def find_device(host: bool) -> jax.Device:
+    """Raises BackendUnavailable: this JAX sees no GPU."""
+    try:
+        return jax.devices("cpu" if host else "gpu")[0]
+    except (
+        RuntimeError,
+        AssertionError,
+    ):  # the latter where it was built without, and the environment asks for one
+        raise BackendUnavailable(f"JAX {jax.__version__} sees no GPU") from None
+
+
+def ready(options: dict[str, Any]) -> None:
+    """Raises BackendUnavailable: this JAX sees no GPU."""
+    jax.block_until_ready(jax.device_put(np.zeros(1), find_device(options["host"])))
+
+
 def build(net: GpuNet, data: Data, parameters: list[np.ndarray], options: dict[str, Any]) -> ScanTrainer:
-    """options: ``host``, for the processor.
+    """options: ``precision`` of the products; ``host``, for the processor.
 
     Raises BackendUnavailable: this JAX sees no GPU.
     """
-    jax.config.update("jax_default_matmul_precision", "highest")
-    try:
-        device = jax.devices("cpu" if options["host"] else "gpu")[0]
-    except RuntimeError:
-        raise BackendUnavailable(f"JAX {jax.__version__} sees no GPU") from None
-    return ScanTrainer(net, data, parameters, device)
+    jax.config.update("jax_default_matmul_precision", MATMUL[options["precision"]])
+    return ScanTrainer(net, data, parameters, find_device(options["host"]))

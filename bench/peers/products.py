@@ -54,5 +54,10 @@ class Products:
         return []
 
 
+def ready(options: dict[str, Any]) -> None:
+    """Raises BackendUnavailable: no GPU."""
+    Device(options["host"]).prepare()
+
+
 def build(net: GpuNet, data: Data, parameters: list[np.ndarray], options: dict[str, Any]) -> Products:
     return Products(Device(options["host"]), net, len(data))

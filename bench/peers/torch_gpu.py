@@ -1,4 +1,4 @@
-"""PyTorch on a GPU: eager, or with a whole training step captured in a CUDA graph. TF32 is off."""
+"""PyTorch on a GPU: eager, or with a whole training step captured in a CUDA graph."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ class EagerTrainer:
     """Samples are on the device; a mini-batch is gathered by one index_select."""
 
     version, differs = torch.__version__, ""
-    details = "index_select, autograd, torch.optim.SGD(fused=True); TF32 off"
+    kind = "index_select, autograd, torch.optim.SGD(fused=True)"
 
     def __init__(self, net: GpuNet, data: Data, parameters: list[np.ndarray], device: str) -> None:
         self.net, self.device = net, device
+        self.details = f"{self.kind}; TF32 {'on' if torch.backends.cuda.matmul.allow_tf32 else 'off'}"
         self.tensors = [torch.tensor(p, device=device, requires_grad=True) for p in parameters]
         self.inputs = torch.from_numpy(data.floats()).to(device)
         self.targets = targets(net, data).to(device)
@@ -70,7 +71,7 @@ class EagerTrainer:
 class GraphTrainer(EagerTrainer):
     """A graph of a full mini-batch, and one of the short last one; the batch's indices are copied before a replay."""
 
-    details = "eager's step, from the gather to the update, captured in a CUDA graph; TF32 off"
+    kind = "eager's step, from the gather to the update, captured in a CUDA graph"
 
     def __init__(self, net: GpuNet, data: Data, parameters: list[np.ndarray], device: str) -> None:
         super().__init__(net, data, parameters, device)
@@ -106,13 +107,23 @@ class GraphTrainer(EagerTrainer):
         return float(self.cost) / len(order)
 
 
+def find_device(host: bool) -> str:
+    """Raises BackendUnavailable: this PyTorch sees no GPU."""
+    if not host and not torch.cuda.is_available():
+        raise BackendUnavailable(f"PyTorch {torch.__version__} sees no GPU")
+    return "cpu" if host else "cuda"
+
+
+def ready(options: dict[str, Any]) -> None:
+    """Raises BackendUnavailable: this PyTorch sees no GPU."""
+    torch.zeros(1, device=find_device(options["host"])).cpu()
+
+
 def build(net: GpuNet, data: Data, parameters: list[np.ndarray], options: dict[str, Any]) -> EagerTrainer:
-    """options: whether a ``graph`` is captured; ``host``: on the processor, which has no graphs.
+    """options: ``precision`` of the products; whether a ``graph`` is captured; ``host``: on the processor.
 
     Raises BackendUnavailable: this PyTorch sees no GPU.
     """
-    if not options["host"] and not torch.cuda.is_available():
-        raise BackendUnavailable(f"PyTorch {torch.__version__} sees no GPU")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    kind = GraphTrainer if options["graph"] else EagerTrainer
-    return kind(net, data, parameters, "cpu" if options["host"] else "cuda")
+    device = find_device(options["host"])
+    torch.backends.cuda.matmul.allow_tf32 = options["precision"] == "tf32"
+    return (GraphTrainer if options["graph"] else EagerTrainer)(net, data, parameters, device)
