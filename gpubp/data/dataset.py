@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.data.arrays import host_array
 from gpubp.errors import DataError, UsageError
 
 _SCAN = 1 << 20  # elements looked at together, so that a scan needs a megabyte and not a second copy
@@ -88,12 +89,30 @@ def check_split(
     return Split(x, y, weight)
 
 
-def check_inputs(inputs: Any, name: str = "data") -> np.ndarray:
+def check_inputs(inputs: Any, name: str = "data", *, first_row: int = 0) -> np.ndarray:
     """Inputs as (N, n_in), C-contiguous, in uint8, float32 or float64.
+
+    Arrays of other libraries count too (`gpubp.data.arrays.host_array`). Nothing is copied that already is so.
 
     uint8, float32 and float64 stay as they are; bool and float16 become float32, and so do other integers
     unless their values need float64. Raises DataError for fewer than two dimensions, no samples, no
-    columns, anything but numbers, and for NaN or infinity, naming the row and column.
+    columns, anything but numbers, and for NaN or infinity, naming the row and column; rows are counted
+    from `first_row`.
+    """
+    x = rows_of(inputs, name)
+    x = np.ascontiguousarray(x.reshape(len(x), -1), dtype=_storage(x))
+    if (at := _first_not_finite(x)) is not None:
+        raise DataError(
+            f"{name}: the input in row {first_row + at[0]}, column {at[1]} is {x[at]}; "
+            "remove or fill in such rows before training"
+        )
+    return x
+
+
+def rows_of(inputs: Any, name: str = "data") -> np.ndarray:
+    """Inputs as an array of two or more dimensions and any dtype of numbers, with nothing read or copied yet.
+
+    Raises DataError as `check_inputs` does, but for NaN and infinity.
     """
     x = _numbers(inputs, f"{name}: the inputs")
     if x.ndim < 2:
@@ -103,20 +122,11 @@ def check_inputs(inputs: Any, name: str = "data") -> np.ndarray:
         )
     if x.size == 0:
         raise DataError(f"{name}: no data, the inputs have shape {x.shape}")
-    x = np.ascontiguousarray(x.reshape(len(x), -1), dtype=_storage(x))
-    if (at := _first_not_finite(x)) is not None:
-        raise DataError(
-            f"{name}: the input in row {at[0]}, column {at[1]} is {x[at]}; "
-            "remove or fill in such rows before training"
-        )
     return x
 
 
 def _numbers(values: Any, what: str) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError) as error:  # ragged lists; arrays that live on a device
-        raise DataError(f"{what} cannot be made an array: {error}") from error
+    array = host_array(values, what)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{what} have dtype {array.dtype}, not numbers; convert them with .astype(float)")
     return array
