@@ -60,10 +60,8 @@ def _fill_npy(file: BinaryIO, parts: Iterator[np.ndarray], classes: Sequence | N
         file.write(np.ascontiguousarray(part).data)
         rows += len(part)
     file.seek(0)
-    if (
-        _npy_header(file, first, rows) != start
-    ):  # NumPy leaves room for the digits of a first dimension that grows
-        raise AssertionError("the header of the .npy file has outgrown its place")
+    # NumPy leaves room in a header for the digits of a first dimension that grows.
+    assert _npy_header(file, first, rows) == start
 
 
 def _npy_header(file: BinaryIO, like: np.ndarray, rows: int) -> int:

@@ -33,14 +33,15 @@ def predict(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="A .npy, .npz, .csv, IDX, .png or .jpg file; the first three may exceed memory",
+            help="A .npy, .npz, .csv, IDX, .png or .jpg file; .npy, .csv and IDX may exceed memory",
         ),
     ],
     proba: Annotated[bool, typer.Option("--proba", help="Print the outputs, not the labels")] = False,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write them to this .npy or .csv file instead, once all are there", show_default=False
+            help="Write them to this .npy or .csv file, whole or not at all, instead of printing",
+            show_default=False,
         ),
     ] = None,
     json_path: JsonOption = None,

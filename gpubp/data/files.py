@@ -216,7 +216,7 @@ def _npy_chunks(path: Path, rows: int) -> Iterator[np.ndarray]:
     try:
         with path.open("rb") as file:
             whole = np.load(path, mmap_mode="r", allow_pickle=False)
-            if not isinstance(whole, np.memmap) or whole.ndim < 2:  # for the gate to refuse, or an archive
+            if not isinstance(whole, np.memmap) or whole.ndim < 2 or not whole.size:  # for the gate to refuse
                 yield _only_array(path)
                 return
             order: Any = "C" if whole.flags.c_contiguous else "F"
