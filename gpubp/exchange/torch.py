@@ -82,7 +82,7 @@ def _layers(module: Any) -> tuple[list[tuple[str, Any]], list[str]]:
             if part.p:
                 warnings.warn(
                     f"{_at(place, part)} is left out: it does nothing to predictions, and gpubp has none in training",
-                    stacklevel=5,
+                    stacklevel=4,  # who calls from_torch
                 )
         elif not isinstance(part, nn.Identity):
             name = _activation(place, part)
