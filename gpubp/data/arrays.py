@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,9 @@ def host_array(values: Any, what: str) -> np.ndarray:
         return np.asarray(values)  # of a subclass, the plain array
     if getattr(values, "requires_grad", False) and hasattr(values, "detach"):
         values = values.detach()
+    if _on_device(values):
+        return _from_device(values, what)
     try:
-        if _on_device(values):
-            return _from_device(values, what)
         if hasattr(values, "__dlpack__") and not hasattr(values, "__array__"):
             return np.from_dlpack(values)
         return np.asarray(values)
@@ -46,14 +47,16 @@ def _on_device(values: Any) -> bool:
 
 def _from_device(values: Any, what: str) -> np.ndarray:
     try:
-        import cupy
+        cupy: Any = import_module("cupy")
     except ImportError:
-        try:
+        cupy = None
+    try:
+        if cupy is not None:
+            shared = cupy.asarray if hasattr(values, "__cuda_array_interface__") else cupy.from_dlpack
+            return shared(values).get()
+        if hasattr(values, "__array__"):
             return np.asarray(values)  # JAX and Numba copy theirs themselves
-        except _FAILURES:
-            raise DataError(
-                f"{what} are on a device, and CuPy, which would copy them, is not installed; "
-                "copy them to the host first, by .cpu() or .get()"
-            ) from None
-    shared = cupy.asarray if hasattr(values, "__cuda_array_interface__") else cupy.from_dlpack
-    return shared(values).get()
+        reason = "CuPy, which would copy them, is not installed"
+    except _FAILURES as error:
+        reason = str(error)
+    raise DataError(f"{what} are on a device: {reason}; copy them to the host first, by .cpu() or .get()")
