@@ -159,28 +159,29 @@ class Network:
         bias = bias - weights @ shift
         self.parameters[0] = weights.astype(self.dtype), bias.astype(self.dtype)
 
-    def stream(self, inputs: Any, method: str = "predict") -> Iterator[np.ndarray]:
+    def stream(self, inputs: Any, method: str = "predict", *, name: str = "data") -> Iterator[np.ndarray]:
         """What ``method`` ("forward", "predict" or "predict_proba") gives, a few thousand rows at a time.
 
         Neither inputs nor outputs need to fit into memory: inputs are an array, such as a memory map, or an iterator
-        of arrays, whose rows follow each other. Whatever is wrong with a row is raised when its turn has come.
+        of arrays, whose rows follow each other; messages call them ``name``. Whatever is wrong with a row is raised
+        when its turn has come.
 
         Raises:
             UsageError, DataError: as that method does.
         """
         if method == "predict_proba":
             self._require_probabilities()
-        finish = {"forward": None, "predict": self._labelled, "predict_proba": None}
-        read = lookup(finish, method, "method")
-        return map(read, self._outputs(inputs)) if read else self._outputs(inputs)
+        finish = lookup({"forward": None, "predict": self._labelled, "predict_proba": None}, method, "method")
+        outputs = self._outputs(inputs, name)
+        return map(finish, outputs) if finish else outputs
 
-    def _outputs(self, inputs: Any) -> Iterator[np.ndarray]:
+    def _outputs(self, inputs: Any, name: str) -> Iterator[np.ndarray]:
         first_row = 0
         for part in inputs if isinstance(inputs, Iterator) else [inputs]:
-            rows = rows_of(part)
-            self._check_width(rows.shape)
+            rows = rows_of(part, name)
+            self._check_width(rows.shape, name)
             for start in range(0, len(rows), self.chunk):
-                a = check_inputs(rows[start : start + self.chunk], first_row=first_row + start)
+                a = check_inputs(rows[start : start + self.chunk], name, first_row=first_row + start)
                 a = as_inputs(a, self.dtype)
                 for (weights, bias), activation in zip(self.parameters, self.activations, strict=True):
                     a = reference.forward(a, weights, bias, activation)[1]
@@ -201,11 +202,11 @@ class Network:
             start += len(part)
         return whole
 
-    def _check_width(self, shape: tuple[int, ...]) -> None:
-        width = math.prod(shape[1:])
-        if width != self.layers[0].n_in:
+    def _check_width(self, shape: tuple[int, ...], name: str) -> None:
+        width, n_in = math.prod(shape[1:]), self.layers[0].n_in
+        if width != n_in:
             raise DataError(
-                f"inputs have shape {(shape[0], width)}, but this network takes rows of {self.layers[0].n_in} numbers"
+                f"{name}: inputs have shape {(shape[0], width)}, but this network takes rows of {n_in} numbers"
             )
 
     def predict(self, inputs: Any) -> np.ndarray:
