@@ -257,8 +257,9 @@ class Network:
         """Write the network to ``path`` as ONNX (opset 13, IR version 7), atomically, for other runtimes.
 
         The graph takes "inputs" (N, n_in) in the network's dtype and gives "outputs" (N, n_out), as :meth:`forward`
-        does, N free. It does not scale bytes: divide images by 255 first, or let ``byte_inputs`` make a graph that
-        takes uint8 and divides them itself. Class labels are in its metadata, as JSON under "classes".
+        does, N free; onnxruntime runs it from 1.6 on, in float64 from 1.18 on. It does not scale bytes: divide images
+        by 255 first, or let ``byte_inputs`` make a graph that takes uint8 and divides them itself. Class labels are
+        in its metadata, as JSON under "classes".
 
         Raises:
             GpubpError: onnx is not installed, the parameters take more than 2 GB, or the file cannot be written.

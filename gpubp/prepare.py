@@ -41,7 +41,9 @@ def prepare(network: Network, split: Split, loss: str, name: str = "data") -> Pr
         _check_probabilities(targets, loss, name)
     weight = split.sample_weight if split.sample_weight is not None else np.ones(len(split.inputs))
     with np.errstate(over="ignore"):  # found just below
-        inputs = split.inputs if split.inputs.dtype == np.uint8 else split.inputs.astype(network.dtype)
+        inputs = (
+            split.inputs if split.inputs.dtype == np.uint8 else split.inputs.astype(network.dtype, copy=False)
+        )
     if inputs.dtype != np.uint8 and not np.isfinite(inputs).all():
         raise DataError(f"{name}: inputs are too large for {network.dtype}; scale them down or use float64")
     samples = Samples(

@@ -6,13 +6,17 @@ import sys
 
 import numpy as np
 import pytest
+from numba.core.dispatcher import Dispatcher
 
 import gpubp
 from gpubp.data import check_split
 from gpubp.data.dataset import check_inputs
 from gpubp.errors import DataError
+from gpubp.kernels.cpu import steps
 from gpubp.network import Network
+from gpubp.prepare import prepare
 from tests.cuda_host import fake_cupy
+from tests.networks import assert_same
 
 X = np.arange(12.0).reshape(4, 3)
 
@@ -84,6 +88,14 @@ def test_host_memory_is_not_copied(dtype, wrap):
     assert np.shares_memory(check_inputs(wrap(images)), x)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+def test_training_reads_inputs_of_its_dtype_where_they_lie(dtype):
+    x = X.astype(dtype)
+    net = Network([3, 2], dtype=np.float32 if dtype == np.uint8 else dtype)
+    samples = prepare(net, check_split(OnHost(x), [0, 1, 1, 0]), "cross_entropy").samples
+    assert np.shares_memory(samples.inputs, x)
+
+
 def test_memory_maps_and_read_only_arrays_are_not_copied(tmp_path):
     np.save(tmp_path / "x.npy", X)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
@@ -102,6 +114,32 @@ def test_strided_swapped_and_other_arrays_become_plain_ones(make):
     assert inputs.flags.c_contiguous
     assert inputs.dtype == np.float64
     np.testing.assert_array_equal(inputs, make(X))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_read_only_inputs_compile_nothing_anew(dtype, rng):
+    x, y = (rng.random((200, 6)) * 9).astype(dtype), rng.integers(0, 3, 200)
+    fixed = x.copy()
+    fixed.flags.writeable = False
+    kernels = [kernel for kernel in vars(steps).values() if isinstance(kernel, Dispatcher)]
+    trained, compiled = [], []
+    for inputs in (x, fixed):
+        net = Network([6, 5, 3])
+        gpubp.fit(net, inputs, y, epochs=2, backend="numba", verify="off", validation=(inputs, y))
+        trained.append(net)
+        compiled.append(sum(len(kernel.signatures) for kernel in kernels))
+    assert_same(*trained)
+    assert compiled[0] == compiled[1] > 0
+
+
+def test_arrays_of_jax_are_read_where_they_lie():
+    jax = pytest.importorskip("jax", reason="JAX is not installed")
+    x = jax.numpy.asarray(X, dtype="float32")
+    split = check_split(x, jax.numpy.arange(4))
+    assert np.shares_memory(split.inputs, np.asarray(x))
+    np.testing.assert_array_equal(split.inputs, X)
+    with pytest.raises(DataError, match="the inputs have dtype bfloat16"):
+        check_inputs(x.astype("bfloat16"))
 
 
 class Bfloat16(OnHost):

@@ -31,7 +31,11 @@ def test_safetensors_keep_every_bit(tmp_path, dtype, classes):
     net.parameters[1][1][:3] = -0.0, np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
     net.classes = classes
     net.save(tmp_path / "m.safetensors")
-    assert_same(gpubp.load(tmp_path / "m.safetensors"), net)
+    loaded = gpubp.load(tmp_path / "m.safetensors")
+    assert_same(loaded, net)
+    assert all(
+        a.flags.writeable and a.flags.aligned and a.base is None for pair in loaded.parameters for a in pair
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
 
 

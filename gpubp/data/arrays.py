@@ -27,15 +27,14 @@ def host_array(values: Any, what: str) -> np.ndarray:
         return np.asarray(values)  # of a subclass, the plain array
     if getattr(values, "requires_grad", False) and hasattr(values, "detach"):
         values = values.detach()
-    if _on_device(values):
-        return _from_device(values, what)
     try:
-        if hasattr(values, "__dlpack__") and not hasattr(values, "__array__"):
-            return np.from_dlpack(values)
-        return np.asarray(values)
+        if not _on_device(values):
+            only_dlpack = hasattr(values, "__dlpack__") and not hasattr(values, "__array__")
+            return np.from_dlpack(values) if only_dlpack else np.asarray(values)
     except _FAILURES as error:  # ragged lists; dtypes such as bfloat16; sparse tensors
         hint = "; bfloat16 is not NumPy's, convert it to float32" if "bfloat16" in str(error).lower() else ""
         raise DataError(f"{what} cannot be made an array: {error}{hint}") from error
+    return _from_device(values, what)
 
 
 def _on_device(values: Any) -> bool:

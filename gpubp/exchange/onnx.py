@@ -1,7 +1,8 @@
 """Networks as ONNX graphs: a Gemm and an activation for each layer, that any ONNX runtime can run.
 
-Written for opset 13, the first whose Softmax takes a single axis, and IR version 7, which came with it: every
-onnxruntime since 1.6 (December 2020) reads that, and so do the converters of other runtimes.
+Written for opset 13, the first whose Softmax takes a single axis, and IR version 7, which came with it: float32
+networks run in every onnxruntime since 1.6 (December 2020). Those in float64 need 1.18: before, it fuses a Gemm and
+its activation into a kernel that it has for float32 alone.
 
 Activations are chosen so that onnxruntime keeps to the bound that :mod:`gpubp.bounds` derives for the network's
 dtype. Two operators of the same name do not: Sigmoid is an approximation that is off by some 1e-7 where σ itself is

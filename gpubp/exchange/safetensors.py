@@ -50,7 +50,7 @@ def load(path: str | os.PathLike) -> Network:
             if _KEY not in metadata:
                 raise DataError(_foreign(path, names))
             header = json.loads(metadata[_KEY])
-            arrays = {name: file.get_tensor(name) for name in names}
+            arrays = {name: file.get_tensor(name).copy() for name in names}  # views of what was read
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
     except OSError as error:
