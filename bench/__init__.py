@@ -1,13 +1,13 @@
 """Benchmarks of gpubp: against other libraries (bench.cpu, bench.gpu), over sizes (bench.scaling), by operation
 (pytest).
 
-They run from a source tree where gpubp is not installed, too.
+In a source tree this is the package ``bench``, which runs where gpubp is not installed, too; an installation has it as
+``gpubp.bench``, for ``gpubp bench``.
 """
 
 from pathlib import Path
 
 import gpubp
 
-gpubp.__path__.append(
-    str(Path(__file__).resolve().parents[1])
-)  # for gpubp.kernels, which an installation moves there
+if __name__ == "bench":  # for gpubp.kernels, which an installation moves there
+    gpubp.__path__.append(str(Path(__file__).resolve().parents[1]))

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.nets import Net
 from gpubp.errors import UsageError
+from gpubp.recipes import Recipe
+
+from .nets import Net
 
 DENSE_SAMPLES = 60_000  # as many as MNIST has
 
@@ -23,6 +25,10 @@ class Data:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def first(self, samples: int | None) -> Data:
+        """The first ``samples`` of them; all, if None."""
+        return Data(self.inputs[:samples], self.labels[:samples])
 
     def floats(self) -> np.ndarray:
         """The inputs as (N, n_in) float32; bytes are scaled by 1/255, to the bits that gpubp scales them to."""
@@ -73,20 +79,41 @@ SOURCES: dict[str, Callable[[Net], Data]] = {
 }
 
 
-def make(net: Net, samples: int | None = None) -> Data:
-    """The net's samples, or only the first ``samples`` of them.
+def make(net: Net) -> Data:
+    """The net's samples.
 
     Raises:
         UsageError: the net has another width than the data, or fewer outputs than there are classes.
         DataError: MNIST is neither here nor to be had.
     """
-    data = SOURCES[net.data](net)
+    return _fitting(net, SOURCES[net.data](net))
+
+
+def of_recipe(recipe: Recipe, net: Net, data_dir: Path | None) -> Data:
+    """The recipe's training samples, of its first split, scaled as it says.
+
+    Raises:
+        UsageError: no labels to tell classes by, or as :func:`make`.
+        DataError: the data is missing or corrupt.
+    """
+    from gpubp import experiment
+
+    train = experiment.load(recipe, recipe.seed, data_dir, quiet=False)[0].train
+    if train.targets.ndim != 1 or train.targets.dtype.kind not in "iu":
+        raise UsageError(
+            f"recipe {recipe.name}: only classifiers are compared, and {recipe.data} has no labels"
+        )
+    inputs = train.inputs if train.inputs.dtype == np.uint8 else train.inputs.astype(np.float32)
+    return _fitting(net, Data(inputs, train.targets.astype(np.int64)))
+
+
+def _fitting(net: Net, data: Data) -> Data:
     n_in, classes = data.inputs.shape[1], int(data.labels.max()) + 1
     if net.layers[0] != n_in or net.layers[-1] < classes:
         raise UsageError(
             f"net {net.name}: {net.data} has {n_in} columns and {classes} classes; give sizes {n_in}-…-{classes}"
         )
-    return Data(data.inputs[:samples], data.labels[:samples])
+    return data
 
 
 def save(folder: Path, data: Data) -> None:

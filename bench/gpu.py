@@ -14,15 +14,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import gpubp
-from bench import gpu_parts, gpu_times, machine, results
-from bench.gpu_nets import ON_GPU, ON_HOST
-from bench.gpu_report import Part, Report, part_text
-from bench.gpu_run import LEAST_SECONDS, Run
-from bench.process import WorkerFailed, without_folders
 from gpubp.backends.cuda import CupyBackend
 from gpubp.data.mnist import load_idx_collection
 from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
 from gpubp.functions import lookup
+
+from . import gpu_parts, gpu_times, machine, results
+from .gpu_nets import ON_GPU, ON_HOST
+from .gpu_report import Part, Report, part_text
+from .gpu_run import LEAST_SECONDS, Run
+from .process import WorkerFailed, without_folders
 
 BUDGET = 530.0
 INTERRUPTED = 130

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bench.nets import NETS, Net
 from gpubp import Adam, Schedule
 from gpubp.errors import UsageError
 from gpubp.recipes import Recipe
+
+from . import nets
+from .nets import NETS, Net
 
 BIG = "784-2048-2048-10"  # bound by its products, which are timed by themselves too
 EXTRA = ("784-128-10", BIG)
@@ -34,19 +36,7 @@ def of_recipe(recipe: Recipe) -> GpuNet:
     """
     if recipe.optimizer != "sgd" or recipe.nesterov or recipe.weight_decay or len(recipe.hidden) > 1:
         raise UsageError("only SGD and one activation for all hidden layers are compared")
-    assert recipe.lr is not None
-    return GpuNet(
-        recipe.name,
-        recipe.layers,
-        recipe.hidden[0],
-        recipe.output,
-        recipe.loss,
-        recipe.lr,
-        recipe.batch_size,
-        recipe.data,
-        recipe.init,
-        recipe.momentum or 0.0,
-    )
+    return GpuNet(**asdict(nets.of_recipe(recipe)[0]), momentum=recipe.momentum or 0.0)
 
 
 def extra(data: str) -> list[GpuNet]:

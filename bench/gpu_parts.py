@@ -18,10 +18,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.gpu_nets import RACE, SAMPLE_RACE
-from bench.gpu_report import Part, table
-from bench.gpu_run import LEAST_SECONDS, Loaded, Run, parts_env
-from bench.process import ROOT, without_folders
+from .gpu_nets import RACE, SAMPLE_RACE
+from .gpu_report import Part, table
+from .gpu_run import LEAST_SECONDS, Loaded, Run, parts_env
+from .process import ROOT, without_folders
 
 REPEAT_RUNS = 3
 NEEDED_BY_TESTS = ("hypothesis", "typer", "rich", "sklearn", "pooch", "PIL", "threadpoolctl")

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from bench import data
-from bench.gpu_nets import MNIST, SAMPLE, GpuNet, Sizes, extra, of_recipe
-from bench.gpu_report import Part, Report, write
-from bench.process import ROOT, NoAnswer, Worker, WorkerFailed, without_folders
 from gpubp import experiment, recipes
 from gpubp.errors import DataError, GpubpError, UsageError
+
+from . import data
+from .gpu_nets import MNIST, SAMPLE, GpuNet, Sizes, extra, of_recipe
+from .gpu_report import Part, Report, write
+from .process import ROOT, NoAnswer, Worker, WorkerFailed, without_folders
 
 LEAST_SECONDS = 1.0  # with less left, nothing is begun
 ITEM_SECONDS = 30.0  # that one item of a part may take; what takes longer hangs
@@ -45,7 +46,7 @@ class Desk:
     def ask(self, task: str, seconds: float, **fields: Any) -> dict[str, Any]:
         """The answer. Raises WorkerFailed as Worker.ask does."""
         if self._worker is None:
-            self._worker = Worker(program="bench.gpu_worker", stderr=self._stderr, env=self._env)
+            self._worker = Worker(program="gpu_worker", stderr=self._stderr, env=self._env)
         try:
             return self._worker.ask({"do": task, **fields}, seconds)
         except WorkerFailed:

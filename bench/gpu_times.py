@@ -10,15 +10,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import data, results
-from bench.cpu import FEWEST_ROUNDS, rounds_within
-from bench.gpu_nets import BIG
-from bench.gpu_report import FAILED, Part, table
-from bench.gpu_run import Desk, Loaded, Run
-from bench.nets import SEED
-from bench.peers import Peer
-from bench.results import BASELINE, DIFFERS, NOT_COMPARABLE, SAME, Row, Spread
 from gpubp.backends.cuda import CupyBackend
+
+from . import data, results
+from .gpu_nets import BIG
+from .gpu_report import FAILED, Part, table
+from .gpu_run import Desk, Loaded, Run
+from .measure import FEWEST_ROUNDS, rounds_within
+from .nets import SEED
+from .peers import Peer, module_name
+from .results import BASELINE, DIFFERS, NOT_COMPARABLE, SAME, Row, Spread
 
 SECONDS_A_PEER = 6.0  # for the rounds of one peer on one net; FEWEST_ROUNDS are made in any case
 PRODUCTS, NUMBA, OURS = "products", "gpubp-numba", "gpubp-"
@@ -37,19 +38,24 @@ class GpuPeer(Peer):
 
 def peers() -> list[GpuPeer]:
     """gpubp's plans on the GPU, Numba for comparison, the other libraries, and what cuBLAS takes."""
-    module = "bench.peers.gpubp_gpu"
+    module = module_name("gpubp_gpu")
     return [
         *(
-            GpuPeer(f"gpubp-{plan}", f"gpubp cupy, {plan}", module, (), {"plan": plan})
+            GpuPeer(f"gpubp-{plan}", f"gpubp cupy, {plan}", module, (), options={"plan": plan})
             for plan in CupyBackend.plans
         ),
-        GpuPeer(NUMBA, "gpubp numba", module, ("numba",), {"plan": None}),
-        GpuPeer("torch", "PyTorch eager", "bench.peers.torch_gpu", ("torch",), {"graph": False}),
+        GpuPeer(NUMBA, "gpubp numba", module, ("numba",), options={"plan": None}),
+        GpuPeer("torch", "PyTorch eager", module_name("torch_gpu"), ("torch",), options={"graph": False}),
         GpuPeer(
-            "torch-graph", "PyTorch, CUDA graph", "bench.peers.torch_gpu", ("torch",), {"graph": True}, True
+            "torch-graph",
+            "PyTorch, CUDA graph",
+            module_name("torch_gpu"),
+            ("torch",),
+            options={"graph": True},
+            gpu_only=True,
         ),
-        GpuPeer("jax", "JAX scan", "bench.peers.jax_gpu", ("jax",)),
-        GpuPeer(PRODUCTS, "cuBLAS, its products alone", "bench.peers.products", (), net=BIG),
+        GpuPeer("jax", "JAX scan", module_name("jax_gpu"), ("jax",)),
+        GpuPeer(PRODUCTS, "cuBLAS, its products alone", module_name("products"), (), net=BIG),
     ]
 
 

@@ -24,17 +24,18 @@ from typing import Any, TextIO
 import numpy as np
 
 import gpubp
-from bench import data
-from bench.gpu_device import Device
-from bench.gpu_nets import GpuNet, Race
-from bench.peers.plan import PlanTrainer
-from bench.worker import epoch_orders, resident_mb
 from gpubp import SGD
 from gpubp.data import check_split
 from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
 from gpubp.kernels import cuda
 from gpubp.network import Network
 from gpubp.prepare import prepare
+
+from . import data
+from .gpu_device import Device
+from .gpu_nets import GpuNet, Race
+from .peers.plan import PlanTrainer
+from .worker import epoch_orders, resident_mb
 
 REPEATS = 7  # of what is timed; the median counts
 SMALL_NETS = ((20, 23, 10), (20, 40, 33, 10))  # that compute-sanitizer watches

@@ -96,7 +96,9 @@ def blas() -> list[dict[str, Any]]:
 
 
 def commit() -> dict[str, Any] | None:
-    """The commit that is checked out, and whether files have been changed since; None without git."""
+    """The commit that is checked out, and whether files have been changed since; None without git or a source tree."""
+    if not (ROOT / "pyproject.toml").exists():
+        return None
 
     def git(*arguments: str) -> str:
         ran = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from gpubp.errors import UsageError
 from gpubp.functions import lookup
 from gpubp.network import Network
+from gpubp.recipes import Recipe
 
 SEED = 0  # of the first parameters, and of the order of the samples
 
@@ -67,6 +68,40 @@ NETS = (
     Net("iris", (4, 50, 20, 10, 3), "sigmoid", "softmax", "cross_entropy", 0.5, 2, "iris", "glorot"),
 )
 QUICK = ("784-128-10",)  # starting nine processes and compiling takes most of its minute
+
+
+def of_recipe(recipe: Recipe) -> tuple[Net, list[str]]:
+    """The recipe's network, batch, loss and data, and in words where the comparison departs from the recipe.
+
+    All peers train by plain SGD at the learning rate that the recipe begins with, in float32.
+
+    Raises:
+        UsageError: the recipe gives its hidden layers different activations.
+    """
+    optimizer = recipe.build_optimizer()
+    if len(set(recipe.hidden)) > 1:
+        raise UsageError(
+            f"recipe {recipe.name}: only nets with one activation for all hidden layers are compared"
+        )
+    differs = [] if recipe.optimizer == "sgd" else [recipe.optimizer]
+    differs += ["momentum"] if recipe.momentum else []
+    differs += ["weight decay"] if recipe.weight_decay else []
+    differs += [f"a {recipe.schedule} schedule"] if recipe.schedule != "constant" or recipe.warmup else []
+    notes = [f"plain SGD here; the recipe trains with {', '.join(differs)}"] if differs else []
+    notes += [f"float32 here; the recipe has {recipe.dtype}"] if recipe.dtype != "float32" else []
+    net = Net(
+        recipe.name,
+        recipe.layers,
+        recipe.hidden[0],
+        recipe.output,
+        recipe.loss,
+        optimizer.lr,
+        recipe.batch_size,
+        recipe.data,
+        recipe.init,
+    )
+    net.network()  # refuses what it cannot build
+    return net, notes
 
 
 def select(names: list[str]) -> list[Net]:

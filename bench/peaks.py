@@ -1,12 +1,18 @@
-"""What this machine can do at most, measured: multiply-adds on registers, and reading memory."""
+"""What this machine can do at most, measured: multiply-adds on registers, and reading memory.
+
+``python -m bench.peaks THREADS`` prints both as JSON.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Callable
 from functools import cache, partial
 
 import numpy as np
+from numba import types
 
 from gpubp.backends.fused import Memory
 from gpubp.backends.team import Team
@@ -26,7 +32,7 @@ def _multiply(memory, b, c, repeats, rows):
         tiles(memory, 0, TERMS, 1, memory, b, row, TERMS, memory, c, row, memory, c, row, rows, vectors)
 
 
-@emitted(lambda memory, *_: memory.dtype)
+@emitted(types.float64)
 def _sum_of(emit: Emit, memory, first, stop):
     """The sum of memory[first:stop], in four chains of vectors."""
     step = 4 * emit.lanes
@@ -77,3 +83,10 @@ def _fastest(threads: int, job: Callable[[int], object]) -> float:
         team.run(jobs)
         times.append(time.perf_counter() - started)
     return min(times)
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1])
+    print(
+        json.dumps({"gflop_per_s": flops_per_second(count) / 1e9, "gb_per_s": bytes_per_second(count) / 1e9})
+    )

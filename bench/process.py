@@ -28,17 +28,32 @@ _THREAD_VARIABLES = (
 )
 
 
-def environment(threads: int, caches: Path | None) -> dict[str, str]:
-    """A worker's environment: so many threads, the CPU only, and compiled code kept in ``caches`` if given."""
+def environment(threads: int, caches: Path | None, *, gpu: bool = False) -> dict[str, str]:
+    """A worker's environment: so many threads, the CPU only unless ``gpu``, and compiled code kept in ``caches``."""
     changed = dict.fromkeys(_THREAD_VARIABLES, str(threads))
-    changed |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    changed |= {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    if not gpu:
+        changed["CUDA_VISIBLE_DEVICES"] = ""
     if caches is not None:
         changed |= {
             "NUMBA_CACHE_DIR": str(caches / "numba"),
             "TORCHINDUCTOR_CACHE_DIR": str(caches / "torch"),
             "TRITON_CACHE_DIR": str(caches / "triton"),
+            "CUPY_CACHE_DIR": str(caches / "cupy"),
         }
     return {**os.environ, **changed}
+
+
+def module_command(module: str, *arguments: str) -> tuple[list[str], Path | None]:
+    """The command that runs a module of this package in a process of its own, and the folder to run it in.
+
+    In a source tree that is its root. An installation is found from anywhere, and the folder that the command happens
+    to run in must not be searched for modules: -P.
+    """
+    name = [f"{__package__}.{module}", *arguments]
+    if __package__ == "bench":
+        return [sys.executable, "-m", *name], ROOT
+    return [sys.executable, "-P", "-m", *name], None
 
 
 class WorkerFailed(Exception):
@@ -50,21 +65,20 @@ class NoAnswer(WorkerFailed):
 
 
 class Worker:
-    """A running worker process. It is idle unless asked. ``program`` is the module it runs, with ``arguments``."""
+    """A running worker process. It is idle unless asked. ``program`` is the module of this package that it runs."""
 
-    def __init__(
-        self, *arguments: str, stderr: Path, env: dict[str, str], program: str = "bench.worker"
-    ) -> None:
+    def __init__(self, *arguments: str, stderr: Path, env: dict[str, str], program: str = "worker") -> None:
         self._stderr = stderr
+        command, folder = module_command(program, *arguments)
         with stderr.open("w") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", program, *arguments],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
                 text=True,
                 encoding="utf-8",
-                cwd=ROOT,
+                cwd=folder,
                 env=env,
                 start_new_session=True,  # Ctrl-C is for the parent, who then ends the workers
             )

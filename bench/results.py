@@ -1,25 +1,26 @@
-"""What a run of bench.cpu came to: ratios, the check of the same result, and the table, CSV and JSON of them."""
+"""What a run came to: ratios, the check of the same result, agreement in words, and the CSV and JSON of them."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from bench.nets import Net
+from gpubp.errors import DataError
+from gpubp.files import write_text
 from gpubp.jsontext import as_json
 
-if TYPE_CHECKING:  # bench.gpu runs where rich is not installed
-    from rich.console import Console
-    from rich.table import Table
+from . import work
+from .nets import Net
+from .peers import OURS
 
 FORMAT, FORMAT_VERSION = "gpubp-bench-cpu", 1
 
@@ -29,6 +30,8 @@ FORMAT, FORMAT_VERSION = "gpubp-bench-cpu", 1
 # NumPy backend were measured to end 0.004 to 0.0105 from its Numba backend.
 LOSS_TOLERANCE, PARAMETER_TOLERANCE = 1e-3, 3e-2
 
+BUSY = 0.5  # processes that want a core, for each core: from there on they are in each other's way
+
 SAME, DIFFERS, NOT_COMPARABLE, BASELINE = "same", "differs", "not comparable", "baseline"
 
 
@@ -36,10 +39,12 @@ SAME, DIFFERS, NOT_COMPARABLE, BASELINE = "same", "differs", "not comparable", "
 class Row:
     """One peer on one net.
 
-    status: "ok", or "failed" with the reason in ``notes``. rounds: seconds an epoch, of each round in turn; a peer
-    may have made fewer than others. first_epoch: seconds, with compilation. start: seconds of "total" (from the
-    start of the process until it was ready) and, within it, "import", "data" and "build". loss: mean over the
+    status: "ok", or "failed" or "left out" with the reason in ``notes``. rounds: seconds an epoch, of each round in
+    turn; a peer may have made fewer than others. first_epoch: seconds, with compilation. start: seconds of "total"
+    (from the start of the process until it was ready) and, within it, "import", "data" and "build". loss: mean over the
     first epoch. same: one of the words above, or None if it was not checked. cores: CPU seconds a second.
+    input_density: the part of the inputs that it computes with, None if unknown. verification: what ``bench.worker``
+    answers of it.
     """
 
     peer: str
@@ -59,16 +64,23 @@ class Row:
     parameter_difference: float | None = None
     memory_mb: dict[str, float | None] = field(default_factory=dict)
     thread_pools: list[dict[str, Any]] = field(default_factory=list)
+    input_density: float | None = 1.0
+    verification: dict[str, Any] | None = None
 
 
 @dataclass
 class NetReport:
-    """All peers on one net; ``baseline`` is the peer whose time all are divided by."""
+    """All peers on one net; ``baseline`` is the peer whose time all are divided by.
+
+    recipe: the one that the net is of, and in ``notes`` where it departs from it.
+    """
 
     net: Net
     samples: int
     baseline: str
     rows: list[Row] = field(default_factory=list)
+    recipe: str | None = None
+    notes: list[str] = field(default_factory=list)
 
     def row(self, peer: str) -> Row | None:
         return next((row for row in self.rows if row.peer == peer), None)
@@ -76,7 +88,7 @@ class NetReport:
 
 @dataclass
 class Report:
-    """A run. settings and machine are for the JSON as they are."""
+    """A run. settings, machine, peaks and comparison are for the JSON as they are."""
 
     date: str
     commit: dict[str, Any] | None
@@ -85,6 +97,8 @@ class Report:
     missing: dict[str, str] = field(default_factory=dict)
     nets: list[NetReport] = field(default_factory=list)
     interrupted: bool = False
+    peaks: dict[str, Any] | None = None
+    comparison: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +124,7 @@ def ratios(row: Row, baseline: Row | None) -> list[float]:
 def fastest_peer(report: NetReport) -> Row | None:
     """The fastest by median of what is not gpubp, among those whose result is not wrong."""
     others = [
-        row for row in report.rows if row.rounds and not row.peer.startswith("gpubp") and row.same != DIFFERS
+        row for row in report.rows if row.rounds and not row.peer.startswith(OURS) and row.same != DIFFERS
     ]
     return min(others, key=lambda row: median(row.rounds), default=None)
 
@@ -157,108 +171,6 @@ def _distance(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
     return float(np.sqrt(np.sum(squares)))
 
 
-# The table
-
-
-def console() -> Console:
-    """Where tables are printed; into a file or a pipe, wide enough to wrap nothing."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=190)
-
-
-def net_table(report: NetReport) -> Table:
-    """All peers on one net, fastest first."""
-    from rich.table import Table
-
-    net = report.net
-    sizes = "-".join(map(str, net.layers))
-    baseline = report.row(report.baseline)
-    over = baseline.title if baseline else report.baseline
-    table = Table(
-        "peer",
-        title=f"[bold]{net.name}[/]  {sizes} {net.hidden}, {net.output}; {net.loss}, batch {net.batch}, "
-        f"lr {net.lr:g}; {report.samples:,} samples of {net.data}",
-        title_justify="left",
-        title_style="",
-        box=None,
-        header_style="bold",
-        pad_edge=False,
-    )
-    for column in (
-        "ms an epoch",
-        "min … max",
-        f"× {over}",
-        "min … max",
-        "samples/s",
-        "first epoch",
-        "start",
-        "cores",
-        "peak MB",
-    ):
-        table.add_column(column, justify="right")
-    table.add_column("same result (off by: loss, parameters)")
-    for row in sorted(report.rows, key=lambda row: median(row.rounds) if row.rounds else math.inf):
-        table.add_row(*_cells(row, baseline, report.samples))
-    return table
-
-
-def _cells(row: Row, baseline: Row | None, samples: int) -> list[str]:
-    time, ratio = Spread.of(row.rounds), Spread.of(ratios(row, baseline))
-    peak = row.memory_mb.get("peak")
-    same = row.same or ""
-    if row.same in (SAME, DIFFERS):
-        same += f" ({row.loss_difference:.0e}, {row.parameter_difference:.0e})"
-    return [
-        row.title,
-        _ms(time.median) if time else row.status if row.status != "ok" else "",
-        f"{_ms(time.min)} … {_ms(time.max)}" if time else "",
-        f"{ratio.median:.2f}" if ratio else "",
-        f"{ratio.min:.2f} … {ratio.max:.2f}" if ratio else "",
-        f"{samples / time.median:,.0f}" if time else "",
-        "" if row.first_epoch is None else f"{row.first_epoch:.2f} s",
-        f"{row.start['total']:.1f} s" if "total" in row.start else "",
-        "" if row.cores is None else f"{row.cores:.1f}",
-        "" if peak is None else f"{peak:,.0f}",
-        same,
-    ]
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.3g}" if seconds < 1 else f"{seconds * 1000:,.0f}"
-
-
-def notes(report: NetReport) -> list[str]:
-    """What is to be said of single peers, a line each."""
-    return [f"{row.title}: {note}" for row in report.rows for note in row.notes]
-
-
-def conclusion(report: NetReport) -> str:
-    """The fastest peer and its ratio, in a line."""
-    fastest, baseline = fastest_peer(report), report.row(report.baseline)
-    if fastest is None or baseline is None or not baseline.rounds:
-        return f"{report.net.name}: nothing to compare"
-    if fastest is baseline:
-        return f"{report.net.name}: {fastest.title} is the fastest peer"
-    ratio = Spread.of(ratios(fastest, baseline))
-    assert ratio is not None
-    return (
-        f"{report.net.name}: the fastest peer is {fastest.title}, at {ratio.median:.2f} × the time of "
-        f"{baseline.title} ({ratio.min:.2f} … {ratio.max:.2f})"
-    )
-
-
-def print_net(report: NetReport, console: Console) -> None:
-    """Table, notes and conclusion."""
-    console.print(net_table(report))
-    for line in [*notes(report), conclusion(report)]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print()
-
-
-# The files
-
-
 def to_dict(report: Report) -> dict[str, Any]:
     """The JSON, as bench/README.md documents it."""
     return {
@@ -270,7 +182,9 @@ def to_dict(report: Report) -> dict[str, Any]:
         "machine": report.machine,
         "settings": report.settings,
         "missing": report.missing,
+        "peaks": report.peaks,
         "nets": [_net_dict(net) for net in report.nets],
+        "comparison": report.comparison,
     }
 
 
@@ -278,16 +192,21 @@ def _net_dict(report: NetReport) -> dict[str, Any]:
     baseline, fastest = report.row(report.baseline), fastest_peer(report)
     return {
         **asdict(report.net),
+        "layers": list(report.net.layers),  # as they are read again
         "samples": report.samples,
         "parameters": report.net.parameters,
         "baseline": report.baseline,
         "fastest_peer": fastest.peer if fastest else None,
-        "peers": [_row_dict(row, baseline, report.samples) for row in report.rows],
+        "recipe": report.recipe,
+        "notes": report.notes,
+        "peers": [_row_dict(row, baseline, report) for row in report.rows],
     }
 
 
-def _row_dict(row: Row, baseline: Row | None, samples: int) -> dict[str, Any]:
+def _row_dict(row: Row, baseline: Row | None, report: NetReport) -> dict[str, Any]:
     time, ratio = Spread.of(row.rounds), Spread.of(ratios(row, baseline))
+    density = row.input_density
+    todo = None if density is None else work.of_epoch(report.net, report.samples, density)
     return {
         "peer": row.peer,
         "title": row.title,
@@ -300,7 +219,7 @@ def _row_dict(row: Row, baseline: Row | None, samples: int) -> dict[str, Any]:
         "epochs_a_round": row.epochs_a_round,
         "ratio": asdict(ratio) if ratio else None,
         "round_ratios": ratios(row, baseline),
-        "samples_per_second": samples / time.median if time else None,
+        "samples_per_second": report.samples / time.median if time else None,
         "cores": row.cores,
         "first_epoch_s": row.first_epoch,
         "start_s": row.start,
@@ -310,7 +229,57 @@ def _row_dict(row: Row, baseline: Row | None, samples: int) -> dict[str, Any]:
         "parameter_difference": row.parameter_difference,
         "memory_mb": row.memory_mb,
         "thread_pools": row.thread_pools,
+        "verification": row.verification,
+        "input_density": row.input_density,
+        "gflop": todo.flops / 1e9 if todo else None,
+        "flop_per_byte": todo.intensity if todo else None,
+        "gflop_per_s": todo.flops / time.median / 1e9 if todo and time else None,
     }
+
+
+def times(ratio: float) -> str:
+    """A ratio as it is shown: 1.23, 12.3, 123."""
+    return f"{ratio:.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}"
+
+
+def busy(machine: dict[str, Any]) -> str | None:
+    """A line, if the machine had much else to do before the run began."""
+    load, cores = machine.get("load_average_before"), machine["cores"]
+    if load is None or load <= BUSY * cores:
+        return None
+    return f"the machine was busy in the minute before this began: a load of {load:.1f} on {cores} cores"
+
+
+def agreement(row: dict[str, Any]) -> str:
+    """In words, how a peer's results (its part of the JSON) agree with the reference and with the baseline's."""
+    said = []
+    if (found := row.get("verification")) is not None:
+        said.append(_verified(found))
+    same = row["same_result"]
+    if same == SAME:
+        off = row["parameter_difference"]
+        said.append(f"same result to {off:.0e}" if off else "same result, bit for bit")
+    elif same == DIFFERS:
+        said.append("computes something else: see the notes")
+    elif same == NOT_COMPARABLE:
+        said.append("not comparable: see the notes")
+    return "; ".join(said) or ("not checked" if row["rounds_ms"] else "")
+
+
+def agrees(row: dict[str, Any]) -> bool | None:
+    """False where a check failed, None where there was none to pass."""
+    found, same = row.get("verification"), row["same_result"]
+    if same == DIFFERS or (found and not found["ok"]):
+        return False
+    return True if same == SAME or (found and found["tensors"]) else None
+
+
+def _verified(found: dict[str, Any]) -> str:
+    if not found["tensors"]:
+        return "not checked against the reference, which overflows here"
+    part = found["part_of_bound"]
+    how = "beyond any bound" if part is None else f"at {part:.2g} of its bound"
+    return f"worst error {how}" if found["ok"] else f"WRONG: {found['worst']} {how}"
 
 
 CSV_COLUMNS = (
@@ -331,12 +300,14 @@ CSV_COLUMNS = (
     "samples_per_second",
     "first_epoch_s",
     "start_s",
+    "gflop_per_s",
     "cores",
     "peak_mb",
     "loss",
     "same_result",
     "loss_difference",
     "parameter_difference",
+    "agreement",
     "notes",
 )
 
@@ -363,6 +334,7 @@ def to_csv(report: Report) -> str:
                     "ratio_max": ratio.get("max"),
                     "start_s": row["start_s"].get("total"),
                     "peak_mb": row["memory_mb"].get("peak"),
+                    "agreement": agreement(row),
                     "notes": "; ".join(row["notes"]),
                 }
             )
@@ -370,18 +342,68 @@ def to_csv(report: Report) -> str:
 
 
 def write(folder: Path, content: dict[str, Any], table: str) -> None:
-    """results.json and results.csv into ``folder``; null for what is no finite number."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = as_json(content)
-    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "results.csv").write_text(table, encoding="utf-8")
+    """results.json and results.csv into ``folder``, each whole or not at all; null for what is no finite number.
+
+    Raises:
+        GpubpError: the folder cannot be written or is full.
+    """
+    write_text(folder / "results.json", as_json(content) + "\n")
+    write_text(folder / "results.csv", table)
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Both files of a run, as :func:`write` does."""
+    write(folder, to_dict(report), to_csv(report))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a results.json, or of that in a folder.
+
+    Raises:
+        DataError: it cannot be read, is of another kind, or of a newer format.
+    """
+    path = path / "results.json" if path.is_dir() else path
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # also what is no text
+        raise DataError(f"{path} is no JSON, or not all of it: {error}") from error
+    kind = content.get("format") if isinstance(content, dict) else None
+    if kind != FORMAT:
+        found = f"it is {kind!r}" if isinstance(kind, str) else "it does not say what it is"
+        raise DataError(f"{path} holds no results of gpubp bench: {found}, not {FORMAT!r}")
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        advice = "; upgrade gpubp" if newer else ""
+        raise DataError(f"{path} has format version {version}, and this gpubp reads {FORMAT_VERSION}{advice}")
+    try:
+        _require(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    return content
+
+
+def _require(content: dict[str, Any]) -> None:
+    """Look at all that is read of a file: KeyError, TypeError or AttributeError where it is not there."""
+    content["date"], content["machine"]["cpu"], content["machine"]["packages"].items()
+    content["settings"]["threads"]
+    for net in content["nets"]:
+        net["name"], net["baseline"], net["samples"], len(net["layers"])
+        for row in net["peers"]:
+            row["title"], row["version"], [float(x) + 0 for x in row["rounds_ms"] + row["round_ratios"]]
 
 
 def new_folder(kind: str, date: str) -> Path:
     """bench/results/DATE-KIND, with -2, -3, … where that is taken."""
-    root = Path(__file__).parent / "results"
-    folder, number = root / f"{date[:10]}-{kind}", 1
+    return free_folder(Path(__file__).parent / "results" / f"{date[:10]}-{kind}")
+
+
+def free_folder(path: Path) -> Path:
+    """The path, with -2, -3, … where that is taken."""
+    folder, number = path, 1
     while folder.exists():
         number += 1
-        folder = root / f"{date[:10]}-{kind}-{number}"
+        folder = path.with_name(f"{path.name}-{number}")
     return folder

@@ -19,8 +19,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine, results
 from gpubp.errors import GpubpError, UsageError
+
+from . import machine, results, terminal
 
 if TYPE_CHECKING:
     from gpubp.backends.base import Plan
@@ -201,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     args = arguments(argv)
     try:
-        run(args, results.console(), lambda line: print(line, file=sys.stderr, flush=True))
+        run(args, terminal.console(), terminal.say)
     except GpubpError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -4,7 +4,8 @@ Started by bench.process. JSON lines come in and go out, one answer for each:
 
 - the job ``{"net", "data", "parameters", "threads", "seed"}``: import, load, build; answers what it cost;
 - ``{"do": "first", "save": PATH}``: the first epoch; answers its time and loss, and saves the parameters after it;
-- ``{"do": "round", "seconds": S}``: as many whole epochs as it takes to fill S seconds; answers their sum.
+- ``{"do": "round", "seconds": S}``: as many whole epochs as it takes to fill S seconds; answers their sum;
+- ``{"do": "verify", "data"}``, to a plan of gpubp's: holds its next steps to the reference; answers what came of it.
 
 Ends at the end of its input. Whatever else is printed goes to stderr.
 """
@@ -23,8 +24,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from bench import data
-from bench.nets import Net
+from . import data
+from .nets import Net
 
 
 def main() -> None:
@@ -48,6 +49,8 @@ def serve(module: str, requests: TextIO, answers: TextIO) -> None:
         request = json.loads(line)
         if request["do"] == "first":
             answer(first_epoch(trainer, orders, Path(request["save"])))
+        elif request["do"] == "verify":
+            answer({"verification": verification(trainer, data.load(Path(request["data"])))})
         else:
             answer(one_round(trainer, orders, request["seconds"]))
 
@@ -82,6 +85,7 @@ def build(module: str, job: dict[str, Any]) -> tuple[Any, int, dict[str, Any]]:
         "version": str(trainer.version),
         "details": trainer.details,
         "differs": trainer.differs,
+        "input_density": getattr(trainer, "input_density", 1.0),
         "seconds": seconds,
         "memory_mb": memory,
         "thread_pools": thread_pools(),
@@ -111,6 +115,22 @@ def one_round(trainer: Any, orders: Iterator[np.ndarray], at_least: float) -> di
         cpu += time.process_time() - before
         epochs += 1
     return {"seconds": seconds, "cpu_seconds": cpu, "epochs": epochs, "memory_mb": {"peak": peak_mb()}}
+
+
+def verification(trainer: Any, samples: data.Data) -> dict[str, Any]:
+    """What came of holding the trainer's plan to the reference; ``worst`` is the tensor nearest to its bound."""
+    started = time.perf_counter()
+    report = trainer.verify(samples)
+    worst = report.worst
+    return {
+        "ok": report.ok,
+        "steps": report.steps,
+        "tensors": len(report.checks),
+        "worst": worst.name if worst else None,
+        "part_of_bound": worst.severity if worst else None,
+        "wrong": [str(check) for check in report.checks if not check.ok],
+        "seconds": time.perf_counter() - started,
+    }
 
 
 def thread_pools() -> list[dict[str, Any]]:

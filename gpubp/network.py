@@ -13,6 +13,7 @@ import numpy as np
 
 from gpubp import reference
 from gpubp.data.dataset import check_inputs, rows_of
+from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError, UsageError
 from gpubp.extras import need
 from gpubp.functions import ACTIVATIONS, Activation, lookup
@@ -57,8 +58,10 @@ def byte_table(dtype: np.dtype | type) -> np.ndarray:
     return np.arange(256, dtype=dtype) / np.asarray(255, dtype=dtype)
 
 
-def as_inputs(inputs: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """Inputs as floats: uint8 through :func:`byte_table`, anything else converted to ``dtype``."""
+def as_inputs(inputs: Any, dtype: np.dtype | type) -> np.ndarray:
+    """Inputs as floats: uint8 through :func:`byte_table`, anything else converted to ``dtype``; sparse ones dense."""
+    if is_sparse(inputs):
+        inputs = inputs.toarray()
     if inputs.dtype == np.uint8:
         return byte_table(dtype)[inputs]
     return np.ascontiguousarray(inputs, dtype=dtype)
@@ -142,7 +145,7 @@ class Network:
         return max(1, min(CHUNK, CHUNK_NUMBERS // max(self.sizes)))
 
     def forward(self, inputs: Any) -> np.ndarray:
-        """The outputs a^L, (N, n_out), for inputs (N, n_in); uint8 inputs are scaled by 1/255.
+        """The outputs a^L, (N, n_out), for inputs (N, n_in), dense or sparse; uint8 ones are scaled by 1/255.
 
         Computed by the NumPy reference, in chunks, so that data larger than memory can be a memory map, of any
         dtype and order, or an iterator of arrays; :meth:`stream` does not hold the outputs either.
@@ -180,13 +183,13 @@ class Network:
         for part in inputs if isinstance(inputs, Iterator) else [inputs]:
             rows = rows_of(part, name)
             self._check_width(rows.shape, name)
-            for start in range(0, len(rows), self.chunk):
+            for start in range(0, rows.shape[0], self.chunk):
                 a = check_inputs(rows[start : start + self.chunk], name, first_row=first_row + start)
                 a = as_inputs(a, self.dtype)
                 for (weights, bias), activation in zip(self.parameters, self.activations, strict=True):
                     a = reference.forward(a, weights, bias, activation)[1]
                 yield a
-            first_row += len(rows)
+            first_row += rows.shape[0]
 
     def _whole(self, inputs: Any, method: str) -> np.ndarray:
         if isinstance(inputs, Iterator):
@@ -197,7 +200,7 @@ class Network:
         inputs, start = rows_of(inputs), 0
         for part in self.stream(inputs, method):
             if not start:
-                whole = np.empty((len(inputs), *part.shape[1:]), part.dtype)
+                whole = np.empty((inputs.shape[0], *part.shape[1:]), part.dtype)
             whole[start : start + len(part)] = part
             start += len(part)
         return whole

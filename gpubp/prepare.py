@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from gpubp.backends.base import Samples
 from gpubp.data import Split
+from gpubp.data.sparse import is_sparse, with_values
 from gpubp.errors import DataError
 from gpubp.functions import LOSSES, lookup
-from gpubp.network import Network
+from gpubp.network import Network, as_inputs
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,21 @@ def prepare(network: Network, split: Split, loss: str, name: str = "data") -> Pr
     if LOSSES[loss].probabilities:
         classification = classification or (n_out == 1 and bool(((targets == 0) | (targets == 1)).all()))
         _check_probabilities(targets, loss, name)
-    weight = split.sample_weight if split.sample_weight is not None else np.ones(len(split.inputs))
-    with np.errstate(over="ignore"):  # found just below
-        inputs = (
-            split.inputs if split.inputs.dtype == np.uint8 else split.inputs.astype(network.dtype, copy=False)
-        )
-    if inputs.dtype != np.uint8 and not np.isfinite(inputs).all():
-        raise DataError(f"{name}: inputs are too large for {network.dtype}; scale them down or use float64")
-    samples = Samples(
-        np.ascontiguousarray(inputs), targets.astype(network.dtype), weight.astype(network.dtype)
-    )
+    weight = split.sample_weight if split.sample_weight is not None else np.ones(len(split))
+    inputs = _inputs(split.inputs, network.dtype, name)
+    samples = Samples(inputs, targets.astype(network.dtype), weight.astype(network.dtype))
     return Prepared(samples, classification)
+
+
+def _inputs(inputs: Any, dtype: np.dtype, name: str) -> Any:
+    """Dense inputs as bytes or in ``dtype``; sparse ones, which are few numbers, always in ``dtype``."""
+    if inputs.dtype == np.uint8 and not is_sparse(inputs):
+        return np.ascontiguousarray(inputs)
+    with np.errstate(over="ignore"):  # found just below
+        values = as_inputs(inputs.data if is_sparse(inputs) else inputs, dtype)
+    if not np.isfinite(values).all():
+        raise DataError(f"{name}: inputs are too large for {dtype}; scale them down or use float64")
+    return with_values(inputs, values) if is_sparse(inputs) else values
 
 
 def _targets(y: np.ndarray, n_out: int, name: str) -> tuple[np.ndarray, bool]:

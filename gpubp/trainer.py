@@ -17,6 +17,7 @@ import numpy as np
 from gpubp import backends, checkpoint
 from gpubp.backends.base import Backend, Plan, PlanState, StepStats
 from gpubp.data import check_split
+from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.functions import LOSSES, lookup
 from gpubp.network import Network, tensor_names
@@ -60,7 +61,7 @@ class History:
     ``stopped`` is why the run ended: "done", "early stopping", "callback" or "interrupted"; the first
     ``resumed_epochs`` were trained before, by the run that a checkpoint was resumed from. Seconds are wall
     time of training alone; ``compile_seconds`` (a warm-up step that is undone) and ``verification.seconds``
-    stand beside it.
+    stand beside it. ``state`` is where the run left the optimizer, for another :func:`fit` to go on from.
     """
 
     backend: str = ""
@@ -73,6 +74,7 @@ class History:
     best_epoch: int | None = None
     resumed_epochs: int = 0
     verification: Report = field(default_factory=lambda: Report("training"))
+    state: PlanState | None = field(default=None, repr=False)
 
     def __getitem__(self, column: str) -> list:
         return [getattr(epoch, column) for epoch in self.epochs]
@@ -83,7 +85,7 @@ class History:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            **vars(self),
+            **{name: value for name, value in vars(self).items() if name != "state"},
             "epochs": [asdict(e) for e in self.epochs],
             "verification": self.verification.to_dict(),
         }
@@ -141,13 +143,14 @@ def fit(
     shuffle: bool = True,
     save_to: str | os.PathLike | None = None,
     resume: str | os.PathLike | None = None,
+    state: PlanState | None = None,
     progress: bool | Progress = False,
     recipe: dict[str, Any] | None = None,
 ) -> History:
     """Train ``network`` in place by mini-batch gradient descent, and hold the backend to the reference as it goes.
 
     Args:
-        inputs: (N, n_in), uint8 (scaled by 1/255) or float.
+        inputs: (N, n_in), uint8 (scaled by 1/255) or float, or a sparse matrix of SciPy's.
         targets: (N,) class labels 0 … n_out−1, or (N, n_out) values.
         loss: a name of ``gpubp.functions.LOSSES``; the cost of a batch is its mean over the batch.
         optimizer: by default ``SGD(lr=0.1, momentum=0.9)``.
@@ -163,6 +166,8 @@ def fit(
         seed: of the generator that shuffles; every backend sees the same batches.
         save_to: a checkpoint file, written as the run goes and at its end.
         resume: a checkpoint to go on from, bitwise as if never stopped; its data and recipe must be the same.
+        state: ``history.state`` of a former run of this network with the same optimizer, whose velocities, moments
+            and step count this one goes on with; the parameters are the network's own.
         progress: True for a progress bar on stderr (plain lines where that is no terminal).
         recipe: kept in the checkpoint, for whoever resumes it.
 
@@ -215,6 +220,8 @@ def fit(
         training = _Training(network, settings, train, valid, chosen, why, verify, save_to, recipe)
         if resume is not None:
             training.resume(resume)
+        elif state is not None:
+            training.go_on_from(state)
         training.run(early_stopping, callbacks, shown, interrupted, usual)
     return training.history
 
@@ -581,7 +588,16 @@ class _Training:
         self.plan.load_state(PlanState(self.best[2], state.slots, state.step))
 
     def _download(self) -> None:
-        self.network.parameters = self.plan.state().layers
+        self.history.state = self.plan.state()
+        self.network.parameters = self.history.state.layers
+
+    def go_on_from(self, state: PlanState) -> None:
+        """Take over another run's optimizer, but not its parameters."""
+        own = self.plan.state()
+        shapes = [[[slot.shape for slot in slots] for slots in s.slots] for s in (own, state)]
+        if shapes[0] != shapes[1]:
+            raise UsageError("the state is of another network or optimizer than this run's")
+        self.plan.load_state(PlanState(own.parameters, state.slots, state.step))
 
     # Checkpoints
 
@@ -620,7 +636,9 @@ class _Training:
         """Which training data this is: the number of samples, and a checksum of all they hold."""
         if self._data_checksum is None:
             self._data_checksum = 0
-            for array in (self.samples.inputs, self.samples.targets, self.samples.sample_weight):
+            x = self.samples.inputs
+            inputs = [x.data, x.indices, x.indptr] if is_sparse(x) else [x]
+            for array in (*inputs, self.samples.targets, self.samples.sample_weight):
                 self._data_checksum = zlib.crc32(array.reshape(-1).view(np.uint8), self._data_checksum)
         return f"{len(self.samples)} samples, crc32 {self._data_checksum:08x}"
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpubp import backends, bounds, reference
-from gpubp.backends.base import Array, Backend, Plan, PlanState, Samples, StepStats
+from gpubp.backends.base import Array, Backend, Plan, PlanState, Samples, StepStats, dense_inputs
 from gpubp.bounds import Bounded, Precision
 from gpubp.errors import GpubpError
 from gpubp.functions import ACTIVATIONS, LOSSES
@@ -561,7 +561,8 @@ def verify(
     report = Report(f"{chosen.name} backend ({chosen.describe()}) on {network!r}, {len(samples)} samples")
     with chosen.limits():
         with np.errstate(all="ignore"):
-            report.add(_Operations(chosen, network.layers, network.parameters, loss, samples).run())
+            dense = replace(samples, inputs=dense_inputs(samples.inputs, network.dtype))
+            report.add(_Operations(chosen, network.layers, network.parameters, loss, dense).run())
         batch = max(1, len(samples) * 2 // 3)  # so that the last of two batches is a short one
         plan = chosen.plan(network.layers, network.parameters, loss, optimizer, batch, samples)
         report.add(check_evaluation(plan, network.layers, loss, samples, network.parameters))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpubp
-from bench import cpu, results, scaling
+from bench import cpu, measure, results, scaling, terminal
 from bench.data import Data
 from bench.nets import NETS, SEED, Net, parse, select
 from bench.peers import PEERS, Peer
@@ -123,7 +123,7 @@ def test_interrupted_runs_write_what_was_measured(tmp_path, monkeypatch, capsys)
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cpu, "_rounds", interrupt)
+    monkeypatch.setattr(measure, "_rounds", interrupt)
     options = ["--nets", "iris", "--peers", "numpy", "--samples", "20", "--out", str(tmp_path)]
     assert cpu.main(options) == 130
     content = json.loads((tmp_path / "results.json").read_text())
@@ -146,7 +146,7 @@ def test_ratios_are_of_the_same_round():
     assert results.ratios(short, base) == [0.5, 1.5]
     assert results.ratios(short, None) == []
     assert results.fastest_peer(report) is short
-    assert "JAX, at 1.00 × the time of gpubp numba (0.50 … 1.50)" in results.conclusion(report)
+    assert "JAX, at 1.00 × the time of gpubp numba (0.50 … 1.50)" in terminal.conclusion(report)
     content = results.to_dict(Report("", None, {}, {}, nets=[report]))["nets"][0]
     assert content["peers"][1]["epoch_ms"] == {"median": 4000.0, "min": 2000.0, "max": 8000.0}
     assert content["peers"][1]["samples_per_second"] == 250
@@ -159,7 +159,7 @@ def test_a_wrong_peer_is_not_the_fastest():
     other = Row("sklearn", "scikit-learn", rounds=[3.0], same=NOT_COMPARABLE)
     assert results.fastest_peer(report_of(base, wrong, other)) is other
     assert results.fastest_peer(report_of(base, wrong)) is None
-    assert "nothing to compare" in results.conclusion(report_of(base, wrong))
+    assert "nothing to compare" in terminal.conclusion(report_of(base, wrong))
 
 
 @pytest.mark.parametrize(
@@ -191,10 +191,10 @@ def test_parameters_of_another_shape_differ():
 
 
 def test_slow_peers_make_fewer_rounds():
-    assert cpu.rounds_within(150, 0.2, 5) == 5
-    assert cpu.rounds_within(150, 40, 5) == 3
-    assert cpu.rounds_within(150, 1000, 5) == 3
-    assert cpu.rounds_within(150, 1000, 2) == 2
+    assert measure.rounds_within(150, 0.2, 5) == 5
+    assert measure.rounds_within(150, 40, 5) == 3
+    assert measure.rounds_within(150, 1000, 5) == 3
+    assert measure.rounds_within(150, 1000, 2) == 2
 
 
 @pytest.mark.parametrize("net", ["784-32-10", "784-30-10", "784-128-10", "iris"])

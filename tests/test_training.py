@@ -540,3 +540,19 @@ def test_bytes_are_scaled_to_the_very_bits_of_the_table(backend, dtype):
     out = backend.to_device(np.empty((2, 128), dtype))
     backend.gather(backend.to_device(every), backend.to_device(np.array([1, 0])), out)
     np.testing.assert_array_equal(backend.to_host(out), byte_table(dtype)[every[::-1]])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+def test_a_run_that_goes_on_from_the_state_of_another_is_bitwise_one_run(backend, optimizer, rng):
+    x, y = small_data(rng)
+    whole, _ = trained(backend, x, y, optimizer=optimizer, shuffle=False, epochs=4)
+    part, first = trained(backend, x, y, optimizer=optimizer, shuffle=False, epochs=1)
+    trained(backend, x, y, net=part, optimizer=optimizer, shuffle=False, epochs=3, state=first.state)
+    np.testing.assert_array_equal(flat(whole), flat(part))
+
+
+def test_the_state_of_another_optimizer_or_network_is_refused(rng):
+    x, y = small_data(rng)
+    _, history = trained("numpy", x, y, optimizer=SGD(0.1))
+    with pytest.raises(UsageError, match="another network or optimizer"):
+        trained("numpy", x, y, optimizer=Adam(0.1), state=history.state)

@@ -11,6 +11,11 @@ from typing import Protocol
 
 import numpy as np
 
+from ..nets import Net
+
+OURS = "gpubp"  # what the names of gpubp's own peers begin with
+_COMPARED = {("softmax", "cross_entropy"), ("sigmoid", "quadratic"), ("sigmoid", "squared_error")}
+
 
 class Trainer(Protocol):
     """A net with its samples loaded, ready to train.
@@ -32,12 +37,32 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer by name. needs: packages to import; "a|b" is satisfied by either."""
+    """A peer by name.
+
+    module: where its ``build`` is. needs: packages to import; "a|b" is satisfied by either. backend: of gpubp's that
+    are measured by themselves, their name; it is what makes ``verify`` of their trainer answer.
+    """
 
     name: str
     title: str
     module: str
     needs: tuple[str, ...]
+    backend: str | None = None
+    on_gpu: bool = False
+
+    @property
+    def is_gpubp(self) -> bool:
+        return self.name.startswith(OURS)
+
+    def refuses(self, net: Net) -> str | None:
+        """None if the peer can train the net, else why not: gpubp trains all, the others are written for some."""
+        known = net.hidden in ("relu", "sigmoid") and (net.output, net.loss) in _COMPARED
+        if self.is_gpubp or known:
+            return None
+        return (
+            "the other libraries are compared on ReLU and sigmoid, with softmax and cross-entropy or sigmoid and "
+            f"squared errors; this net has {net.hidden}, {net.output} and {net.loss}"
+        )
 
     def missing(self) -> str | None:
         """None if it is installed, else what is not."""
@@ -45,15 +70,22 @@ class Peer:
         return f"{' and '.join(absent).replace('|', ' or ')} not installed" if absent else None
 
 
+def module_name(name: str) -> str:
+    """The peer's module of that name, in this package by whatever name it was imported."""
+    return f"{__name__}.{name}"
+
+
 # The first that is measured is what the others are compared with.
 PEERS = (
-    Peer("gpubp-numba", "gpubp numba", "bench.peers.gpubp_numba", ("numba",)),
-    Peer("gpubp-numpy", "gpubp numpy", "bench.peers.gpubp_numpy", ("numpy",)),
-    Peer("gpubp-fit", "gpubp numba (fit, verified)", "bench.peers.gpubp_fit", ("numba",)),
-    Peer("numpy", "NumPy, by hand", "bench.peers.plain_numpy", ("numpy",)),
-    Peer("torch", "PyTorch eager", "bench.peers.torch_eager", ("torch",)),
-    Peer("torch-compile", "PyTorch compiled", "bench.peers.torch_compiled", ("torch",)),
-    Peer("jax", "JAX", "bench.peers.jax_scan", ("jax",)),
-    Peer("keras", "Keras", "bench.peers.keras_fit", ("keras", "jax|torch|tensorflow")),
-    Peer("sklearn", "scikit-learn", "bench.peers.sklearn_mlp", ("sklearn",)),
+    Peer("gpubp-numba", "gpubp numba", module_name("gpubp_numba"), ("numba",), "numba"),
+    Peer("gpubp-numpy", "gpubp numpy", module_name("gpubp_numpy"), ("numpy",), "numpy"),
+    Peer("gpubp-fit", "gpubp numba (fit, verified)", module_name("gpubp_fit"), ("numba",)),
+    Peer("numpy", "NumPy, by hand", module_name("plain_numpy"), ("numpy",)),
+    Peer("torch", "PyTorch eager", module_name("torch_eager"), ("torch",)),
+    Peer("torch-compile", "PyTorch compiled", module_name("torch_compiled"), ("torch",)),
+    Peer("jax", "JAX", module_name("jax_scan"), ("jax",)),
+    Peer("keras", "Keras", module_name("keras_fit"), ("keras", "jax|torch|tensorflow")),
+    Peer("sklearn", "scikit-learn", module_name("sklearn_mlp"), ("sklearn",)),
 )
+# Measured by gpubp bench alone: bench.cpu is for the processor, and bench.gpu knows more of a GPU.
+CUPY = Peer("gpubp-cupy", "gpubp cupy", module_name("gpubp_cupy"), ("cupy",), "cupy", on_gpu=True)

@@ -8,10 +8,11 @@ import threading
 import numpy as np
 
 import gpubp
-from bench.data import Data
-from bench.nets import SEED, Net
 from gpubp.backends import cpu  # noqa: F401  (importing Numba is part of importing the peer)
 from gpubp.trainer import Epoch
+
+from ..data import Data
+from ..nets import SEED, Net
 
 FOREVER = 10**9  # epochs; the run ends with the process
 
@@ -24,6 +25,7 @@ class FitTrainer:
     """
 
     version, differs = gpubp.__version__, ""
+    input_density = None  # fit does not say
     details = 'gpubp.fit(backend="numba", verify="epoch")'
 
     def __init__(self, net: Net, data: Data, parameters: list[np.ndarray]) -> None:

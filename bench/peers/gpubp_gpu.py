@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.data import Data
-from bench.gpu_device import Device, by_clock
-from bench.gpu_nets import GpuNet
-from bench.peers.plan import PlanTrainer
 from gpubp import backends
 from gpubp.backends.base import Backend
+
+from ..data import Data
+from ..gpu_device import Device, by_clock
+from ..gpu_nets import GpuNet
+from .plan import PlanTrainer
 
 
 class GpuTrainer(PlanTrainer):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.data import Data
-from bench.nets import Net
-from bench.peers.plan import PlanTrainer
+from ..data import Data
+from ..nets import Net
+from .plan import PlanTrainer
 
 
 def build(net: Net, data: Data, parameters: list[np.ndarray], threads: int) -> PlanTrainer:

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bench.data import Data
-from bench.gpu_device import by_clock
-from bench.gpu_nets import GpuNet
-from bench.peers.jax_scan import mean_loss
 from gpubp.errors import BackendUnavailable
+
+from ..data import Data
+from ..gpu_device import by_clock
+from ..gpu_nets import GpuNet
+from .jax_scan import mean_loss
 
 State = tuple[list[Array], list[Array]]  # parameters; velocities, where there is momentum
 

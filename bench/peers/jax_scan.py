@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bench.data import Data
-from bench.nets import Net
+from ..data import Data
+from ..nets import Net
 
 
 class JaxTrainer:

@@ -12,8 +12,8 @@ if "KERAS_BACKEND" not in os.environ:
 import keras
 import numpy as np
 
-from bench.data import Data
-from bench.nets import Net
+from ..data import Data
+from ..nets import Net
 
 
 class KerasTrainer:
@@ -56,7 +56,7 @@ class KerasTrainer:
 
 def build(net: Net, data: Data, parameters: list[np.ndarray], threads: int) -> KerasTrainer:
     if keras.backend.backend() == "torch":
-        from bench.peers.torch_eager import set_threads
+        from .torch_eager import set_threads
 
         set_threads(threads)
     elif keras.backend.backend() == "tensorflow":

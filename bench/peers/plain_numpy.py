@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.data import Data
-from bench.nets import Net
+from ..data import Data
+from ..nets import Net
 
 
 class NumpyTrainer:

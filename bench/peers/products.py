@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.data import Data
-from bench.gpu_device import Device
-from bench.gpu_nets import GpuNet
+from ..data import Data
+from ..gpu_device import Device
+from ..gpu_nets import GpuNet
 
 
 class Products:

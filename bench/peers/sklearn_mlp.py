@@ -6,8 +6,8 @@ import numpy as np
 import sklearn
 from sklearn.neural_network import MLPClassifier
 
-from bench.data import Data
-from bench.nets import Net
+from ..data import Data
+from ..nets import Net
 
 
 class SklearnTrainer:

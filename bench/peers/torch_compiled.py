@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data import Data
-from bench.nets import Net
-from bench.peers.torch_eager import mean_loss, set_threads, targets
+from ..data import Data
+from ..nets import Net
+from .torch_eager import mean_loss, set_threads, targets
 
 
 class CompiledTrainer:

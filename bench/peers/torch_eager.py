@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.data import Data
-from bench.nets import Net
+from ..data import Data
+from ..nets import Net
 
 
 class EagerTrainer:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data import Data
-from bench.gpu_device import Seconds, by_clock
-from bench.gpu_nets import GpuNet
-from bench.peers.torch_eager import mean_loss, targets
 from gpubp.errors import BackendUnavailable
+
+from ..data import Data
+from ..gpu_device import Seconds, by_clock
+from ..gpu_nets import GpuNet
+from .torch_eager import mean_loss, targets
 
 WARM_UP = 3  # steps before a capture, as PyTorch asks for
 

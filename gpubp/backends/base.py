@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gpubp.data.sparse import is_sparse
 from gpubp.errors import UsageError
 from gpubp.network import Layer
 from gpubp.optimizers import Optimizer
@@ -28,7 +29,8 @@ EVALUATION_ROWS = 1024  # rows an evaluation takes at a time, at least
 class Samples:
     """N samples as a plan takes them.
 
-    inputs (N, n_in), uint8 or the network's dtype; targets (N, n_out) and sample_weight (N,) in its dtype.
+    inputs (N, n_in), uint8 or the network's dtype, or a SciPy ``csr_array`` of the latter; targets (N, n_out) and
+    sample_weight (N,) in its dtype.
     """
 
     inputs: Array
@@ -36,11 +38,18 @@ class Samples:
     sample_weight: Array
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return int(self.inputs.shape[0])
 
     def take(self, order: np.ndarray) -> Samples:
         """The samples at ``order``, on the host."""
         return Samples(self.inputs[order], self.targets[order], self.sample_weight[order])
+
+
+def dense_inputs(inputs: Any, dtype: np.dtype) -> np.ndarray:
+    """Host inputs (N, n_in) as an array without gaps: bytes as they are, anything else in ``dtype``."""
+    if is_sparse(inputs):
+        inputs = inputs.toarray()
+    return np.ascontiguousarray(inputs, None if inputs.dtype == np.uint8 else dtype)
 
 
 @dataclass(frozen=True)
@@ -347,9 +356,10 @@ class ComposedPlan(Plan):
         work = self._evaluation_workspace()
         chunk = len(work.logits)
         order = self.backend.to_device(np.arange(chunk, dtype=np.int64))
-        outputs = np.empty((len(inputs), self.layers[-1].n_out), self.dtype)
-        for start in range(0, len(inputs), chunk):
-            part = self.backend.to_device(self._as_stored(inputs[start : start + chunk]))
+        n = inputs.shape[0]
+        outputs = np.empty((n, self.layers[-1].n_out), self.dtype)
+        for start in range(0, n, chunk):
+            part = self.backend.to_device(dense_inputs(inputs[start : start + chunk], self.dtype))
             view = work.first(len(part))
             self._forward(part, order[: len(part)], view)
             outputs[start : start + chunk] = self.backend.to_host(view.activations[-1])
@@ -357,7 +367,7 @@ class ComposedPlan(Plan):
 
     def upload(self, samples: Samples) -> Samples:
         return Samples(
-            self.backend.to_device(self._as_stored(samples.inputs)),
+            self.backend.to_device(dense_inputs(samples.inputs, self.dtype)),
             self.backend.to_device(samples.targets),
             self.backend.to_device(samples.sample_weight),
         )
@@ -387,9 +397,6 @@ class ComposedPlan(Plan):
             for ours, theirs in zip(our_slots, their_slots, strict=True):
                 self.backend.to_device(theirs, out=ours)
         self.step = state.step
-
-    def _as_stored(self, inputs: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(inputs, None if inputs.dtype == np.uint8 else self.dtype)
 
     def _evaluation_workspace(self) -> Workspace:
         if self._evaluation is None:

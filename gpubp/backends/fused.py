@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.base import Plan, PlanState, Samples, StepStats, check_batch, check_order
+from gpubp.backends.base import Plan, PlanState, Samples, StepStats, check_batch, check_order, dense_inputs
 from gpubp.backends.team import Team
 from gpubp.backends.threads import counted
+from gpubp.data.sparse import is_sparse
 from gpubp.kernels.cpu import inner, steps
 from gpubp.kernels.cpu.vector import BYTES
 from gpubp.network import Layer
@@ -100,6 +101,7 @@ class FusedPlan(Plan):
         self._lanes = BYTES // self.dtype.itemsize
         self.team = Team(threads)
         self.samples = self._store(samples, room=layers[0].n_in)
+        self._most = self.samples.most  # non-zero inputs that there is room for in each sample
         work: float = batch_size * sum(layer.n_in * layer.n_out for layer in layers[1:])
         work += batch_size * layers[0].n_in * layers[0].n_out * self.samples.density
         self.threads = threads if work >= SHARED_WORK else 1
@@ -142,7 +144,7 @@ class FusedPlan(Plan):
             entry[steps.A] = a_prev = memory.take(chunk * row)
             entry[steps.DELTA] = memory.take(chunk * row)
             rows[i] = self._share_rows(layer.n_in, i == 0)
-        most = -(-self.samples.most // self._lanes) * self._lanes
+        most = -(-self._most // self._lanes) * self._lanes
         inputs = memory.take(chunk * most)
         output_row = self._row(self.layers[-1].n_out)
         targets, weights = memory.take(chunk * output_row), memory.take(chunk + self._lanes)
@@ -199,7 +201,7 @@ class FusedPlan(Plan):
             return stats.mean_cost, [self._get(place, i) for i, place in enumerate(places)]
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
-        n = len(inputs)
+        n = inputs.shape[0]
         outputs = np.empty((n, self.layers[-1].n_out), self.dtype)
         no_targets = np.zeros((n, self.layers[-1].n_out), self.dtype)
         samples = self._store(Samples(inputs, no_targets, np.ones(n, self.dtype)), room=0)
@@ -207,7 +209,17 @@ class FusedPlan(Plan):
         return outputs
 
     def upload(self, samples: Samples) -> StoredSamples:
-        return self._store(samples, room=self._net.most)
+        stored = self._store(samples, room=self._net.most)
+        if stored.most > self._net.most:
+            self._make_room(stored.most)
+        return stored
+
+    def _make_room(self, most: int) -> None:
+        """Working memory anew, for samples of up to ``most`` non-zero inputs."""
+        with self._lock:
+            state, self._most = self.state(), most
+            self._net = self._lay_out()
+            self.load_state(state)
 
     def evaluate(self, samples: StoredSamples) -> StepStats:
         n = len(samples)
@@ -281,24 +293,20 @@ class FusedPlan(Plan):
         return StepStats(len(order), costs.sum(axis=0), hits.sum(axis=0))
 
     def _store(self, samples: Samples, *, room: int) -> StoredSamples:
-        """``samples`` with records of their non-zero inputs, if those are few and no sample has more than ``room``."""
+        """``samples`` with records of their non-zero inputs, if those are few and no sample has more than ``room``.
+
+        Sparse inputs are kept as records alone, however many they are, but for predictions, which have no room.
+        """
+        if is_sparse(samples.inputs) and room > 0:
+            longest = int(np.diff(samples.inputs.indptr).max())
+            if longest <= LONGEST_SPARSE:
+                return self._store_sparse(samples, longest)
         n, n_in = samples.inputs.shape
-        n_out = self.layers[-1].n_out
-        as_bytes = samples.inputs.dtype == np.uint8
-        inputs = _unmarked(np.ascontiguousarray(samples.inputs, None if as_bytes else self.dtype).reshape(-1))
+        inputs = _unmarked(dense_inputs(samples.inputs, self.dtype).reshape(-1))
+        as_bytes = inputs.dtype == np.uint8
         none, no_bytes = np.empty(0, self.dtype), np.empty(0, np.uint8)
-        width = self._row(n_out)
-        targets = zeros(n * width, self.dtype)
-        targets.reshape(n, width)[:, :n_out] = samples.targets
-        weight = np.ascontiguousarray(samples.sample_weight, self.dtype)
-        data = steps.Data(
-            inputs if as_bytes else no_bytes,
-            none if as_bytes else inputs,
-            np.empty(0, np.int64),
-            no_bytes,
-            0,
-            targets,
-            none if (weight == 1).all() else weight,
+        data = self._data(samples)._replace(
+            bytes=inputs if as_bytes else no_bytes, numbers=none if as_bytes else inputs
         )
         dense = StoredSamples(data, n, 1.0, 0, np.ones(-(-n_in // steps.MARK)))
         if room == 0 or n_in > LONGEST_SPARSE:
@@ -324,10 +332,47 @@ class FusedPlan(Plan):
                 inputs, n_in, starts, records, value_bytes, first, stop
             ),
         )
-        some = records[starts[:: max(1, n // 1000), None][:-1] + np.arange(steps.head_of(n_in))]
-        work = np.diff(some.view(np.uint16).astype(np.float64), axis=1).mean(axis=0)
         data = data._replace(starts=starts, records=records, most_bytes=limit if worst > limit else 0)
-        return StoredSamples(data, n, density, max(most), work)
+        return StoredSamples(data, n, density, max(most), self._work(data, n_in))
+
+    def _store_sparse(self, samples: Samples, most: int) -> StoredSamples:
+        """The records of sparse inputs, of ``most`` in a row; they are not kept in any other way."""
+        x = samples.inputs
+        n, n_in = x.shape
+        indptr, columns = x.indptr.astype(np.int64, copy=False), x.indices.astype(np.int64, copy=False)
+        values = np.ascontiguousarray(x.data, self.dtype)
+        starts = np.zeros(n + 1, np.int64)
+        size = steps.head_of(n_in) + np.diff(indptr) * (1 + values.itemsize)
+        np.cumsum(-(-size // steps.LINE) * steps.LINE, out=starts[1:])
+        records = zeros(int(starts[-1]) + steps.LINE, np.uint8)
+        self._each_part(
+            n,
+            lambda _, first, stop: steps.write_sparse_records(
+                indptr, columns, values, n_in, starts, records, first, stop
+            ),
+        )
+        data = self._data(samples)._replace(starts=starts, records=records)
+        return StoredSamples(data, n, len(values) / (n * n_in), max(most, 1), self._work(data, n_in))
+
+    def _data(self, samples: Samples) -> steps.Data:
+        """Targets and sample weights as the kernels want them, without inputs."""
+        n, n_out = len(samples), self.layers[-1].n_out
+        width = self._row(n_out)
+        targets = zeros(n * width, self.dtype)
+        targets.reshape(n, width)[:, :n_out] = samples.targets
+        weight = np.ascontiguousarray(samples.sample_weight, self.dtype)
+        none, no_bytes = np.empty(0, self.dtype), np.empty(0, np.uint8)
+        no_starts = np.empty(0, np.int64)
+        return steps.Data(
+            no_bytes, none, no_starts, no_bytes, 0, targets, none if (weight == 1).all() else weight
+        )
+
+    def _work(self, data: steps.Data, n_in: int) -> np.ndarray:
+        """Mean non-zero inputs between two marks, (marks), of about a thousand samples."""
+        starts = data.starts
+        n = len(starts) - 1
+        some = data.records[starts[:: max(1, n // 1000), None][:-1] + np.arange(steps.head_of(n_in))]
+        return np.diff(some.view(np.uint16).astype(np.float64), axis=1).mean(axis=0)
 
     def _each_part(self, n: int, work: Callable[[int, int, int], None]) -> None:
         """work(rank, first, stop) on each thread's part of n samples."""

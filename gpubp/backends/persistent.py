@@ -18,6 +18,7 @@ from gpubp.backends.base import (
     StepStats,
     check_batch,
     check_order,
+    dense_inputs,
     pairs,
 )
 from gpubp.kernels import cuda
@@ -192,7 +193,7 @@ class PersistentPlan(Plan):
         return stats.mean_cost, pairs(self._split(self._download(self._gradient)))
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
-        n, n_out = len(inputs), self.layers[-1].n_out
+        n, n_out = inputs.shape[0], self.layers[-1].n_out
         targets = np.zeros((n, n_out), self.dtype)
         samples = self.upload(Samples(inputs, targets, np.ones(n, self.dtype)))
         outputs = self._device(n * n_out, self.dtype)
@@ -201,9 +202,7 @@ class PersistentPlan(Plan):
 
     def upload(self, samples: Samples) -> DeviceSamples:
         as_bytes = samples.inputs.dtype == np.uint8
-        inputs = self.backend.to_device(
-            np.ascontiguousarray(samples.inputs, None if as_bytes else self.dtype).reshape(-1)
-        )
+        inputs = self.backend.to_device(dense_inputs(samples.inputs, self.dtype).reshape(-1))
         none = self._device(1, self.dtype if as_bytes else np.uint8)
         return DeviceSamples(
             none if as_bytes else inputs,

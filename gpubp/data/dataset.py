@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.data.arrays import host_array
+from gpubp.data.sparse import check_sparse, is_sparse
 from gpubp.errors import DataError, UsageError
 
 _SCAN = 1 << 20  # elements looked at together, so that a scan needs a megabyte and not a second copy
@@ -18,17 +19,17 @@ _FLOAT32_EXACT = 1 << 24  # up to here float32 holds every integer
 class Split:
     """One part of a data set: N samples and what is known about them.
 
-    inputs: (N, n_in), uint8 or floating, C-contiguous.
+    inputs: (N, n_in), uint8 or floating, C-contiguous, or a SciPy ``csr_array``.
     targets: (N,) int64 class labels, or (N,) or (N, n_out) floating values.
     sample_weight: (N,) float64 or None, when every sample counts the same.
     """
 
-    inputs: np.ndarray
+    inputs: Any
     targets: np.ndarray
     sample_weight: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return int(self.inputs.shape[0])
 
     def take(self, rows: np.ndarray) -> Split:
         """The samples at the indices `rows`, in that order, copied."""
@@ -84,13 +85,13 @@ def check_split(
     name: what messages call the data.
     """
     x = check_inputs(inputs, name)
-    y = _check_targets(targets, len(x), classes, name)
-    weight = None if sample_weight is None else _check_weight(sample_weight, len(x), name)
+    y = _check_targets(targets, x.shape[0], classes, name)
+    weight = None if sample_weight is None else _check_weight(sample_weight, x.shape[0], name)
     return Split(x, y, weight)
 
 
-def check_inputs(inputs: Any, name: str = "data", *, first_row: int = 0) -> np.ndarray:
-    """Inputs as (N, n_in), C-contiguous, in uint8, float32 or float64.
+def check_inputs(inputs: Any, name: str = "data", *, first_row: int = 0) -> Any:
+    """Inputs as (N, n_in), C-contiguous, in uint8, float32 or float64; SciPy's sparse ones as a ``csr_array``.
 
     Arrays of other libraries count too (`gpubp.data.arrays.host_array`). Nothing is copied that already is so.
 
@@ -100,7 +101,9 @@ def check_inputs(inputs: Any, name: str = "data", *, first_row: int = 0) -> np.n
     from `first_row`.
     """
     x = rows_of(inputs, name)
-    x = np.ascontiguousarray(x.reshape(len(x), -1), dtype=_storage(x))
+    if is_sparse(x):
+        return x
+    x = np.ascontiguousarray(x.reshape(len(x), -1), dtype=storage(x))
     if (at := _first_not_finite(x)) is not None:
         raise DataError(
             f"{name}: the input in row {first_row + at[0]}, column {at[1]} is {x[at]}; "
@@ -109,11 +112,13 @@ def check_inputs(inputs: Any, name: str = "data", *, first_row: int = 0) -> np.n
     return x
 
 
-def rows_of(inputs: Any, name: str = "data") -> np.ndarray:
+def rows_of(inputs: Any, name: str = "data") -> Any:
     """Inputs as an array of two or more dimensions and any dtype of numbers, with nothing read or copied yet.
 
-    Raises DataError as `check_inputs` does, but for NaN and infinity.
+    Sparse ones are checked already. Raises DataError as `check_inputs` does, but for NaN and infinity in an array.
     """
+    if is_sparse(inputs):
+        return check_sparse(inputs, name)
     x = _numbers(inputs, f"{name}: the inputs")
     if x.ndim < 2:
         raise DataError(
@@ -132,14 +137,14 @@ def _numbers(values: Any, what: str) -> np.ndarray:
     return array
 
 
-def _storage(array: np.ndarray) -> type[np.generic]:
+def storage(array: np.ndarray) -> type[np.generic]:
     """The narrowest of uint8, float32 and float64 that keeps the values; bool is a number, not a byte."""
     kind, size = array.dtype.kind, array.dtype.itemsize
     if array.dtype == np.uint8:
         return np.uint8
     if kind == "f":
         return np.float32 if size <= 4 else np.float64
-    exact = size <= 2 or (array.min() >= -_FLOAT32_EXACT and array.max() <= _FLOAT32_EXACT)
+    exact = size <= 2 or not array.size or (array.min() >= -_FLOAT32_EXACT and array.max() <= _FLOAT32_EXACT)
     return np.float32 if exact else np.float64
 
 
@@ -166,8 +171,8 @@ def _check_targets(targets: Any, n: int, classes: int | None, name: str) -> np.n
         y = y[:, 0]
     if classes is not None or (whole and y.ndim == 1):
         return _check_labels(y, classes, name)
-    storage = _storage(y)
-    y = np.ascontiguousarray(y, dtype=np.float32 if storage is np.uint8 else storage)
+    kept = storage(y)
+    y = np.ascontiguousarray(y, dtype=np.float32 if kept is np.uint8 else kept)
     if (at := _first_not_finite(y.reshape(n, -1))) is not None:
         raise DataError(
             f"{name}: the target in row {at[0]}{f', column {at[1]}' if y.ndim == 2 else ''} is "

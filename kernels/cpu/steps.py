@@ -554,3 +554,23 @@ def write_records(inputs, n_in, starts, records, value_bytes, first, stop):
             if value != 0:
                 put_value(records, place, value)
                 place += value_bytes
+
+
+@kernel
+def write_sparse_records(indptr, columns, values, n_in, starts, records, first, stop):
+    """As :func:`write_records`, from rows whose non-zero inputs, with their columns, are indptr[s] … indptr[s + 1]."""
+    head, value_bytes = head_of(n_in), values.itemsize
+    for s in range(first, stop):
+        record, begin, end = get(starts, s), get(indptr, s), get(indptr, s + 1)
+        place = record + head + end - begin
+        mark = 0
+        for k in range(begin, end):
+            column = get(columns, k)
+            while mark * MARK <= column:
+                put_short(records, record + 2 * mark, k - begin)
+                mark += 1
+            put(records, record + head + k - begin, column % SPAN)
+            put_value(records, place + (k - begin) * value_bytes, get(values, k))
+        while 2 * mark < head:
+            put_short(records, record + 2 * mark, end - begin)
+            mark += 1

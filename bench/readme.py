@@ -1,0 +1,96 @@
+"""``python -m bench.readme``: the tables of the README's section on speed, from the committed results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from textwrap import fill
+from typing import Any
+
+from gpubp.errors import DataError, GpubpError
+from gpubp.files import write_text
+
+from . import results
+from .machine import ROOT
+from .peers import OURS
+from .results import DIFFERS, times
+
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+README, RESULTS = ROOT / "README.md", ROOT / "bench" / "results"
+RUNS = tuple(f"2026-11-22-all-nets-{number}" for number in (1, 2, 3))  # a column each
+OTHERS = ("2026-11-22-all-peers", "2026-11-22-all-peers-512")  # with these, the range of every library
+_ORDINALS = ("first", "second", "third")
+_NAMES = {"relu": "ReLU", "mnist": "MNIST"}
+
+Content = dict[str, Any]
+
+
+def updated(text: str) -> str:
+    """The README's text with what is between the markers made anew.
+
+    Raises:
+        DataError: results that are missing or damaged, or a README without the markers.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise DataError(f"{README.name} has no {BEGIN} … {END}")
+    runs = [results.read(RESULTS / name) for name in RUNS]
+    others = [results.read(RESULTS / name) for name in OTHERS]
+    return f"{before}{BEGIN}\n{table(runs)}\n\n{ranges([*runs, *others], 'mnist')}\n{END}{after}"
+
+
+def table(runs: Sequence[Content]) -> str:
+    """A row a net: gpubp's ms an epoch in each run, the fastest other library, and how many times as long it takes."""
+    columns = [f"times, {name} run" for name in _ORDINALS[: len(runs)]]
+    head = ["net, batch; data", "gpubp, ms", "fastest other", *columns]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for nets in zip(*(run["nets"] for run in runs), strict=True):
+        rows = [{row["peer"]: row for row in net["peers"]} for net in nets]
+        own = [row[net["baseline"]]["epoch_ms"]["median"] for row, net in zip(rows, nets, strict=True)]
+        fastest = [row[net["fastest_peer"]] for row, net in zip(rows, nets, strict=True)]
+        titles = ", ".join(dict.fromkeys(row["title"] for row in fastest))
+        cells = [_net(nets[0]), ", ".join(map(_ms, own)), titles, *(_spread(row["ratio"]) for row in fastest)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ranges(runs: Sequence[Content], data: str) -> str:
+    """In a sentence, the least and the most times as long that each library takes on nets of ``data``."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        for net in run["nets"]:
+            for row in net["peers"]:
+                counts = row["ratio"] and row["same_result"] != DIFFERS and net["data"] == data
+                if counts and not row["peer"].startswith(OURS):
+                    found.setdefault(row["title"], []).append(row["ratio"]["median"])
+    said = [f"{min(x):.1f} to {max(x):.1f} ({title})" for title, x in found.items()]
+    where = _NAMES.get(data, data)
+    return fill(f"In all runs on {where}, the others take {', '.join(said)} times as long.", 116)
+
+
+def _net(net: Content) -> str:
+    sizes, hidden = "-".join(map(str, net["layers"])), _NAMES.get(net["hidden"], net["hidden"])
+    return f"{sizes} {hidden}, {net['batch']}; {_NAMES.get(net['data'], net['data'])}"
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.2f}"
+
+
+def _spread(ratio: Content) -> str:
+    return f"{times(ratio['median'])} ({times(ratio['min'])}–{times(ratio['max'])})"
+
+
+def main() -> int:
+    """Write the README anew; the exit code."""
+    try:
+        write_text(README, updated(README.read_text(encoding="utf-8")))
+    except GpubpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""gpubp bench: how fast it is here, beside what other libraries take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpubp.cli.app import INTERRUPTED, app
+from gpubp.cli.options import DataDirOption, JsonOption, QuietOption, require_json, write_json
+from gpubp.errors import GpubpError, UsageError
+
+if TYPE_CHECKING:
+    from gpubp.bench.measure import Case
+    from gpubp.bench.peers import Peer
+    from gpubp.bench.results import Report
+
+RECIPES, QUICK_RECIPES = ("mnist-sample", "digits", "iris"), ("mnist-sample",)
+NONE = "none"
+NOT_VERIFIED = 3
+
+
+@app.command()
+def bench(
+    recipes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|FILE.toml]…",
+            help=f"Recipes, whose nets are trained; by default {', '.join(RECIPES)}",
+            show_default=False,
+        ),
+    ] = None,
+    backends: Annotated[
+        str | None,
+        typer.Option(help="numpy, numba, cupy, with commas between; by default all that can run here"),
+    ] = None,
+    peers: Annotated[
+        str | None, typer.Option(help=f"Other libraries, or {NONE}; by default all that are installed")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"Only {', '.join(QUICK_RECIPES)}, and 3 rounds: under a minute")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(help="Of each; by default one a core")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="After the first epoch; by default 5, with --quick 3")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compile all anew, so that cold is cold")] = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OLD.json", help="An earlier results.json: what changed; exit code 1 for a regression"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results; by default gpubp-bench/DATE", show_default=False),
+    ] = None,
+    data_dir: DataDirOption = None,
+    quiet: QuietOption = False,
+    json_path: JsonOption = None,
+) -> None:
+    """Time recipes on every backend, beside other libraries: in turn, round after round, results compared.
+
+    All train the recipe's network by plain SGD, on its data, with its loss and batch size.
+
+    The cupy backend runs on the GPU, all else on the processor. Writes report.html, results.json and results.csv.
+    """
+    from gpubp.bench import machine, measure, results, terminal
+
+    require_json(json_path)
+    settings = measure.Settings(
+        threads=machine.cores() if threads is None else threads,
+        rounds=rounds if rounds is not None else 3 if quick else 5,
+        budget=30.0 if quick else 150.0,
+        fresh=fresh,
+    )
+    old = None if compare is None else results.read(compare)
+    cases = _cases(recipes or list(QUICK_RECIPES if quick else RECIPES), data_dir)
+    chosen, missing = _choose(backends, peers)
+    console = terminal.console(stderr=json_path == "-")
+    console.quiet = quiet
+    say = (lambda _: None) if quiet else terminal.say
+    folder = _folder() if out is None else out
+    report = measure.run(cases, chosen, missing, settings, folder, console, say, old)
+    write_json(json_path, results.to_dict(report))
+    _exit(report)
+
+
+def _folder() -> Path:
+    from datetime import UTC, datetime
+
+    from gpubp.bench import results
+
+    return results.free_folder(Path("gpubp-bench") / datetime.now(UTC).date().isoformat())
+
+
+def _cases(names: list[str], data_dir: Path | None) -> list[Case]:
+    """The recipes' nets; recipes of the same name would be taken for each other.
+
+    Raises:
+        UsageError: a recipe that is none, cannot be compared, or has the name of another.
+    """
+    from functools import partial
+
+    from gpubp import recipes
+    from gpubp.bench import data, nets
+    from gpubp.bench.measure import Case
+
+    cases: dict[str, Case] = {}
+    for name in dict.fromkeys(names):
+        recipe = recipes.load(name)
+        if recipe.name in cases:
+            raise UsageError(
+                f"two recipes are called {recipe.name}: rename one, or run them one after the other"
+            )
+        net, notes = nets.of_recipe(recipe)
+        key = recipe.data, recipe.seed, recipe.standardize, recipe.test_fraction
+        load = partial(data.of_recipe, recipe, net, data_dir)
+        cases[recipe.name] = Case(net, load, (key, net.layers[0], net.layers[-1]), recipe.name, tuple(notes))
+    return list(cases.values())
+
+
+def _choose(backends: str | None, peers: str | None) -> tuple[list[Peer], dict[str, str]]:
+    """What to measure, gpubp's backends first, and why the others of the default cannot be.
+
+    Raises:
+        UsageError: no such backend or peer.
+        BackendUnavailable: a backend was named that cannot run here.
+        GpubpError: a library was named that is not installed.
+    """
+    from gpubp.backends import choose, why_unavailable
+    from gpubp.bench.peers import CUPY, PEERS
+    from gpubp.functions import lookup
+
+    own = {peer.backend: peer for peer in (*PEERS, CUPY) if peer.backend is not None}
+    libraries = {peer.name: peer for peer in PEERS if peer.backend is None}
+    missing: dict[str, str] = {}
+    if backends is None:
+        reasons = {name: why_unavailable(name) for name in own}
+        missing |= {own[name].name: why for name, why in reasons.items() if why}
+        chosen = [peer for name, peer in own.items() if not reasons[name]]
+    else:
+        named = [lookup(own, name.strip(), "backend") for name in backends.split(",")]
+        chosen = [peer for peer in own.values() if peer in named]
+        for peer in chosen:
+            assert peer.backend is not None
+            choose(peer.backend)
+    if peers is None:
+        absent = {name: why for name, peer in libraries.items() if (why := peer.missing())}
+        if own["numba"] not in chosen:  # fit is measured on it
+            libraries.pop("gpubp-fit")
+        return [*chosen, *(p for name, p in libraries.items() if name not in absent)], missing | absent
+    if peers == NONE:
+        return chosen, missing
+    wanted = [lookup(libraries, name.strip(), "peer") for name in peers.split(",")]
+    for peer in wanted:
+        if why := peer.missing():
+            raise GpubpError(f'peer {peer.name}: {why}; try: python -m pip install "gpubp[bench]"')
+    return [*chosen, *(peer for peer in libraries.values() if peer in wanted)], missing
+
+
+def _exit(report: Report) -> None:
+    """130 interrupted, 3 a backend beyond its bounds, 1 one that failed or a regression."""
+    own = [row for net in report.nets for row in net.rows if row.peer.startswith("gpubp")]
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if any(row.verification is not None and not row.verification["ok"] for row in own):
+        raise typer.Exit(NOT_VERIFIED)
+    if any(row.status == "failed" for row in own):
+        raise typer.Exit(1)
+    if report.comparison is not None and report.comparison["regressions"]:
+        raise typer.Exit(1)

@@ -1,0 +1,476 @@
+"""The estimators as a scikit-learn user would use them; what they compute is held to scikit-learn's own."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.base import clone
+from sklearn.datasets import (
+    load_digits,
+    load_iris,
+    make_classification,
+    make_multilabel_classification,
+    make_regression,
+)
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neural_network import MLPClassifier as Theirs
+from sklearn.neural_network import MLPRegressor as TheirRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import gpubp
+from gpubp import MLPClassifier, MLPRegressor
+from gpubp.reference import backpropagate
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, Y = load_iris(return_X_y=True)
+X = StandardScaler().fit_transform(X)
+DIGITS, DIGIT = load_digits(n_class=5, return_X_y=True)
+DIGITS = DIGITS[:300] / 16
+DIGIT = DIGIT[:300]
+
+
+def quick(kind=MLPClassifier, **settings):
+    return kind(
+        **{"hidden_layer_sizes": (12,), "max_iter": 40, "random_state": 0, "backend": "numpy", **settings}
+    )
+
+
+def same_start(ours, theirs):
+    """Both partially fitted once; then scikit-learn's parameters are put into ours."""
+    ours.network_.parameters = [
+        (w.T.astype(ours.network_.dtype), b.astype(ours.network_.dtype))
+        for w, b in zip(theirs.coefs_, theirs.intercepts_, strict=True)
+    ]
+
+
+# What it computes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("target", ["two classes", "three classes", "multilabel", "values", "several values"])
+def test_an_epoch_is_scikit_learns_own(target, solver):
+    """Same start, same batches in the same order, same α: the same parameters, to rounding."""
+    classifier = "value" not in target
+    kinds = (MLPClassifier, Theirs) if classifier else (MLPRegressor, TheirRegressor)
+    y = {
+        "two classes": (Y == 1).astype(int),
+        "three classes": Y,
+        "multilabel": np.c_[Y == 0, X[:, 0] > 0].astype(int),
+        "values": X[:, 0] * 2 - X[:, 3],
+        "several values": X[:, :2] - X[:, 2:],
+    }[target]
+    settings = {
+        "hidden_layer_sizes": (7, 5), "activation": "tanh", "solver": solver, "alpha": 0.3, "batch_size": 30,
+        "shuffle": False, "learning_rate_init": 0.05, "random_state": 0, "epsilon": 1e-15,
+    }  # fmt: skip
+    classes = {"classes": np.unique(y) if y.ndim == 1 else [0, 1]} if classifier else {}
+    ours, theirs = kinds[0](dtype="float64", backend="numpy", **settings), kinds[1](**settings)
+    for estimator in (ours, theirs):
+        estimator.partial_fit(X, y, **classes)
+    same_start(ours, theirs)
+    if solver == "sgd":
+        slots = [
+            v
+            for pair in zip(theirs._optimizer.velocities[:3], theirs._optimizer.velocities[3:], strict=True)
+            for v in pair
+        ]
+        lr = settings["learning_rate_init"]
+        ours.history_.state.slots[:] = [(-v.T / lr,) for v in slots]  # theirs hold η within the velocity
+    else:
+        ms, vs = theirs._optimizer.ms, theirs._optimizer.vs
+        order = [0, 3, 1, 4, 2, 5]
+        ours.history_.state.slots[:] = [(ms[i].T, vs[i].T) for i in order]
+    for estimator in (ours, theirs):
+        estimator.partial_fit(X, y)
+    for mine, their in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
+        # Adam's ε is next to nothing here, for it stands elsewhere in theirs: √v̂ + ε here, √v + ε there.
+        np.testing.assert_allclose(mine, their, rtol=1e-9, atol=1e-9)
+    predicted = [e.predict_proba(X) if classifier else e.predict(X) for e in (ours, theirs)]
+    np.testing.assert_allclose(*predicted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("solver", ["sgd", "adam", "adamw"])
+def test_it_learns_digits(solver, backend):
+    rate = {"learning_rate_init": 0.1} if solver == "sgd" else {}
+    net = quick(max_iter=60, solver=solver, backend=backend, hidden_layer_sizes=50, verify="step", **rate)
+    assert net.fit(DIGITS, DIGIT).score(DIGITS, DIGIT) > 0.98
+    assert net.history_.verification.ok
+    assert net.history_.verification.steps == net.n_iter_ * 2
+
+
+def test_it_learns_values():
+    x, y = make_regression(200, 5, noise=1, random_state=0)
+    net = quick(MLPRegressor, hidden_layer_sizes=50, max_iter=150, learning_rate_init=0.01)
+    assert net.fit(x, y / y.std()).score(x, y / y.std()) > 0.95
+    both = quick(MLPRegressor, max_iter=200, learning_rate_init=0.01).fit(X, X[:, :2])
+    assert both.predict(X).shape == (150, 2)
+    assert both.score(X, X[:, :2]) > 0.95
+
+
+def test_more_alpha_means_smaller_weights():
+    size = [
+        sum(
+            np.abs(w).sum()
+            for w in quick(alpha=alpha, solver="sgd", learning_rate_init=0.05).fit(X, Y).coefs_
+        )
+        for alpha in (0, 1, 10, 100)
+    ]
+    assert size == sorted(size, reverse=True)
+    assert size[0] > 2 * size[-1]
+
+
+def test_sample_weights_count_as_repetitions_and_relative_to_alpha():
+    weight = np.random.default_rng(0).integers(0, 3, len(X))
+    settings = {"dtype": "float64", "batch_size": 1000, "shuffle": False, "solver": "sgd"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weighted = quick(**settings).fit(X, Y, weight)
+        scaled = quick(alpha=7.5 * 0.0001, **settings).fit(X, Y, weight * 7.5)
+        repeated = quick(**settings).fit(np.repeat(X, weight, axis=0), np.repeat(Y, weight))
+    for w, s, r in zip(weighted.coefs_, scaled.coefs_, repeated.coefs_, strict=True):
+        np.testing.assert_allclose(w, r, rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(w, s, rtol=1e-7, atol=1e-9)
+
+
+def test_class_weight_is_a_weight_for_every_sample_of_the_class():
+    given = quick(class_weight={0: 1, 1: 2, 2: 5}).fit(X, Y)
+    weighted = quick().fit(X, Y, np.array([1, 2, 5])[Y])
+    np.testing.assert_array_equal(given.coefs_[0], weighted.coefs_[0])
+    few = np.r_[0:50, 50:60, 100:103]
+    plain, balanced = (quick(class_weight=w).fit(X[few], Y[few]) for w in (None, "balanced"))
+    assert (balanced.predict(X) == 2).sum() > (plain.predict(X) == 2).sum()
+
+
+def test_each_layer_may_have_its_own_activation():
+    net = quick(hidden_layer_sizes=(6, 5), activation=("logistic", "relu")).fit(X, Y)
+    assert [layer.activation for layer in net.network_.layers] == ["sigmoid", "relu", "softmax"]
+    with pytest.raises(ValueError, match="2 hidden layers but 1 hidden activations"):
+        quick(hidden_layer_sizes=(6, 5), activation=["relu"]).fit(X, Y)
+
+
+# Labels and inputs ------------------------------------------------------------------------------------------
+
+
+def test_string_labels():
+    names = np.array(["setosa", "versicolor", "virginica"])
+    net = quick().fit(X, names[Y])
+    assert net.classes_.tolist() == names.tolist()
+    assert set(net.predict(X)) <= set(names)
+    np.testing.assert_array_equal(net.predict(X), names[net.predict_proba(X).argmax(axis=1)])
+    assert net.predict(X).tolist() == net.network_.predict(X).tolist()
+
+
+def test_two_classes_have_one_output_and_two_probabilities():
+    net = quick().fit(X, np.where(Y == 0, "yes", "no"))
+    proba = net.predict_proba(X)
+    assert (net.n_outputs_, proba.shape) == (1, (150, 2))
+    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(net.predict(X), net.classes_[(proba[:, 1] > 0.5).astype(int)])
+    np.testing.assert_allclose(net.predict_log_proba(X), np.log(proba))
+
+
+@pytest.mark.parametrize("sparse_labels", [False, True])
+def test_multilabel(sparse_labels):
+    x, y = make_multilabel_classification(200, n_classes=4, random_state=0)
+    given = sp.csr_array(y) if sparse_labels else y
+    net = quick(hidden_layer_sizes=50, max_iter=200, learning_rate_init=0.02).fit(x / x.max(), given)
+    assert net.predict(x / x.max()).shape == (200, 4)
+    assert net.predict_proba(x / x.max()).shape == (200, 4)
+    assert net.score(x / x.max(), y) > 0.7
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("make", [sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.coo_array])
+def test_sparse_inputs_train_and_predict_like_dense_ones(make, backend):
+    x = np.where(DIGITS > 0.7, DIGITS, 0)
+    dense, sparse = (quick(backend=backend, dtype="float64").fit(i, DIGIT) for i in (x, make(x)))
+    np.testing.assert_allclose(dense.predict_proba(x), sparse.predict_proba(make(x)), rtol=1e-9)
+    if backend == "numba":
+        assert "non-zero inputs only" in sparse.history_.plan
+
+
+def test_pandas_with_feature_names_and_a_warning_when_they_change():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    net = quick().fit(frame, pd.Series(Y))
+    assert net.feature_names_in_.tolist() == ["a", "b", "c", "d"]
+    with pytest.raises(ValueError, match="feature names"):
+        net.predict(frame.rename(columns={"a": "z"}))
+
+
+def test_bytes_are_images():
+    pixels = (DIGITS * 255).astype(np.uint8)
+    net = quick(dtype="float64").fit(pixels, DIGIT)
+    same = quick(dtype="float64").fit(pixels / 255, DIGIT)
+    np.testing.assert_allclose(net.predict_proba(pixels), same.predict_proba(pixels / 255), rtol=1e-9)
+
+
+def test_the_wrong_number_of_features_and_unfitted():
+    with pytest.raises(NotFittedError):
+        quick().predict(X)
+    with pytest.raises(ValueError, match="X has 3 features, but MLPClassifier is expecting 4"):
+        quick().fit(X, Y).predict(X[:, :3])
+
+
+# Going on ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_partial_fits_are_the_epochs_of_a_fit(kind, solver):
+    y = Y if kind is MLPClassifier else Y.astype(float)
+    settings = {"kind": kind, "solver": solver, "shuffle": False, "batch_size": 40}
+    whole = quick(max_iter=5, tol=0, n_iter_no_change=99, **settings).fit(X, y)
+    parts = quick(**settings)
+    for _ in range(5):
+        parts.partial_fit(X, y, **({"classes": [0, 1, 2]} if kind is MLPClassifier else {}))
+    for a, b in zip(whole.coefs_, parts.coefs_, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert parts.n_iter_ == 5
+    assert parts.t_ == 5 * len(X) == whole.t_
+    assert parts.loss_curve_ == whole.loss_curve_
+
+
+def test_partial_fit_sees_classes_that_come_late():
+    net = quick()
+    net.partial_fit(X[:50], Y[:50], classes=[0, 1, 2])
+    assert net.predict_proba(X).shape == (150, 3)
+    for _ in range(150):
+        net.partial_fit(X[50:], Y[50:])
+    assert set(net.predict(X[50:])) == {1, 2}
+
+
+def test_what_partial_fit_refuses():
+    with pytest.raises(ValueError, match="first call of partial_fit needs classes"):
+        quick().partial_fit(X, Y)
+    net = quick().partial_fit(X, Y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="cannot become"):
+        net.partial_fit(X, Y, classes=[0, 1])
+    with pytest.raises(ValueError, match="labels that classes has not"):
+        net.partial_fit(X, Y + 1)
+    with pytest.raises(ValueError, match="needs all data at once"):
+        quick(class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
+    with pytest.raises(AttributeError, match="partial_fit"):
+        quick(learning_rate="cosine").partial_fit(X, Y, classes=[0, 1, 2])
+
+
+def test_warm_start_goes_on_and_cold_start_does_not():
+    warm, cold = quick(warm_start=True, max_iter=10), quick(max_iter=10)
+    losses = {True: [], False: []}
+    for _ in range(4):
+        losses[True].append(warm.fit(X, Y).loss_)
+        losses[False].append(cold.fit(X, Y).loss_)
+        assert warm.n_iter_ == 10
+    assert losses[True] == sorted(losses[True], reverse=True)
+    assert len(set(losses[False])) == 1
+    assert len(warm.loss_curve_) == 40
+    assert len(cold.loss_curve_) == 10
+
+
+def test_what_warm_start_refuses():
+    net = quick(warm_start=True).fit(X, Y)
+    with pytest.raises(ValueError, match="classes of the last fit"):
+        net.fit(X[:100], Y[:100])
+    with pytest.raises(ValueError, match="another network"):
+        net.set_params(hidden_layer_sizes=(3,)).fit(X, Y)
+
+
+# Stopping ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_early_stopping_keeps_the_best_epoch(kind):
+    seen = []
+    net = quick(
+        kind, early_stopping=True, validation_fraction=0.3, max_iter=300, learning_rate_init=0.02, n_iter_no_change=5,
+        callbacks=[lambda epoch, network: seen.append([w.copy() for w, _ in network.parameters])],
+    )  # fmt: skip
+    net.fit(X, Y)
+    assert net.n_iter_ == len(net.validation_curve_) == len(seen) < 300
+    assert net.validation_scores_ == net.validation_curve_
+    best = int(np.argmax(net.validation_curve_))
+    assert net.best_validation_score_ == net.validation_curve_[best]
+    for kept, then in zip(net.coefs_, seen[best], strict=True):
+        np.testing.assert_array_equal(kept.T, then)
+
+
+def test_the_score_of_a_regressor_is_r_squared_of_the_part_held_out():
+    net = quick(MLPRegressor, early_stopping=True, max_iter=3, validation_fraction=0.4).fit(X, X[:, :2])
+    *_, (held, targets) = net._hold_out(X, X[:, :2], None, 209652396)  # what random_state=0 draws first
+    predicted = net.predict(held)
+    spread = ((targets - targets.mean(axis=0)) ** 2).sum()
+    assert net.validation_curve_[-1] == pytest.approx(
+        1 - ((targets - predicted) ** 2).sum() / spread, rel=1e-4
+    )
+
+
+def test_the_part_held_out_has_every_class_in_its_share():
+    y = np.r_[np.zeros(130, int), np.ones(20, int)]
+    net = quick(early_stopping=True, validation_fraction=0.2)
+    _, rest, _, (_, held) = net._hold_out(X, y, None, 0)
+    assert (rest.sum(), held.sum()) == (16, 4)
+
+
+def test_early_stopping_of_multilabel_targets_watches_all_labels_at_once():
+    x, y = make_multilabel_classification(200, n_classes=3, random_state=0)
+    net = quick(early_stopping=True, max_iter=5).fit(x, y)
+    assert all(0 <= score <= 1 for score in net.validation_curve_)
+    pickle.loads(pickle.dumps(net))
+
+
+def test_partial_fit_with_early_stopping_stops_learning_once_nothing_is_gained():
+    net = quick(early_stopping=True, n_iter_no_change=3, learning_rate_init=0.05)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(300):
+            net.partial_fit(X, Y, classes=[0, 1, 2])
+            if any("stopped early" in str(w.message) for w in caught):
+                break
+    assert len(net.validation_curve_) < 300
+    assert net.best_validation_score_ == max(net.validation_curve_)
+    before = net.coefs_[0].copy()
+    with pytest.warns(ConvergenceWarning, match="stopped early"):
+        net.partial_fit(X, Y)
+    np.testing.assert_array_equal(before, net.coefs_[0])
+
+
+def test_warm_start_with_early_stopping_goes_on_from_the_best_epoch():
+    net = quick(early_stopping=True, warm_start=True, max_iter=30, n_iter_no_change=3).fit(X, Y)
+    scores = len(net.validation_curve_)
+    first = net.loss_curve_[-1]
+    net.fit(X, Y)
+    assert len(net.validation_curve_) > scores
+    assert net.loss_curve_[scores] < net.loss_curve_[0]
+    assert net.loss_curve_[-1] < first
+
+
+def test_training_stops_when_the_loss_no_longer_falls_by_tol():
+    net = quick(tol=0.5, n_iter_no_change=4, max_iter=100).fit(X, Y)
+    assert net.n_iter_ == 6  # the first epoch is a gain; then more than 4 without
+    endless = quick(tol=0.5, n_iter_no_change=np.inf, max_iter=20).fit(X, Y)
+    assert endless.n_iter_ == 20
+
+
+def test_too_few_epochs_are_said_and_enough_are_not():
+    with pytest.warns(ConvergenceWarning, match="raise max_iter"):
+        quick(max_iter=2).fit(X, Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        quick(tol=0.5, max_iter=100).fit(X, Y)
+
+
+def test_callbacks_see_every_epoch_and_can_stop():
+    seen = []
+
+    def stop_at_three(epoch, network):
+        seen.append((epoch.epoch, type(network)))
+        return epoch.epoch == 3
+
+    assert quick(callbacks=[stop_at_three]).fit(X, Y).n_iter_ == 3
+    assert seen == [(1, gpubp.Network), (2, gpubp.Network), (3, gpubp.Network)]
+
+
+# Around it --------------------------------------------------------------------------------------------------
+
+
+def test_pickle_clone_pipeline_and_grid_search():
+    net = quick(max_iter=5).fit(X, Y)
+    copy = pickle.loads(pickle.dumps(net))
+    np.testing.assert_array_equal(copy.predict_proba(X), net.predict_proba(X))
+    copy.partial_fit(X, Y)
+    with pytest.raises(NotFittedError):
+        clone(net).predict(X)
+    pipe = make_pipeline(StandardScaler(), quick(max_iter=100, learning_rate_init=0.01))
+    assert cross_val_score(pipe, *load_iris(return_X_y=True), cv=3).mean() > 0.9
+    grid = GridSearchCV(quick(), {"hidden_layer_sizes": [(2,), (8, 4)], "activation": ["tanh", "relu"]}, cv=2)
+    assert grid.fit(X, Y).best_score_ > 0.3
+
+
+def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
+    for ours, theirs in ((MLPClassifier(), Theirs()), (MLPRegressor(), TheirRegressor())):
+        mine, their = ours.get_params(), theirs.get_params()
+        assert {k: v for k, v in mine.items() if k in their} == {k: their[k] for k in mine if k in their}
+        assert set(their) - set(mine) == {"power_t", "max_fun"} | ({"loss"} if "loss" in their else set())
+        assert set(mine) - set(their) == {"backend", "threads", "verify", "dtype", "callbacks"} | (
+            {"class_weight"} if "class_weight" in mine else set()
+        )
+
+
+def test_the_gradient_of_a_step_is_the_references():
+    net = quick(solver="sgd", momentum=0, alpha=0, batch_size=150, max_iter=1, dtype="float64", shuffle=False)
+    first = net._new_network(4, 3, "softmax", 209652396)  # what random_state=0 draws first
+    net.fit(X, Y)
+    loss = gpubp.functions.LOSSES["cross_entropy"]
+    _, gradients = backpropagate(first.parameters, first.activations, loss, X, np.eye(3)[Y])
+    for (w, _), (g, _), after in zip(first.parameters, gradients, net.coefs_, strict=True):
+        np.testing.assert_allclose(after.T, w - 0.001 * g, rtol=1e-9, atol=1e-12)
+
+
+def test_the_network_inside_can_be_saved_and_used_alone(tmp_path):
+    net = quick().fit(X, np.array(["a", "b", "c"])[Y])
+    net.network_.save(tmp_path / "model.npz")
+    assert gpubp.load(tmp_path / "model.npz").predict(X).tolist() == net.predict(X).tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"solver": "lbfgs"}, "solver 'lbfgs' is not offered: choose sgd, adam or adamw"),
+        (
+            {"learning_rate": "adaptive"},
+            "'adaptive' is not offered: choose constant, step, exponential, cosine",
+        ),
+        ({"hidden_layer_sizes": -1}, "positive sizes"),
+        ({"activation": "rleu"}, "did you mean 'relu'"),
+        ({"alpha": -1}, "alpha must be a number of 0 or more"),
+        ({"max_iter": 0}, "max_iter must be an integer of 1 or more"),
+        ({"max_iter": 1.5}, "max_iter must be an integer of 1 or more"),
+        ({"n_iter_no_change": 0}, "n_iter_no_change must be"),
+        ({"batch_size": "all"}, "batch_size must be a positive integer or 'auto'"),
+        ({"batch_size": 0}, "batch_size must be a positive integer"),
+        ({"learning_rate_init": -1}, "learning rate must be positive"),
+        ({"momentum": 2, "solver": "sgd"}, "momentum must be in"),
+        ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction lies between 0 and 1"),
+        ({"backend": "torch"}, "unknown backend 'torch'"),
+        ({"verify": "always"}, "unknown verify policy"),
+        ({"dtype": "int8"}, "dtype must be float32 or float64"),
+        ({"tol": "small"}, "tol must be a number"),
+    ],
+)
+def test_parameters_that_cannot_be_used_are_one_clear_message(settings, message):
+    with pytest.raises(ValueError, match=message):
+        quick(**settings).fit(X, Y)
+
+
+def test_a_run_that_diverges_says_so():
+    with pytest.raises(gpubp.GpubpError, match="diverged"):
+        quick(MLPRegressor, solver="sgd", learning_rate_init=1e6, activation="identity").fit(X, X[:, 0])
+
+
+def test_schedules_are_gpubps():
+    falling = quick(solver="sgd", learning_rate="exponential", max_iter=4, tol=0).fit(X, Y)
+    assert falling.history_["learning_rate"] == sorted(falling.history_["learning_rate"], reverse=True)
+    half = quick(learning_rate=gpubp.Schedule("step", factor=0.5, every=1), max_iter=3, tol=0)
+    assert clone(half).fit(X, Y).history_["learning_rate"] == pytest.approx([0.001, 0.0005, 0.00025])
+
+
+def test_what_random_state_decides():
+    one, same, other = (quick(random_state=s, max_iter=3).fit(X, Y).coefs_[0] for s in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    assert (quick(random_state=None, max_iter=1).fit(X, Y).coefs_[0] != one).any()
+
+
+def test_no_hidden_layer_is_logistic_regression():
+    x, y = make_classification(200, random_state=0)
+    net = quick(hidden_layer_sizes=(), max_iter=200, learning_rate_init=0.05).fit(x, y)
+    assert net.n_layers_ == 2
+    assert net.score(x, y) > 0.85
