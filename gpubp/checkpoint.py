@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.errors import DataError
+from gpubp.errors import DataError, UsageError
 from gpubp.files import write_atomically
 from gpubp.network import Network, tensor_names
 
@@ -53,6 +53,12 @@ def read(path: str | os.PathLike, kind: str = "model") -> tuple[dict[str, Any], 
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError) as error:
         raise DataError(f"{path} is no gpubp {kind}, or it is truncated or corrupt ({error})") from error
+    check_header(path, header, kind)
+    return header, arrays
+
+
+def check_header(path: str | os.PathLike, header: Any, kind: str) -> None:
+    """Refuse by a DataError what is no header, or one of a newer format."""
     if not isinstance(header, dict) or "network" not in header:
         raise DataError(f"{path} is no gpubp {kind}: its header describes no network")
     version = header.get("format")
@@ -60,7 +66,6 @@ def read(path: str | os.PathLike, kind: str = "model") -> tuple[dict[str, Any], 
         raise DataError(f"{path} is no gpubp {kind}: its format is {version!r}, not a number")
     if version > FORMAT:
         raise DataError(f"{path} was written by a newer gpubp (format {version}); upgrade gpubp")
-    return header, arrays
 
 
 def network_header(network: Network) -> dict[str, Any]:
@@ -80,18 +85,51 @@ def network_arrays(network: Network) -> dict[str, np.ndarray]:
 
 
 def save_network(path: str | os.PathLike, network: Network) -> None:
-    """Write a model file."""
+    """Write a model file: safetensors if the name ends in .safetensors, else .npz.
+
+    Raises:
+        UsageError: the name of an ONNX file, which is another method's.
+        GpubpError: as :func:`write` does, or safetensors is not installed.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".safetensors":
+        return _safetensors().save(path, network)
+    if suffix == ".onnx":
+        raise UsageError(f"save writes models that load reads; for {path}, call to_onnx")
     write(path, {"network": network_header(network)}, network_arrays(network))
 
 
 def load_network(path: str | os.PathLike) -> Network:
-    """The network of a model or checkpoint file.
+    """The network of a model or checkpoint file; one whose name ends in .safetensors is read as such.
 
     Raises:
         DataError: no such file, or none that gpubp wrote whole.
+        GpubpError: safetensors is not installed.
     """
+    if Path(path).suffix.lower() == ".safetensors":
+        return _safetensors().load(path)
     header, arrays = read(path)
     return build_network(path, header, arrays)
+
+
+def load_model(path: str | os.PathLike) -> Network:
+    """As :func:`load_network`, for what takes a model's own inputs: a checkpoint's are scaled for training.
+
+    Raises:
+        DataError: as :func:`load_network` does, and for a checkpoint.
+    """
+    if Path(path).suffix.lower() == ".safetensors":
+        return _safetensors().load(path)
+    header, arrays = read(path)
+    if "training" in header:
+        raise DataError(f"{path} is a checkpoint, for --resume; give the model.npz that the run saved")
+    return build_network(path, header, arrays)
+
+
+def _safetensors() -> Any:
+    from gpubp.exchange import safetensors  # which imports this module
+
+    return safetensors
 
 
 def build_network(path: str | os.PathLike, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Network:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gpubp import reference
-from gpubp.data.dataset import check_inputs
+from gpubp.data.dataset import check_inputs, rows_of
 from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError, UsageError
+from gpubp.extras import need
 from gpubp.functions import ACTIVATIONS, Activation, lookup
 
-CHUNK = 4096  # rows a prediction takes at a time, which bounds its memory
+CHUNK = 4096  # rows a prediction takes at a time, which bounds its memory; fewer in wide networks, by
+CHUNK_NUMBERS = 1 << 23  # the most that one layer may have of them
 
 
 @dataclass(frozen=True)
@@ -136,23 +139,21 @@ class Network:
         names = ", ".join(layer.activation for layer in self.layers)
         return f"Network({'-'.join(map(str, self.sizes))}: {names}; {count:,} parameters, {self.dtype})"
 
+    @property
+    def chunk(self) -> int:
+        """How many rows a prediction takes at a time."""
+        return max(1, min(CHUNK, CHUNK_NUMBERS // max(self.sizes)))
+
     def forward(self, inputs: Any) -> np.ndarray:
         """The outputs a^L, (N, n_out), for inputs (N, n_in), dense or sparse; uint8 ones are scaled by 1/255.
 
-        Computed by the NumPy reference, in chunks, so that data larger than memory can be a memory map.
+        Computed by the NumPy reference, in chunks, so that data larger than memory can be a memory map, of any
+        dtype and order, or an iterator of arrays; :meth:`stream` does not hold the outputs either.
 
         Raises:
             DataError: inputs of another width, or other than finite numbers in one or more rows.
         """
-        inputs = self._checked(inputs)
-        n = inputs.shape[0]
-        outputs = np.empty((n, self.layers[-1].n_out), self.dtype)
-        for start in range(0, n, CHUNK):
-            a = as_inputs(inputs[start : start + CHUNK], self.dtype)
-            for (weights, bias), activation in zip(self.parameters, self.activations, strict=True):
-                a = reference.forward(a, weights, bias, activation)[1]
-            outputs[start : start + CHUNK] = a
-        return outputs
+        return self._whole(inputs, "forward")
 
     def fold_scaling(self, shift: np.ndarray, scale: np.ndarray) -> None:
         """Take inputs x from now on where the network took (x − shift) / scale, both (n_in,), computed in float64."""
@@ -161,13 +162,55 @@ class Network:
         bias = bias - weights @ shift
         self.parameters[0] = weights.astype(self.dtype), bias.astype(self.dtype)
 
-    def _checked(self, inputs: Any) -> Any:
-        inputs = check_inputs(inputs)
-        if inputs.shape[1] != self.layers[0].n_in:
+    def stream(self, inputs: Any, method: str = "predict", *, name: str = "data") -> Iterator[np.ndarray]:
+        """What ``method`` ("forward", "predict" or "predict_proba") gives, a few thousand rows at a time.
+
+        Neither inputs nor outputs need to fit into memory: inputs are an array, such as a memory map, or an iterator
+        of arrays, whose rows follow each other; messages call them ``name``. Whatever is wrong with a row is raised
+        when its turn has come.
+
+        Raises:
+            UsageError, DataError: as that method does.
+        """
+        if method == "predict_proba":
+            self._require_probabilities()
+        finish = lookup({"forward": None, "predict": self._labelled, "predict_proba": None}, method, "method")
+        outputs = self._outputs(inputs, name)
+        return map(finish, outputs) if finish else outputs
+
+    def _outputs(self, inputs: Any, name: str) -> Iterator[np.ndarray]:
+        first_row = 0
+        for part in inputs if isinstance(inputs, Iterator) else [inputs]:
+            rows = rows_of(part, name)
+            self._check_width(rows.shape, name)
+            for start in range(0, rows.shape[0], self.chunk):
+                a = check_inputs(rows[start : start + self.chunk], name, first_row=first_row + start)
+                a = as_inputs(a, self.dtype)
+                for (weights, bias), activation in zip(self.parameters, self.activations, strict=True):
+                    a = reference.forward(a, weights, bias, activation)[1]
+                yield a
+            first_row += rows.shape[0]
+
+    def _whole(self, inputs: Any, method: str) -> np.ndarray:
+        if isinstance(inputs, Iterator):
+            parts = list(self.stream(inputs, method))
+            if not parts:
+                raise DataError("data: no data, the iterator of inputs is empty")
+            return np.concatenate(parts)
+        inputs, start = rows_of(inputs), 0
+        for part in self.stream(inputs, method):
+            if not start:
+                whole = np.empty((inputs.shape[0], *part.shape[1:]), part.dtype)
+            whole[start : start + len(part)] = part
+            start += len(part)
+        return whole
+
+    def _check_width(self, shape: tuple[int, ...], name: str) -> None:
+        width, n_in = math.prod(shape[1:]), self.layers[0].n_in
+        if width != n_in:
             raise DataError(
-                f"inputs have shape {inputs.shape}, but this network takes rows of {self.layers[0].n_in} numbers"
+                f"{name}: inputs have shape {(shape[0], width)}, but this network takes rows of {n_in} numbers"
             )
-        return inputs
 
     def predict(self, inputs: Any) -> np.ndarray:
         """The predicted labels (N,) of inputs (N, n_in); for regression, the outputs (N, n_out).
@@ -177,7 +220,9 @@ class Network:
         Raises:
             DataError: as :meth:`forward` does.
         """
-        outputs = self.forward(inputs)
+        return self._whole(inputs, "predict")
+
+    def _labelled(self, outputs: np.ndarray) -> np.ndarray:
         if self.classes == () or (self.classes is None and self.layers[-1].activation == "identity"):
             return outputs
         label = labels_of(outputs)
@@ -190,18 +235,68 @@ class Network:
             UsageError: the output activation is neither softmax nor sigmoid.
             DataError: as :meth:`forward` does.
         """
+        return self._whole(inputs, "predict_proba")
+
+    def _require_probabilities(self) -> None:
         if self.layers[-1].activation not in ("softmax", "sigmoid"):
             raise UsageError(
                 f"predict_proba needs a softmax or sigmoid output layer, and this one is "
                 f"{self.layers[-1].activation}; forward() gives its raw outputs"
             )
-        return self.forward(inputs)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the network to ``path`` (.npz, atomically, no pickle); :func:`gpubp.load` reads it."""
+        """Write the network to ``path``, atomically and without pickle; :func:`gpubp.load` reads it.
+
+        As safetensors if the name ends in .safetensors, else as .npz, gpubp's own. Both keep every bit.
+
+        Raises:
+            GpubpError: it cannot be written, and an old file is left as it was; safetensors is not installed.
+        """
         from gpubp import checkpoint
 
         checkpoint.save_network(path, self)
+
+    def to_onnx(self, path: str | os.PathLike, *, byte_inputs: bool = False) -> None:
+        """Write the network to ``path`` as ONNX (opset 13, IR version 7), atomically, for other runtimes.
+
+        The graph takes "inputs" (N, n_in) in the network's dtype and gives "outputs" (N, n_out), as :meth:`forward`
+        does, N free; onnxruntime runs it from 1.6 on, in float64 from 1.18 on. It does not scale bytes: divide images
+        by 255 first, or let ``byte_inputs`` make a graph that takes uint8 and divides them itself. Class labels are
+        in its metadata, as JSON under "classes".
+
+        Raises:
+            GpubpError: onnx is not installed, the parameters take more than 2 GB, or the file cannot be written.
+        """
+        from gpubp.exchange import onnx
+
+        onnx.save(path, self, byte_inputs=byte_inputs)
+
+    def to_torch(self) -> Any:
+        """The network as a ``torch.nn.Sequential`` with copies of its parameters; bytes must be scaled by 1/255 first.
+
+        Raises:
+            GpubpError: PyTorch is not installed.
+        """
+        need("torch", "torch")
+        from gpubp.exchange import torch
+
+        return torch.to_module(self)
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Network:
+        """A network with copies of the parameters of a ``torch.nn.Sequential``.
+
+        It may hold Linear (without a bias, b is 0), each perhaps followed by ReLU, LeakyReLU(0.01), Sigmoid, Tanh or
+        Softmax over a row; Sequential, Identity and, in front, Flatten; Dropout is left out, with a warning.
+
+        Raises:
+            UsageError: anything else, named with its place.
+            GpubpError: PyTorch is not installed.
+        """
+        need("torch", "torch")
+        from gpubp.exchange import torch
+
+        return torch.from_module(module)
 
 
 def _float_dtype(dtype: str | np.dtype | type) -> np.dtype:

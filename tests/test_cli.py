@@ -157,7 +157,7 @@ def test_predict_takes_no_checkpoint(run):
     np.save("x.npy", np.zeros((1, 10)))
     code, out, err = run("predict", "run/checkpoint.npz", "x.npy")
     assert (code, out) == (5, "")
-    assert "run/checkpoint.npz is a checkpoint, for --resume; predict takes the model.npz" in err
+    assert "run/checkpoint.npz is a checkpoint, for --resume; give the model.npz that the run saved" in err
 
 
 def test_resume_refuses_another_recipe(run):

@@ -18,14 +18,14 @@ import gpubp
 from gpubp import bounds
 from gpubp.backends.base import PlanState, Samples, StepStats
 from gpubp.backends.fused import CHUNK_ROWS, COLUMN_UNITS, SHARED_WORK, FusedPlan, zeros
-from gpubp.bounds import Bounded, Precision
 from gpubp.data import check_split
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.kernels.cpu import steps
-from gpubp.network import Network, as_inputs
+from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW
 from gpubp.prepare import prepare
 from gpubp.verification import check_evaluation, check_step
+from tests.networks import bounded_outputs
 
 DTYPES = ["float32", "float64"]
 SPARSE, DENSE = "non-zero inputs only", "all inputs"
@@ -371,20 +371,6 @@ def test_plans_that_run_at_the_same_time_do_not_see_each_other(threads, rng):
 
 
 # Evaluation
-
-
-def bounded_outputs(net: Network, x: np.ndarray) -> Bounded:
-    """The network's outputs, and how far a correct evaluation may be off."""
-    a = Bounded.exact(as_inputs(x, net.dtype).astype(np.float64))
-    for layer, (w, b) in zip(net.layers, net.parameters, strict=True):
-        _, a = bounds.forward(
-            a,
-            w.astype(np.float64),
-            b.astype(np.float64),
-            ACTIVATIONS[layer.activation],
-            Precision.of(net.dtype),
-        )
-    return a
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -65,6 +66,18 @@ def zeros(count: int, dtype: np.dtype | type) -> np.ndarray:
     raw = np.zeros(size + steps.LINE, np.uint8)
     shift = -raw.ctypes.data % steps.LINE
     return raw[shift : shift + size].view(dtype)
+
+
+def _unmarked(inputs: np.ndarray) -> np.ndarray:
+    """The same memory, not marked read-only (as memory maps and JAX's arrays are): Numba would compile all anew for it.
+
+    No kernel writes to its inputs.
+    """
+    if inputs.flags.writeable:
+        return inputs
+    address = inputs.__array_interface__["data"][0]
+    interface = {**inputs.__array_interface__, "data": (address, False)}
+    return np.asarray(SimpleNamespace(__array_interface__=interface, owner=inputs))
 
 
 class FusedPlan(Plan):
@@ -289,7 +302,7 @@ class FusedPlan(Plan):
             if longest <= LONGEST_SPARSE:
                 return self._store_sparse(samples, longest)
         n, n_in = samples.inputs.shape
-        inputs = dense_inputs(samples.inputs, self.dtype).reshape(-1)
+        inputs = _unmarked(dense_inputs(samples.inputs, self.dtype).reshape(-1))
         as_bytes = inputs.dtype == np.uint8
         none, no_bytes = np.empty(0, self.dtype), np.empty(0, np.uint8)
         data = self._data(samples)._replace(

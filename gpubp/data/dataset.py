@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.data.arrays import host_array
 from gpubp.data.sparse import check_sparse, is_sparse
 from gpubp.errors import DataError, UsageError
 
@@ -89,12 +90,32 @@ def check_split(
     return Split(x, y, weight)
 
 
-def check_inputs(inputs: Any, name: str = "data") -> Any:
+def check_inputs(inputs: Any, name: str = "data", *, first_row: int = 0) -> Any:
     """Inputs as (N, n_in), C-contiguous, in uint8, float32 or float64; SciPy's sparse ones as a ``csr_array``.
+
+    Arrays of other libraries count too (`gpubp.data.arrays.host_array`). Nothing is copied that already is so.
 
     uint8, float32 and float64 stay as they are; bool and float16 become float32, and so do other integers
     unless their values need float64. Raises DataError for fewer than two dimensions, no samples, no
-    columns, anything but numbers, and for NaN or infinity, naming the row and column.
+    columns, anything but numbers, and for NaN or infinity, naming the row and column; rows are counted
+    from `first_row`.
+    """
+    x = rows_of(inputs, name)
+    if is_sparse(x):
+        return x
+    x = np.ascontiguousarray(x.reshape(len(x), -1), dtype=storage(x))
+    if (at := _first_not_finite(x)) is not None:
+        raise DataError(
+            f"{name}: the input in row {first_row + at[0]}, column {at[1]} is {x[at]}; "
+            "remove or fill in such rows before training"
+        )
+    return x
+
+
+def rows_of(inputs: Any, name: str = "data") -> Any:
+    """Inputs as an array of two or more dimensions and any dtype of numbers, with nothing read or copied yet.
+
+    Sparse ones are checked already. Raises DataError as `check_inputs` does, but for NaN and infinity in an array.
     """
     if is_sparse(inputs):
         return check_sparse(inputs, name)
@@ -106,20 +127,11 @@ def check_inputs(inputs: Any, name: str = "data") -> Any:
         )
     if x.size == 0:
         raise DataError(f"{name}: no data, the inputs have shape {x.shape}")
-    x = np.ascontiguousarray(x.reshape(len(x), -1), dtype=storage(x))
-    if (at := _first_not_finite(x)) is not None:
-        raise DataError(
-            f"{name}: the input in row {at[0]}, column {at[1]} is {x[at]}; "
-            "remove or fill in such rows before training"
-        )
     return x
 
 
 def _numbers(values: Any, what: str) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError) as error:  # ragged lists; arrays that live on a device
-        raise DataError(f"{what} cannot be made an array: {error}") from error
+    array = host_array(values, what)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{what} have dtype {array.dtype}, not numbers; convert them with .astype(float)")
     return array

@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.data.dataset import Dataset, Split, check_inputs, check_split, hold_out
-from gpubp.data.idx import read_idx
+from gpubp.data.idx import idx_chunks, read_idx
 from gpubp.errors import DataError, UsageError
 
 _CLASS_HEADERS = ("label", "class")  # a column so named holds classes, whatever its cells look like
@@ -83,19 +83,28 @@ def load_inputs(path: str | os.PathLike[str]) -> np.ndarray:
     Raises DataError, naming the file, for what is missing, damaged or of another kind.
     """
     path = _existing(path)
+    return check_inputs(_INPUTS[_input_kind(path)](path), str(path))
+
+
+def stream_inputs(path: str | os.PathLike[str], rows: int) -> Iterator[np.ndarray]:
+    """As `load_inputs`, some `rows` at a time: a .npy, .csv or IDX file can be larger than memory.
+
+    Raises DataError as `load_inputs` does; what is wrong with a row, when its turn has come.
+    """
+    path = _existing(path)
+    kind = _input_kind(path)
+    first = 0
+    for part in _STREAMED[kind](path, rows) if kind in _STREAMED else [_INPUTS[kind](path)]:
+        checked = check_inputs(part, str(path), first_row=first)
+        first += len(checked)
+        yield checked
+
+
+def _input_kind(path: Path) -> str:
     kind = ".idx" if _may_be_idx(path) else path.suffix.lower()
-    readers = {
-        ".npy": _only_array,
-        ".npz": _only_array,
-        ".csv": lambda path: _read_table(path, targeted=False).inputs,
-        ".idx": read_idx,
-        ".png": _read_image,
-        ".jpg": _read_image,
-        ".jpeg": _read_image,
-    }
-    if kind not in readers or path.is_dir():
-        raise DataError(f"{path}: not a known kind of file; use {', '.join(readers)}")
-    return check_inputs(readers[kind](path), str(path))
+    if kind not in _INPUTS or path.is_dir():
+        raise DataError(f"{path}: not a known kind of file; use {', '.join(_INPUTS)}")
+    return kind
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -202,6 +211,23 @@ def _only_array(path: Path) -> np.ndarray:
     return next(iter(arrays.values()))
 
 
+def _npy_chunks(path: Path, rows: int) -> Iterator[np.ndarray]:
+    """The rows of an .npy file, mapped anew for each chunk, so that what was read does not stay in memory."""
+    try:
+        with path.open("rb") as file:
+            whole = np.load(path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(whole, np.memmap) or whole.ndim < 2 or not whole.size:  # for the gate to refuse
+                yield _only_array(path)
+                return
+            order: Any = "C" if whole.flags.c_contiguous else "F"
+            dtype, shape, offset = whole.dtype, whole.shape, whole.offset
+            del whole
+            for start in range(0, shape[0], rows):
+                yield np.memmap(file, dtype, "r", offset, shape, order)[start : start + rows]
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a sound NumPy file: {error}") from error
+
+
 # CSV -------------------------------------------------------------------------------------------------------
 
 
@@ -235,19 +261,12 @@ def _read_csv(path: Path) -> _Raw:
 
 
 def _read_table(path: Path, *, targeted: bool) -> _Table:
-    rows = _rows(path)
-    first_line, first = next(rows, (0, []))
-    header = [cell.strip().lower() for cell in first]
+    header, rows = _open_table(path, 1 + targeted)
     named = [i for i, cell in enumerate(header) if cell in _TARGET_HEADERS]
-    headed = bool(named) or all(_number(cell) is None for cell in header)
-    width, target = len(first), named[-1] if named else len(first) - 1
-    if width < 1 + targeted:
-        raise DataError(f"{path}: {width} columns, separated by commas, are too few")
+    width, target = len(header), named[-1] if named else len(header) - 1
     targets, lines = [], []
     flat = array("d")  # a list of floats would take four times the memory
-    for line, row in rows if headed else itertools.chain([(first_line, first)], rows):
-        if len(row) != width:
-            raise DataError(f"{path}: line {line} has {len(row)} columns, the first has {width}")
+    for line, row in rows:
         if targeted:
             targets.append(row[target].strip())
             row[target] = "0"  # keeps the columns' numbers for messages; dropped below
@@ -259,6 +278,34 @@ def _read_table(path: Path, *, targeted: bool) -> _Table:
     if targeted:
         inputs = np.delete(inputs, target, axis=1)
     return _Table(inputs, targets, lines, target, header[target] if named else "")
+
+
+def _open_table(path: Path, columns: int) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The cells of the first row in lower case, whether names or numbers, and the rows of data with their lines."""
+    rows = _rows(path)
+    first_line, first = next(rows, (0, []))
+    header = [cell.strip().lower() for cell in first]
+    headed = any(cell in _TARGET_HEADERS for cell in header) or all(_number(cell) is None for cell in header)
+    if len(header) < columns:
+        raise DataError(f"{path}: {len(header)} columns, separated by commas, are too few")
+
+    def wide() -> Iterator[tuple[int, list[str]]]:
+        for line, row in rows if headed else itertools.chain([(first_line, first)], rows):
+            if len(row) != len(header):
+                raise DataError(f"{path}: line {line} has {len(row)} columns, the first has {len(header)}")
+            yield line, row
+
+    return header, wide()
+
+
+def _csv_chunks(path: Path, rows: int) -> Iterator[np.ndarray]:
+    _, table = _open_table(path, 1)
+    empty = True
+    while part := list(itertools.islice(table, rows)):
+        empty = False
+        yield np.array([_floats(path, line, row) for line, row in part])
+    if empty:
+        raise DataError(f"{path}: no rows of data")
 
 
 def _floats(path: Path, line: int, row: list[str]) -> list[float]:
@@ -309,3 +356,21 @@ def _read_image(path: Path) -> np.ndarray:
     if transparent:
         raise DataError(f"{path}: parts are transparent; flatten it onto a background first")
     return grey[None]
+
+
+# Inputs ----------------------------------------------------------------------------------------------------
+
+_INPUTS: dict[str, Callable[[Path], np.ndarray]] = {
+    ".npy": _only_array,
+    ".npz": _only_array,
+    ".csv": lambda path: _read_table(path, targeted=False).inputs,
+    ".idx": read_idx,
+    ".png": _read_image,
+    ".jpg": _read_image,
+    ".jpeg": _read_image,
+}
+_STREAMED: dict[str, Callable[[Path, int], Iterator[np.ndarray]]] = {
+    ".npy": _npy_chunks,
+    ".csv": _csv_chunks,
+    ".idx": idx_chunks,
+}

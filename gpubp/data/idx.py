@@ -9,7 +9,9 @@ import gzip
 import math
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -66,6 +68,69 @@ def unpack(raw: bytes, where: object) -> bytes:
 
 def parse_idx(content: bytes, where: object, *, expect_dims: int | None = None) -> np.ndarray:
     """The array in the bytes of an IDX file; errors as in `read_idx`, where `where` is the file's name."""
+    dtype, shape, start = _header(content, where, expect_dims)
+    expected = start + math.prod(shape) * dtype.itemsize
+    if len(content) != expected:
+        raise DataError(_wrong_length(where, dtype, shape, expected, str(len(content))))
+    try:
+        return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    except ValueError as error:  # a 0 among dimensions whose product is beyond any array
+        raise DataError(f"{where}: impossible shape {shape}: {error}") from error
+
+
+def idx_chunks(path: str | os.PathLike[str], rows: int) -> Iterator[np.ndarray]:
+    """The array in an IDX file, gzipped or plain, as arrays of so many rows and a last one, read one by one.
+
+    Raises DataError as `read_idx` does; of a gzipped file, damage is noticed where reading has come to.
+    """
+    zipped = False
+    try:
+        with open(path, "rb") as raw:
+            zipped = raw.read(2) == _GZIP
+            raw.seek(0)
+            size = None if zipped else os.fstat(raw.fileno()).st_size
+            with gzip.open(raw) if zipped else raw as file:
+                yield from _chunks(file, path, rows, size)
+    except (
+        MemoryError,
+        OverflowError,
+    ) as error:  # of a header that promises too much, since a plain file's is checked
+        raise DataError(f"{path}: rows too large to be read; its header may be damaged") from error
+    except (EOFError, OSError, zlib.error) as error:
+        what = "a damaged or incomplete gzip file" if zipped else "cannot be read"
+        raise DataError(f"{path}: {what}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _chunks(
+    file: IO[bytes] | gzip.GzipFile, where: object, rows: int, size: int | None
+) -> Iterator[np.ndarray]:
+    if size == 0:
+        raise DataError(f"{where}: the file is empty")
+    dtype, shape, start = _header(file.read(4 + 4 * 255), where, None)
+    file.seek(start)
+    row = math.prod(shape[1:]) * dtype.itemsize
+    expected = start + shape[0] * row
+    if size not in (None, expected):
+        raise DataError(_wrong_length(where, dtype, shape, expected, str(size)))
+    if 0 in shape:
+        raise DataError(f"{where}: no data, its shape is {shape}")
+    for first in range(0, shape[0], rows):
+        count = min(rows, shape[0] - first)
+        content = file.read(count * row)
+        if len(content) < count * row:
+            found = start + first * row + len(content)
+            raise DataError(_wrong_length(where, dtype, shape, expected, str(found)))
+        yield np.frombuffer(content, dtype).reshape(count, *shape[1:])
+    if file.read(1):
+        raise DataError(_wrong_length(where, dtype, shape, expected, "more"))
+
+
+def _wrong_length(where: object, dtype: np.dtype, shape: tuple[int, ...], expected: int, found: str) -> str:
+    return f"{where}: shape {shape} of {dtype.name} needs {expected} bytes, found {found}"
+
+
+def _header(content: bytes, where: object, expect_dims: int | None) -> tuple[np.dtype, tuple[int, ...], int]:
+    """The dtype and shape that an IDX file starts with, and the number of bytes that tell them."""
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES:
         raise DataError(
             f"{where}: not an IDX file; it starts with {content[:4].hex(' ')}, "
@@ -80,12 +145,4 @@ def parse_idx(content: bytes, where: object, *, expect_dims: int | None = None) 
     shape = tuple(np.frombuffer(content, ">i4", ndim, 4).tolist())
     if min(shape) < 0:
         raise DataError(f"{where}: a negative dimension in {shape}")
-    expected = start + math.prod(shape) * dtype.itemsize
-    if len(content) != expected:
-        raise DataError(
-            f"{where}: shape {shape} of {dtype.name} needs {expected} bytes, found {len(content)}"
-        )
-    try:
-        return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
-    except ValueError as error:  # a 0 among dimensions whose product is beyond any array
-        raise DataError(f"{where}: impossible shape {shape}: {error}") from error
+    return dtype, shape, start

@@ -89,6 +89,10 @@ class ndarray:
     def __array__(self, *_, **__):
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
 
+    @property
+    def __cuda_array_interface__(self) -> dict:
+        return {**self._host.__array_interface__, "version": 3}
+
     def set(self, array: np.ndarray) -> None:
         assert isinstance(array, np.ndarray)
         assert array.dtype == self.dtype
@@ -118,6 +122,18 @@ def empty(shape, dtype) -> ndarray:
     memory = np.full(size + 2 * _GUARD, _guard_byte(dtype), np.uint8)
     memory[_GUARD : _GUARD + size] = 0xFF
     return ndarray(memory[_GUARD : _GUARD + size].view(dtype).reshape(shape), memory)
+
+
+def asarray(values) -> ndarray:
+    """The device memory that another library's array tells of, not copied."""
+    interface = {**values.__cuda_array_interface__, "version": 3}
+    host = np.asarray(SimpleNamespace(__array_interface__=interface, keep=values))
+    return ndarray(host, host.reshape(-1).view(np.uint8))
+
+
+def from_dlpack(values) -> ndarray:
+    """As ``asarray``, for what has DLPack: here, whatever hands over an array of this module."""
+    return values.__dlpack__()
 
 
 def _answer() -> None:

@@ -1,0 +1,61 @@
+"""Arrays of other libraries as NumPy's: the same memory where the host can read it, else one copy from the device."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from gpubp.errors import DataError
+
+_HOST = (1, 3, 11)  # DLPack's device types for host memory: kDLCPU, kDLCUDAHost, kDLROCMHost
+_FAILURES = (ValueError, TypeError, RuntimeError, BufferError, AttributeError)
+
+
+def host_array(values: Any, what: str) -> np.ndarray:
+    """``values`` as a NumPy array: array-likes, and whatever has DLPack or ``__cuda_array_interface__``.
+
+    Host memory is shared, not copied; it may be read-only. Device memory is copied once, by CuPy, since the reference
+    and the verifier run on the host. A tensor that requires a gradient is taken without it.
+
+    Raises:
+        DataError: none of these, a dtype that NumPy has not, or device memory without CuPy; ``what`` is how its
+            message calls the values.
+    """
+    if isinstance(values, np.ndarray):
+        return np.asarray(values)  # of a subclass, the plain array
+    if getattr(values, "requires_grad", False) and hasattr(values, "detach"):
+        values = values.detach()
+    try:
+        if not _on_device(values):
+            only_dlpack = hasattr(values, "__dlpack__") and not hasattr(values, "__array__")
+            return np.from_dlpack(values) if only_dlpack else np.asarray(values)
+    except _FAILURES as error:  # ragged lists; dtypes such as bfloat16; sparse tensors
+        hint = "; bfloat16 is not NumPy's, convert it to float32" if "bfloat16" in str(error).lower() else ""
+        raise DataError(f"{what} cannot be made an array: {error}{hint}") from error
+    return _from_device(values, what)
+
+
+def _on_device(values: Any) -> bool:
+    """Whether the values lie in memory that the host cannot read."""
+    if hasattr(values, "__cuda_array_interface__"):
+        return True
+    return hasattr(values, "__dlpack_device__") and int(values.__dlpack_device__()[0]) not in _HOST
+
+
+def _from_device(values: Any, what: str) -> np.ndarray:
+    try:
+        cupy: Any = import_module("cupy")
+    except ImportError:
+        cupy = None
+    try:
+        if cupy is not None:
+            shared = cupy.asarray if hasattr(values, "__cuda_array_interface__") else cupy.from_dlpack
+            return shared(values).get()
+        if hasattr(values, "__array__"):
+            return np.asarray(values)  # JAX and Numba copy theirs themselves
+        reason = "CuPy, which would copy them, is not installed"
+    except _FAILURES as error:
+        reason = str(error)
+    raise DataError(f"{what} are on a device: {reason}; copy them to the host first, by .cpu() or .get()")

@@ -1,0 +1,142 @@
+"""PyTorch modules as networks, and networks as PyTorch modules: the same parameters, copied bit for bit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gpubp.errors import UsageError
+from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE
+from gpubp.network import Network
+
+
+class LecunTanh(nn.Module):
+    """1.7159 tanh(2z/3), which PyTorch has no module for (LeCun et al., Efficient BackProp, 1998, section 4.4)."""
+
+    def forward(self, z: Any) -> Any:
+        return LECUN_SCALE * torch.tanh(LECUN_RATE * z)
+
+
+_MODULES = {
+    "identity": nn.Identity,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "lecun_tanh": LecunTanh,
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(LEAKY_SLOPE),
+    "softmax": lambda: nn.Softmax(dim=1),
+}
+_TAKEN = "Linear, ReLU, LeakyReLU(0.01), Sigmoid, Tanh, Softmax(dim=1), Identity, Flatten first, and Dropout"
+
+
+def to_module(network: Network) -> Any:
+    """The network as an ``nn.Sequential`` on the CPU: a Linear and an activation for each layer."""
+    modules = []
+    for layer, (weights, bias) in zip(network.layers, network.parameters, strict=True):
+        linear = nn.Linear(layer.n_in, layer.n_out, dtype=getattr(torch, str(network.dtype)))
+        with torch.no_grad():
+            linear.weight.copy_(torch.tensor(weights))
+            linear.bias.copy_(torch.tensor(bias))
+        modules += [linear, _MODULES[layer.activation]()]
+    return nn.Sequential(*modules)
+
+
+def from_module(module: Any) -> Network:
+    """The network of an ``nn.Sequential``; see :meth:`gpubp.Network.from_torch`."""
+    if not isinstance(module, nn.Sequential):
+        raise UsageError(f"from_torch takes an nn.Sequential, not {type(module).__name__}")
+    linears, names = _layers(module)
+    pairs = [_parameters(place, linear) for place, linear in linears]
+    sizes = [linears[0][1].in_features] + [linear.out_features for _, linear in linears]
+    for (place, linear), expected in zip(linears, sizes, strict=False):
+        if linear.in_features != expected:
+            raise UsageError(
+                f"{_at(place, linear)} takes {linear.in_features} inputs, the layer before gives {expected}"
+            )
+    dtypes = {str(array.dtype) for pair in pairs for array in pair}
+    if len(dtypes) > 1:
+        raise UsageError(
+            f"the module's parameters have several dtypes ({', '.join(sorted(dtypes))}); give it one"
+        )
+    network = Network(sizes, hidden=names[:-1], output=names[-1], dtype=dtypes.pop())
+    network.parameters = pairs
+    return network
+
+
+def _layers(module: Any) -> tuple[list[tuple[str, Any]], list[str]]:
+    """The Linear modules with their places, and the name of the activation that follows each."""
+    linears: list[tuple[str, Any]] = []
+    names: list[str] = []
+    for place, part in _flat(module):
+        if isinstance(part, nn.Linear):
+            names += ["identity"] * (len(linears) - len(names))
+            linears.append((place, part))
+        elif isinstance(part, nn.Flatten) and not linears and (part.start_dim, part.end_dim) == (1, -1):
+            continue  # a network flattens its inputs itself
+        elif isinstance(part, nn.Dropout):
+            if part.p:
+                warnings.warn(
+                    f"{_at(place, part)} is left out: it does nothing to predictions, and gpubp has none in training",
+                    stacklevel=4,  # who calls from_torch
+                )
+        elif not isinstance(part, nn.Identity):
+            name = _activation(place, part)
+            if len(names) == len(linears):
+                before = "an activation" if linears else "no Linear"
+                raise UsageError(
+                    f"{_at(place, part)} has {before} before it; gpubp takes one for each Linear"
+                )
+            names.append(name)
+    if not linears:
+        raise UsageError("the nn.Sequential holds no Linear, and a network needs one or more")
+    return linears, names + ["identity"] * (len(linears) - len(names))
+
+
+def _flat(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, part in module.named_children():
+        if isinstance(part, nn.Sequential):
+            yield from _flat(part, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", part
+
+
+def _at(place: str, part: Any) -> str:
+    return f"{part!r} at place {place}"
+
+
+def _activation(place: str, part: Any) -> str:
+    """The name of an activation module, by its own class: a subclass may compute anything."""
+    plain = {nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh", LecunTanh: "lecun_tanh"}
+    if type(part) in plain:
+        return plain[type(part)]
+    if type(part) is nn.LeakyReLU:
+        if part.negative_slope == LEAKY_SLOPE:
+            return "leaky_relu"
+        raise UsageError(f"{_at(place, part)}: gpubp's leaky_relu has the slope {LEAKY_SLOPE}")
+    if type(part) is nn.Softmax:
+        if part.dim in (1, -1):
+            return "softmax"
+        raise UsageError(f"{_at(place, part)}: gpubp's softmax is over a row, dim=1")
+    if type(part) is nn.LogSoftmax:
+        raise UsageError(
+            f"{_at(place, part)}: gpubp's outputs are probabilities, not their logarithms; put nn.Softmax(dim=1) there"
+        )
+    raise UsageError(f"{_at(place, part)} is nothing that a gpubp network has; it takes {_TAKEN}")
+
+
+def _parameters(place: str, linear: Any) -> tuple[np.ndarray, np.ndarray]:
+    """W and b as arrays of their own; without a bias, b is 0."""
+    if linear.weight.dtype not in (torch.float32, torch.float64):
+        raise UsageError(
+            f"{_at(place, linear)} has {linear.weight.dtype} weights; .float() or .double() makes them "
+            "float32 or float64"
+        )
+    weights = linear.weight.detach().cpu().numpy().copy()
+    if linear.bias is None:
+        return weights, np.zeros(linear.out_features, weights.dtype)
+    return weights, linear.bias.detach().cpu().numpy().copy()

@@ -1,0 +1,42 @@
+"""What tests of whole networks share: outputs held to the bound, and networks compared bit by bit."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpubp import bounds
+from gpubp.bounds import Bounded, Precision
+from gpubp.functions import ACTIVATIONS
+from gpubp.network import Network, as_inputs
+
+DTYPES = ("float32", "float64")
+
+
+def spread(net: Network, rng, bias: float = 1.0) -> Network:
+    """The network with weights and biases that reach into the tails of every activation."""
+    for weights, b in net.parameters:
+        weights *= 3
+        b += bias * rng.standard_normal(b.shape).astype(b.dtype)
+    return net
+
+
+def bounded_outputs(net: Network, x: np.ndarray) -> Bounded:
+    """The outputs in float64, and how far a correct evaluation in the network's dtype may be off."""
+    a = Bounded.exact(as_inputs(x, net.dtype).astype(np.float64))
+    for layer, (w, b) in zip(net.layers, net.parameters, strict=True):
+        w, b = w.astype(np.float64), b.astype(np.float64)
+        _, a = bounds.forward(a, w, b, ACTIVATIONS[layer.activation], Precision.of(net.dtype))
+    return a
+
+
+def within(got: np.ndarray, bounded: Bounded) -> bool:
+    return bool((np.abs(got - bounded.value) <= bounded.error).all())
+
+
+def assert_same(ours: Network, theirs: Network) -> None:
+    assert repr(ours) == repr(theirs)
+    assert ours.classes == theirs.classes
+    for pair, other in zip(ours.parameters, theirs.parameters, strict=True):
+        for a, b in zip(pair, other, strict=True):
+            assert a.dtype == b.dtype
+            assert a.tobytes() == b.tobytes()

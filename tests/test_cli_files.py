@@ -1,0 +1,139 @@
+"""gpubp export, and gpubp predict with models and predictions in files of several kinds."""
+
+# ruff: noqa: F811 - a fixture from elsewhere
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import gpubp
+from gpubp.network import Network
+from tests.networks import assert_same
+from tests.test_cli import run  # noqa: F401
+
+
+@pytest.fixture
+def net(run):
+    """A trained network, saved in m.npz beside its checkpoint and its inputs x.npy."""
+    run("train", "digits", "--epochs", 2, "--backend", "numpy", "--folder", "run", "-q")
+    Path("run/model.npz").rename("m.npz")
+    np.save("x.npy", gpubp.load_data("digits").test.inputs)
+    return gpubp.load("m.npz")
+
+
+def test_export_writes_every_kind_and_reads_back_what_gpubp_reads(run, net):
+    code, out, _ = run("export", "m.npz", "m.safetensors")
+    assert code == 0
+    assert out == f"{net!r} written to m.safetensors\n"
+    assert run("export", "m.safetensors", "n.npz")[0] == 0
+    assert_same(gpubp.load("m.safetensors"), net)
+    assert_same(gpubp.load("n.npz"), net)
+    code, out, _ = run("export", "m.npz", "m.onnx")
+    assert code == 0
+    assert "m.onnx; it takes float32 rows of 64\n" in out
+    assert "must be divided by 255 first; --bytes" in out
+    code, out, _ = run("export", "m.npz", "b.onnx", "--bytes")
+    assert code == 0
+    assert out.endswith("b.onnx; it takes uint8 rows of 64\n")
+    x = np.load("x.npy")
+    session = onnxruntime.InferenceSession("m.onnx")
+    got = session.run(None, {"inputs": x.astype(np.float32)})[0]
+    np.testing.assert_allclose(got, net.forward(x), atol=1e-5)
+    assert onnxruntime.InferenceSession("b.onnx").get_inputs()[0].type == "tensor(uint8)"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (("m.npz", "m.pt"), 2, r"m.pt: export writes .onnx, .safetensors or .npz"),
+        (("m.npz", "m.safetensors", "--bytes"), 2, "--bytes is for ONNX"),
+        (("absent.npz", "m.onnx"), 5, "there is no file absent.npz"),
+        (("absent.safetensors", "m.onnx"), 5, "there is no file absent.safetensors"),
+        (("x.npy", "m.onnx"), 5, "x.npy is no gpubp model"),
+        (("run/checkpoint.npz", "m.onnx"), 5, "run/checkpoint.npz is a checkpoint"),
+        (("m.npz", "x.npy/m.onnx"), 1, "cannot write x.npy/m.onnx"),
+        (("m.npz", "/proc/no/m.safetensors"), 1, "cannot write /proc/no/m.safetensors"),
+    ],
+)
+@pytest.mark.usefixtures("net")
+def test_export_refuses_with_one_line_and_writes_nothing(run, args, code, says):
+    before = sorted(Path().rglob("*"))
+    got, out, err = run("export", *args)
+    assert (got, out) == (code, "")
+    assert err.startswith("error: ")
+    assert says in err
+    assert err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_predict_takes_models_as_safetensors(run, net):
+    run("export", "m.npz", "m.safetensors")
+    code, out, _ = run("predict", "m.safetensors", "x.npy")
+    assert code == 0
+    assert [int(line) for line in out.split()] == net.predict(np.load("x.npy")).tolist()
+
+
+def test_predictions_go_to_a_file_instead(run, net):
+    x = np.load("x.npy")
+    code, out, _ = run("predict", "m.npz", "x.npy", "--out", "p.npy", "--json", "p.json")
+    assert (code, out) == (0, f"{len(x)} predictions written to p.npy\n")
+    np.testing.assert_array_equal(np.load("p.npy"), net.predict(x))
+    assert json.loads(Path("p.json").read_text())["predictions"] == net.predict(x).tolist()
+    code, _, _ = run("predict", "m.npz", "x.npy", "--proba", "--out", "p.csv")
+    assert code == 0
+    header, *rows = csv.reader(Path("p.csv").read_text().splitlines())
+    assert header == [str(i) for i in range(10)]
+    np.testing.assert_array_equal(np.array(rows).astype(np.float32), net.forward(x))
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (("m.npz", "x.npy", "--out", "p.txt"), 2, "p.txt: predictions are written as .npy or .csv"),
+        (("m.npz", "x.npy", "--out", "x.npy/p.npy"), 1, "cannot write x.npy/p.npy"),
+        (
+            ("m.npz", "narrow.npy", "--out", "p.npy"),
+            5,
+            "narrow.npy: inputs have shape (3, 5), but this network takes",
+        ),
+        (("m.npz", "bad.npy", "--out", "p.npy"), 5, "bad.npy: the input in row 5000, column 1 is nan"),
+    ],
+)
+@pytest.mark.usefixtures("net")
+def test_predictions_that_cannot_be_made_leave_no_file(run, args, code, says):
+    np.save("narrow.npy", np.zeros((3, 5)))
+    bad = np.zeros((6000, 64))
+    bad[5000, 1] = np.nan
+    np.save("bad.npy", bad)
+    before = sorted(Path().rglob("*"))
+    got, out, err = run("predict", *args)
+    assert (got, out) == (code, "")
+    assert says in err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_rows_before_a_bad_one_are_predicted(run, net):
+    bad = np.zeros((6000, 64))
+    bad[5000, 1] = np.nan
+    np.save("bad.npy", bad)
+    code, out, err = run("predict", "m.npz", "bad.npy")
+    assert code == 5
+    assert len(out.splitlines()) == net.chunk == 4096
+    assert "row 5000" in err
+
+
+def test_classes_that_are_words_are_named_in_the_header(run):
+    net = Network([2, 3])
+    net.classes = ("setosa", "with, comma", "übrig")
+    net.save("m.npz")
+    Path("x.csv").write_text("a,b\n1,2\n3,4\n")
+    assert run("predict", "m.npz", "x.csv", "--proba", "--out", "p.csv")[0] == 0
+    assert next(csv.reader(Path("p.csv").read_text(encoding="utf-8").splitlines())) == list(net.classes)
+    assert run("predict", "m.npz", "x.csv", "--out", "p.npy")[0] == 0
+    assert np.load("p.npy").tolist() == net.predict([[1, 2], [3, 4]]).tolist()
