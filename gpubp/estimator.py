@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -32,7 +32,7 @@ _ALIASES = {"logistic": "sigmoid"}  # as scikit-learn calls them
 _INPUTS: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.float32, np.uint8]}
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
@@ -85,6 +85,63 @@ class _MLP(BaseEstimator):
     _watch: _Watch
     _next_seed: int
 
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        activation: str | Sequence[str] = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str | Schedule = "constant",
+        learning_rate_init: float = 0.001,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        backend: str = "auto",
+        threads: int | None = None,
+        verify: str = "epoch",
+        dtype: str = "float32",
+        callbacks: Sequence[Callable] | None = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.backend = backend
+        self.threads = threads
+        self.verify = verify
+        self.dtype = dtype
+        self.callbacks = callbacks
+
     def _settings(self, n: int, mean_weight: float) -> dict[str, Any]:
         """The arguments of :func:`gpubp.fit` that follow from the parameters, for n training samples."""
         for name, least in (("max_iter", 1), ("n_iter_no_change", 1)):
@@ -98,14 +155,7 @@ class _MLP(BaseEstimator):
                 raise UsageError(f"{name} must be a number of 0 or more, not {value!r}")
         if self.early_stopping and not 0 < self.validation_fraction < 1:
             raise UsageError(f"validation_fraction lies between 0 and 1, and is {self.validation_fraction!r}")
-        batch_size = self.batch_size
-        if batch_size == "auto":
-            batch_size = min(200, n)
-        elif not _is_whole(batch_size) or batch_size < 1:
-            raise UsageError(f"batch_size must be a positive integer or 'auto', not {batch_size!r}")
-        elif batch_size > n:
-            warnings.warn(f"batch_size is {batch_size}, more than the {n} samples: {n} is used", stacklevel=4)
-            batch_size = n
+        batch_size = self._batch_size(n)
         return {
             "optimizer": self._optimizer(batch_size * mean_weight),
             "schedule": self._schedule(),
@@ -115,6 +165,17 @@ class _MLP(BaseEstimator):
             "verify": self.verify,
             "progress": bool(self.verbose),
         }
+
+    def _batch_size(self, n: int) -> int:
+        if self.batch_size == "auto":
+            return min(200, n)
+        if not _is_whole(self.batch_size) or self.batch_size < 1:
+            raise UsageError(f"batch_size must be a positive integer or 'auto', not {self.batch_size!r}")
+        if self.batch_size > n:
+            warnings.warn(
+                f"batch_size is {self.batch_size}, more than the {n} samples: {n} is used", stacklevel=5
+            )
+        return min(int(self.batch_size), n)
 
     def _optimizer(self, batch_weight: float) -> Optimizer:
         """scikit-learn divides its L2 term, α/2 Σ W², by the weight of a mini-batch: weight decay λ = α / Σ w."""
@@ -139,7 +200,7 @@ class _MLP(BaseEstimator):
 
     def _new_network(self, n_in: int, n_out: int, output: str, seed: int) -> Network:
         sizes = self.hidden_layer_sizes
-        sizes = [sizes] if _is_whole(sizes) else list(sizes)
+        sizes = [sizes] if isinstance(sizes, int | np.integer) else list(sizes)
         names = [self.activation] * len(sizes) if isinstance(self.activation, str) else self.activation
         hidden = [_ALIASES.get(name, name) for name in names]
         return Network([n_in, *sizes, n_out], hidden=hidden, output=output, seed=seed, dtype=self.dtype)
@@ -350,33 +411,35 @@ class MLPClassifier(ClassifierMixin, _MLP):
         dtype: str = "float32",
         callbacks: Sequence[Callable] | None = None,
     ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
+        super().__init__(
+            hidden_layer_sizes,
+            activation,
+            solver=solver,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            max_iter=max_iter,
+            shuffle=shuffle,
+            random_state=random_state,
+            tol=tol,
+            verbose=verbose,
+            warm_start=warm_start,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            n_iter_no_change=n_iter_no_change,
+            backend=backend,
+            threads=threads,
+            verify=verify,
+            dtype=dtype,
+            callbacks=callbacks,
+        )
         self.class_weight = class_weight
-        self.backend = backend
-        self.threads = threads
-        self.verify = verify
-        self.dtype = dtype
-        self.callbacks = callbacks
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPClassifier:
         """Learn from inputs X (N, n_in), dense or sparse, and labels y (N,), or (N, labels) of 0 and 1.
@@ -510,63 +573,6 @@ class MLPRegressor(RegressorMixin, _MLP):
     Arguments and attributes are those of :class:`MLPClassifier`, less ``class_weight`` and ``classes_``. With
     ``early_stopping`` it watches R² on the part held out; of several outputs, of all together.
     """
-
-    def __init__(
-        self,
-        hidden_layer_sizes: int | Sequence[int] = (100,),
-        activation: str | Sequence[str] = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate: str | Schedule = "constant",
-        learning_rate_init: float = 0.001,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: int = 10,
-        backend: str = "auto",
-        threads: int | None = None,
-        verify: str = "epoch",
-        dtype: str = "float32",
-        callbacks: Sequence[Callable] | None = None,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.backend = backend
-        self.threads = threads
-        self.verify = verify
-        self.dtype = dtype
-        self.callbacks = callbacks
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """Learn from inputs X (N, n_in), dense or sparse, and values y (N,) or (N, n_out)."""

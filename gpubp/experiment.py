@@ -160,7 +160,7 @@ def run(
     for seed in range(recipe.seed, recipe.seed + recipe.splits):
         result.dataset, scaling = load(recipe, seed, data_dir, quiet)
         result.network = network = recipe.network(seed)
-        train, watched, test = _parts(recipe, result.dataset, seed)
+        train, watched, test = parts(recipe, result.dataset, seed)
         recorder = SignalRecorder(train, recipe.loss, signals)
         if resume is None:
             with chosen.limits():
@@ -252,7 +252,7 @@ def load(
     return replace(dataset, train=scaling.apply(dataset.train), test=test), scaling
 
 
-def _parts(recipe: Recipe, dataset: Dataset, seed: int) -> tuple[Split, Split | None, Split | None]:
+def parts(recipe: Recipe, dataset: Dataset, seed: int) -> tuple[Split, Split | None, Split | None]:
     """Training data, what is evaluated after every epoch, and test data.
 
     Early stopping must not choose by the test data, so that it watches a part of the training data instead.

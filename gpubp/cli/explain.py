@@ -139,7 +139,7 @@ def _subject(
     else:
         network, told = recipe.network(recipe.seed), f"new, its weights drawn with seed {recipe.seed}"
     network = microscope.in_float64(network)
-    train = experiment._parts(recipe, dataset, recipe.seed)[0]  # less what is held out to watch
+    train = experiment.parts(recipe, dataset, recipe.seed)[0]  # less what is held out to watch
     samples = prepare(network, train, recipe.loss, recipe.data).samples
     batch = microscope.first_mini_batch(samples, recipe.batch_size, recipe.seed)
     steps = -(-len(samples) // recipe.batch_size)
