@@ -13,7 +13,7 @@ import numpy as np
 
 from gpubp import reference
 from gpubp.data.dataset import check_inputs, rows_of
-from gpubp.data.sparse import is_sparse
+from gpubp.data.sparse import is_sparse, with_values
 from gpubp.errors import DataError, UsageError
 from gpubp.extras import need
 from gpubp.functions import ACTIVATIONS, Activation, lookup
@@ -60,8 +60,13 @@ def byte_table(dtype: np.dtype | type) -> np.ndarray:
 
 def as_inputs(inputs: Any, dtype: np.dtype | type) -> np.ndarray:
     """Inputs as floats: uint8 through :func:`byte_table`, anything else converted to ``dtype``; sparse ones dense."""
+    return as_rows(inputs.toarray() if is_sparse(inputs) else inputs, dtype)
+
+
+def as_rows(inputs: Any, dtype: np.dtype | type) -> Any:
+    """As :func:`as_inputs`, but sparse ones stay sparse."""
     if is_sparse(inputs):
-        inputs = inputs.toarray()
+        return with_values(inputs, as_rows(inputs.data, dtype))
     if inputs.dtype == np.uint8:
         return byte_table(dtype)[inputs]
     return np.ascontiguousarray(inputs, dtype=dtype)
@@ -139,10 +144,9 @@ class Network:
         names = ", ".join(layer.activation for layer in self.layers)
         return f"Network({'-'.join(map(str, self.sizes))}: {names}; {count:,} parameters, {self.dtype})"
 
-    @property
-    def chunk(self) -> int:
-        """How many rows a prediction takes at a time."""
-        return max(1, min(CHUNK, CHUNK_NUMBERS // max(self.sizes)))
+    def chunk(self, *, sparse: bool = False) -> int:
+        """How many rows a prediction takes at a time; those of sparse inputs are not the widest."""
+        return max(1, min(CHUNK, CHUNK_NUMBERS // max(self.sizes[sparse:])))
 
     def forward(self, inputs: Any) -> np.ndarray:
         """The outputs a^L, (N, n_out), for inputs (N, n_in), dense or sparse; uint8 ones are scaled by 1/255.
@@ -183,9 +187,10 @@ class Network:
         for part in inputs if isinstance(inputs, Iterator) else [inputs]:
             rows = rows_of(part, name)
             self._check_width(rows.shape, name)
-            for start in range(0, rows.shape[0], self.chunk):
-                a = check_inputs(rows[start : start + self.chunk], name, first_row=first_row + start)
-                a = as_inputs(a, self.dtype)
+            chunk = self.chunk(sparse=is_sparse(rows))
+            for start in range(0, rows.shape[0], chunk):
+                a = check_inputs(rows[start : start + chunk], name, first_row=first_row + start)
+                a = as_rows(a, self.dtype)
                 for (weights, bias), activation in zip(self.parameters, self.activations, strict=True):
                     a = reference.forward(a, weights, bias, activation)[1]
                 yield a

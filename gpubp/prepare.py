@@ -9,10 +9,10 @@ import numpy as np
 
 from gpubp.backends.base import Samples
 from gpubp.data import Split
-from gpubp.data.sparse import is_sparse, with_values
+from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError
 from gpubp.functions import LOSSES, lookup
-from gpubp.network import Network, as_inputs
+from gpubp.network import Network, as_rows
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,11 @@ def prepare(network: Network, split: Split, loss: str, name: str = "data") -> Pr
         _check_probabilities(targets, loss, name)
     weight = split.sample_weight if split.sample_weight is not None else np.ones(len(split))
     inputs = _inputs(split.inputs, network.dtype, name)
-    samples = Samples(inputs, targets.astype(network.dtype), weight.astype(network.dtype))
+    with np.errstate(over="ignore"):
+        targets = targets.astype(network.dtype)
+    if not np.isfinite(targets).all():
+        raise DataError(f"{name}: targets are too large for {network.dtype}; scale them down or use float64")
+    samples = Samples(inputs, targets, weight.astype(network.dtype))
     return Prepared(samples, classification)
 
 
@@ -52,10 +56,10 @@ def _inputs(inputs: Any, dtype: np.dtype, name: str) -> Any:
     if inputs.dtype == np.uint8 and not is_sparse(inputs):
         return np.ascontiguousarray(inputs)
     with np.errstate(over="ignore"):  # found just below
-        values = as_inputs(inputs.data if is_sparse(inputs) else inputs, dtype)
-    if not np.isfinite(values).all():
+        rows = as_rows(inputs, dtype)
+    if not np.isfinite(rows.data if is_sparse(rows) else rows).all():
         raise DataError(f"{name}: inputs are too large for {dtype}; scale them down or use float64")
-    return with_values(inputs, values) if is_sparse(inputs) else values
+    return rows
 
 
 def _targets(y: np.ndarray, n_out: int, name: str) -> tuple[np.ndarray, bool]:

@@ -422,7 +422,7 @@ class _Training:
                 self._download()
                 with np.errstate(**usual):
                     answers = [callback(epoch, self.network) for callback in callbacks]
-                if any(answer is True for answer in answers):
+                if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
                     self.history.stopped = "callback"
                     break
         if (

@@ -17,6 +17,7 @@ from sklearn.datasets import (
     make_regression,
 )
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier as Theirs
 from sklearn.neural_network import MLPRegressor as TheirRegressor
@@ -302,21 +303,43 @@ def test_early_stopping_keeps_the_best_epoch(kind):
         np.testing.assert_array_equal(kept.T, then)
 
 
-def test_the_score_of_a_regressor_is_r_squared_of_the_part_held_out():
-    net = quick(MLPRegressor, early_stopping=True, max_iter=3, validation_fraction=0.4).fit(X, X[:, :2])
-    *_, (held, targets) = net._hold_out(X, X[:, :2], None, 209652396)  # what random_state=0 draws first
-    predicted = net.predict(held)
-    spread = ((targets - targets.mean(axis=0)) ** 2).sum()
-    assert net.validation_curve_[-1] == pytest.approx(
-        1 - ((targets - predicted) ** 2).sum() / spread, rel=1e-4
+@pytest.fixture
+def held_out(monkeypatch):
+    """What was held out, once something was."""
+    seen = []
+    for kind in (MLPClassifier, MLPRegressor):
+        usual = kind._score_of
+        monkeypatch.setattr(
+            kind, "_score_of", lambda self, held, usual=usual: seen.append(held) or usual(self, held)
+        )
+    return seen
+
+
+@pytest.mark.parametrize("weight", [None, np.linspace(0, 1, 150)])
+def test_the_score_of_a_regressor_is_r_squared_of_the_part_held_out(weight, held_out):
+    net = quick(MLPRegressor, early_stopping=True, max_iter=3, validation_fraction=0.4)
+    net.fit(X, X[:, :2], weight)
+    (held,) = held_out
+    expected = r2_score(
+        held.targets, net.predict(held.inputs), sample_weight=held.weight, multioutput="variance_weighted"
     )
+    assert (len(held.inputs), net.validation_curve_[-1]) == (60, pytest.approx(expected, rel=1e-4))
 
 
-def test_the_part_held_out_has_every_class_in_its_share():
+@pytest.mark.parametrize("weight", [None, np.arange(150.0)])
+def test_the_score_of_a_classifier_is_the_accuracy_on_the_part_held_out(weight, held_out):
+    net = quick(
+        early_stopping=True, max_iter=3, validation_fraction=0.4, solver="sgd", learning_rate_init=0.01
+    )
+    net.fit(X, Y, weight)
+    (held,) = held_out
+    assert net.validation_curve_[-1] == pytest.approx(net.score(held.inputs, held.targets, held.weight))
+
+
+def test_the_part_held_out_has_every_class_in_its_share(held_out):
     y = np.r_[np.zeros(130, int), np.ones(20, int)]
-    net = quick(early_stopping=True, validation_fraction=0.2)
-    _, rest, _, (_, held) = net._hold_out(X, y, None, 0)
-    assert (rest.sum(), held.sum()) == (16, 4)
+    quick(early_stopping=True, validation_fraction=0.2).fit(X, y)
+    assert (len(held_out[0].targets), held_out[0].targets.sum()) == (30, 4)
 
 
 def test_early_stopping_of_multilabel_targets_watches_all_labels_at_once():
@@ -405,12 +428,14 @@ def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
 
 
 def test_the_gradient_of_a_step_is_the_references():
-    net = quick(solver="sgd", momentum=0, alpha=0, batch_size=150, max_iter=1, dtype="float64", shuffle=False)
-    first = net._new_network(4, 3, "softmax", 209652396)  # what random_state=0 draws first
+    net = quick(
+        solver="sgd", momentum=0, alpha=0, batch_size=150, max_iter=1, dtype="float64", shuffle=False, warm_start=True
+    ).fit(X, Y)  # fmt: skip
+    before, activations = net.network_.parameters, net.network_.activations
     net.fit(X, Y)
     loss = gpubp.functions.LOSSES["cross_entropy"]
-    _, gradients = backpropagate(first.parameters, first.activations, loss, X, np.eye(3)[Y])
-    for (w, _), (g, _), after in zip(first.parameters, gradients, net.coefs_, strict=True):
+    _, gradients = backpropagate(before, activations, loss, X, np.eye(3)[Y])
+    for (w, _), (g, _), after in zip(before, gradients, net.coefs_, strict=True):
         np.testing.assert_allclose(after.T, w - 0.001 * g, rtol=1e-9, atol=1e-12)
 
 
@@ -474,3 +499,139 @@ def test_no_hidden_layer_is_logistic_regression():
     net = quick(hidden_layer_sizes=(), max_iter=200, learning_rate_init=0.05).fit(x, y)
     assert net.n_layers_ == 2
     assert net.score(x, y) > 0.85
+
+
+# What must not happen ---------------------------------------------------------------------------------------
+
+
+def test_a_stream_without_early_stopping_learns_for_ever():
+    rng = np.random.default_rng(0)
+    net = quick(learning_rate_init=0.01, n_iter_no_change=2)
+    for _ in range(200):
+        rows = rng.integers(0, 150, 32)
+        net.partial_fit(X[rows], Y[rows], classes=[0, 1, 2])
+    assert net.n_iter_ == 200
+    assert net.score(X, Y) > 0.9
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_partial_fit_goes_on_after_a_fit_that_has_stopped(early_stopping):
+    net = quick(tol=0.5, n_iter_no_change=2, max_iter=50, early_stopping=early_stopping).fit(X, Y)
+    assert net.history_.stopped == ("early stopping" if early_stopping else "converged")
+    before = net.coefs_[0].copy()
+    net.partial_fit(X + 3, Y)
+    assert (net.coefs_[0] != before).any()
+
+
+def test_a_part_of_a_stream_may_lack_the_samples_for_every_class():
+    rows = np.r_[0:10, 50:60, 100]
+    net = quick(early_stopping=True).partial_fit(X[rows], Y[rows], classes=[0, 1, 2])
+    net.set_params(class_weight={0: 1, 2: 3}).partial_fit(X[:60], Y[:60])
+    assert net.n_iter_ == 2
+    with pytest.raises(ValueError, match="class_weight names 7"):
+        net.set_params(class_weight={7: 1}).partial_fit(X, Y)
+
+
+def test_a_single_class_is_certain():
+    net = quick(learning_rate_init=0.05).fit(X, ["only"] * 150)
+    assert net.predict_proba(X).shape == (150, 1)
+    assert (net.predict_proba(X) > 0.5).all()
+    assert set(net.predict(X)) == {"only"} == set(net.network_.predict(X))
+
+
+def test_labels_are_set_before_a_warning_that_may_be_an_error():
+    net = quick(max_iter=2).fit(X, np.array(["cat", "dog"])[(Y > 0).astype(int)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ConvergenceWarning):
+            net.fit(X, np.array(["x", "y", "z"])[Y])
+    assert set(net.predict(X)) <= {"x", "y", "z"}
+
+
+@pytest.mark.parametrize("patience", [np.int64(4), np.int32(4)])
+def test_numbers_of_numpy_stop_training_as_pythons_do(patience):
+    assert quick(tol=0.5, n_iter_no_change=patience, max_iter=100).fit(X, Y).n_iter_ == 6
+    assert quick(callbacks=[lambda epoch, _: np.bool_(epoch.epoch == 3)]).fit(X, Y).n_iter_ == 3
+
+
+def test_bytes_and_other_numbers_do_not_mix():
+    dummies = (X > 0).astype(np.uint8)
+    with pytest.warns(UserWarning, match="0 and 1 only"):
+        quick().fit(dummies, Y)
+    net = quick().fit(X, Y)
+    with pytest.raises(ValueError, match="were not uint8 but float32, and these are uint8"):
+        net.predict(dummies)
+    pixels = (DIGITS * 255).astype(np.uint8)
+    with pytest.raises(ValueError, match="were uint8, and these are float64"):
+        quick(max_iter=2).fit(pixels, DIGIT).predict(DIGITS)
+
+
+@pytest.mark.parametrize("call", ["fit", "partial_fit"])
+def test_a_failure_in_mid_training_leaves_the_estimator_as_it_was(call):
+    net = quick(warm_start=True, max_iter=3).fit(X, Y)
+    before, curve, epochs = net.predict_proba(X), list(net.loss_curve_), net.n_iter_
+
+    def fail(epoch, network):
+        raise RuntimeError("in a callback")
+
+    net.set_params(callbacks=[fail])
+    with pytest.raises(RuntimeError, match="in a callback"):
+        getattr(net, call)(X, Y)
+    np.testing.assert_array_equal(before, net.predict_proba(X))
+    assert (net.loss_curve_, net.n_iter_) == (curve, epochs)
+    net.set_params(callbacks=None).partial_fit(X, Y)
+
+
+def test_what_was_held_out_is_not_kept():
+    x, y = make_multilabel_classification(3000, n_features=50, random_state=0)
+    net = quick(early_stopping=True, max_iter=2).fit(x, y)
+    assert len(pickle.dumps(net)) < 200_000  # held out are 300 × 50 × 8 bytes besides
+
+
+def test_more_threads_than_there_are_is_as_many_as_there_are():
+    assert quick(backend="numba", threads=4096, max_iter=2).fit(X, Y).n_iter_ == 2
+
+
+def test_verification_of_a_stream_costs_no_more_than_that_of_a_run():
+    net = quick(hidden_layer_sizes=(200, 200), verify="epoch")
+    wide = np.random.default_rng(0).standard_normal((200, 300))
+    label = np.arange(200) % 3
+    steps = 0
+    for _ in range(60):
+        net.partial_fit(wide, label, classes=[0, 1, 2])
+        steps += net.history_.verification.steps
+    assert 0 < steps < 60
+
+
+def test_a_warning_points_at_the_line_that_called(recwarn):
+    warnings.simplefilter("always")
+    quick(max_iter=1).fit(X, Y)
+    assert {w.filename for w in recwarn} == {__file__}
+
+
+@pytest.mark.parametrize("settings", [{"solver": "adam"}, {"momentum": 0.0}])
+def test_another_optimizer_in_mid_stream_is_named(settings):
+    net = quick(solver="sgd").partial_fit(X, Y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="another solver, or with momentum"):
+        net.set_params(**settings).partial_fit(X, Y)
+
+
+def test_targets_that_the_dtype_cannot_hold_are_named():
+    with pytest.raises(ValueError, match="targets are too large for float32"):
+        quick(MLPRegressor).fit(X, np.full(150, 1e39))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"activation": None}, "activation must be a name"),
+        ({"hidden_layer_sizes": None}, "hidden_layer_sizes must be integers"),
+        ({"hidden_layer_sizes": 50.0}, "hidden_layer_sizes must be integers"),
+        ({"callbacks": print}, "callbacks must be a list of functions"),
+        ({"validation_fraction": "a"}, "validation_fraction must be a number"),
+        ({"beta_1": "a"}, "beta_1 must be a number"),
+    ],
+)
+def test_parameters_of_another_type_are_one_clear_message(settings, message):
+    with pytest.raises(ValueError, match=message):
+        quick(**settings).fit(X, Y)

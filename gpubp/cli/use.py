@@ -56,7 +56,7 @@ def predict(
         require_suffix(out)
     network = checkpoint.load_model(model)
     method = "predict_proba" if proba else "predict"
-    parts = network.stream(stream_inputs(inputs, network.chunk), method, name=str(inputs))
+    parts = network.stream(stream_inputs(inputs, network.chunk()), method, name=str(inputs))
     kept: list = []
     if json_path is not None:
         parts = _keeping(parts, kept)
