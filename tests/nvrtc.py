@@ -29,8 +29,8 @@ WHEEL = "nvidia-cuda-nvrtc"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 TABLE = Path(cuda.__file__).with_name("resources.csv")
 COLUMNS = (
-    "kernel", "dtype", "precision", "units", "architecture", "registers", "spilled_bytes", "stack_bytes", "shared_bytes",
-    "threads", "resident_threads", "occupancy",
+    "kernel", "dtype", "precision", "units", "architecture", "registers", "spilled_bytes", "stack_bytes",
+    "shared_bytes", "threads", "resident_threads", "occupancy",
 )  # fmt: skip
 
 # Of a multiprocessor: threads, registers, blocks, and bytes of shared memory (CUDA C++ Programming Guide, "Technical
@@ -152,7 +152,9 @@ def _jobs(architectures: Sequence[str]) -> list[tuple]:
     for dtype in (float32, float64):
         kinds += [(files, dtype, "float32", None) for files in (cuda.OPERATIONS, cuda.EPOCH)]
         kinds += [(cuda.UNITS, dtype, "float32", units) for units in cuda.UNITS_OF_A_BLOCK]
-    kinds += [(cuda.EPOCH, float32, precision, None) for precision in cuda.PRECISIONS if precision != "float32"]
+    kinds += [
+        (cuda.EPOCH, float32, precision, None) for precision in cuda.PRECISIONS if precision != "float32"
+    ]
     return [(*kind, architecture) for kind in kinds for architecture in architectures]
 
 

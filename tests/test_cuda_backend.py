@@ -160,7 +160,9 @@ def test_a_device_lost_in_mid_run_is_one_message_and_leaves_the_checkpoint(plan,
 def test_a_launch_that_is_refused_is_not_a_lost_device(plan, monkeypatch):
     plan = make_plan(host_backend(plan))
     monkeypatch.setattr(fake_cupy, "refused_after", fake_cupy.counts["launches"])
-    with pytest.raises(GpubpError, match=r"refused to start a kernel \(CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"):
+    with pytest.raises(
+        GpubpError, match=r"refused to start a kernel \(CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"
+    ):
         train(plan, 1)
     monkeypatch.undo()
     train(plan, 1)  # nothing was lost
@@ -174,9 +176,15 @@ def test_a_launch_that_is_refused_is_not_a_lost_device(plan, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (fake_cupy.OutOfMemoryError("Out of memory allocating 8 bytes."), "out of GPU memory: what a product"),
+        (
+            fake_cupy.OutOfMemoryError("Out of memory allocating 8 bytes."),
+            "out of GPU memory: what a product",
+        ),
         (fake_cupy.CUBLASError("CUBLAS_STATUS_ALLOC_FAILED"), r"what cuBLAS needs \(CUBLAS_STATUS_ALLOC"),
-        (fake_cupy.CUBLASError("CUBLAS_STATUS_INTERNAL_ERROR"), r"stopped answering \(CUBLAS_STATUS_INTERNAL"),
+        (
+            fake_cupy.CUBLASError("CUBLAS_STATUS_INTERNAL_ERROR"),
+            r"stopped answering \(CUBLAS_STATUS_INTERNAL",
+        ),
         (fake_cupy.CUDARuntimeError("cudaErrorIllegalAddress: bad"), r"stopped answering \(cudaErrorIllegal"),
     ],
     ids=str,
@@ -192,7 +200,9 @@ def test_a_product_that_fails_is_one_message(error, says, monkeypatch):
 @needs_compiler
 def test_a_plan_that_does_not_fit_is_named_with_one_that_may(monkeypatch):
     monkeypatch.setattr(fake_cupy, "blocks_of_one", 0)
-    with pytest.raises(GpubpError, match=r"the fused plan needs: choose the composed plan \(--plan composed\)"):
+    with pytest.raises(
+        GpubpError, match=r"the fused plan needs: choose the composed plan \(--plan composed\)"
+    ):
         make_plan(host_backend("fused"))
     held = iter([1, 0])
     occupancy = "occupancyMaxActiveBlocksPerMultiprocessor"

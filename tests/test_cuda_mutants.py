@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(missing_compiler is not None, reason=str(missing
 
 BARRIER = re.compile(r"__syncthreads\(\);|__syncwarp\(\);|grid_barrier\(run\.arrived.*\);")
 BOUND = re.compile(r"(?<=[\w)\]]) (<=?|>=) (?=[\w(])")
-IN_COMPILATION = re.compile("alignas|static_assert")
+IN_COMPILATION = re.compile("alignas|static_assert|constexpr")
 SECONDS = 60  # that a mutant may take
 
 PRELUDE = """
@@ -43,7 +43,25 @@ PREFETCH = "asked for in advance or not, what is read is the same"
 # Bounds that may be one more (those of a prefetch, one less too), by their line and their place in it, and why:
 # nothing is computed otherwise.
 SAME = {
+    ("for (int k0 = 0; k0 < k_count; k0 += DEPTH) {", 0): "a panel more, of zeros",
     ("if (k0 + DEPTH < k_count) {", 0): "one fetch more, that nothing reads",
+    ("found[i] = wanted < last ? wanted : last;", 0): "where both are the same",
+    (
+        "take(held[i], from + (begin_of(i) + unsigned(at + WIDE <= pitch ? at : 0)));",
+        0,
+    ): "a line that is aligned ends with a piece",
+    (
+        "take(held[i], n, from[begin_of(i) + unsigned(at + n < pitch ? at + n : 0)]);",
+        0,
+    ): "what begins the next line is mended",
+    (
+        "for (int n = 0; n < WIDE; ++n) shared[i * STEP + n * PITCH] = held[i].numbers.x[n];",
+        0,
+    ): "the array ends there, and so the compiler's loop",
+    (
+        "if (inside >= WIDE && (ALONG_TERMS || terms > (COUNT - 1) * STEP)) return;",
+        0,
+    ): "mended where nothing is outside",
     (
         "for (int i = (blockIdx.x + gridDim.x - first % gridDim.x) % gridDim.x; i < count; i += gridDim.x)",
         0,
@@ -172,8 +190,8 @@ def net(sizes, batch, **options):
 
 
 # Between them, all that a launch can be asked for: layers shared by tiles of each size and by rows, softmax inside,
-# one output, rows that fill no block of threads, more blocks than rows; terms that fill their panels; last batches of
-# one sample, and of one less than the others; a batch that takes all of the working space.
+# one output, rows that fill no block of threads, more blocks than rows; terms that fill their panels, and one more;
+# last batches of one sample, and of one less than the others; a batch that takes all of the working space.
 ANY_NETS = [
     net((32, 48, 1), 130, output="sigmoid", loss="binary_cross_entropy", hidden="relu"),
     net((12, 40), 9, output="lecun_tanh", loss="cross_entropy", as_bytes=False),
@@ -186,8 +204,8 @@ ANY_NETS = [
         loss="binary_cross_entropy",
         count=131,
     ),
-    net((3, 5, 2), 1025, output="sigmoid", loss="quadratic", count=1025),
-    net((30, 150, 130, 8), 43),
+    net((3, 5, 2), 1028, output="sigmoid", loss="quadratic", count=1028),
+    net((33, 150, 130, 8), 43),
     net((150, 140, 130, 3), 70, hidden="softmax", output="softmax", loss="quadratic", optimizer=SGD(0.1)),
 ]
 

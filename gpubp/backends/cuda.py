@@ -122,9 +122,10 @@ class CupyBackend(Backend):
     Nothing is allocated in a step, but that CuPy takes a product of one number as a sum, with temporaries
     from its memory pool.
 
-    The other plans run whole epochs in one launch (:mod:`gpubp.backends.persistent`): "fused", any network, and
-    "units", small ones with one hidden layer. Left the choice, these are trained by units, and those whose steps are of
-    more than ``COMPOSED_WORK`` multiply-adds by the composed plan, since cuBLAS is then what counts.
+    The other plans run whole epochs in one launch (:mod:`gpubp.backends.persistent`): "fused", any network,
+    and "units", small ones with one hidden layer. Left the choice, these are trained by units, in up to
+    ``MOST_PARTS`` blocks, and those whose steps are of more than ``COMPOSED_WORK`` multiply-adds by the
+    composed plan, since cuBLAS is then what counts.
 
     Args:
         module: the ``cupy`` to use; None imports it.
@@ -302,19 +303,20 @@ class CupyBackend(Backend):
             raise UsageError(f"the units plan does not fit: {no_units}; choose the fused plan")
         if self.plan_kind != "auto":
             return self.plan_kind, "as asked for"
+        why_not = f"the units plan does not fit: {no_units}"
         if no_units is None:
             n_hidden = layers[0].n_out
             blocks = _tiles(n_hidden, units_of_a_block(self, n_hidden))
             if blocks <= MOST_PARTS:
                 return "units", "chosen for the one hidden layer, which fits"
-            no_units = f"each of {blocks} blocks would add up the parts of all, of more than {MOST_PARTS}"
+            why_not = f"each of the units plan's {blocks} blocks, more than {MOST_PARTS}, would add up all their parts"
         work = batch_size * sum(layer.n_in * layer.n_out for layer in layers)
         if work > COMPOSED_WORK:
             return (
                 "composed",
                 f"chosen for steps of {work:,} multiply-adds forward, beside which launches do not count",
             )
-        return "fused", f"chosen since the units plan does not fit: {no_units}"
+        return "fused", f"chosen since {why_not}"
 
     def _matmul(self, a: Array, b: Array, out: Array) -> None:
         """``out = a @ b``.
@@ -434,9 +436,9 @@ class CupyBackend(Backend):
             except (cp.runtime.CUDARuntimeError, cp.driver.CUDADriverError) as error:
                 cp.runtime.deviceSynchronize()  # fails too if the device does, or an earlier launch did
                 raise GpubpError(
-                    f"the GPU refused to start a kernel ({_in_one_line(error)}); nothing is lost but the steps since "
-                    "the last checkpoint: is it shared with other programs? Go on with --resume, or with another "
-                    "--plan or --backend numba"
+                    f"the GPU refused to start a kernel ({_in_one_line(error)}), and still answers: it may have too "
+                    "little room beside other programs; try again, from a checkpoint with --resume, or with "
+                    "--plan composed"
                 ) from error
 
     @contextmanager
@@ -460,7 +462,9 @@ class CupyBackend(Backend):
         runtime = self._cp.cuda.runtime
         return runtime.deviceGetAttribute(MOST_SHARED_MEMORY, runtime.getDevice())
 
-    def resident_blocks(self, kernel: Any, threads: int, shared: int, plan: str, other: str) -> int:
+    def resident_blocks(
+        self, kernel: Any, threads: int, shared: int, plan: str = "fused", other: str = "composed"
+    ) -> int:
         """How many blocks of a cooperative launch this device holds, one a multiprocessor; CuPy cuts a larger grid.
 
         Raises GpubpError: not one, for this plan; with the other one to choose.

@@ -16,7 +16,7 @@ def warmup(
     dtype: Annotated[str, typer.Option(help="float32, float64 or all: of the networks")] = "float32",
     quiet: QuietOption = False,
 ) -> None:
-    """Compile what the numba backend trains with, and the cupy one if a GPU answers, so that later runs start at once."""
+    """Compile what training takes, for the CPU and for a GPU if one answers, so that later runs start at once."""
     from gpubp import backends
     from gpubp.backends.cpu import NumbaBackend, cache_folder
 
@@ -34,7 +34,9 @@ def warmup(
     say(f"kept in {folder}" if folder else "not kept: no folder can be written, set NUMBA_CACHE_DIR to one")
     if backends.why_unavailable("cupy") is not None:
         return
-    gpu = backends.get("cupy")
+    from gpubp.backends.cuda import CupyBackend
+
+    gpu = CupyBackend()
     for kind in kinds:
         for what, seconds in gpu.warm_up(kind):
             say(f"{seconds:6.2f} s  {what}")

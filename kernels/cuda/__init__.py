@@ -1,8 +1,8 @@
 """CUDA kernels, one operation a .cu file; functions.cuh has what is done to one element or one row.
 
 The files are compiled as one text per dtype, without fast-math flags. Two things are still not as written: a·b + c may
-be one rounding, and CuPy compiles with -ftz=true, so that float32 subnormals, below 1.2e-38, are 0; the host build of the
-tests keeps them. NaN goes through. Every sum has a fixed order, so a run repeats bitwise.
+be one rounding, and CuPy compiles with -ftz=true, so that float32's subnormals, below 1.2e-38, become 0; the host build
+of the tests keeps them. NaN goes through. Every sum has a fixed order, so a run repeats bitwise.
 """
 
 from __future__ import annotations

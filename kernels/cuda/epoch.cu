@@ -227,19 +227,23 @@ struct Step {
     __device__ __noinline__ void sum() const {
         if (blockIdx.x != gridDim.x - 1) return;
         const int thread = threadIdx.y * WARP + threadIdx.x;
-        double* parts = reinterpret_cast<double*>(run.panels);
-        double cost = 0, hit = 0;
-        for (index_t b = thread; b < rows; b += THREADS) cost += run.memory[run.row_cost + b], hit += run.memory[run.row_hit + b];
+        struct Part { double cost, hits; };
+        Part* parts = reinterpret_cast<Part*>(run.panels);
+        Part part{};
+        for (index_t b = thread; b < rows; b += THREADS) {
+            part.cost += run.memory[run.row_cost + b];
+            part.hits += run.memory[run.row_hit + b];
+        }
         __syncthreads();  // the panels of the last tile have been read
-        parts[thread] = cost, parts[THREADS + thread] = hit;
+        parts[thread] = part;
         for (int half = THREADS / 2; half; half /= 2) {
             __syncthreads();
             if (thread < half) {
-                parts[thread] += parts[thread + half];
-                parts[THREADS + thread] += parts[THREADS + thread + half];
+                parts[thread].cost += parts[thread + half].cost;
+                parts[thread].hits += parts[thread + half].hits;
             }
         }
-        if (thread == 0) run.costs[number] = parts[0], run.hits[number] = index_t(parts[THREADS]);
+        if (thread == 0) run.costs[number] = parts[0].cost, run.hits[number] = index_t(parts[0].hits);
     }
 };
 

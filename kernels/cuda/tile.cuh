@@ -21,7 +21,7 @@ template <int M, int N, int ROWS_OF_THREADS, int GROUPS_ = 1> struct Shape {
 
     struct Sums {
         const int group, of_group, top, left;
-        real held[M][N] = {};
+        Numbers<N> held[M] = {};
 
         __device__ explicit Sums(unsigned thread)
             : group(thread / OF_A_GROUP), of_group(thread % OF_A_GROUP), top(of_group / COLUMNS_OF_THREADS * M),
@@ -37,7 +37,7 @@ template <int M, int N, int ROWS_OF_THREADS, int GROUPS_ = 1> struct Shape {
 #pragma unroll
                 for (int m = 0; m < M; ++m)
 #pragma unroll
-                    for (int n = 0; n < N; ++n) held[m][n] += a_k.x[m] * b_k.x[n];
+                    for (int n = 0; n < N; ++n) held[m].x[n] += a_k.x[m] * b_k.x[n];
             }
         }
 
@@ -45,12 +45,7 @@ template <int M, int N, int ROWS_OF_THREADS, int GROUPS_ = 1> struct Shape {
         __device__ void put(real* tile) const {
             tile += group * ROWS * COLUMNS;
 #pragma unroll
-            for (int m = 0; m < M; ++m) {
-                Numbers<N> row;
-#pragma unroll
-                for (int n = 0; n < N; ++n) row.x[n] = held[m][n];
-                *reinterpret_cast<Numbers<N>*>(tile + (top + m) * COLUMNS + left) = row;
-            }
+            for (int m = 0; m < M; ++m) *reinterpret_cast<Numbers<N>*>(tile + (top + m) * COLUMNS + left) = held[m];
         }
     };
 };
@@ -100,7 +95,8 @@ template <int M, int N, int WARPS_DOWN> struct TensorShape {
         template <class A, class B> __device__ void add(const real* as, const real* bs) {
             as += A::at(top + row, column), bs += B::at(left + row, column);
 #pragma unroll
-            for (int k = 0; k < DEPTH; k += 8) {
+            for (int j = 0; j < DEPTH / 8; ++j) {
+                const int k = 8 * j;
                 Fragment<4> a[M];
                 Fragment<2> b[N];
 #pragma unroll
@@ -131,9 +127,10 @@ template <int M, int N, int WARPS_DOWN> struct TensorShape {
 #pragma unroll
                 for (int n = 0; n < N; ++n)
 #pragma unroll
-                    for (int i = 0; i < 4; i += 2)
-                        *reinterpret_cast<Numbers<2>*>(tile + (top + m * 16 + row + i / 2 * 8) * COLUMNS + left + n * 8 +
-                                                       column * 2) = {held[m][n][i], held[m][n][i + 1]};
+                    for (int i = 0; i < 2; ++i) {
+                        real* place = tile + (top + m * 16 + row + i * 8) * COLUMNS + left + n * 8 + column * 2;
+                        *reinterpret_cast<Numbers<2>*>(place) = {held[m][n][2 * i], held[m][n][2 * i + 1]};
+                    }
         }
     };
 };
@@ -175,6 +172,7 @@ template <class S, int LENGTH, class Operand> struct Panel {
     static constexpr int PLACES = ALONG_TERMS ? DEPTH : LENGTH, LINES = ALONG_TERMS ? LENGTH : DEPTH;
     static constexpr int SIXTEEN_BYTES = 16 / sizeof(real), WIDE = PLACES < SIXTEEN_BYTES ? PLACES : SIXTEEN_BYTES;
     static constexpr int PIECES = PLACES / WIDE, STEP = THREADS / PIECES, COUNT = LINES < STEP ? 1 : LINES / STEP;
+    static constexpr bool FOR_ALL = LINES >= STEP;  // every thread has a piece
     static_assert(THREADS % PIECES == 0 && (LINES < STEP || LINES % STEP == 0), "no piece is left over");
 
     // In shared memory: from a line to the next if it is as it lies, else from a place; and all of it.
@@ -188,18 +186,18 @@ template <class S, int LENGTH, class Operand> struct Panel {
         Numbers<WIDE> numbers;
         unsigned bytes[WIDE];  // all in the first, or where lines are not aligned, one in each
     };
-    const void* const source;  // bytes or numbers, in lines of ``pitch``
+    const void* const source;
     const index_t* const order;
-    const int pitch, first, lines;  // numbers of a line; row of the panel; lines that there are
-    const int line, place;          // of this thread's first piece, in the panel
-    const bool as_bytes, mine, aligned;  // whether the thread has a piece; and whether each can be read at once
-    unsigned found[COUNT];               // the pieces' lines
+    const int pitch, first, lines;       // places of a line; the panel's first row; how many lines there are
+    const int line, place;               // of this thread's first piece, in the panel
+    const bool as_bytes, mine, aligned;  // whether this thread has a piece; whether one can be read at once
+    unsigned found[COUNT];               // the pieces' lines in memory
     Piece held[COUNT];
 
     __device__ Panel(const Operand& operand, unsigned thread, int first, int rows, int terms)
         : source(operand.bytes ? (const void*)operand.bytes : operand.numbers), order(operand.order), pitch(operand.pitch),
           first(first), lines(ALONG_TERMS ? rows : terms), line(thread / PIECES), place(thread % PIECES * WIDE),
-          as_bytes(operand.bytes), mine(LINES >= STEP || line < LINES),
+          as_bytes(operand.bytes), mine(FOR_ALL || line < LINES),
           aligned((reinterpret_cast<size_t>(source) / (as_bytes ? 1 : sizeof(real)) | pitch) % WIDE == 0) {
         find(ALONG_TERMS ? first : 0);
     }
@@ -207,8 +205,8 @@ template <class S, int LENGTH, class Operand> struct Panel {
     __device__ void find(int begin) {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i) {
-            const int wanted = begin + line + i * STEP;
-            found[i] = wanted < lines ? wanted : lines - 1;
+            const int wanted = begin + line + i * STEP, last = lines - 1;
+            found[i] = wanted < last ? wanted : last;
         }
         if (!order) return;
 #pragma unroll
@@ -229,7 +227,8 @@ template <class S, int LENGTH, class Operand> struct Panel {
     template <class T> __device__ void ask(const T* from, int at) {
         if (aligned) {
 #pragma unroll
-            for (int i = 0; i < COUNT; ++i) take(held[i], from + (begin_of(i) + unsigned(at < pitch ? at : 0)));
+            for (int i = 0; i < COUNT; ++i)
+                take(held[i], from + (begin_of(i) + unsigned(at + WIDE <= pitch ? at : 0)));
         } else {
 #pragma unroll
             for (int n = 0; n < WIDE; ++n)
@@ -297,8 +296,8 @@ template <class S> constexpr int sums_of = S::GROUPS * S::ROWS * S::COLUMNS;
 // so that neighbours among the threads write neighbours of a row, and ``out`` is compiled once. A function of its own,
 // as its registers are then its own, and nothing is kept in them from tile to tile.
 template <class S, class A, class B, class Out>
-__device__ __noinline__ void tile(const A& a, const B& b, const Out& out, int m0, int n0, int m_count, int n_count, int k_count,
-                     real* shared) {
+__device__ __noinline__ void tile(const A& a, const B& b, const Out& out, int m0, int n0, int m_count, int n_count,
+                                  int k_count, real* shared) {
     ASSUME_SHARED(shared);
     using PanelA = Panel<S, S::ROWS, A>;
     using PanelB = Panel<S, S::COLUMNS, B>;
