@@ -29,8 +29,8 @@ WHEEL = "nvidia-cuda-nvrtc"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 TABLE = Path(cuda.__file__).with_name("resources.csv")
 COLUMNS = (
-    "kernel", "dtype", "precision", "architecture", "registers", "spilled_bytes", "stack_bytes", "shared_bytes",
-    "threads", "resident_threads", "occupancy",
+    "kernel", "dtype", "precision", "units", "architecture", "registers", "spilled_bytes", "stack_bytes",
+    "shared_bytes", "threads", "resident_threads", "occupancy",
 )  # fmt: skip
 
 # Of a multiprocessor: threads, registers, blocks, and bytes of shared memory (CUDA C++ Programming Guide, "Technical
@@ -62,8 +62,8 @@ def _library() -> ctypes.CDLL:
     return ctypes.CDLL(str(files[compiler].locate()))
 
 
-def compile_kernels(source: str, options: tuple[str, ...], architecture: str) -> str:
-    """The compiler's log, with what each kernel takes.
+def compile_kernels(source: str, options: tuple[str, ...], architecture: str) -> tuple[str, str]:
+    """The compiler's log, with what each kernel takes, and the PTX that the machine's code is made from.
 
     Raises RuntimeError: the source does not compile; with the log.
     """
@@ -74,12 +74,16 @@ def compile_kernels(source: str, options: tuple[str, ...], architecture: str) ->
         # As CuPy calls it, and asked for details.
         given = [o.encode() for o in (*options, f"-arch={architecture}", "-ftz=true", "--ptxas-options=-v")]
         failed = library.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
-        library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-        log = ctypes.create_string_buffer(size.value)
-        library.nvrtcGetProgramLog(program, log)
+
+        def text_of(what: str) -> str:
+            getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+            text = ctypes.create_string_buffer(size.value)
+            getattr(library, f"nvrtcGet{what}")(program, text)
+            return text.value.decode()
+
         if failed:
-            raise RuntimeError(log.value.decode())
-        return log.value.decode()
+            raise RuntimeError(text_of("ProgramLog"))
+        return text_of("ProgramLog"), text_of("PTX")
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
 
@@ -113,12 +117,12 @@ def resident_threads(architecture: str, registers: int, shared: int, threads: in
     return blocks * threads
 
 
-def dynamic_shared_bytes(kernel: str, dtype: np.dtype) -> int:
-    """What a launch asks for beside; of units, for 784-128-10 in batches of 128 by plain SGD, 4 units a block."""
-    if kernel == "epoch":
-        return shared_bytes(dtype)
+def dynamic_shared_bytes(kernel: str, dtype: np.dtype, units: int | None) -> int:
+    """What a launch asks for beside; of units, for 784-128-10 in batches of 128 by plain SGD."""
+    if units is None:
+        return shared_bytes(dtype) if kernel == "epoch" else 0
     layers = [Layer(784, 128, "relu"), Layer(128, 10, "softmax")]
-    return units_bytes(layers, dtype, SGD(0.1), 128, 4) if kernel == "units" else 0
+    return units_bytes(layers, dtype, SGD(0.1), 128, units)
 
 
 def threads_of(kernel: str) -> int:
@@ -136,19 +140,21 @@ def heading() -> str:
     """The table's first line: the compiler, and a digest of all that it is given."""
     given = [job[:-1] for job in _jobs(ARCHITECTURES[:1])]
     text = "".join(
-        cuda.source(files) + " ".join(cuda.definitions(dtype, precision)) for files, dtype, precision in given
+        cuda.source(files) + " ".join(cuda.definitions(dtype, precision, units))
+        for files, dtype, precision, units in given
     )
     return f"# {WHEEL} {version()}, source {hashlib.sha256(text.encode()).hexdigest()[:16]}\n"
 
 
 def _jobs(architectures: Sequence[str]) -> list[tuple]:
     float32, float64 = np.dtype(np.float32), np.dtype(np.float64)
-    kinds = [
-        (files, dtype, "float32")
-        for files in (cuda.OPERATIONS, *cuda.PERSISTENT.values())
-        for dtype in (float32, float64)
+    kinds: list[tuple] = []
+    for dtype in (float32, float64):
+        kinds += [(files, dtype, "float32", None) for files in (cuda.OPERATIONS, cuda.EPOCH)]
+        kinds += [(cuda.UNITS, dtype, "float32", units) for units in cuda.UNITS_OF_A_BLOCK]
+    kinds += [
+        (cuda.EPOCH, float32, precision, None) for precision in cuda.PRECISIONS if precision != "float32"
     ]
-    kinds += [(cuda.EPOCH, float32, precision) for precision in cuda.PRECISIONS if precision != "float32"]
     return [(*kind, architecture) for kind in kinds for architecture in architectures]
 
 
@@ -165,20 +171,28 @@ def table(architectures: Sequence[str] = ARCHITECTURES) -> str:
     return out.getvalue()
 
 
+@cache
+def compiled(
+    files: tuple[str, ...], dtype: np.dtype, precision: str, units: int | None, architecture: str
+) -> tuple[str, str]:
+    """The log and PTX of these files, compiled as the backend does."""
+    options = ("--std=c++17", *cuda.definitions(dtype, precision, units))
+    return compile_kernels(cuda.source(files), options, architecture)
+
+
 def _rows(
-    files: tuple[str, ...], dtype: np.dtype, precision: str, architecture: str
+    files: tuple[str, ...], dtype: np.dtype, precision: str, units: int | None, architecture: str
 ) -> Iterator[dict[str, object]]:
-    log = compile_kernels(
-        cuda.source(files), ("--std=c++17", *cuda.definitions(dtype, precision)), architecture
-    )
+    log, _ = compiled(files, dtype, precision, units, architecture)
     for kernel, taken in sorted(resources(log)):
-        taken["shared_bytes"] += dynamic_shared_bytes(kernel, dtype)
+        taken["shared_bytes"] += dynamic_shared_bytes(kernel, dtype, units)
         threads = threads_of(kernel)
         resident = resident_threads(architecture, taken["registers"], taken["shared_bytes"], threads)
         yield {
             "kernel": kernel,
             "dtype": dtype.name,
             "precision": precision,
+            "units": units,
             "architecture": architecture,
             **taken,
             "threads": threads,

@@ -364,6 +364,24 @@ def test_warmup_compiles_for_training(run):
     assert run("warmup", "--quiet") == (0, "", "")
 
 
+def test_warmup_compiles_for_a_gpu_that_answers(run, monkeypatch):
+    class Gpu:
+        def warm_up(self, dtype):
+            yield f"{dtype} network on the GPU, fused plan", 1.5
+
+    monkeypatch.setattr(NumbaBackend, "warm_up", lambda self, dtype: [])
+    monkeypatch.setattr("gpubp.backends.cuda.why_unavailable", lambda: None)
+    monkeypatch.setattr("gpubp.backends.cuda.CupyBackend", Gpu)
+    code, out, _ = run("warmup", "--dtype", "all")
+    assert code == 0
+    assert out.splitlines()[1:] == [
+        "  1.50 s  float32 network on the GPU, fused plan",
+        "  1.50 s  float64 network on the GPU, fused plan",
+        "kept by CuPy, in CUPY_CACHE_DIR or ~/.cupy/kernel_cache",
+    ]
+    assert run("warmup", "--quiet") == (0, "", "")
+
+
 def test_warmup_of_all_dtypes_compiles_for_each(run, monkeypatch):
     asked = []
     monkeypatch.setattr(NumbaBackend, "warm_up", lambda self, dtype: asked.append(dtype) or [])

@@ -145,13 +145,95 @@ def test_a_device_lost_in_mid_run_is_one_message_and_leaves_the_checkpoint(plan,
         if epoch.epoch == 2:
             monkeypatch.setattr(fake_cupy, "lost_after", fake_cupy.counts["launches"] + 1)
 
-    with pytest.raises(GpubpError, match=r"the GPU stopped answering \(cudaErrorLaunchFailure.*--resume"):
+    found = {"composed": "CUBLAS_STATUS_EXECUTION_FAILED"}.get(plan, "cudaErrorLaunchFailure")
+    with pytest.raises(GpubpError, match=rf"the GPU stopped answering \({found}.*--resume"):
         gpubp.fit(network, x, y, callbacks=[lose], **options)
     monkeypatch.undo()
     resumed = Network([6, 5, 3], dtype="float64", seed=2)
     gpubp.fit(resumed, x, y, resume=tmp_path / "checkpoint.npz", **options)
     for (got, _), (right, _) in zip(resumed.parameters, whole.parameters, strict=True):
         np.testing.assert_array_equal(got, right)
+
+
+@needs_compiler
+@every_plan
+def test_a_launch_that_is_refused_is_not_a_lost_device(plan, monkeypatch):
+    plan = make_plan(host_backend(plan))
+    monkeypatch.setattr(fake_cupy, "refused_after", fake_cupy.counts["launches"])
+    with pytest.raises(
+        GpubpError, match=r"refused to start a kernel \(CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"
+    ):
+        train(plan, 1)
+    monkeypatch.undo()
+    train(plan, 1)  # nothing was lost
+
+    monkeypatch.setattr(fake_cupy, "lost_after", fake_cupy.counts["launches"] - 1)
+    with pytest.raises(GpubpError, match="the GPU stopped answering"):
+        train(plan, 1)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            fake_cupy.OutOfMemoryError("Out of memory allocating 8 bytes."),
+            "out of GPU memory: what a product",
+        ),
+        (fake_cupy.CUBLASError("CUBLAS_STATUS_ALLOC_FAILED"), r"what cuBLAS needs \(CUBLAS_STATUS_ALLOC"),
+        (
+            fake_cupy.CUBLASError("CUBLAS_STATUS_INTERNAL_ERROR"),
+            r"stopped answering \(CUBLAS_STATUS_INTERNAL",
+        ),
+        (fake_cupy.CUDARuntimeError("cudaErrorIllegalAddress: bad"), r"stopped answering \(cudaErrorIllegal"),
+    ],
+    ids=str,
+)
+def test_a_product_that_fails_is_one_message(error, says, monkeypatch):
+    plan = make_plan(host_backend("composed"))
+    monkeypatch.setattr(fake_cupy, "memory_limit", 1e9)
+    monkeypatch.setattr(fake_cupy, "product_fails", error)
+    with pytest.raises(GpubpError, match=says):
+        train(plan, 1)
+
+
+@needs_compiler
+def test_a_plan_that_does_not_fit_is_named_with_one_that_may(monkeypatch):
+    monkeypatch.setattr(fake_cupy, "blocks_of_one", 0)
+    with pytest.raises(
+        GpubpError, match=r"the fused plan needs: choose the composed plan \(--plan composed\)"
+    ):
+        make_plan(host_backend("fused"))
+    held = iter([1, 0])
+    occupancy = "occupancyMaxActiveBlocksPerMultiprocessor"
+    monkeypatch.setattr(fake_cupy.cuda.driver, occupancy, lambda *_: next(held))
+    with pytest.raises(GpubpError, match=r"the units plan needs: choose the fused plan \(--plan fused\)"):
+        make_plan(host_backend("units"))
+
+
+@needs_compiler
+def test_warming_up_compiles_all_that_training_launches(monkeypatch):
+    backend = host_backend("units")
+    what = [what for what, _ in backend.warm_up("float64")]
+    assert what == [
+        f"float64 network on the GPU, {plan}"
+        for plan in ("composed plan", "fused plan", *(f"units plan, {n} units a block" for n in (2, 4, 8)))
+    ]
+    monkeypatch.setattr(fake_cupy, "RawModule", None)  # whose call would fail
+    for plan in ("composed", "fused", "units"):
+        backend.plan_kind = plan
+        for hidden in (6, 9, 20):
+            make_plan(backend, sizes=(20, hidden, 10))
+
+
+@needs_compiler
+def test_evaluation_uploads_its_order_once():
+    plan = make_plan(host_backend("fused"))
+    samples = plan.upload(Samples(np.zeros((9, 20)), np.eye(10)[:9], np.ones(9)))
+    plan.evaluate(samples)
+    before = fake_cupy.counts.copy()
+    plan.evaluate(samples)
+    assert fake_cupy.counts - before == {"launches": 1, "uploads": 1, "downloads": 2}  # the barrier's counter
 
 
 @needs_compiler

@@ -290,6 +290,13 @@ def test_the_plan_is_chosen_by_size_and_can_be_forced(monkeypatch):
         return make_plan(host_backend(plan), sizes, **options).describe().split()[0]
 
     assert kind(sizes=(20, 24, 10)) == "units"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fake_cupy, "multiprocessors", 132)
+        assert kind(sizes=(20, 256, 10)) == "units"
+        assert kind(sizes=(20, 257, 10)) == "fused"  # more than 32 blocks of 8
+        assert kind("units", (20, 257, 10)) == "units"
+        why = "; chosen since each of the units plan's 33 blocks, more than 32, would add up all their parts"
+        assert why in make_plan(host_backend(), (20, 257, 10)).describe()
     assert kind() == "fused"  # 3 multiprocessors own 24 hidden units at most
     assert kind(sizes=(20, 8, 8, 10)) == "fused"
     assert kind(sizes=(20, 24, 10), hidden="softmax") == "fused"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -13,6 +15,7 @@ from gpubp.data import check_split
 from gpubp.errors import DataError
 from gpubp.optimizers import SGD
 from gpubp.prepare import prepare
+from tests.networks import bounded_outputs, within
 
 
 def sparse_data(n_in, density, n=150, seed=0, dtype="float32"):
@@ -119,7 +122,20 @@ def test_rows_without_any_entry_and_entries_that_are_zero():
 def test_any_kind_of_sparse_matrix_predicts_as_its_dense_form(kind):
     x = sparse_data(40, 0.2)[0]
     net = gpubp.Network([40, 5, 3])
-    np.testing.assert_array_equal(net.predict_proba(kind(x)), net.predict_proba(x.toarray()))
+    assert within(net.predict_proba(kind(x)), bounded_outputs(net, x.toarray()))
+    np.testing.assert_array_equal(net.predict(kind(x)), net.predict(x.toarray()))
+
+
+def test_predicting_stores_no_zero_either():
+    x = sp.random_array(
+        (500, 300_000), density=1e-4, format="csr", rng=np.random.default_rng(0), dtype="float32"
+    )
+    net = gpubp.Network([300_000, 3, 2])
+    tracemalloc.start()
+    net.predict(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6  # dense, they would be 600 MB
 
 
 def test_duplicate_entries_add_up_and_the_given_matrix_is_left_alone():

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from types import ModuleType
@@ -18,7 +19,14 @@ import numpy as np
 
 from gpubp import kernels
 from gpubp.backends.base import Array, Backend, Plan, Samples
-from gpubp.backends.persistent import PersistentPlan, UnitsPlan, why_no_units
+from gpubp.backends.persistent import (
+    MOST_PARTS,
+    PersistentPlan,
+    UnitsPlan,
+    shared_bytes,
+    units_of_a_block,
+    why_no_units,
+)
 from gpubp.errors import BackendUnavailable, GpubpError, UsageError
 from gpubp.kernels import cuda
 from gpubp.network import Layer, byte_table
@@ -31,6 +39,8 @@ ROW_BLOCK = (cuda.WARP, 8)  # eight rows of a batch, a warp each
 FLAT_BLOCK = (256,)
 GRID_Y_MAX = 65535
 MOST_SHARED_MEMORY = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
+# What cuBLAS answers where there is no memory for its handle or workspace.
+NO_WORKSPACE = ("CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
 # Multiply-adds of a step's forward products, up to which the fused plan is chosen: 3 × 2 × 2e9 operations take some
 # 0.3 ms, beside which a step's launches do not count. Counted, not measured.
 COMPOSED_WORK = 2_000_000_000
@@ -112,9 +122,10 @@ class CupyBackend(Backend):
     Nothing is allocated in a step, but that CuPy takes a product of one number as a sum, with temporaries
     from its memory pool.
 
-    The other plans run whole epochs in one launch (:mod:`gpubp.backends.persistent`): "fused", any network, and
-    "units", small ones with one hidden layer. Left the choice, these are trained by units, and those whose steps are of
-    more than ``COMPOSED_WORK`` multiply-adds by the composed plan, since cuBLAS is then what counts.
+    The other plans run whole epochs in one launch (:mod:`gpubp.backends.persistent`): "fused", any network,
+    and "units", small ones with one hidden layer. Left the choice, these are trained by units, in up to
+    ``MOST_PARTS`` blocks, and those whose steps are of more than ``COMPOSED_WORK`` multiply-adds by the
+    composed plan, since cuBLAS is then what counts.
 
     Args:
         module: the ``cupy`` to use; None imports it.
@@ -143,7 +154,7 @@ class CupyBackend(Backend):
             module = importlib.import_module("cupy")
         self._cp: Any = module
         self._modules: dict[np.dtype, dict[str, Any]] = {}
-        self._persistent: dict[tuple[str, np.dtype], Any] = {}
+        self._persistent: dict[tuple[str, np.dtype, int | None], Any] = {}
         self._tables: dict[np.dtype, Array] = {}
         self._scaled: dict[np.dtype, Array] = {}
 
@@ -181,7 +192,7 @@ class CupyBackend(Backend):
     def forward(
         self, a_prev: Array, weights: Array, bias: Array, activation: str, z: Array, a: Array
     ) -> None:
-        self._cp.matmul(a_prev, weights.T, out=z)
+        self._matmul(a_prev, weights.T, z)
         code = np.int32(kernels.ACTIVATIONS[activation])
         rows, width = z.shape
         grid = _row_grid(rows, 1 if activation == "softmax" else width)
@@ -208,7 +219,7 @@ class CupyBackend(Backend):
     def hidden_delta(
         self, delta_next: Array, weights_next: Array, a: Array, activation: str, delta: Array
     ) -> None:
-        self._cp.matmul(delta_next, weights_next, out=delta)
+        self._matmul(delta_next, weights_next, delta)
         code = np.int32(kernels.ACTIVATIONS[activation])
         rows, width = a.shape
         grid = _row_grid(rows, 1 if activation == "softmax" else width)
@@ -220,7 +231,7 @@ class CupyBackend(Backend):
         arguments = (delta, scaled, grad_bias, np.int64(rows), np.int64(width))
         grid = (_tiles(width, cuda.WARP),)
         self._launch("weight_grad", grid, arguments, delta.dtype, block=(cuda.WARP, cuda.SUM_ROWS))
-        self._cp.matmul(scaled.T, a_prev, out=grad_weights)
+        self._matmul(scaled.T, a_prev, grad_weights)
 
     def update(
         self,
@@ -292,26 +303,49 @@ class CupyBackend(Backend):
             raise UsageError(f"the units plan does not fit: {no_units}; choose the fused plan")
         if self.plan_kind != "auto":
             return self.plan_kind, "as asked for"
+        why_not = f"the units plan does not fit: {no_units}"
         if no_units is None:
-            return "units", "chosen for the one hidden layer, which fits"
+            n_hidden = layers[0].n_out
+            blocks = _tiles(n_hidden, units_of_a_block(self, n_hidden))
+            if blocks <= MOST_PARTS:
+                return "units", "chosen for the one hidden layer, which fits"
+            why_not = f"each of the units plan's {blocks} blocks, more than {MOST_PARTS}, would add up all their parts"
         work = batch_size * sum(layer.n_in * layer.n_out for layer in layers)
         if work > COMPOSED_WORK:
             return (
                 "composed",
                 f"chosen for steps of {work:,} multiply-adds forward, beside which launches do not count",
             )
-        return "fused", f"chosen since the units plan does not fit: {no_units}"
+        return "fused", f"chosen since {why_not}"
+
+    def _matmul(self, a: Array, b: Array, out: Array) -> None:
+        """``out = a @ b``.
+
+        Raises GpubpError: cuBLAS finds no memory for itself, or the device does not answer.
+        """
+        with self._answering():
+            try:
+                self._cp.matmul(a, b, out=out)
+            except self._cp.cuda.memory.OutOfMemoryError as error:
+                raise self._out_of_memory("what a product needs beside") from error
+            except self._cp.cuda.cublas.CUBLASError as error:
+                if any(status in str(error) for status in NO_WORKSPACE):
+                    raise self._out_of_memory(f"what cuBLAS needs ({_in_one_line(error)})") from error
+                raise
 
     def _empty(self, shape: tuple[int, ...] | int, dtype: np.dtype) -> Array:
         try:
             return self._cp.empty(shape, dtype)
         except self._cp.cuda.memory.OutOfMemoryError as error:
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize / 1e6
-            free, total = (number / 1e6 for number in self._cp.cuda.runtime.memGetInfo())
-            raise GpubpError(
-                f"out of GPU memory: an array of {size:,.1f} MB does not fit, with {free:,.1f} of "
-                f"{total:,.1f} MB free; try a smaller batch size, network or data set"
-            ) from error
+            raise self._out_of_memory(f"an array of {size:,.1f} MB") from error
+
+    def _out_of_memory(self, what: str) -> GpubpError:
+        free, total = (number / 1e6 for number in self._cp.cuda.runtime.memGetInfo())
+        return GpubpError(
+            f"out of GPU memory: {what} does not fit, with {free:,.1f} of {total:,.1f} MB free; "
+            "try a smaller batch size, network or data set"
+        )
 
     def _scratch(self, dtype: np.dtype, size: int) -> Array:
         """A flat buffer of at least ``size`` numbers, which grows when asked for more than ever before."""
@@ -331,8 +365,10 @@ class CupyBackend(Backend):
             self._modules[dtype] = {name: self._function(module, name, dtype) for name in cuda.KERNELS}
         return self._modules[dtype]
 
-    def _options(self, dtype: np.dtype, precision: str = "float32") -> tuple[str, ...]:
-        return ("--std=c++17", *cuda.definitions(dtype, precision))
+    def _options(
+        self, dtype: np.dtype, precision: str = "float32", units: int | None = None
+    ) -> tuple[str, ...]:
+        return ("--std=c++17", *cuda.definitions(dtype, precision, units))
 
     def _function(self, module: Any, name: str, dtype: np.dtype) -> Any:
         try:
@@ -340,22 +376,46 @@ class CupyBackend(Backend):
         except self._cp.cuda.compiler.CompileException as error:
             raise GpubpError(f"the CUDA kernels do not compile for {dtype}:\n{error}") from error
 
-    def persistent_kernel(self, name: str, dtype: np.dtype, shared: int) -> Any:
-        """The kernel of ``epoch.cu`` or ``units.cu``, to be launched with up to so many bytes of shared memory.
+    def persistent_kernel(self, name: str, dtype: np.dtype, shared: int, units: int | None = None) -> Any:
+        """The kernel of ``epoch.cu``, or of ``units.cu`` for so many hidden units a block.
+
+        It is to be launched with up to so many bytes of shared memory.
 
         Raises GpubpError: it does not compile.
         """
-        if (name, dtype) not in self._persistent:
+        if (name, dtype, units) not in self._persistent:
             module = self._cp.RawModule(
                 code=cuda.source(cuda.PERSISTENT[name]),
-                options=self._options(dtype, self.precision),
+                options=self._options(dtype, self.precision, units),
                 enable_cooperative_groups=True,
             )
-            self._persistent[name, dtype] = self._function(module, name, dtype)
-        kernel = self._persistent[name, dtype]
+            self._persistent[name, dtype, units] = self._function(module, name, dtype)
+        kernel = self._persistent[name, dtype, units]
         if kernel.max_dynamic_shared_size_bytes < shared:
             kernel.max_dynamic_shared_size_bytes = shared
         return kernel
+
+    def warm_up(self, dtype: str) -> Iterator[tuple[str, float]]:
+        """Compile what training in ``dtype`` can launch, or load it from CuPy's cache: yields what, and the seconds.
+
+        Raises GpubpError: it does not compile.
+        """
+        kind = np.dtype(dtype)
+
+        def units_of(count: int) -> Callable[[], Any]:
+            return lambda: self.persistent_kernel("units", kind, 0, count)
+
+        compilations: dict[str, Callable[[], Any]] = {
+            "composed plan": lambda: self._kernels(kind),
+            "fused plan": lambda: self.persistent_kernel("epoch", kind, shared_bytes(kind)),
+        }
+        compilations |= {
+            f"units plan, {count} units a block": units_of(count) for count in cuda.UNITS_OF_A_BLOCK
+        }
+        for what, compilation in compilations.items():
+            started = time.perf_counter()
+            compilation()
+            yield f"{dtype} network on the GPU, {what}", time.perf_counter() - started
 
     def start(
         self,
@@ -367,10 +427,19 @@ class CupyBackend(Backend):
     ) -> None:
         """Launch a kernel.
 
-        Raises GpubpError: the device does not answer, or an earlier launch failed.
+        Raises GpubpError: the device does not answer, an earlier launch failed, or this one is refused.
         """
+        cp = self._cp.cuda
         with self._answering():
-            kernel(grid, block, arguments, shared_mem=shared)
+            try:
+                kernel(grid, block, arguments, shared_mem=shared)
+            except (cp.runtime.CUDARuntimeError, cp.driver.CUDADriverError) as error:
+                cp.runtime.deviceSynchronize()  # fails too if the device does, or an earlier launch did
+                raise GpubpError(
+                    f"the GPU refused to start a kernel ({_in_one_line(error)}), and still answers: it may have too "
+                    "little room beside other programs; try again, from a checkpoint with --resume, or with "
+                    "--plan composed"
+                ) from error
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
@@ -378,7 +447,7 @@ class CupyBackend(Backend):
         cp = self._cp.cuda
         try:
             yield
-        except (cp.runtime.CUDARuntimeError, cp.driver.CUDADriverError) as error:
+        except (cp.runtime.CUDARuntimeError, cp.driver.CUDADriverError, cp.cublas.CUBLASError) as error:
             raise GpubpError(
                 f"the GPU stopped answering ({_in_one_line(error)}); what it computed since the last checkpoint is "
                 "lost: see nvidia-smi, then go on with --resume, or with --backend numba"
@@ -393,16 +462,18 @@ class CupyBackend(Backend):
         runtime = self._cp.cuda.runtime
         return runtime.deviceGetAttribute(MOST_SHARED_MEMORY, runtime.getDevice())
 
-    def resident_blocks(self, kernel: Any, threads: int, shared: int) -> int:
+    def resident_blocks(
+        self, kernel: Any, threads: int, shared: int, plan: str = "fused", other: str = "composed"
+    ) -> int:
         """How many blocks of a cooperative launch this device holds, one a multiprocessor; CuPy cuts a larger grid.
 
-        Raises GpubpError: not one.
+        Raises GpubpError: not one, for this plan; with the other one to choose.
         """
         driver = self._cp.cuda.driver
         if not driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.kernel.ptr, threads, shared):
             raise GpubpError(
                 f"the GPU cannot hold a block of {threads} threads with {shared:,} bytes of shared memory, which "
-                "the fused plan needs: choose the composed plan (--plan composed)"
+                f"the {plan} plan needs: choose the {other} plan (--plan {other})"
             )
         return self.multiprocessors()
 

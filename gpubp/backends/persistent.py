@@ -32,16 +32,21 @@ BLOCK = (cuda.WARP, cuda.ROW_BLOCK)  # threads
 # Up to so many weights, a block takes its rows of the batch through a layer alone: reading all weights is then
 # cheaper than a barrier of the grid. Counted, not measured: 8 rows × 16,384 weights are 2,000 cycles at half the rate.
 ROW_WEIGHTS = 16_384
-# The tiles there are, by their code: their rows and columns by 16, and the cycles that a tile takes for one term:
-# multiply-adds, reads of shared memory, and a sixteenth of a panel's latency. Counted from the instructions, not
-# measured. The larger ones would not fit the registers in float64.
+# The tiles there are, by their code: their rows and columns by 16, and the cycles that a tile takes for one
+# term, on a multiprocessor that has nothing else to do. Counted in the machine code for sm_90, not
+# measured: the instructions for a panel (to put and fetch aligned numbers, and to sum) of two warps on each
+# of four schedulers, by 16 terms: 650, 370, 161 and 113 in float32. In float64, 36 are what shared memory
+# takes, whose numbers are twice as wide; on tensor cores, 30 lie between TF32's 20 and 3xTF32's 37. It is
+# never less than 24: some 300 cycles until a panel is there from the second-level cache and 80 for its way
+# through shared memory, which nothing hides. Of equals the first is taken, the smaller, which has fewer
+# sums to write. The larger ones would not fit the registers in float64.
 TILES = {
-    "float32": {8: (8, 4, 80), 4: (4, 4, 54), 2: (2, 2, 20), 1: (1, 1, 14)},
-    "float64": {4: (4, 2, 80), 2: (2, 2, 40), 1: (1, 1, 28)},
-    "tensor cores": {4: (4, 4, 30), 2: (2, 2, 16), 1: (1, 4, 16)},
+    "float32": {1: (1, 1, 24), 2: (2, 2, 24), 4: (4, 4, 46), 8: (8, 4, 81)},
+    "float64": {1: (1, 1, 24), 2: (2, 2, 24), 4: (4, 2, 36)},
+    "tensor cores": {1: (1, 4, 24), 2: (2, 2, 24), 4: (4, 4, 30)},
 }
-UNITS = (2, 4, 8)  # hidden units that a block of the units plan can own
-# Blocks whose parts of z are added up, beyond which each owns more units. Counted, not measured.
+# Blocks whose parts of z are added up, beyond which each owns more units; where these are too few, the units plan must
+# be asked for. Counted, not measured.
 MOST_PARTS = 32
 
 
@@ -88,7 +93,9 @@ class PersistentPlan(Plan):
         self.step = 0
         self._shared = shared_bytes(self.dtype)
         self._kernel = backend.persistent_kernel("epoch", self.dtype, self._shared)
-        self._resident = backend.resident_blocks(self._kernel, cuda.THREADS, self._shared)
+        self._resident = backend.resident_blocks(
+            self._kernel, cuda.THREADS, self._shared, "fused", "composed"
+        )
         self._rule = cuda.RULES[
             "adam" if kernels.RULES[optimizer.kind] else "momentum" if optimizer.slots else "sgd"
         ]
@@ -109,6 +116,7 @@ class PersistentPlan(Plan):
         self._costs, self._hits = self._device(steps, np.float64), self._device(steps, np.int64)
         self._no_outputs = self._device(1, self.dtype)
         self._arrived, self._none_arrived = self._device(1, np.uint64), np.zeros(1, np.uint64)
+        self._as_they_are = backend.to_device(np.arange(1))  # an order, of as many as were ever evaluated
 
     def _device(self, count: int, dtype: Any) -> Array:
         return self.backend.to_device(np.zeros(count, dtype))
@@ -120,11 +128,11 @@ class PersistentPlan(Plan):
             places.append({"weights": at})
             at += layer.n_out * (layer.n_in + 1)
         self._gradient = at * (1 + len(self.optimizer.slots))
-        at = self._gradient + at
+        at = _aligned(self._gradient + at)
         for place, layer in zip(places, self.layers, strict=True):
             for name in ("z", "a", "delta"):
                 place[name] = at
-                at += self._rows * layer.n_out if name != "z" or layer is self.layers[-1] else 0
+                at += _aligned(self._rows * layer.n_out) if name != "z" or layer is self.layers[-1] else 0
         self._row_cost, self._row_hit = at, at + self._rows
         self._size = at + 2 * self._rows
         return places
@@ -217,7 +225,9 @@ class PersistentPlan(Plan):
         return self._evaluate(samples, "evaluate", self._no_outputs)
 
     def _evaluate(self, samples: DeviceSamples, mode: str, outputs: Array) -> StepStats:
-        order = self.backend.to_device(np.arange(len(samples), dtype=np.int64))
+        if len(self._as_they_are) < len(samples):
+            self._as_they_are = self.backend.to_device(np.arange(len(samples)))
+        order = self._as_they_are[: len(samples)]
         return self._launch(samples, order, mode, self._evaluation, self._coefficients, outputs)
 
     def state(self) -> PlanState:
@@ -331,8 +341,8 @@ class UnitsPlan(PersistentPlan):
         self._units = units_of_a_block(backend, hidden.n_out)
         self._units_blocks = -(-hidden.n_out // self._units)
         self._units_shared = units_bytes(layers, self.dtype, optimizer, batch_size, self._units)
-        self._units_kernel = backend.persistent_kernel("units", self.dtype, self._units_shared)
-        backend.resident_blocks(self._units_kernel, cuda.THREADS, self._units_shared)
+        self._units_kernel = backend.persistent_kernel("units", self.dtype, self._units_shared, self._units)
+        backend.resident_blocks(self._units_kernel, cuda.THREADS, self._units_shared, "units", "fused")
         self._parts = self._device(2 * self._units_blocks * batch_size * output.n_out, self.dtype)
 
     def describe(self) -> str:
@@ -359,7 +369,6 @@ class UnitsPlan(PersistentPlan):
             np.int32(output.n_out),
             np.int32(kernels.ACTIVATIONS[hidden.activation]),
             np.int32(kernels.ACTIVATIONS[output.activation]),
-            np.int32(self._units),
             *data,
             self._parts,
             costs,
@@ -390,7 +399,8 @@ def why_no_units(
 def units_of_a_block(backend: CupyBackend, n_hidden: int) -> int:
     """As few as keep the blocks, whose parts of z are added up, to MOST_PARTS, or else the most there are."""
     most = min(MOST_PARTS, backend.multiprocessors())
-    return next((units for units in UNITS if -(-n_hidden // units) <= most), UNITS[-1])
+    of_a_block = cuda.UNITS_OF_A_BLOCK
+    return next((units for units in of_a_block if -(-n_hidden // units) <= most), of_a_block[-1])
 
 
 def units_bytes(
@@ -404,9 +414,14 @@ def units_bytes(
 
 
 def shared_bytes(dtype: np.dtype) -> int:
-    """Shared memory of a block: the panels of the largest tile, or the sums of a step's costs and hits."""
+    """Shared memory of a block: a tile's panels and then its sums, and then a step's costs and hits."""
     panels = cuda.DEPTH * max(
         16 * rows + 4 + 16 * columns + 4 for rows, columns, _ in TILES[dtype.name].values()
     )
-    sums = 16 * cuda.THREADS  # of the groups of a tile
+    sums = cuda.THREADS * (32 if dtype == np.float32 else 16)  # the most that a thread has
     return cuda.LAUNCH_BYTES + max(max(panels, sums) * dtype.itemsize, 2 * cuda.THREADS * 8)
+
+
+def _aligned(numbers: int) -> int:
+    """As many, or up to three more: what begins after them can be read by four at a time."""
+    return -(-numbers // 4) * 4

@@ -16,7 +16,7 @@ def warmup(
     dtype: Annotated[str, typer.Option(help="float32, float64 or all: of the networks")] = "float32",
     quiet: QuietOption = False,
 ) -> None:
-    """Compile what the numba backend trains with and keep it on disk, so that later runs start at once."""
+    """Compile what training takes, for the CPU and for a GPU if one answers, so that later runs start at once."""
     from gpubp import backends
     from gpubp.backends.cpu import NumbaBackend, cache_folder
 
@@ -26,11 +26,21 @@ def warmup(
         raise UsageError(f"--dtype must be float32, float64 or all, not {dtype!r}")
     backends.choose("numba")
     device = NumbaBackend()
-    for kind in dtypes if dtype == "all" else (dtype,):
+    kinds = dtypes if dtype == "all" else (dtype,)
+    for kind in kinds:
         for what, seconds in device.warm_up(kind):
             say(f"{seconds:6.2f} s  {what}")
     folder = cache_folder()
     say(f"kept in {folder}" if folder else "not kept: no folder can be written, set NUMBA_CACHE_DIR to one")
+    if backends.why_unavailable("cupy") is not None:
+        return
+    from gpubp.backends.cuda import CupyBackend
+
+    gpu = CupyBackend()
+    for kind in kinds:
+        for what, seconds in gpu.warm_up(kind):
+            say(f"{seconds:6.2f} s  {what}")
+    say("kept by CuPy, in CUPY_CACHE_DIR or ~/.cupy/kernel_cache")
 
 
 @app.command()

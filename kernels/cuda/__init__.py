@@ -1,7 +1,8 @@
 """CUDA kernels, one operation a .cu file; functions.cuh has what is done to one element or one row.
 
-The files are compiled as one text per dtype, without fast-math flags: a·b + c may be one rounding, nothing
-else is changed, and NaN goes through. Every sum has a fixed order, so a run repeats bitwise.
+The files are compiled as one text per dtype, without fast-math flags. Two things are still not as written: a·b + c may
+be one rounding, and CuPy compiles with -ftz=true, so that float32's subnormals, below 1.2e-38, become 0; the host build
+of the tests keeps them. NaN goes through. Every sum has a fixed order, so a run repeats bitwise.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ OPERATIONS = (
 EPOCH = ("functions.cuh", "output.cuh", "rules.cuh", "grid.cuh", "tile.cuh", "epoch.cu")
 UNITS = ("functions.cuh", "output.cuh", "rules.cuh", "grid.cuh", "tile.cuh", "units.cu")
 PERSISTENT = {"epoch": EPOCH, "units": UNITS}  # kernels that stay for whole epochs
+UNITS_OF_A_BLOCK = (2, 4, 8)  # hidden units that a block of ``units`` can own; each is compiled by itself
 
 KERNELS = (
     "gather",
@@ -46,7 +48,9 @@ SUM_ROWS = 32  # threads of weight_grad.cu that share a column
 # The kernels that run whole epochs.
 THREADS = 256  # of a block
 ROW_BLOCK = THREADS // WARP  # rows of a batch that a block takes at a time, a warp each
-DEPTH = 16  # terms of a product that are in shared memory at a time
+# Terms of a product that are in shared memory at a time. Not measured: small batches have few panels on their way, and
+# may be faster with 32 or 64.
+DEPTH = 16
 LAUNCH_BYTES = 256  # of shared memory, before the panels
 COEFFICIENTS = 9  # numbers of a step for each kind of parameter, the most that an optimizer has
 MODES = {"train": 0, "gradients": 1, "evaluate": 2, "predict": 3}
@@ -87,8 +91,13 @@ def source(names: tuple[str, ...] = OPERATIONS) -> str:
     return re.sub(r"[^\x00-\x7f]", " ", text)  # cupy writes it to a file in the locale's encoding
 
 
-def definitions(dtype: np.dtype | type, precision: str = "float32") -> tuple[str, ...]:
-    """The compiler's -D options: the real type, the precision of products, and the codes of gpubp.kernels and here."""
+def definitions(
+    dtype: np.dtype | type, precision: str = "float32", units: int | None = None
+) -> tuple[str, ...]:
+    """The compiler's -D options: the real type, the precision of products, and the codes of gpubp.kernels and here.
+
+    ``units.cu`` is compiled for so many hidden units a block.
+    """
     dtype = np.dtype(dtype)
     values: dict[str, object] = {"REAL": {"float32": "float", "float64": "double"}[dtype.name]}
     values["REAL_BITS"] = 8 * dtype.itemsize
@@ -101,5 +110,7 @@ def definitions(dtype: np.dtype | type, precision: str = "float32") -> tuple[str
         name: globals()[name]
         for name in ("WARP", "SUM_ROWS", "THREADS", "ROW_BLOCK", "DEPTH", "LAUNCH_BYTES", "COEFFICIENTS")
     }
+    if units is not None:
+        values["UNITS"] = units
     values |= {f"LAYER_{name.upper()}": k for k, name in enumerate(LAYER)} | {"LAYER_FIELDS": len(LAYER)}
     return tuple(f"-D{name}={value}" for name, value in values.items())

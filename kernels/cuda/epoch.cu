@@ -10,22 +10,21 @@
 #include "rules.cuh"
 #include "tile.cuh"
 
-__device__ inline index_t ceil_div(index_t a, index_t b) { return (a + b - 1) / b; }
+__device__ inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // All tiles of a product, dealt to the blocks of the grid from block ``first`` on; returns how many there are.
-// A function of its own, as its registers are then its own, and each is compiled once.
 template <class S, class A, class B, class Out>
-__device__ __noinline__ index_t deal_tiles(const A& a, const B& b, const Out& out, index_t m_count, index_t n_count,
-                                           index_t k_count, index_t first, real* shared) {
-    const index_t across = ceil_div(n_count, S::COLUMNS), count = across * ceil_div(m_count, S::ROWS);
-    for (index_t i = (blockIdx.x + gridDim.x - first % gridDim.x) % gridDim.x; i < count; i += gridDim.x)
+__device__ int deal_tiles(const A& a, const B& b, const Out& out, int m_count, int n_count, int k_count,
+                                       int first, real* shared) {
+    const int across = ceil_div(n_count, S::COLUMNS), count = across * ceil_div(m_count, S::ROWS);
+    for (int i = (blockIdx.x + gridDim.x - first % gridDim.x) % gridDim.x; i < count; i += gridDim.x)
         tile<S>(a, b, out, i / across * S::ROWS, i % across * S::COLUMNS, m_count, n_count, k_count, shared);
     return count;
 }
 
 template <class A, class B, class Out>
-__device__ index_t product(index_t shape, const A& a, const B& b, const Out& out, index_t m_count, index_t n_count,
-                           index_t k_count, index_t first, real* shared) {
+__device__ int product(int shape, const A& a, const B& b, const Out& out, int m_count, int n_count, int k_count,
+                       int first, real* shared) {
 #define DEAL(...) deal_tiles<__VA_ARGS__>(a, b, out, m_count, n_count, k_count, first, shared)
     switch (shape) {
 #if PRECISION != FLOAT32
@@ -48,11 +47,11 @@ __device__ index_t product(index_t shape, const A& a, const B& b, const Out& out
 
 // A product of this block's rows: ROW_BLOCK at a time, one a warp.
 template <class A, class B, class Out>
-__device__ __noinline__ void product_of_rows(const A& a, const B& b, const Out& out, index_t m_count, index_t n_count,
-                                             index_t k_count, real* shared) {
+__device__ void product_of_rows(const A& a, const B& b, const Out& out, int m_count, int n_count,
+                                             int k_count, real* shared) {
     using S = Shape<1, 1, ROW_BLOCK>;
-    for (index_t m0 = index_t(blockIdx.x) * ROW_BLOCK; m0 < m_count; m0 += index_t(gridDim.x) * ROW_BLOCK)
-        for (index_t n0 = 0; n0 < n_count; n0 += S::COLUMNS)
+    for (int m0 = blockIdx.x * ROW_BLOCK; m0 < m_count; m0 += gridDim.x * ROW_BLOCK)
+        for (int n0 = 0; n0 < n_count; n0 += S::COLUMNS)
             tile<S>(a, b, out, m0, n0, m_count, n_count, k_count, shared);
 }
 
@@ -97,7 +96,7 @@ struct Step {
     __device__ __noinline__ void take() {
         for (index_t i = 0; i < run.layer_count; ++i) forward(i);
         output();
-        if (run.mode <= GRADIENTS) {
+        if (run.mode == TRAIN || run.mode == GRADIENTS) {
             for (index_t i = run.last(); i > 0; --i) back(i);
             gradients();
         } else {
@@ -123,17 +122,17 @@ struct Step {
 
     // What goes into layer i: the batch's samples, gathered as they are read, or the activations of the layer before.
     template <bool ALONG_TERMS> __device__ Operand<ALONG_TERMS> inputs_of(index_t i) const {
-        const index_t n_in = run.layer(i, LAYER_N_IN);
+        const int n_in = run.layer(i, LAYER_N_IN);
         if (i == 0) return {run.numbers, n_in, order, run.bytes};
         return {run.memory + run.layer(i - 1, LAYER_A), n_in};
     }
 
     // z = a_prev Wᵀ + b, a = σ(z); the output layer's z is kept apart.
     __device__ __noinline__ void forward(index_t i) {
-        const index_t n_in = run.layer(i, LAYER_N_IN), n_out = run.layer(i, LAYER_N_OUT);
+        const int n_in = run.layer(i, LAYER_N_IN), n_out = run.layer(i, LAYER_N_OUT);
         const int activation = run.layer(i, LAYER_ACTIVATION);
         const bool last = i == run.last(), apply_now = !last && activation != SOFTMAX;
-        const real *weights = run.memory + run.layer(i, LAYER_WEIGHTS), *bias = weights + n_in * n_out;
+        const real *weights = run.memory + run.layer(i, LAYER_WEIGHTS), *bias = weights + index_t(n_in) * n_out;
         real* target = run.memory + run.layer(i, last ? LAYER_Z : LAYER_A);
         const auto out = [=](index_t b, index_t o, real sum) {
             const real z = sum + bias[o];
@@ -175,7 +174,7 @@ struct Step {
 
     // δ of layer i − 1: (δ W) ⊙ σ'(z).
     __device__ __noinline__ void back(index_t i) {
-        const index_t n = run.layer(i, LAYER_N_IN), n_out = run.layer(i, LAYER_N_OUT);
+        const int n = run.layer(i, LAYER_N_IN), n_out = run.layer(i, LAYER_N_OUT);
         const int activation = run.layer(i - 1, LAYER_ACTIVATION);
         const real* a = run.memory + run.layer(i - 1, LAYER_A);
         real* delta = run.memory + run.layer(i - 1, LAYER_DELTA);
@@ -198,10 +197,10 @@ struct Step {
     // ∂C/∂W = δᵀ a_prev and ∂C/∂b = δᵀ 1 of all layers, each element used for its update at once.
     __device__ __noinline__ void gradients() {
         meet(false);
-        index_t dealt = 0;
+        int dealt = 0;
         for (index_t i = 0; i < run.layer_count; ++i) {
-            const index_t n_in = run.layer(i, LAYER_N_IN), n_out = run.layer(i, LAYER_N_OUT);
-            const index_t weights = run.layer(i, LAYER_WEIGHTS), biases = weights + n_in * n_out;
+            const int n_in = run.layer(i, LAYER_N_IN), n_out = run.layer(i, LAYER_N_OUT);
+            const index_t weights = run.layer(i, LAYER_WEIGHTS), biases = weights + index_t(n_in) * n_out;
             const real* coefficients = run.coefficients + 2 * number * COEFFICIENTS;
             const Launch& run = this->run;
             const auto out = [=, &run](index_t o, index_t j, real sum) {
@@ -211,8 +210,7 @@ struct Step {
                     update(run, weights + o * n_in + j, coefficients, sum);
             };
             const Columns delta{run.memory + run.layer(i, LAYER_DELTA), n_out};
-            auto a_prev = inputs_of<false>(i);
-            a_prev.ones = n_in;  // whose gradient is the bias's
+            const auto a_prev = inputs_of<false>(i);  // of which row n_in is all 1: its gradient is the bias's
             dealt += product(run.layer(i, LAYER_GRADIENT_SHAPE), delta, a_prev, out, n_out, n_in + 1, rows, dealt, run.panels);
         }
     }
@@ -229,19 +227,23 @@ struct Step {
     __device__ __noinline__ void sum() const {
         if (blockIdx.x != gridDim.x - 1) return;
         const int thread = threadIdx.y * WARP + threadIdx.x;
-        double* parts = reinterpret_cast<double*>(run.panels);
-        double cost = 0, hit = 0;
-        for (index_t b = thread; b < rows; b += THREADS) cost += run.memory[run.row_cost + b], hit += run.memory[run.row_hit + b];
+        struct Part { double cost, hits; };
+        Part* parts = reinterpret_cast<Part*>(run.panels);
+        Part part{};
+        for (index_t b = thread; b < rows; b += THREADS) {
+            part.cost += run.memory[run.row_cost + b];
+            part.hits += run.memory[run.row_hit + b];
+        }
         __syncthreads();  // the panels of the last tile have been read
-        parts[thread] = cost, parts[THREADS + thread] = hit;
+        parts[thread] = part;
         for (int half = THREADS / 2; half; half /= 2) {
             __syncthreads();
             if (thread < half) {
-                parts[thread] += parts[thread + half];
-                parts[THREADS + thread] += parts[THREADS + thread + half];
+                parts[thread].cost += parts[thread + half].cost;
+                parts[thread].hits += parts[thread + half].hits;
             }
         }
-        if (thread == 0) run.costs[number] = parts[0], run.hits[number] = index_t(parts[THREADS]);
+        if (thread == 0) run.costs[number] = parts[0].cost, run.hits[number] = index_t(parts[0].hits);
     }
 };
 

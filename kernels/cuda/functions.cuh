@@ -55,8 +55,8 @@ __device__ inline real lanes_max(real value) {
 // The index of the first of the largest of row[n], in every lane.
 template <int LANES = WARP>
 __device__ inline index_t lanes_argmax(const real* row, index_t n_count) {
-    index_t at = lane<LANES>() < n_count ? lane<LANES>() : 0;
-    real largest = row[at];
+    index_t at = lane<LANES>();
+    real largest = at < n_count ? row[at] : -1 / real(0);  // another lane's column may not be there yet
     for (index_t n = at + LANES; n < n_count; n += LANES)
         if (row[n] > largest) largest = row[n], at = n;
     for (int mask = LANES / 2; mask; mask /= 2) {
@@ -67,7 +67,8 @@ __device__ inline index_t lanes_argmax(const real* row, index_t n_count) {
     return at;
 }
 
-// max_n row[n], in every lane. Every row function touches column n only in lane n % LANES, so none needs a barrier.
+// max_n row[n], in every lane. All functions here touch column n only in lane n % LANES, so none needs a barrier: a
+// shuffle is none for memory.
 template <int LANES = WARP>
 __device__ inline real row_max(const real* row, index_t n_count) {
     real largest = lane<LANES>() < n_count ? row[lane<LANES>()] : -1 / real(0);

@@ -12,6 +12,7 @@ inline void grid_barrier(unsigned long long*, const Meanwhile& meanwhile, unsign
 inline void grid_barrier(unsigned long long*, unsigned line = __builtin_LINE()) { grid_barrier_on_host(line); }
 inline void prefetch(const void*) {}
 #define SHARED_MEMORY(name) unsigned char* name = static_cast<unsigned char*>(shared_memory_on_host())
+#define ASSUME_SHARED(pointer)
 #else
 // All threads of the grid meet, and each block runs ``meanwhile`` once it has arrived. The counter only grows: from 0 at
 // the launch by one a block and barrier. What the blocks wrote before is visible to all after: release and acquire at
@@ -36,6 +37,8 @@ __device__ inline void grid_barrier(unsigned long long* arrived) {
 // Asks for the memory at this address, so that it is in the second-level cache when it is read.
 __device__ inline void prefetch(const void* address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
 #define SHARED_MEMORY(name) extern __shared__ __align__(16) unsigned char name[]
+// Without it, what a function is given a pointer to may be any memory, and is read by slower instructions.
+#define ASSUME_SHARED(pointer) __builtin_assume(__isShared(pointer))
 #endif
 
 #endif

@@ -3,7 +3,9 @@
 // is late, and in each block one warp: they go on only when nothing else can, and still read what is used again too
 // early. The order of blocks, and of threads between two barriers, is random but seeded; shared memory starts every block as NaN, with guards around what
 // a launch asks for; barriers that not all threads reach, or that they meet at different places, are reported.
-// Not covered: memory fences, bank conflicts, time.
+// Not covered: memory fences, bank conflicts, time; what one lane reads of another's writes without a barrier, as each
+// lane here goes on to the next shuffle before another begins; subnormals as 0, which CuPy's options make them; and how
+// tensor cores round their sums, which is by cutting off.
 // Needs an ELF system, for the section that holds static shared memory, with ucontext.
 #pragma once
 

@@ -29,6 +29,8 @@ multiprocessors = 3  # of the device; a cooperative launch takes so many threads
 blocks_of_one = 1  # that a multiprocessor holds
 seed = 0  # of the next launch's schedule
 lost_after = float("inf")  # launches, from which on the device answers no more
+refused_after = float("inf")  # launches, from which on it starts none
+product_fails: Exception | None = None  # what a product raises
 
 # NaN before and after what is __shared__ static.
 _SHARED_GUARD = '\n__attribute__((used, section("cuda_shared"))) static char shared_guard_{}[4096];\n'
@@ -58,6 +60,10 @@ class CUDARuntimeError(RuntimeError):
 
 
 class CUDADriverError(RuntimeError):
+    pass
+
+
+class CUBLASError(RuntimeError):
     pass
 
 
@@ -136,9 +142,12 @@ def from_dlpack(values) -> ndarray:
     return values.__dlpack__()
 
 
-def _answer() -> None:
+_LOST = CUDARuntimeError("cudaErrorLaunchFailure: unspecified launch failure")
+
+
+def _answer(error: Exception = _LOST) -> None:
     if counts["launches"] >= lost_after:
-        raise CUDARuntimeError("cudaErrorLaunchFailure: unspecified launch failure")
+        raise error
 
 
 def _guard_byte(dtype: np.dtype) -> int:
@@ -153,6 +162,9 @@ def _guard_byte(dtype: np.dtype) -> int:
 
 def matmul(a: ndarray, b: ndarray, out: ndarray) -> None:
     """``out = a @ b``, only where cupy would hand the arrays to cuBLAS as they are."""
+    if product_fails is not None:
+        raise product_fails
+    _answer(CUBLASError("CUBLAS_STATUS_EXECUTION_FAILED"))
     for array in (a, b, out):
         assert type(array) is ndarray, f"not on the device: {type(array)}"
         assert array.ndim == 2
@@ -239,6 +251,10 @@ class RawKernel:
         assert len(args) == len(self._signature), f"{self.name} takes {len(self._signature)} arguments"
         values = [self._check(i, *expected, args[i]) for i, expected in enumerate(self._signature)]
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+        if counts["launches"] > lost_after:  # one launch later than what waits for it
+            raise CUDADriverError("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure")
+        if counts["launches"] >= refused_after:
+            raise CUDADriverError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: too many blocks")
         counts["launches"] += 1
         seed += 1
         size, together = ctypes.c_size_t(shared_mem), ctypes.c_bool(self.cooperative)
@@ -296,13 +312,14 @@ cuda = SimpleNamespace(
     compiler=SimpleNamespace(CompileException=CompileException),
     memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
-    cublas=SimpleNamespace(getVersion=lambda: 130000),
+    cublas=SimpleNamespace(getVersion=lambda: 130000, CUBLASError=CUBLASError),
     driver=SimpleNamespace(
         CUDADriverError=CUDADriverError,
         occupancyMaxActiveBlocksPerMultiprocessor=lambda kernel, threads, shared: blocks_of_one,
     ),
     runtime=SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError,
+        deviceSynchronize=lambda: _answer(),
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,
         getDeviceCount=lambda: 1,
