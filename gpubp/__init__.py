@@ -26,8 +26,8 @@ _HOME = {
     "load_data": "gpubp.data",
     "load": "gpubp.checkpoint",
     "available": "gpubp.backends",
-    "MLPClassifier": "gpubp.estimator",
-    "MLPRegressor": "gpubp.estimator",
+    "MLPClassifier": "gpubp.estimators",
+    "MLPRegressor": "gpubp.estimators",
     "GpubpError": "gpubp.errors",
     "UsageError": "gpubp.errors",
     "DataError": "gpubp.errors",
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from gpubp.data import Dataset
     from gpubp.data import load as load_data
     from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
-    from gpubp.estimator import MLPClassifier, MLPRegressor
+    from gpubp.estimators import MLPClassifier, MLPRegressor
     from gpubp.network import Network
     from gpubp.optimizers import SGD, Adam, AdamW, Schedule
     from gpubp.trainer import EarlyStopping, History, fit, gradients

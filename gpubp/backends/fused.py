@@ -38,6 +38,7 @@ class StoredSamples:
     density: float
     most: int  # non-zero inputs of one sample, if they are kept apart
     work: np.ndarray  # (marks) mean non-zero inputs between two marks
+    counted: bool = True  # whether the density is known
 
     def __len__(self) -> int:
         return self.count
@@ -176,10 +177,12 @@ class FusedPlan(Plan):
         if self.threads < self.team.size:
             of_all = f"1 of {self.team.size} threads, since its steps are too small to share"
         first = "non-zero inputs only" if len(data.data.records) else "all inputs"
-        return (
-            f"fused plan, whole epochs in one call, {first}, since {data.density:.0%} are not 0, on {of_all}; "
-            f"{self.device}"
+        since = (
+            f"{data.density:.0%} are not 0"
+            if data.counted
+            else f"a row may have over {LONGEST_SPARSE:,} of them"
         )
+        return f"fused plan, whole epochs in one call, {first}, since {since}, on {of_all}; {self.device}"
 
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
         count = len(learning_rates)
@@ -310,7 +313,7 @@ class FusedPlan(Plan):
         )
         dense = StoredSamples(data, n, 1.0, 0, np.ones(-(-n_in // steps.MARK)))
         if room == 0 or n_in > LONGEST_SPARSE:
-            return dense
+            return replace(dense, counted=False)
         value_bytes = inputs.itemsize
         starts = np.zeros(n + 1, np.int64)
         most, total = [0] * self.team.size, [0] * self.team.size

@@ -1,0 +1,402 @@
+"""What classifier and regressor share: parameters, and how a fit or a part of one runs."""
+
+from __future__ import annotations
+
+import operator
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from typing import Any, TypeGuard
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from gpubp import backends
+from gpubp.backends.base import Backend
+from gpubp.errors import UsageError
+from gpubp.estimators.watch import Job, Stream, Watch
+from gpubp.network import Network
+from gpubp.optimizers import SGD, Adam, AdamW, Optimizer, Schedule
+from gpubp.trainer import VERIFY_SECONDS, VERIFY_SHARE, Epoch, History, fit
+
+_ALIASES = {"logistic": "sigmoid"}  # as scikit-learn calls them
+_INPUTS: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.float32, np.uint8]}
+
+
+class MLP(BaseEstimator):
+    """What classifier and regressor share."""
+
+    network_: Network
+    history_: History
+    loss_curve_: list[float]
+    validation_curve_: list[float]
+    n_iter_: int
+    t_: int
+    _stream: Stream | None
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        activation: str | Sequence[str] = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str | Schedule = "constant",
+        learning_rate_init: float = 0.001,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        backend: str = "auto",
+        threads: int | None = None,
+        verify: str = "epoch",
+        dtype: str = "float32",
+        callbacks: Sequence[Callable] | None = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.backend = backend
+        self.threads = threads
+        self.verify = verify
+        self.dtype = dtype
+        self.callbacks = callbacks
+
+    def _check(self) -> None:
+        """What nothing else would refuse with a message about the parameter.
+
+        Raises:
+            UsageError: a parameter that cannot be used.
+        """
+        for name, least in (("max_iter", 1), ("n_iter_no_change", 1)):
+            value = getattr(self, name)
+            endless = name == "n_iter_no_change" and isinstance(value, float) and value == np.inf
+            if not ((is_whole(value) and value >= least) or endless):
+                raise UsageError(f"{name} must be an integer of {least} or more, not {value!r}")
+        for name in (
+            *("alpha", "tol", "learning_rate_init", "momentum"),
+            *("validation_fraction", "beta_1", "beta_2", "epsilon"),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, float | int | np.number):
+                raise UsageError(f"{name} must be a number, not {value!r}")
+        for name in ("alpha", "tol"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} must be a number of 0 or more, not {getattr(self, name)!r}")
+        if self.early_stopping and not 0 < self.validation_fraction < 1:
+            raise UsageError(f"validation_fraction lies between 0 and 1, and is {self.validation_fraction!r}")
+        if self.callbacks is not None and not isinstance(self.callbacks, Sequence):
+            raise UsageError(f"callbacks must be a list of functions, not {self.callbacks!r}")
+
+    def _batch_size(self, n: int) -> int:
+        if self.batch_size == "auto":
+            return min(200, n)
+        if not is_whole(self.batch_size) or self.batch_size < 1:
+            raise UsageError(f"batch_size must be a positive integer or 'auto', not {self.batch_size!r}")
+        if self.batch_size > n:
+            warn_caller(
+                f"batch_size is {self.batch_size}, more than the {n} samples: {n} is used", UserWarning
+            )
+        return min(int(self.batch_size), n)
+
+    def _optimizer(self, batch_weight: float) -> Optimizer:
+        """scikit-learn divides its L2 term, α/2 Σ W², by the weight of a mini-batch: weight decay λ = α / Σ w."""
+        decay = self.alpha / batch_weight
+        if self.solver == "sgd":
+            nesterov = bool(self.nesterovs_momentum and self.momentum > 0)
+            return SGD(self.learning_rate_init, self.momentum, nesterov, decay)
+        if self.solver in ("adam", "adamw"):
+            rule = {"adam": Adam, "adamw": AdamW}[self.solver]
+            return rule(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon, decay)
+        raise UsageError(f"solver {self.solver!r} is not offered: choose sgd, adam or adamw")
+
+    def _schedule(self) -> Schedule:
+        if isinstance(self.learning_rate, Schedule):
+            return self.learning_rate
+        if self.learning_rate in Schedule.KINDS:
+            return Schedule(self.learning_rate)
+        raise UsageError(
+            f"learning_rate {self.learning_rate!r} is not offered: choose {', '.join(Schedule.KINDS)}, "
+            "or give a gpubp.Schedule(…)"
+        )
+
+    def _hidden(self) -> tuple[list[int], list[str]]:
+        """The hidden layers' sizes and activations."""
+        given = self.hidden_layer_sizes
+        try:
+            sizes = [operator.index(n) for n in (given if isinstance(given, Iterable) else [given])]
+        except TypeError:
+            raise UsageError(
+                f"hidden_layer_sizes must be integers such as (100, 50), not {given!r}"
+            ) from None
+        names = [self.activation] * len(sizes) if isinstance(self.activation, str) else self.activation
+        if not isinstance(names, Iterable):
+            raise UsageError(f"activation must be a name, or a list of one for each layer, not {names!r}")
+        return sizes, [_ALIASES.get(name, name) for name in names]
+
+    def _new_network(self, job: Job, seed: int) -> Network:
+        sizes, hidden = self._hidden()
+        sizes = [job.inputs.shape[1], *sizes, job.n_out]
+        return Network(sizes, hidden=hidden, output=job.output, seed=seed, dtype=self.dtype)
+
+    def _network_again(self, job: Job) -> Network:
+        """A copy of the present network to go on with; its parameters are replaced, not written into.
+
+        Raises:
+            UsageError: the parameters, or the data, ask for another network.
+        """
+        sizes, hidden = self._hidden()
+        asked = [job.inputs.shape[1], *sizes, job.n_out], [*hidden, job.output], np.dtype(self.dtype)
+        network = self.network_
+        if (network.sizes, [layer.activation for layer in network.layers], network.dtype) != asked:
+            raise UsageError(
+                f"training cannot go on with another network: {network!r} has not sizes {asked[0]}, activations "
+                f"{asked[1]} and {asked[2]}; fit a new one with warm_start=False"
+            )
+        return copy(network)
+
+    def _train(
+        self, job: Job, network: Network, watch: Watch, epochs: int, seed: int, **settings: Any
+    ) -> History:
+        """Train ``network``; ``watch`` sees every epoch."""
+        self._check()
+        validation = None
+        if self.early_stopping:
+            job, held = self._hold_out(job, seed, stratify=epochs > 1)
+            watch.score, validation = self._score_of(held)
+        n = job.inputs.shape[0]
+        batch_size = self._batch_size(n)
+        mean_weight = 1.0 if job.weight is None else float(job.weight.mean()) or 1.0
+        history = fit(
+            network,
+            job.inputs,
+            job.targets,
+            loss=job.loss,
+            optimizer=self._optimizer(batch_size * mean_weight),
+            schedule=self._schedule(),
+            batch_size=batch_size,
+            epochs=epochs,
+            sample_weight=None if job.weight is None else job.weight / mean_weight,
+            validation=validation,
+            callbacks=[watch, *(self.callbacks or ())],
+            backend=_backend(self.backend, self.threads),
+            seed=seed,
+            shuffle=self.shuffle,
+            progress=bool(self.verbose),
+            **settings,
+        )
+        watch.score = None  # it may hold what was held out
+        if watch.stopped:
+            history.stopped = "early stopping" if self.early_stopping else "converged"
+        self._samples_seen = n * len(history)
+        return history
+
+    def _fit_all(self, job: Job, *, warm: bool) -> None:
+        """Up to ``max_iter`` epochs, with a new network or, ``warm``, the one there is."""
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        network = self._network_again(job) if warm else self._new_network(job, seed)
+        watch = Watch(self.tol, self.n_iter_no_change)
+        if warm:
+            watch.losses, watch.scores = [*self.loss_curve_], [*self.validation_curve_]
+        history = self._train(job, network, watch, int(self.max_iter), seed, verify=self.verify)
+        if watch.best_parameters is not None:
+            network.parameters = watch.best_parameters
+        self.n_iter_, self.t_, self._stream = len(history), self._samples_seen, None
+        self._keep(job, network, history, watch)
+        if history.stopped == "interrupted":
+            warn_caller("training was interrupted; the model is as far as it came", UserWarning)
+        elif history.stopped == "done":
+            warn_caller(
+                f"{self.max_iter} epochs were not enough for training to stop by itself: raise max_iter",
+                ConvergenceWarning,
+            )
+
+    def _fit_once(self, job: Job) -> None:
+        """One epoch, going on from where the last one ended, if there was one."""
+        known = hasattr(self, "network_")
+        stream = (self._stream if known else None) or self._new_stream()
+        if stream.watch.stopped:
+            warn_caller(
+                "training has stopped early, with the best parameters; fit starts anew",
+                ConvergenceWarning,
+            )
+            return
+        network = self._network_again(job) if known else self._new_network(job, stream.seed)
+        state = self.history_.state if known else None
+        if state is not None and len(state.slots[0]) != len(self._optimizer(1.0).slots):
+            raise UsageError(
+                "partial_fit cannot go on with another solver, or with momentum where there was none, or without it "
+                "where there was: fit a new network"
+            )
+        watch = stream.watch.copy()
+        cheap = stream.verified <= max(VERIFY_SECONDS, VERIFY_SHARE * stream.seconds)
+        verify = self.verify if cheap or self.verify == "step" else "off"
+        history = self._train(job, network, watch, 1, stream.seed, state=state, verify=verify)
+        if watch.stopped and watch.best_parameters is not None:
+            network.parameters = watch.best_parameters
+        self.n_iter_ = len(history) + (self.n_iter_ if known else 0)
+        self.t_ = self._samples_seen + (self.t_ if known else 0)
+        self._stream = Stream(
+            watch,
+            stream.seed + 1,
+            stream.verified + history.verification.seconds,
+            stream.seconds + sum(history["seconds"]),
+        )
+        self._keep(job, network, history, watch)
+        if history.stopped == "interrupted":
+            warn_caller("training was interrupted; the model is as far as it came", UserWarning)
+
+    def _new_stream(self) -> Stream:
+        """For the first call of ``partial_fit``, or the first after a ``fit``.
+
+        Parts of the data differ from each other, so that their losses say nothing of convergence; scores may.
+        """
+        self._check()
+        watch = Watch(self.tol, self.n_iter_no_change if self.early_stopping else np.inf)
+        if hasattr(self, "network_"):
+            watch.losses, watch.scores = [*self.loss_curve_], [*self.validation_curve_]
+        return Stream(watch, int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)))
+
+    def _keep(self, job: Job, network: Network, history: History, watch: Watch) -> None:
+        """The fitted attributes, all that depend on a run, at once."""
+        network.classes = job.names
+        self.__dict__.update(job.labels)
+        self.bytes_ = job.inputs.dtype == np.uint8
+        self.network_, self.history_ = network, history
+        self.loss_curve_, self.validation_curve_ = watch.losses, watch.scores
+        self.loss_, self.best_loss_ = watch.losses[-1] if watch.losses else np.nan, watch.best_loss
+        self.best_validation_score_ = watch.best_score if watch.scores else None
+        self.n_layers_, self.n_outputs_ = len(network.sizes), network.sizes[-1]
+        self.out_activation_ = network.layers[-1].activation
+
+    def _hold_out(self, job: Job, seed: int, *, stratify: bool) -> tuple[Job, Job]:
+        """What to train on and what to watch; a part of a stream may lack the samples to have every class in both."""
+        labels = job.targets if job.targets.dtype.kind == "i" and len(np.unique(job.targets)) > 1 else None
+        rows = np.arange(job.inputs.shape[0])
+        train, held = train_test_split(
+            rows, test_size=self.validation_fraction, random_state=seed, stratify=labels if stratify else None
+        )
+        return job.take(train), job.take(held)
+
+    def _checked(self, x: Any, y: Any, *, again: bool, **how: Any) -> tuple[Any, Any]:
+        """Inputs and targets as scikit-learn has them; ``again``, if they must be like those of the last time."""
+        x, y = validate_data(self, x, y, multi_output=True, reset=not again, **how, **_INPUTS)
+        self._check_bytes(x, again=again)
+        return x, y
+
+    def _check_bytes(self, x: Any, *, again: bool) -> None:
+        as_bytes = x.dtype == np.uint8
+        if again and as_bytes != self.bytes_:
+            there, here = (
+                ("uint8", x.dtype) if self.bytes_ else (f"not uint8 but {self.network_.dtype}", "uint8")
+            )
+            raise UsageError(
+                f"this {type(self).__name__} was fitted on inputs that were {there}, and these are {here}: bytes are "
+                "images, scaled by 1/255, and other numbers are not; convert one of them with .astype"
+            )
+        if not again and as_bytes and x.max() <= 1:
+            warn_caller(
+                "uint8 inputs are taken for images and scaled by 1/255, and these are 0 and 1 only: "
+                "if they are no images, convert them with .astype('float32')",
+                UserWarning,
+            )
+
+    @property
+    def coefs_(self) -> list[np.ndarray]:
+        """The weights of each layer as scikit-learn has them, (n_in, n_out): Wᵀ."""
+        return [weights.T for weights, _ in self.network_.parameters]
+
+    @property
+    def intercepts_(self) -> list[np.ndarray]:
+        """The biases of each layer, (n_out,)."""
+        return [bias for _, bias in self.network_.parameters]
+
+    @property
+    def validation_scores_(self) -> list[float]:
+        """``validation_curve_``, by scikit-learn's name."""
+        return self.validation_curve_
+
+    def _outputs(self, x: Any) -> np.ndarray:
+        check_is_fitted(self)
+        x = validate_data(self, x, reset=False, **_INPUTS)
+        self._check_bytes(x, again=True)
+        outputs = self.network_.forward(x)
+        return outputs if x.dtype == np.uint8 else outputs.astype(np.result_type(x, outputs), copy=False)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _score_of(self, held: Job) -> tuple[Callable[[Epoch, Network], float], tuple | None]:
+        """How an epoch is scored by what was held out, and what ``fit`` is to evaluate for that, if anything."""
+        raise NotImplementedError
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def checked_weights(sample_weight: Any, x: Any) -> np.ndarray | None:
+    return None if sample_weight is None else _check_sample_weight(sample_weight, x, ensure_non_negative=True)
+
+
+def warn_caller(message: str, kind: type[Warning]) -> None:
+    """A warning at the line outside of this package that called into it."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, kind, stacklevel=level)
+
+
+def _backend(name: str, threads: int | None) -> Backend:
+    """The backend; of more threads than a process of a parallel search may have, as many as it may."""
+    try:
+        return backends.get(name, threads=threads)
+    except UsageError:
+        if not is_whole(threads) or threads < 1:
+            raise
+        return backends.get(name)
+
+
+def may_go_on(estimator: MLP) -> bool:
+    schedule = estimator.learning_rate
+    if schedule != "constant" and schedule != Schedule():
+        raise AttributeError(
+            "partial_fit needs learning_rate='constant': it does not know how many epochs will come"
+        )
+    return True

@@ -1,0 +1,89 @@
+"""What a fit is to learn, and what is watched as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from gpubp.network import Network
+from gpubp.trainer import Epoch
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a call of ``fit`` or ``partial_fit`` is to learn: targets (N,) class numbers or (N, n_out) values.
+
+    ``labels`` are the fitted attributes that say what outputs stand for, ``names`` the network's own.
+    """
+
+    inputs: Any
+    targets: np.ndarray
+    weight: np.ndarray | None
+    n_out: int
+    output: str
+    loss: str
+    labels: dict[str, Any]
+    names: tuple
+
+    def take(self, rows: np.ndarray) -> Job:
+        weight = None if self.weight is None else self.weight[rows]
+        return replace(self, inputs=self.inputs[rows], targets=self.targets[rows], weight=weight)
+
+
+@dataclass
+class Watch:
+    """What is watched from epoch to epoch: the curves, and when they have stopped getting better.
+
+    That is, scikit-learn's rule, when the validation score, or without one the training loss, has not improved by
+    ``tol`` for more than ``patience`` epochs in a row.
+    """
+
+    tol: float
+    patience: float
+    score: Callable[[Epoch, Network], float] | None = None
+    losses: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    best_loss: float = np.inf
+    best_score: float = -np.inf
+    best_parameters: list | None = None
+    without_gain: int = 0
+
+    def __call__(self, epoch: Epoch, network: Network) -> bool:
+        self.losses.append(epoch.loss)
+        if self.score is None:
+            gained = epoch.loss <= self.best_loss - self.tol
+        else:
+            score = self.score(epoch, network)
+            self.scores.append(score)
+            gained = score >= self.best_score + self.tol
+            if score > self.best_score:
+                self.best_score, self.best_parameters = score, network.parameters
+        self.best_loss = min(self.best_loss, epoch.loss)
+        self.without_gain = 0 if gained else self.without_gain + 1
+        return self.stopped
+
+    @property
+    def stopped(self) -> bool:
+        return self.without_gain > self.patience
+
+    def copy(self) -> Watch:
+        """Another one that stands where this does, so that a run that fails leaves nothing behind."""
+        return replace(self, losses=[*self.losses], scores=[*self.scores])
+
+
+@dataclass
+class Stream:
+    """What calls of ``partial_fit`` hand on: the watch, the next seed, and what verification has cost in all."""
+
+    watch: Watch
+    seed: int
+    verified: float = 0.0
+    seconds: float = 0.0
+
+
+def of_some_weight(held: Job) -> np.ndarray | None:
+    """The weights; none, where they are all 0."""
+    return held.weight if held.weight is not None and held.weight.any() else None
