@@ -181,6 +181,8 @@ def _conclusions(rows: list[dict[str, Any]], slower: list[dict[str, Any]]) -> li
             "look the same"
         )
     judged = sum(row["verdict"] in (SLOWER, FASTER, SAME) for row in rows)
+    if not judged:
+        return lines or [f"nothing could be judged: that takes {FEWEST_ROUNDS} rounds in both runs"]
     return lines or [f"no regression: {judged} times of gpubp's judged"]
 
 

@@ -35,7 +35,7 @@ def prepare(network: Network, split: Split, loss: str, name: str = "data") -> Pr
     if split.inputs.shape[1] != n_in:
         raise DataError(
             f"{name}: inputs have {split.inputs.shape[1]} columns, but the network takes {n_in}; "
-            f"give it sizes [{split.inputs.shape[1]}, …]"
+            f"give it sizes [{split.inputs.shape[1]}, …], on the command line --layers {split.inputs.shape[1]}-…"
         )
     targets, classification = _targets(np.asarray(split.targets), n_out, name)
     if LOSSES[loss].probabilities:
@@ -97,7 +97,10 @@ def _one_hot(labels: np.ndarray, n_out: int, name: str) -> np.ndarray:
 def _check_probabilities(targets: np.ndarray, loss: str, name: str) -> None:
     wrong = np.flatnonzero(~((targets >= 0) & (targets <= 1)).all(axis=1))
     if len(wrong):
-        raise DataError(f"{name}: {loss} takes targets in [0, 1], and those at index {wrong[0]} are not")
+        raise DataError(
+            f"{name}: {loss} takes targets in [0, 1], and those at index {wrong[0]} are not; values to be fitted take "
+            "loss quadratic and output identity"
+        )
     if loss == "cross_entropy":
         total = targets.sum(axis=1)
         wrong = np.flatnonzero(np.abs(total - 1) > 1e-5)

@@ -79,6 +79,9 @@ class BarProgress(Progress):
         )
 
     def __enter__(self) -> Progress:
+        self._task = self._bar.add_task(
+            "train", total=None, rate="", note="preparing; the first run compiles"
+        )
         self._bar.start()
         return self
 
@@ -89,7 +92,7 @@ class BarProgress(Progress):
         self._epochs, self._samples = epochs, samples
         self._started, self._seen = time.perf_counter(), 0
         self._lines = epochs <= 100
-        self._task = self._bar.add_task("train", total=epochs, rate="", note="", completed=len(history))
+        self._bar.reset(self._task, total=epochs, completed=len(history), note="")
 
     def advance(self, samples: int) -> None:
         self._seen += samples

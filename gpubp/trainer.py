@@ -68,7 +68,7 @@ class History:
     why_backend: str = ""
     device: str = ""
     plan: str = ""
-    epochs: list[Epoch] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list, repr=False)
     compile_seconds: float = 0.0
     stopped: str = "done"
     best_epoch: int | None = None

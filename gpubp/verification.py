@@ -20,6 +20,7 @@ from gpubp.optimizers import SGD, Adam, AdamW, Optimizer
 Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
 
 NORM_FACTOR = 4  # as accurate as NumPy in the same dtype, within this factor
+AMPLIFIED = 1e6  # how far inputs and weights may carry an error of underflow
 VERIFY_ROWS = 256  # samples that verify() takes
 
 
@@ -28,9 +29,9 @@ class TensorCheck:
     """One tensor against the reference: its worst element, and its error in norm.
 
     ``fraction`` is the worst |got − expected| / bound; above 1 no order of summation explains it.
-    ``norm_fraction`` is ‖got − ref64‖₂ over what is allowed, four times NumPy's own error in the working dtype
-    and a floor (see :func:`_norm_fraction`); None where that is not asked. ``typical`` is the worst error in
-    units of the probabilistic bound, in which √K stands for K; it is for information.
+    ``norm_fraction`` is ‖got − ref64‖₂ over what is allowed, four times NumPy's own error in the working dtype and a
+    floor (see :func:`_norm_fraction`); None where that is not asked, or where it would measure underflow. ``typical``
+    is the worst error in units of the probabilistic bound, in which √K stands for K; it is for information.
     """
 
     name: str
@@ -176,8 +177,11 @@ def _norm_fraction(got: np.ndarray, bounded: Bounded, working: np.ndarray) -> fl
     """
     if working.dtype == np.float64 or not np.isfinite(bounded.value).all():
         return None  # nothing more precise to measure against, or nothing to measure
+    info = np.finfo(working.dtype)
+    ulp = info.eps * np.abs(bounded.value).max()
+    if ulp < AMPLIFIED * info.tiny:
+        return None  # underflow decides, not rounding: one element is 0 where the other is not
     own = np.linalg.norm(working - bounded.value)
-    ulp = np.finfo(working.dtype).eps * np.abs(bounded.value).max()
     allowed = NORM_FACTOR * (own + ulp) + np.linalg.norm(bounded.deviation)
     if bounded.kink is not None:
         allowed += np.linalg.norm(bounded.kink)

@@ -46,13 +46,14 @@ def choose(name: str) -> tuple[str, str]:
         if reason:
             raise BackendUnavailable(f"backend {name!r} cannot run here: {reason}")
         return name, "named"
-    passed_over: list[str] = []
+    reasons: dict[str, str] = {}
     for candidate in _AUTO_ORDER:
         reason = why_unavailable(candidate)
         if reason is None:
-            return candidate, "; ".join(passed_over) or "a CUDA device answers"
-        passed_over.append(f"{candidate}: {reason}")
-    raise BackendUnavailable("no backend can run here: " + "; ".join(passed_over))
+            passed_over = f"{' and '.join(reasons)} cannot run here: gpubp doctor says why"
+            return candidate, passed_over if reasons else "a CUDA device answers"
+        reasons[candidate] = reason
+    raise BackendUnavailable("no backend can run here: " + "; ".join(map(": ".join, reasons.items())))
 
 
 def get(

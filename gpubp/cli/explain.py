@@ -138,6 +138,11 @@ def _subject(
         network, told = result.network, f"after {len(result.histories[0])} epochs of training"
     else:
         network, told = recipe.network(recipe.seed), f"new, its weights drawn with seed {recipe.seed}"
+    if model is not None and network.sizes[0] != dataset.n_in:
+        raise UsageError(
+            f"{model} takes {network.sizes[0]} inputs, and those of {recipe.name} are {dataset.n_in}: name the recipe "
+            f"it was trained by, gpubp explain NAME --model {model}"
+        )
     network = microscope.in_float64(network)
     train = experiment.parts(recipe, dataset, recipe.seed)[0]  # less what is held out to watch
     samples = prepare(network, train, recipe.loss, recipe.data).samples

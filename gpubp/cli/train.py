@@ -84,6 +84,10 @@ def train(
         if recipe is not None and recipes.load(recipe).name != chosen.name:
             raise UsageError(f"{resume} is of recipe {chosen.name!r}, not {recipe!r}: name none to --resume")
     chosen = chosen.overridden(changes)
+    if resume is not None:
+        _require_more(resume, chosen.epochs)
+    elif folder is not None and (folder / "model.npz").exists():
+        raise UsageError(f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz")
     folder = folder or (resume.parent if resume else run_folder.new(chosen.name))
     _announce(chosen, run.backend, say)
     with run_folder.written(folder):
@@ -113,6 +117,8 @@ def train(
         _leave(result, run, folder, report, say)
     if result.stopped == "interrupted":
         raise typer.Exit(INTERRUPTED)
+    if result.reached is False:
+        raise typer.Exit(1)
 
 
 def _overridden(saved: Any, given: Any, context: typer.Context) -> Any:
@@ -148,13 +154,32 @@ def _recipe_of(checkpoint: Path, given: Any) -> tuple[Any, Any]:
     from gpubp.errors import DataError
 
     header, _ = checkpoints.read(checkpoint, "checkpoint")
-    table = (header.get("training") or {}).get("recipe")
+    if "training" not in header:
+        raise DataError(
+            f"{checkpoint} is a model, and training cannot go on from it: give the run's checkpoint.npz"
+        )
+    table = header["training"].get("recipe")
     if table is None:
         raise DataError(
             f"{checkpoint} holds no recipe: resume it by gpubp.fit(…, resume={str(checkpoint)!r})"
         )
     saved_dir = table.pop("data_dir", None)
     return recipes.from_dict(table, str(checkpoint)), replace(given, data_dir=given.data_dir or saved_dir)
+
+
+def _require_more(checkpoint: Path, epochs: int) -> None:
+    """Refuse to go on with a run that is at its end.
+
+    Raises:
+        UsageError: all its epochs are done.
+    """
+    from gpubp import checkpoint as checkpoints
+
+    done = checkpoints.read(checkpoint, "checkpoint")[0]["training"]["epoch"]
+    if done >= epochs:
+        raise UsageError(
+            f"all {done} epochs of {checkpoint} are done: go on with more of them by --epochs {2 * done}"
+        )
 
 
 def _announce(recipe: Any, backend: str, say: Callable) -> None:

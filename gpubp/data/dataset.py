@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,9 @@ class Split:
     sample_weight: (N,) float64 or None, when every sample counts the same.
     """
 
-    inputs: Any
-    targets: np.ndarray
-    sample_weight: np.ndarray | None = None
+    inputs: Any = field(repr=False)
+    targets: np.ndarray = field(repr=False)
+    sample_weight: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return int(self.inputs.shape[0])
@@ -133,8 +133,14 @@ def rows_of(inputs: Any, name: str = "data") -> Any:
 def _numbers(values: Any, what: str) -> np.ndarray:
     array = host_array(values, what)
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{what} have dtype {array.dtype}, not numbers; convert them with .astype(float)")
+        raise DataError(f"{what} have dtype {array.dtype}, not numbers; {_remedy(array)}")
     return array
+
+
+def _remedy(array: np.ndarray) -> str:
+    if array.dtype.kind in "US":
+        return "number the words first: labels = np.unique(words, return_inverse=True)[1]"
+    return "convert them with .astype(float)"
 
 
 def storage(array: np.ndarray) -> type[np.generic]:
@@ -235,7 +241,9 @@ def hold_out(whole: Split, test_size: float | int, seed: int, *, stratify: bool)
             stratify=whole.targets if stratify else None,
         )
     except ValueError as error:
-        raise DataError(f"cannot hold out a test part of {test_size}: {error}") from error
+        said = str(error).split(" (")[0].split(". ")[0]  # it may list every class
+        advice = "; values to be fitted are written with a point: 3.0, not 3" if stratify else ""
+        raise DataError(f"cannot hold out a test part of {test_size}: {said}{advice}") from error
     return whole.take(train), whole.take(test)
 
 

@@ -46,9 +46,10 @@ def load_path(
         one *labels* file; gzipped or plain.
     .npz: X and y, or x_train and y_train; perhaps X_test and y_test; perhaps sample_weight, for the training
         part.
-    .csv: comma-separated, a header if it likes; the target is the column headed label, class, target or y,
-        else the last. Words are class names, whole numbers from 0 written without a point are class labels,
-        and other numbers are values to be fitted (write 3.0, not 3). Inputs become float64.
+    .csv: comma-separated, a header if it likes; the target is the column headed label, class, target or y, else the
+        last. Words are class names; whole numbers written without a point are class labels, or the names of classes
+        if they do not begin with 0; and other numbers are values to be fitted (write 3.0, not 3). Inputs become
+        float64.
 
     classes: the number of classes, or as many as the labels need; targets of floats are values without it.
     test_fraction, seed: without a test part, this fraction (0.2) is held out at random, by class.
@@ -256,8 +257,17 @@ def _read_csv(path: Path) -> _Raw:
     values = np.array(cells, np.float64)
     labelled = table.target_header in _CLASS_HEADERS and (values == np.floor(values)).all()
     if labelled or all(cell.isdecimal() for cell in cells):
-        return _Raw((table.inputs, values.astype(np.int64)))
+        return _labelled(table.inputs, values.astype(np.int64))
     return _Raw((table.inputs, values))
+
+
+def _labelled(inputs: np.ndarray, labels: np.ndarray) -> _Raw:
+    """Labels from 0 on as they are; others, such as 1, 2, 3, are the names of as many classes."""
+    names, numbers = np.unique(labels, return_inverse=True)
+    few = len(names) <= max(2, len(labels) // 2)  # of values to be fitted nearly all differ
+    if names[0] == 0 or not few:
+        return _Raw((inputs, labels))
+    return _Raw((inputs, numbers), class_names=tuple(map(str, names)))
 
 
 def _read_table(path: Path, *, targeted: bool) -> _Table:
@@ -287,7 +297,9 @@ def _open_table(path: Path, columns: int) -> tuple[list[str], Iterator[tuple[int
     header = [cell.strip().lower() for cell in first]
     headed = any(cell in _TARGET_HEADERS for cell in header) or all(_number(cell) is None for cell in header)
     if len(header) < columns:
-        raise DataError(f"{path}: {len(header)} columns, separated by commas, are too few")
+        other = next((mark for mark in (";", "\t") if mark in first[0]), None) if first else None
+        advice = f"; they seem to be separated by {other!r}" if other else ""
+        raise DataError(f"{path}: {len(header)} column, where commas separate, is too few{advice}")
 
     def wide() -> Iterator[tuple[int, list[str]]]:
         for line, row in rows if headed else itertools.chain([(first_line, first)], rows):
@@ -303,18 +315,18 @@ def _csv_chunks(path: Path, rows: int) -> Iterator[np.ndarray]:
     empty = True
     while part := list(itertools.islice(table, rows)):
         empty = False
-        yield np.array([_floats(path, line, row) for line, row in part])
+        yield np.array([_floats(path, line, row, "; leave out a column of targets") for line, row in part])
     if empty:
         raise DataError(f"{path}: no rows of data")
 
 
-def _floats(path: Path, line: int, row: list[str]) -> list[float]:
+def _floats(path: Path, line: int, row: list[str], advice: str = "") -> list[float]:
     with suppress(ValueError):
         values = list(map(float, row))
         if all(map(math.isfinite, values)):
             return values
     at = next(i for i, cell in enumerate(row) if (x := _number(cell)) is None or not math.isfinite(x))
-    raise DataError(f"{path}: line {line}, column {at + 1}: {row[at]!r} is not a number to learn from")
+    raise DataError(f"{path}: line {line}, column {at + 1}: {row[at]!r} is not a finite number{advice}")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

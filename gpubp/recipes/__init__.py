@@ -142,7 +142,9 @@ class Recipe:
         changes = {key: value for key, value in changes.items() if value is not None}
         if not changes:
             return self
-        follow: dict[str, Any] = {"reach": self.reach if set(changes) <= {"reach", "seed"} else None}
+        follow: dict[str, Any] = {}
+        if not set(changes) <= {"reach", "seed"}:
+            follow = {"reach": None, "title": _changed(self.title, changes)}
         if changes.get("optimizer", self.optimizer) != self.optimizer:
             follow |= dict.fromkeys(_OF_OPTIMIZERS)
         if changes.get("schedule", self.schedule) != self.schedule:
@@ -204,6 +206,8 @@ def load_with_run(name: str) -> tuple[Recipe, RunSettings]:
         text = files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
         return _parsed(text, name, f"recipe {name}")
     path = Path(name)
+    if path.suffix in (".csv", ".npz") or path.is_dir():
+        raise UsageError(f"{name} is data and no recipe: gpubp train --data {name} --layers …")
     if path.suffix != ".toml" and not path.exists():
         raise UsageError(_unknown("recipe", name, names()) + ", or give a .toml file")
     try:
@@ -281,6 +285,12 @@ def _converted(key: str, value: Any, kind: Any, where: str) -> Any:
     return value
 
 
+def _changed(title: str, changes: dict[str, Any]) -> str:
+    """A title may say what no longer holds."""
+    return f"{title.partition('; but ')[0]}; but {', '.join(changes)} changed" if title else ""
+
+
 def _unknown(what: str, name: str, known: Any) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0)
-    return f"unknown {what} {name!r}: did you mean {near[0]!r}? There are {', '.join(known)}"
+    near = get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {what} {name!r}: {hint}There are {', '.join(known)}"
