@@ -19,7 +19,7 @@ probable as that are kept apart as ``kink``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,11 @@ ACTIVATION_ROUNDINGS = {
     "lecun_tanh": 11,  # tanh 6; the argument and both constants are rounded, the product too
     "relu": 0,
     "leaky_relu": 2,
+}
+# Where σ has no one slope: at which z, and by how much its slope jumps there.
+KINKS: dict[str, tuple[tuple[float, float], ...]] = {
+    "relu": ((0.0, 1.0),),
+    "leaky_relu": ((0.0, 1 - LEAKY_SLOPE),),
 }
 EXP_ROUNDINGS = 4
 LOG_ROUNDINGS = 4
@@ -179,17 +184,27 @@ def pull_back(
         return _softmax_pull_back(gradient, a, activation, precision)
     g, e_g, unit = np.abs(gradient.value), gradient.error, precision.unit
     slope = np.abs(activation.slope(a.value))
-    e_slope, slope_variance = _slope_error(a, activation.name, unit)
+    e_slope, slope_variance = SLOPE_ERRORS[activation.name](a, unit)
     error = e_g * slope + g * e_slope + e_g * e_slope + unit * (g + e_g) * (slope + e_slope)
     variance = slope**2 * gradient.variance + g**2 * (slope_variance + unit**2 * slope**2)
-    jump = {"relu": 1.0, "leaky_relu": 1 - LEAKY_SLOPE}.get(activation.name)
     kink = None if gradient.kink is None else gradient.kink * (slope + e_slope)
-    if jump is not None:
-        error = error + np.where(np.abs(z.value) <= z.error, jump * (g + e_g), 0)
-        probable = np.abs(z.value) <= z.deviation
+    for place, jump in KINKS.get(activation.name, ()):
+        distance = np.abs(z.value - place) - _kink_width(place, jump, activation, unit)
+        error = error + np.where(distance <= z.error, jump * (g + e_g), 0)
+        probable = distance <= z.deviation
         if probable.any():
             kink = np.where(probable, jump * (g + gradient.deviation), 0 if kink is None else kink)
     return Bounded(gradient.value * activation.slope(a.value), error + precision.tiny, variance, kink)
+
+
+def _kink_width(place: float, jump: float, activation: Activation, unit: float) -> float:
+    """How far from a kink the z may be whose computed a is on the other side, or at it.
+
+    σ rises by ``jump`` times that or more on one side of the kink, and roundings of σ(place), one more if it is a
+    constant, are all that can hide it. The place is rounded too.
+    """
+    height = float(np.abs(activation.apply(np.full((1, 1), place)))[0, 0])
+    return unit * (abs(place) + (ACTIVATION_ROUNDINGS[activation.name] + 1) * height / abs(jump))
 
 
 def _softmax_pull_back(
@@ -213,24 +228,50 @@ def _sum_kinks(kink: np.ndarray | None, p: np.ndarray) -> np.ndarray | None:
     return None if kink is None else p * (kink + (kink * p).sum(axis=1, keepdims=True))
 
 
-def _slope_error(a: Bounded, name: str, unit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Largest error and variance of σ'(z) as computed from an a that may be off, away from any kink."""
+def _no_slope_error(a: Bounded, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros_like(a.value), np.zeros_like(a.value)
+
+
+def _sigmoid_slope_error(a: Bounded, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of a (1 − a): three roundings."""
+    size, rest, e = np.abs(a.value), np.abs(1 - a.value), a.error
+    slope = np.abs(1 - 2 * a.value)
+    error = slope * e + e * e + 3 * unit * (size + e) * (rest + e)
+    return error, slope**2 * a.variance + (3 * unit * size * rest) ** 2
+
+
+def _tanh_slope_error(a: Bounded, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of 1 − a²."""
     size, e = np.abs(a.value), a.error
-    if name == "sigmoid":  # a (1 − a): three roundings
-        slope, rest = np.abs(1 - 2 * a.value), np.abs(1 - a.value)
-        error = slope * e + e * e + 3 * unit * (size + e) * (rest + e)
-        return error, slope**2 * a.variance + (3 * unit * size * rest) ** 2
-    if name == "tanh":  # 1 − a²
-        error = 2 * size * e + e * e + 2 * unit * (1 + (size + e) ** 2)
-        return error, 4 * size**2 * a.variance + (2 * unit * (1 + size**2)) ** 2
-    if name == "lecun_tanh":  # ⅔ (A − a²/A), both constants rounded
-        square = 2 * size * e + e * e
-        rounding = 6 * unit * (LECUN_SCALE + (size + e) ** 2 / LECUN_SCALE)
-        slope = 2 * LECUN_RATE / LECUN_SCALE * size
-        variance = slope**2 * a.variance + (LECUN_RATE * rounding) ** 2
-        return LECUN_RATE * (square / LECUN_SCALE + rounding), variance
-    constant = np.full_like(size, unit * LEAKY_SLOPE if name == "leaky_relu" else 0.0)
+    error = 2 * size * e + e * e + 2 * unit * (1 + (size + e) ** 2)
+    return error, 4 * size**2 * a.variance + (2 * unit * (1 + size**2)) ** 2
+
+
+def _lecun_tanh_slope_error(a: Bounded, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of ⅔ (A − a²/A), both constants rounded."""
+    size, e = np.abs(a.value), a.error
+    square = 2 * size * e + e * e
+    rounding = 6 * unit * (LECUN_SCALE + (size + e) ** 2 / LECUN_SCALE)
+    slope = 2 * LECUN_RATE / LECUN_SCALE * size
+    variance = slope**2 * a.variance + (LECUN_RATE * rounding) ** 2
+    return LECUN_RATE * (square / LECUN_SCALE + rounding), variance
+
+
+def _leaky_relu_slope_error(a: Bounded, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of a constant, rounded."""
+    constant = np.full_like(a.value, unit * LEAKY_SLOPE)
     return constant, constant**2
+
+
+# Largest error and variance of σ'(z) as computed from an a that may be off, away from any kink.
+SLOPE_ERRORS: dict[str, Callable[[Bounded, float], tuple[np.ndarray, np.ndarray]]] = {
+    "identity": _no_slope_error,
+    "sigmoid": _sigmoid_slope_error,
+    "tanh": _tanh_slope_error,
+    "lecun_tanh": _lecun_tanh_slope_error,
+    "relu": _no_slope_error,
+    "leaky_relu": _leaky_relu_slope_error,
+}
 
 
 def output_delta(
@@ -469,8 +510,8 @@ def worst_only(value: np.ndarray | float, error: np.ndarray | float) -> Bounded:
 
 
 def known_side(a: np.ndarray) -> Bounded:
-    """A z of which only the side of the kink matters, where an operation is given a itself: no side is in doubt."""
-    return worst_only(a, np.full(a.shape, -1.0))
+    """A z far from every kink, where an operation is given a itself and no side is in doubt."""
+    return worst_only(np.full(a.shape, np.inf), np.zeros(a.shape))
 
 
 def update(

@@ -10,7 +10,6 @@ import numpy as np
 from gpubp.microscope import (
     COST_GRADIENTS,
     DEVIATIONS,
-    SLOPES,
     STEP,
     DescentStep,
     LayerWalk,
@@ -52,8 +51,8 @@ def output_delta(step: Walk) -> str:
         "leaky_relu": "An output that is not above 0 has a hundredth of its error left.",
     }.get(output, "An output that is saturated has hardly any δ, even where it is wrong.")
     return (
-        f"δ = ∇ₐC ⊙ σ'(z), with ∇ₐC = {COST_GRADIENTS[loss]} for {loss} and σ'(z) = {SLOPES[output]} "
-        f"for {output}. {saturates}"
+        f"δ = ∇ₐC ⊙ σ'(z), with ∇ₐC = {COST_GRADIENTS[loss]} for {loss} and "
+        f"σ'(z) = {step.layers[-1].activation.slope_formula} for {output}. {saturates}"
     )
 
 
@@ -78,8 +77,8 @@ def verdict(step: Walk) -> str:
     )
     if kinks:
         said += (
-            f"; {kinks} {'has' if kinks == 1 else 'have'} a ReLU or a clipped probability switch within ±2h, where the "
-            "cost has no one slope to compare with"
+            f"; {kinks} {'has' if kinks == 1 else 'have'} a unit at its kink or a clipped probability switch within "
+            "±2h, where the cost has no one slope to compare with"
         )
     return said + "."
 

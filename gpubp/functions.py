@@ -18,13 +18,14 @@ from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE, PROBABILITY_FLOO
 
 @dataclass(frozen=True)
 class Activation:
-    """σ: ``apply(z) -> a`` and ``slope(a) = σ'(z)``, both elementwise over (B, n).
+    """σ: ``apply(z) -> a`` and ``slope(a) = σ'(z)``, both elementwise over (B, n), and how the two read.
 
-    ``slope`` is None for softmax, whose Jacobian is no diagonal; :meth:`pull_back` serves both kinds.
+    ``slope`` and its formula are None for softmax, whose Jacobian is no diagonal; :meth:`pull_back` serves both kinds.
     """
 
     name: str
     formula: str
+    slope_formula: str | None
     apply: Callable[[np.ndarray], np.ndarray]
     slope: Callable[[np.ndarray], np.ndarray] | None
 
@@ -54,23 +55,31 @@ def softmax(z: np.ndarray) -> np.ndarray:
 ACTIVATIONS = {
     f.name: f
     for f in (
-        Activation("identity", "z", lambda z: z.copy(), np.ones_like),
-        Activation("sigmoid", "1 / (1 + e⁻ᶻ)", sigmoid, lambda a: a * (1 - a)),
-        Activation("tanh", "tanh z", np.tanh, lambda a: 1 - a * a),
+        Activation("identity", "z", "1", lambda z: z.copy(), np.ones_like),
+        Activation("sigmoid", "1 / (1 + e⁻ᶻ)", "a (1 − a)", sigmoid, lambda a: a * (1 - a)),
+        Activation("tanh", "tanh z", "1 − a²", np.tanh, lambda a: 1 - a * a),
         Activation(
             "lecun_tanh",
             "1.7159 tanh(2z/3)",
+            "⅔ (1.7159 − a² / 1.7159)",
             lambda z: LECUN_SCALE * np.tanh(LECUN_RATE * z),
             lambda a: LECUN_RATE * (LECUN_SCALE - a * (a / LECUN_SCALE)),
         ),
-        Activation("relu", "max(z, 0)", lambda z: np.maximum(z, 0), lambda a: (a > 0).astype(a.dtype)),
+        Activation(
+            "relu",
+            "max(z, 0)",
+            "1 if z > 0 else 0",
+            lambda z: np.maximum(z, 0),
+            lambda a: (a > 0).astype(a.dtype),
+        ),
         Activation(
             "leaky_relu",
             "z if z > 0 else 0.01 z",
+            "1 if z > 0 else 0.01",
             lambda z: np.where(z > 0, z, LEAKY_SLOPE * z),
             lambda a: np.where(a > 0, 1, LEAKY_SLOPE).astype(a.dtype),
         ),
-        Activation("softmax", "e^zᵢ / Σⱼ e^zⱼ", softmax, None),
+        Activation("softmax", "e^zᵢ / Σⱼ e^zⱼ", None, softmax, None),
     )
 }
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from gpubp import reference
 from gpubp.backends.base import Samples
+from gpubp.bounds import KINKS
 from gpubp.errors import GpubpError, UsageError
 from gpubp.functions import LOSSES, Activation, Loss, clipped
 from gpubp.network import Layer, Network, as_inputs
@@ -27,17 +28,7 @@ from gpubp.signals import LayerSignal, of_layer, saturated_units
 STEP = 2.0**-17
 DEVIATIONS = 6.0  # of the roundings' standard deviation that a difference may be off by
 
-KINKED = ("relu", "leaky_relu")
-
-# How the derivatives read; the tests hold the words to the functions that compute them.
-SLOPES = {
-    "identity": "1",
-    "sigmoid": "a (1 − a)",
-    "tanh": "1 − a²",
-    "lecun_tanh": "⅔ (1.7159 − a² / 1.7159)",
-    "relu": "1 if z > 0 else 0",
-    "leaky_relu": "1 if z > 0 else 0.01",
-}
+# How the derivatives of the losses read; the tests hold the words to the functions that compute them.
 COST_GRADIENTS = {
     "quadratic": "a − y",
     "squared_error": "2 (a − y)",
@@ -51,8 +42,8 @@ class Difference:
     """One element of a gradient beside the central difference (C(w + h) − C(w − h)) / 2h of the mean cost.
 
     ``expected`` is how far the two may be apart: the truncation and the roundings of the difference, as
-    :func:`central_differences` finds them. ``kink``: a ReLU or a clipped probability switches between w − 2h and
-    w + 2h, so that the cost has no one slope there.
+    :func:`central_differences` finds them. ``kink``: a unit at its kink or a clipped probability switches
+    between w − 2h and w + 2h, so that the cost has no one slope there.
     """
 
     name: str
@@ -416,8 +407,7 @@ def _cost_from(
     activations = network.activations[-len(parameters) :]
     for (weights, bias), activation in zip(parameters, activations, strict=True):
         z, a = reference.forward(a, weights, bias, activation)
-        if activation.name in KINKED:
-            masks.append(a > 0)
+        masks += [z > place for place, _ in KINKS.get(activation.name, ())]
     if loss.probabilities and loss.matched != activations[-1].name:
         masks.append(clipped(a)[1])
     costs = reference.cost(z, a, samples.targets, samples.sample_weight, activations[-1], loss)

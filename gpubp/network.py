@@ -270,6 +270,7 @@ class Network:
         in its metadata, as JSON under "classes".
 
         Raises:
+            UsageError: an activation that is not mapped to ONNX.
             GpubpError: onnx is not installed, the parameters take more than 2 GB, or the file cannot be written.
         """
         from gpubp.exchange import onnx
@@ -280,6 +281,7 @@ class Network:
         """The network as a ``torch.nn.Sequential`` with copies of its parameters; bytes must be scaled by 1/255 first.
 
         Raises:
+            UsageError: an activation that is not mapped to PyTorch.
             GpubpError: PyTorch is not installed.
         """
         need("torch", "torch")

@@ -7,6 +7,7 @@ is off. Nielsen, Neural Networks and Deep Learning, chapter 2, calls such a unit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -36,8 +37,15 @@ def saturated_units(a: np.ndarray, activation: Activation) -> np.ndarray | None:
     """Which of the activations a = σ(z), (B, n), are saturated, as a mask of that shape; None for softmax."""
     if activation.slope is None:
         return None
-    just_above_zero = activation.apply(np.full((1, 1), 1e-6, a.dtype))  # where each σ is steepest
-    return activation.slope(a) < SATURATED * activation.slope(just_above_zero)
+    return activation.slope(a) < SATURATED * _steepest(activation)
+
+
+@cache
+def _steepest(activation: Activation) -> float:
+    """The steepest slope of an elementwise σ, on a grid of z that has 0 and each whole number."""
+    assert activation.slope is not None
+    z = np.linspace(-8, 8, 8 * 512 + 1)[None]
+    return float(activation.slope(activation.apply(z)).max())
 
 
 def layer_signals(network: Network, samples: Samples, loss: str) -> list[LayerSignal]:

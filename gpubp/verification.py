@@ -530,6 +530,13 @@ class _Operations:
                 self._check(f"{kind} update by {optimizer.kind}{nesterov}", got, bounded)
 
 
+def _with_biases(parameters: Pairs) -> Pairs:
+    rng = np.random.default_rng(0)
+    return [
+        (w, np.where(b == 0, 0.1 * rng.standard_normal(b.shape), b).astype(b.dtype)) for w, b in parameters
+    ]
+
+
 def verify(
     network: Network,
     inputs: np.ndarray,
@@ -541,6 +548,8 @@ def verify(
     backend: str | Backend = "auto",
 ) -> Report:
     """Hold a backend to the reference on this network and data; the network is not changed.
+
+    Biases that are 0, as those of a fresh network, are drawn for it, since one left out would not show.
 
     Checks each operation by itself on the same inputs; and of the backend's own plan the evaluation, a run of
     several steps, and two single steps (a full and a short batch) end to end. Takes the first 256 samples at most.
@@ -560,16 +569,17 @@ def verify(
 
     started = time.perf_counter()
     chosen, optimizer = backends.get(backend), optimizer or SGD(0.1, momentum=0.9)
+    parameters = _with_biases(network.parameters)
     samples = prepare(network, check_split(inputs, targets, sample_weight), loss).samples
     samples = samples.take(np.arange(min(len(samples), VERIFY_ROWS)))
     report = Report(f"{chosen.name} backend ({chosen.describe()}) on {network!r}, {len(samples)} samples")
     with chosen.limits():
         with np.errstate(all="ignore"):
             dense = replace(samples, inputs=dense_inputs(samples.inputs, network.dtype))
-            report.add(_Operations(chosen, network.layers, network.parameters, loss, dense).run())
+            report.add(_Operations(chosen, network.layers, parameters, loss, dense).run())
         batch = max(1, len(samples) * 2 // 3)  # so that the last of two batches is a short one
-        plan = chosen.plan(network.layers, network.parameters, loss, optimizer, batch, samples)
-        report.add(check_evaluation(plan, network.layers, loss, samples, network.parameters))
+        plan = chosen.plan(network.layers, parameters, loss, optimizer, batch, samples)
+        report.add(check_evaluation(plan, network.layers, loss, samples, parameters))
         order = np.random.default_rng(0).permutation(len(samples))
         rates = optimizer.lr * np.array([1.0, 0.5])[: -(-len(order) // batch)]
         report.add(check_cut(plan, order, rates, batch))

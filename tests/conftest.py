@@ -24,7 +24,7 @@ def backend_by_name(name: str):
     """The backend; without GPUBP_TEST_GPU=1, cupy's is on its stand-in: the same Python side and the same .cu files."""
     name, _, plan = name.partition(", ")
     if name != "cupy":
-        return backends.get(name)
+        return backends.get(name, plan=plan or "auto")
     if why_no_cuda:
         pytest.skip(why_no_cuda)
     return cuda_backend(plan or "auto")

@@ -239,6 +239,13 @@ def test_a_network_too_large_for_onnx_is_told_so(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_activation_that_onnx_has_no_operators_for_is_named(tmp_path, monkeypatch):
+    monkeypatch.delitem(onnx_files._STEPS, "tanh")
+    with pytest.raises(UsageError, match="to_onnx has no operators for the activation 'tanh'"):
+        Network([4, 5, 3], hidden="tanh").to_onnx(tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_save_does_not_write_an_npz_under_an_onnx_name(tmp_path):
     with pytest.raises(UsageError, match="call to_onnx"):
         Network([4, 3]).save(tmp_path / "m.onnx")

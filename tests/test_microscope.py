@@ -200,7 +200,7 @@ def test_a_clipped_probability_is_a_kink():
 @pytest.mark.parametrize("z", [-0.7, 0.4])
 def test_the_words_for_a_slope_are_its_formula(name, z):
     a = ACTIVATIONS[name].apply(np.array([[z]]))
-    said = eval(as_python(microscope.SLOPES[name]), {"a": a.item(), "z": z})
+    said = eval(as_python(ACTIVATIONS[name].slope_formula), {"a": a.item(), "z": z})
     assert ACTIVATIONS[name].slope(a).item() == pytest.approx(said, rel=1e-4)
 
 
@@ -213,7 +213,7 @@ def test_the_words_for_a_cost_gradient_are_its_formula(name):
 def as_python(formula):
     for text, python in (("−", "-"), ("²", "**2"), ("⅔ ", "2/3*"), ("a (", "a*("), ("2 (", "2*(")):
         formula = formula.replace(text, python)
-    return formula
+    return re.sub(r"\|([^|]+)\|", r"abs(\1)", formula)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from gpubp import Network
 from gpubp.backends.base import Samples
-from gpubp.functions import ACTIVATIONS
+from gpubp.functions import ACTIVATIONS, Activation
 from gpubp.signals import layer_signals, saturated_units
 
 
@@ -26,6 +26,12 @@ def test_a_unit_is_saturated_where_its_slope_is_below_a_twentieth_of_the_steepes
     activation = ACTIVATIONS[name]
     a = activation.apply(np.array([inside + outside]))
     assert saturated_units(a, activation).tolist() == [[False] * len(inside) + [True] * len(outside)]
+
+
+def test_the_steepest_slope_need_not_be_at_zero():
+    shifted = Activation("shifted", "tanh(z − 3)", "1 − a²", lambda z: np.tanh(z - 3), lambda a: 1 - a * a)
+    a = shifted.apply(np.array([[3.0, 5.17, 5.19, 0.0]]))
+    assert saturated_units(a, shifted).tolist() == [[False, False, True, True]]
 
 
 def test_softmax_has_no_slope_of_its_own():

@@ -131,6 +131,14 @@ def test_what_is_no_network_is_refused_by_name_and_place(module, says):
         Network.from_torch(module)
 
 
+def test_an_activation_that_torch_has_no_module_for_is_named(monkeypatch):
+    from gpubp.exchange import torch as modules
+
+    monkeypatch.delitem(modules._MODULES, "tanh")
+    with pytest.raises(UsageError, match="to_torch has no module for the activation 'tanh'"):
+        Network([4, 5, 3], hidden="tanh").to_torch()
+
+
 def test_lecun_tanh_can_be_saved_by_pytorch():
     module = Network([4, 3], output="lecun_tanh").to_torch()
     assert_same(Network.from_torch(pickle.loads(pickle.dumps(module))), Network.from_torch(module))

@@ -7,13 +7,20 @@ import pytest
 
 import gpubp
 from gpubp import verification
-from gpubp.backends.cpu import NumbaBackend
-from gpubp.bounds import ACTIVATION_ROUNDINGS, EXP_ROUNDINGS, LOG_ROUNDINGS, worst_only
-from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.bounds import (
+    ACTIVATION_ROUNDINGS,
+    EXP_ROUNDINGS,
+    KINKS,
+    LOG_ROUNDINGS,
+    SLOPE_ERRORS,
+    Bounded,
+    worst_only,
+)
+from gpubp.functions import ACTIVATIONS, LOSSES, Activation
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW
 from gpubp.verification import Report, VerificationError, compare
-from tests.conftest import backend_by_name
+from tests.conftest import BACKENDS, backend_by_name
 from tests.faults import FAULTS, OUTPUTS, plant
 from tests.fused_faults import plant_in_plan
 
@@ -50,13 +57,24 @@ def test_every_optimizers_step_is_within_its_bounds(backend, optimizer, rng):
     assert history.verification.steps == 9
 
 
-# Where a fault can be: a backend's operations, which a composed plan is made of, and the fused plan's phases.
+# Where a fault can be: each backend's operations, which its composed plan is made of, and the fused plan's phases.
 FAULTY = {
-    "numpy": lambda *fault: plant(backend_by_name("numpy"), *fault),
-    "numba, composed": lambda *fault: plant(NumbaBackend(plan="composed"), *fault),
-    "numba, fused": lambda *fault: plant_in_plan(backend_by_name("numba"), *fault),
-    "cupy, composed": lambda *fault: plant(backend_by_name("cupy, composed"), *fault),
-}
+    f"{name}, composed": lambda *fault, name=name: plant(backend_by_name(f"{name}, composed"), *fault)
+    for name in BACKENDS
+} | {"numba, fused": lambda *fault: plant_in_plan(backend_by_name("numba"), *fault)}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_bias_left_out_shows_on_a_fresh_network_too(name, rng):
+    faulty = FAULTY[name]("forward", FAULTS["forward", "missing bias"])
+    net = Network([20, 15, 5])
+    start = [p.copy() for pair in net.parameters for p in pair]
+    report = gpubp.verify(net, rng.random((90, 20)), rng.integers(0, 5, 90), backend=faulty)
+    failed = {check.name for check in report.checks if not check.ok}
+    assert {"cost", "∂C/∂W1"} <= failed
+    assert ("z1 forward" in failed) == ("composed" in name)
+    for before, after in zip(start, [p for pair in net.parameters for p in pair], strict=True):
+        np.testing.assert_array_equal(before, after)
 
 
 def no_fault(inputs, before, after):
@@ -235,18 +253,54 @@ def test_verifying_an_epoch_keeps_to_its_budget(rng, monkeypatch):
     assert history.verification.seconds >= 0.18
 
 
-def test_a_relu_on_its_kink_is_right_on_either_side():
-    """z = 0 exactly in exact arithmetic; in float32 it may come out on either side."""
-    net = Network([3, 400, 2], hidden="relu", seed=0)
+def clip_at(low, high):
+    """An activation with two kinks, away from z = 0, whose roundings can carry a across the upper one."""
+    return Activation(
+        "clip", "…", "…", lambda z: np.clip(z, low, high), lambda a: ((a > low) & (a < high)).astype(a.dtype)
+    )
+
+
+def on_a_kink(activation, place):
+    """A net whose z₁ are ``place`` but for roundings, which leave them on either side, and data for it."""
+    net = Network([3, 400, 2], hidden=activation, seed=0)
+    scale = np.random.default_rng(0).uniform(-1, 1, (400, 1))
+    weights = (scale * np.array([[3.0, 0.0, -2.0]])).astype(np.float32)
+    bias = (place + 0.3 * scale[:, 0]).astype(np.float32)
+    net.parameters[0] = (weights, bias)
     x = np.tile(np.array([[0.1, 0.2, 0.3]]), (64, 1)).astype(np.float32)
-    w = np.tile(np.array([[3.0, 0.0, -1.0]]), (400, 1)).astype(np.float32)
-    net.parameters[0] = (w, np.zeros(400, np.float32))
-    y = np.arange(64) % 2
-    z = x.astype(np.float64) @ w.T.astype(np.float64)
-    assert 0 < np.abs(z).max() < 1e-7
+    z = x.astype(np.float64) @ weights.T.astype(np.float64) + bias
+    assert (z - place).min() < 0 < (z - place).max()
+    assert np.abs(z - place).max() < 1e-6
+    return net, x, np.arange(64) % 2
+
+
+@pytest.mark.parametrize(("activation", "place"), [(name, z) for name in KINKS for z, _ in KINKS[name]])
+def test_a_unit_on_its_kink_is_right_on_either_side(activation, place, monkeypatch):
+    net, x, y = on_a_kink(activation, place)
     for name in ("numpy", "numba"):
         report = gpubp.verify(net, x, y, backend=name)
         assert report.ok, str(report)
+    monkeypatch.setitem(KINKS, activation, ())
+    assert not gpubp.verify(net, x, y, backend="numpy").ok  # without its entry in the table it would not be
+
+
+@pytest.mark.parametrize("place", [-3.0, -0.7, 1.0, 3.1])
+def test_a_kink_may_be_anywhere(place, monkeypatch):
+    low, high = sorted((place, -9.0 if place < 0 else 0.1))
+    monkeypatch.setitem(ACTIVATIONS, "clip", clip_at(np.float32(low).item(), np.float32(high).item()))
+    monkeypatch.setitem(ACTIVATION_ROUNDINGS, "clip", 0)
+    monkeypatch.setitem(SLOPE_ERRORS, "clip", SLOPE_ERRORS["relu"])
+    for kinks, right in ((((low, 1.0), (high, 1.0)), True), ((), False)):
+        monkeypatch.setitem(KINKS, "clip", kinks)
+        net, x, y = on_a_kink("clip", place)
+        assert gpubp.verify(net, x, y, backend="numpy").ok == right
+
+
+def test_an_activation_of_which_no_errors_are_known_is_refused(monkeypatch, rng):
+    monkeypatch.delitem(SLOPE_ERRORS, "tanh")
+    net, x, y = dense_problem(rng)
+    with pytest.raises(KeyError, match="tanh"):
+        gpubp.verify(net, x, y, backend="numpy")
 
 
 def wrapped_plan(backend, **overrides):
@@ -371,6 +425,26 @@ def test_activations_are_within_the_roundings_that_the_bounds_allow_them(backend
     normal = (np.abs(expected) >= np.finfo(np.float32).tiny) & (np.abs(expected) <= np.finfo(np.float32).max)
     roundings = np.abs(got - expected)[normal] / np.abs(expected[normal]) / 2.0**-24
     assert roundings.max() <= ACTIVATION_ROUNDINGS[activation]
+    assert (
+        roundings.max() >= ACTIVATION_ROUNDINGS[activation] / 8
+    )  # an allowance far too wide would hide errors
+
+
+@pytest.mark.parametrize("activation", SLOPE_ERRORS)
+def test_slopes_are_within_the_errors_that_the_bounds_allow_them(backend, activation):
+    """As BP2 computes them from an exact a in float32, against float64; and those bounds are not far too wide."""
+    z = np.linspace(-20, 20, 20_001)
+    a = ACTIVATIONS[activation].apply(z[:, None]).astype(np.float32)
+    delta = backend.to_device(np.empty_like(a))
+    one = np.ones((1, 1), np.float32)
+    sent = [backend.to_device(v) for v in (np.ones_like(a), one, a)]
+    backend.hidden_delta(*sent, activation, delta)
+    wide = a.astype(np.float64)
+    off = np.abs(backend.to_host(delta) - ACTIVATIONS[activation].slope(wide))
+    allowed, variance = SLOPE_ERRORS[activation](Bounded.exact(wide), 2.0**-24)
+    assert (off <= allowed).all()
+    assert off.max() >= allowed.max() / 16  # half of its roundings are not there with fused multiply-adds
+    assert (variance <= allowed**2).all()
 
 
 def test_logarithms_are_within_the_roundings_that_the_bounds_allow_them(backend):

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gpubp import explanation
 from gpubp.explanation import number
-from gpubp.microscope import SLOPES, LayerWalk, Walk, descent
+from gpubp.microscope import LayerWalk, Walk, descent
 
 WIDTH = 80
 FULL = 14  # numbers of a vector that are shown in full
@@ -148,7 +148,7 @@ class _Page:
 
     def _hidden_delta(self, layer: LayerWalk, batch: int, n_next: int, sample: int) -> None:
         n, width = layer.number, layer.layer.n_out
-        slope = SLOPES.get(layer.activation.name)
+        slope = layer.activation.slope_formula
         self.say(
             f"Layer {n}, {layer.activation.name}" + (f": σ'(z) = {slope}" if slope else ": its Jacobian")
         )

@@ -19,7 +19,7 @@ import numpy as np
 
 import gpubp
 from gpubp import checkpoint
-from gpubp.errors import GpubpError
+from gpubp.errors import GpubpError, UsageError
 from gpubp.extras import need
 from gpubp.files import write_atomically
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE
@@ -42,10 +42,17 @@ _STEPS: dict[str, tuple[tuple[str | float, ...], ...]] = {
 }
 
 
+def _steps(activation: str) -> tuple[tuple[str | float, ...], ...]:
+    if activation not in _STEPS:
+        raise UsageError(f"to_onnx has no operators for the activation {activation!r}; safetensors keeps any")
+    return _STEPS[activation]
+
+
 def save(path: str | os.PathLike, network: Network, *, byte_inputs: bool = False) -> None:
     """Write a network as ONNX, atomically; see :meth:`gpubp.Network.to_onnx`.
 
     Raises:
+        UsageError: an activation that has no operators here.
         GpubpError: onnx is not installed, the parameters are larger than 2 GB, which is the most that a file holds,
             or it cannot be written; an old one is left as it was.
     """
@@ -71,7 +78,7 @@ def build(network: Network, *, byte_inputs: bool = False) -> Any:
         graph.hold(f"b{i}", bias)
         z = graph.add("Gemm", rows, f"W{i}", f"b{i}", transB=1)
         rows = z
-        for operator, *operands in _STEPS[network.layers[i - 1].activation]:
+        for operator, *operands in _steps(network.layers[i - 1].activation):
             attributes = {"axis": 1} if operator == "Softmax" else {}
             rows = graph.add(str(operator), *(z if o == "z" else o for o in operands), **attributes)
     model = graph.model(

@@ -35,7 +35,16 @@ _TAKEN = "Linear, ReLU, LeakyReLU(0.01), Sigmoid, Tanh, Softmax(dim=1), Identity
 
 
 def to_module(network: Network) -> Any:
-    """The network as an ``nn.Sequential`` on the CPU: a Linear and an activation for each layer."""
+    """The network as an ``nn.Sequential`` on the CPU: a Linear and an activation for each layer.
+
+    Raises:
+        UsageError: an activation that has no module here.
+    """
+    for layer in network.layers:
+        if layer.activation not in _MODULES:
+            raise UsageError(
+                f"to_torch has no module for the activation {layer.activation!r}; safetensors keeps any"
+            )
     modules = []
     for layer, (weights, bias) in zip(network.layers, network.parameters, strict=True):
         linear = nn.Linear(layer.n_in, layer.n_out, dtype=getattr(torch, str(network.dtype)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpubp import explanation, pages
 from gpubp.data import Dataset
-from gpubp.microscope import SLOPES, LayerWalk, Walk, descent
+from gpubp.microscope import LayerWalk, Walk, descent
 from gpubp.pages.charts import FAINT, INK, SERIES, chart, picture
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ def context(step: Walk, sample: int, title: str, told: str, dataset: Dataset | N
         "sample": sample,
         "batch": len(step.samples),
         "words": explanation,
-        "slopes": SLOPES,
         "image": image,
         "inputs": vectors(*([] if image else [("a0", inputs)])),
         "targets": vectors(("y", targets)),
