@@ -361,11 +361,11 @@ def test_a_wrong_layer_of_a_deep_net_is_seen_from_its_gradient_alone(rng):
         cost, pairs = gradients(order)
         return cost, [(pairs[0][0] * 0.999, pairs[0][1]), *pairs[1:]]
 
-    net = Network([784, 256, 128, 64, 10])
+    net = Network([784, 256, 128, 64, 10], hidden="tanh")  # which has no kink to be in doubt of
     faulty = wrapped_plan(backend_by_name("numpy"), gradients=off)
     x, y = rng.random((100, 784)), rng.integers(0, 10, 100)
-    failed = [check.name for check in gpubp.verify(net, x, y, backend=faulty).checks if not check.ok]
-    assert "∂C/∂W1" in failed
+    checks = {check.name: check for check in gpubp.verify(net, x, y, backend=faulty).checks}
+    assert checks["∂C/∂W1"].fraction < 1 < checks["∂C/∂W1"].norm_fraction
 
 
 def test_a_run_that_diverges_is_not_called_a_wrong_backend(backend, rng):
