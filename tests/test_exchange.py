@@ -16,7 +16,6 @@ import gpubp
 from gpubp import checkpoint
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.exchange import onnx as onnx_files
-from gpubp.functions import ACTIVATIONS
 from gpubp.network import Network, byte_table
 from tests.networks import DTYPES, assert_same, bounded_outputs, spread, within
 
@@ -152,7 +151,7 @@ def run_onnx(path, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", onnx_files._STEPS)
 @pytest.mark.parametrize("hidden", [(), (17,), (40, 33), (9, 64, 5, 12)])
 def test_onnxruntime_keeps_to_the_bound(tmp_path, dtype, activation, hidden, rng):
     path = tmp_path / "m.onnx"
@@ -167,7 +166,7 @@ def test_onnxruntime_keeps_to_the_bound(tmp_path, dtype, activation, hidden, rng
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", onnx_files._STEPS)
 def test_onnxruntime_keeps_to_the_bound_far_into_the_tails(tmp_path, dtype, activation):
     net = Network([1, 2], output=activation, dtype=dtype)
     net.parameters = [(np.array([[1], [0]], dtype), np.zeros(2, dtype))]
