@@ -487,11 +487,11 @@ def update(
     Raises:
         UsageError: no bound is known of this kind of optimizer.
     """
-    if kind not in _UPDATES:
+    if kind not in UPDATES:
         raise UsageError(
             f'no bound is known of optimizer {kind!r} (gpubp/bounds.py): train with verify="off"'
         )
-    return _UPDATES[kind](parameter, gradient, slots, coefficients, precision)
+    return UPDATES[kind](parameter, gradient, slots, coefficients, precision)
 
 
 def _sgd(parameter, gradient, slots, c, precision) -> list[Bounded]:
@@ -551,4 +551,4 @@ def _adam(parameter, gradient, slots, c, precision) -> list[Bounded]:
     ]
 
 
-_UPDATES = {"sgd": _sgd, "adam": _adam, "adamw": _adam}  # by kind of optimizer
+UPDATES = {"sgd": _sgd, "adam": _adam, "adamw": _adam}  # by kind of optimizer
