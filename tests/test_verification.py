@@ -107,6 +107,17 @@ def test_one_percent_off_in_any_optimizers_step_is_caught(name, optimizer, resul
         gpubp.fit(net, x, y, optimizer=optimizer, batch_size=64, epochs=1, backend=faulty, verify="first")
 
 
+@pytest.mark.parametrize("name", FAULTY)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+def test_every_optimizers_step_without_a_fault_passes(name, optimizer, rng):
+    net, x, y = dense_problem(rng)
+    wrapped = FAULTY[name]("update", no_fault)
+    history = gpubp.fit(
+        net, x, y, optimizer=optimizer, batch_size=64, epochs=1, backend=wrapped, verify="step"
+    )
+    assert history.verification.ok
+
+
 @pytest.mark.parametrize("name", ["numpy", "numba, composed", "cupy, composed"])
 def test_verify_holds_every_optimizers_update_to_its_bound(name, rng):
     net, x, y = dense_problem(rng)
