@@ -445,8 +445,9 @@ def test_what_cannot_be_done_is_one_line_with_its_exit_code(run, tmp_path, args,
 def test_a_model_must_fit_the_data_and_be_no_checkpoint(run):
     run("train", "parity", "--epochs", 1, "--backend", "numpy", "--folder", "run", "-q")
     code, _, err = run("explain", "digits", "--model", "run/model.npz")
-    assert code == 5
-    assert "the network takes 10" in err
+    assert code == 2
+    assert "takes 10 inputs, and those of digits are 64" in err
+    assert "gpubp explain NAME --model" in err
     code, _, err = run("explain", "--model", "run/checkpoint.npz")
     assert code == 5
     assert "is a checkpoint" in err
