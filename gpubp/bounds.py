@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpubp import reference
+from gpubp.errors import UsageError
 from gpubp.functions import ACTIVATIONS, LOSSES, Activation, Loss
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE, PROBABILITY_FLOOR
 from gpubp.network import Layer
@@ -522,8 +523,16 @@ def update(
     coefficients: Sequence[float],
     precision: Precision,
 ) -> list[Bounded]:
-    """Bounds of the new parameter and slots, for the exact old ones and a gradient that may be off."""
-    return (_sgd if kind == "sgd" else _adam)(parameter, gradient, slots, coefficients, precision)
+    """Bounds of the new parameter and slots, for the exact old ones and a gradient that may be off.
+
+    Raises:
+        UsageError: no bound is known of this kind of optimizer.
+    """
+    if kind not in UPDATES:
+        raise UsageError(
+            f'no bound is known of optimizer {kind!r} (gpubp/bounds.py): train with verify="off"'
+        )
+    return UPDATES[kind](parameter, gradient, slots, coefficients, precision)
 
 
 def _sgd(parameter, gradient, slots, c, precision) -> list[Bounded]:
@@ -581,3 +590,6 @@ def _adam(parameter, gradient, slots, c, precision) -> list[Bounded]:
         worst_only(first, e_first + precision.tiny),
         worst_only(second, e_second),
     ]
+
+
+UPDATES = {"sgd": _sgd, "adam": _adam, "adamw": _adam}  # by kind of optimizer

@@ -87,18 +87,12 @@ def rule(step: Walk) -> str:
     """The optimizer's rule as its settings leave it, g being the gradient."""
     optimizer = step.optimizer
     decay = getattr(optimizer, "weight_decay", 0.0)
+    told = optimizer.formula
     if isinstance(optimizer, Adam):
-        told = (
-            f"m ← {optimizer.beta1:g} m + {1 - optimizer.beta1:g} g and v ← {optimizer.beta2:g} v + "
-            f"{1 - optimizer.beta2:g} g², then W ← W − η m̂ / (√v̂ + ε). At this first step m̂ = g and v̂ = g²: whatever "
-            "the size of its gradient, each weight moves by about η"
-        )
-    elif not optimizer.slots:
-        told = "W ← W − η g, plain gradient descent"
-    else:
-        momentum = getattr(optimizer, "momentum", 0.0)
-        ahead = f"g + {momentum:g} v" if getattr(optimizer, "nesterov", False) else "v"
-        told = f"v ← {momentum:g} v + g, then W ← W − η {f'({ahead})' if '+' in ahead else ahead}; v was 0 before"
+        told += ". At this first step m̂ = g and v̂ = g²: whatever the size of its gradient, each weight moves by about η"
+    elif optimizer.slots:
+        names = " and ".join(name.replace("_", " ") for name in optimizer.slots)
+        told += f"; its {names} {'was' if len(optimizer.slots) == 1 else 'were'} 0 before"
     if decay:
         told += f"; with weight decay {decay:g}, of W alone"
     return f"With g the gradient: {told}."

@@ -39,6 +39,11 @@ class Optimizer:
     def slots(self) -> tuple[str, ...]:
         return ()
 
+    @property
+    def formula(self) -> str:
+        """The rule as its settings leave it, in words for people: g is the gradient, of W or of a bias."""
+        raise NotImplementedError
+
     def coefficients(self, lr: float, step: int, *, decay: bool) -> tuple[float, ...]:
         """The numbers of step ``step`` (counted from 1) at learning rate ``lr``; no weight decay unless ``decay``."""
         raise NotImplementedError
@@ -80,6 +85,13 @@ class SGD(Optimizer):
     @property
     def slots(self) -> tuple[str, ...]:
         return ("velocity",) if self.momentum else ()
+
+    @property
+    def formula(self) -> str:
+        if not self.momentum:
+            return "W ← W − η g, plain gradient descent"
+        along = f"(g + {self.momentum:g} v)" if self.nesterov else "v"
+        return f"v ← {self.momentum:g} v + g, then W ← W − η {along}"
 
     def coefficients(self, lr: float, step: int, *, decay: bool) -> tuple[float, ...]:
         """(η, μ, λ, 1 if Nesterov's form else 0)."""
@@ -131,6 +143,13 @@ class Adam(Optimizer):
     @property
     def slots(self) -> tuple[str, ...]:
         return "first_moment", "second_moment"
+
+    @property
+    def formula(self) -> str:
+        return (
+            f"m ← {self.beta1:g} m + {1 - self.beta1:g} g and v ← {self.beta2:g} v + {1 - self.beta2:g} g², "
+            "then W ← W − η m̂ / (√v̂ + ε)"
+        )
 
     def coefficients(self, lr: float, step: int, *, decay: bool) -> tuple[float, ...]:
         """(η/(1−β₁ᵗ), β₁, 1−β₁, β₂, 1−β₂, ε, 1/√(1−β₂ᵗ), λ on the gradient, ηλ on the weights)."""

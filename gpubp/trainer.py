@@ -21,7 +21,7 @@ from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.functions import LOSSES, lookup
 from gpubp.network import Network, tensor_names
-from gpubp.optimizers import SGD, Optimizer, Schedule
+from gpubp.optimizers import OPTIMIZERS, SGD, Optimizer, Schedule
 from gpubp.prepare import Prepared, prepare
 from gpubp.progress import Progress, progress_for
 from gpubp.verification import (
@@ -258,9 +258,8 @@ def _check_arguments(
 ) -> None:
     """What Python would only trip over later, with a message about something else."""
     if not isinstance(optimizer, Optimizer | None):
-        raise UsageError(
-            f"optimizer must be gpubp.SGD(…), gpubp.Adam(…) or gpubp.AdamW(…), not {optimizer!r}"
-        )
+        offered = ", ".join(f"gpubp.{cls.__name__}(…)" for cls in OPTIMIZERS.values())
+        raise UsageError(f"optimizer must be one of {offered}, not {optimizer!r}")
     if not isinstance(schedule, Schedule | None):
         raise UsageError(f"schedule must be gpubp.Schedule(…), not {schedule!r}")
     if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):

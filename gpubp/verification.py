@@ -15,7 +15,7 @@ from gpubp.bounds import Bounded, Precision
 from gpubp.errors import GpubpError
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Layer, Network, as_inputs, labels_of, tensor_names
-from gpubp.optimizers import SGD, Adam, AdamW, Optimizer
+from gpubp.optimizers import OPTIMIZERS, SGD, Optimizer
 
 Pairs = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -512,13 +512,8 @@ class _Operations:
     def _update(self) -> None:
         rng = np.random.default_rng(0)
         parameter = self.parameters[0][0]
-        for optimizer in (
-            SGD(0.1),
-            SGD(0.1, momentum=0.9, weight_decay=0.01),
-            SGD(0.1, momentum=0.9, nesterov=True),
-            Adam(),
-            AdamW(),
-        ):
+        momentum = SGD(momentum=0.9, weight_decay=0.01), SGD(momentum=0.9, nesterov=True)
+        for optimizer in (*(cls(lr=0.1) for cls in OPTIMIZERS.values()), *momentum):
             gradient = rng.standard_normal(parameter.shape).astype(self.dtype)
             slots = [np.abs(rng.standard_normal(parameter.shape)).astype(self.dtype) for _ in optimizer.slots]
             c = optimizer.coefficients(optimizer.lr, 3, decay=True)

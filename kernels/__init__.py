@@ -30,7 +30,7 @@ ACTIVATIONS = {
 
 LOSSES = {"quadratic": 0, "squared_error": 1, "cross_entropy": 2, "binary_cross_entropy": 3}
 
-RULES = {"sgd": 0, "adam": 1, "adamw": 1}
+RULES = {"sgd": 0, "adam": 1, "adamw": 1}  # by kind of optimizer; sgd with a slot is that with momentum
 
 LEAKY_SLOPE = 0.01
 LECUN_SCALE = 1.7159  # LeCun, Bottou, Orr, Müller: Efficient BackProp (1998), section 4.4

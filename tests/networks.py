@@ -1,6 +1,8 @@
-"""What tests of whole networks share: outputs held to the bound, and networks compared bit by bit."""
+"""What tests of whole networks share: every optimizer, outputs held to the bound, networks compared bit by bit."""
 
 from __future__ import annotations
+
+from dataclasses import fields
 
 import numpy as np
 
@@ -8,8 +10,29 @@ from gpubp import bounds
 from gpubp.bounds import Bounded, Precision
 from gpubp.functions import ACTIVATIONS
 from gpubp.network import Network, as_inputs
+from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW
 
 DTYPES = ("float32", "float64")
+
+# What is tested of every optimizer is tested of these: of each kind, every setting off its default at least once.
+EVERY_OPTIMIZER = (
+    SGD(0.1),
+    SGD(0.05, weight_decay=0.1),
+    SGD(0.1, momentum=0.9),
+    SGD(0.1, momentum=0.8, nesterov=True, weight_decay=0.01),
+    Adam(),
+    Adam(0.01, beta1=0.8, beta2=0.99, epsilon=1e-6, weight_decay=0.1),
+    AdamW(),
+    AdamW(0.01, beta1=0.8, beta2=0.99, epsilon=1e-6, weight_decay=0.1),
+)
+for _cls in OPTIMIZERS.values():
+    for _setting in fields(_cls):
+        assert any(
+            type(optimizer) is _cls and getattr(optimizer, _setting.name) != _setting.default
+            for optimizer in EVERY_OPTIMIZER
+        ), (
+            f"EVERY_OPTIMIZER in tests/networks.py has no {_cls.__name__} whose {_setting.name} is not the default"
+        )
 
 
 def spread(net: Network, rng, bias: float = 1.0) -> Network:

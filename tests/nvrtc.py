@@ -131,9 +131,7 @@ def threads_of(kernel: str) -> int:
         return cuda.THREADS
     if kernel == "weight_grad":
         return cuda.WARP * cuda.SUM_ROWS
-    return int(
-        np.prod(backend.FLAT_BLOCK if kernel in ("sgd", "sgd_momentum", "adam") else backend.ROW_BLOCK)
-    )
+    return int(np.prod(backend.FLAT_BLOCK if kernel in cuda.UPDATES.values() else backend.ROW_BLOCK))
 
 
 def heading() -> str:

@@ -15,7 +15,7 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 import gpubp
-from gpubp import cli, recipes
+from gpubp import checkpoint, cli, recipes
 from gpubp.backends.cpu import NumbaBackend, cache_folder
 from gpubp.cli import train
 from gpubp.errors import DataError, UsageError
@@ -618,8 +618,19 @@ def test_ctrl_c_ends_a_run_with_130_and_its_checkpoint_resumes(tmp_path):
     assert process.returncode == 130
     assert "gpubp train --resume run" in out
     assert gpubp.load(tmp_path / "run" / "model.npz").sizes == [10, 3, 2]
+    done = checkpoint.read(tmp_path / "run" / "checkpoint.npz")[0]["training"]["epoch"]
     subprocess.run(
-        [sys.executable, "-m", "gpubp", "train", "--resume", "run/checkpoint.npz", "--epochs", "1", "-q"],
+        [
+            sys.executable,
+            "-m",
+            "gpubp",
+            "train",
+            "--resume",
+            "run/checkpoint.npz",
+            "--epochs",
+            str(done + 1),
+            "-q",
+        ],
         cwd=tmp_path,
         check=True,
     )

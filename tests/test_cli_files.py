@@ -124,7 +124,7 @@ def test_rows_before_a_bad_one_are_predicted(run, net):
     np.save("bad.npy", bad)
     code, out, err = run("predict", "m.npz", "bad.npy")
     assert code == 5
-    assert len(out.splitlines()) == net.chunk == 4096
+    assert len(out.splitlines()) == net.chunk() == 4096
     assert "row 5000" in err
 
 

@@ -12,9 +12,10 @@ from gpubp.backends.reference import ReferenceBackend
 from gpubp.errors import GpubpError, UsageError
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
-from gpubp.optimizers import SGD, Adam, AdamW
+from gpubp.optimizers import SGD
 from gpubp.verification import VerificationError
 from tests.cuda_host import cuda_backend, fake_cupy, host_backend, missing_compiler, why_no_cuda
+from tests.networks import EVERY_OPTIMIZER
 
 needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
 pytestmark = pytest.mark.skipif(why_no_cuda is not None, reason=str(why_no_cuda))
@@ -91,16 +92,7 @@ def test_every_activation_and_loss(activation, loss):
 
 
 @pytest.mark.parametrize("as_bytes", [True, False])
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        SGD(0.1, weight_decay=0.1),
-        SGD(0.1, momentum=0.9, nesterov=True),
-        Adam(0.01, weight_decay=0.1),
-        AdamW(0.01),
-    ],
-    ids=repr,
-)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 def test_every_optimizer(optimizer, as_bytes):
     assert_agrees_with_numpy(*both(optimizer=optimizer, as_bytes=as_bytes), bound=1e-9)
 
@@ -140,9 +132,7 @@ def test_units_with_every_activation_and_loss(activation, loss):
     assert_agrees_with_numpy(*both(1, plan="units", sizes=(20, 11, 4), **options))
 
 
-@pytest.mark.parametrize(
-    "optimizer", [SGD(0.1, weight_decay=0.1), SGD(0.1, momentum=0.9, nesterov=True), AdamW(0.01)], ids=repr
-)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 def test_units_with_every_optimizer(optimizer):
     assert_agrees_with_numpy(*both(plan="units", sizes=(20, 23, 10), optimizer=optimizer), bound=1e-9)
 

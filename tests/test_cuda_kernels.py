@@ -9,8 +9,8 @@ from gpubp import bounds, reference
 from gpubp.bounds import Bounded, Precision
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import as_inputs
-from gpubp.optimizers import SGD, Adam, AdamW
 from tests.cuda_host import cuda_backend, why_no_cuda
+from tests.networks import EVERY_OPTIMIZER
 
 pytestmark = pytest.mark.skipif(why_no_cuda is not None, reason=str(why_no_cuda))
 
@@ -171,18 +171,7 @@ def test_weight_grad(backend, dtype, i, o, b, seed):
         assert_within(got, expected)
 
 
-OPTIMIZERS = (
-    SGD(0.1),
-    SGD(0.1, weight_decay=0.01),
-    SGD(0.1, momentum=0.9),
-    SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
-    Adam(0.01),
-    Adam(0.01, weight_decay=0.1),
-    AdamW(0.01, weight_decay=0.1),
-)
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 @every_dtype
 @EXAMPLES
 @given(shape=st.sampled_from([(1,), (255,), (257,), (33, 65)]), seed=seeds)
@@ -234,7 +223,7 @@ def test_nan_goes_through_the_cost(backend, activation, loss):
     np.testing.assert_array_equal(np.isnan(delta), np.isnan(expected))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 def test_nan_goes_through_gradient_and_update(backend, optimizer):
     delta, a_prev = normal(0, np.float32, (70, 3), (70, 4))
     delta[69, 1] = np.nan

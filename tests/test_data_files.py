@@ -321,3 +321,11 @@ def test_inputs_from_ambiguous_archives_and_folders(tmp_path):
         load_inputs(tmp_path)
     with pytest.raises(DataError, match="line 2, column 1: 'x'"):
         load_inputs(csv(tmp_path, "1,2\nx,3\n"))
+
+
+def test_classes_that_do_not_count_from_0_are_named_by_their_numbers(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("".join(f"{i},{[1, 2, 7][i % 3]}\n" for i in range(60)))
+    data = load_path(path)
+    assert data.class_names == ("1", "2", "7")
+    assert set(data.train.targets) == {0, 1, 2}

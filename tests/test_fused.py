@@ -25,7 +25,7 @@ from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW
 from gpubp.prepare import prepare
 from gpubp.verification import check_evaluation, check_step
-from tests.networks import bounded_outputs
+from tests.networks import EVERY_OPTIMIZER, bounded_outputs
 
 DTYPES = ["float32", "float64"]
 SPARSE, DENSE = "non-zero inputs only", "all inputs"
@@ -168,18 +168,7 @@ def test_every_activation_and_loss(activation, loss, dtype, rng):
     assert_right(fused(net, samples, loss=loss), net, samples, loss=loss)
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        SGD(0.1),
-        SGD(0.1, weight_decay=0.1),
-        SGD(0.1, 0.9),
-        SGD(0.1, 0.9, nesterov=True, weight_decay=0.1),
-        Adam(0.01),
-        Adam(0.01, weight_decay=0.1),
-        AdamW(0.01, weight_decay=0.1),
-    ],
-)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 @pytest.mark.parametrize("kind", ["0.1", "mixed", "dense"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_optimizer(optimizer, kind, dtype, rng):

@@ -23,6 +23,7 @@ from gpubp.optimizers import SGD, Adam, AdamW
 from gpubp.prepare import prepare
 from tests.browser import opened, problems
 from tests.conftest import small_data, small_net
+from tests.networks import EVERY_OPTIMIZER
 
 
 @pytest.fixture
@@ -58,9 +59,7 @@ def samples_of(net, rng, n=6, loss="quadratic"):
     return prepare(net, gpubp.data.check_split(x, y), loss).samples
 
 
-@pytest.mark.parametrize(
-    "optimizer", [SGD(lr=0.2), SGD(lr=0.2, weight_decay=0.1), Adam(lr=0.01), AdamW(lr=0.01)]
-)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 def test_a_walk_takes_the_step_that_training_takes(optimizer, rng):
     net = small_net()
     x, y = small_data(rng, 10)
@@ -289,7 +288,7 @@ def test_descent_multiplies_by_one_minus_two_eta(lr, factor, words):
     ("optimizer", "words"),
     [
         (SGD(), "W ← W − η g, plain"),
-        (SGD(momentum=0.9), "v ← 0.9 v + g, then W ← W − η v"),
+        (SGD(momentum=0.9), "v ← 0.9 v + g, then W ← W − η v; its velocity was 0 before"),
         (SGD(momentum=0.9, nesterov=True), "W ← W − η (g + 0.9 v)"),
         (Adam(), "m ← 0.9 m + 0.1 g"),
         (AdamW(), "weight decay 0.01"),
@@ -298,6 +297,15 @@ def test_descent_multiplies_by_one_minus_two_eta(lr, factor, words):
 def test_the_rule_is_told_as_it_is_set(optimizer, words, rng):
     net = small_net()
     assert words in explanation.rule(microscope.walk(net, samples_of(net, rng), "quadratic", optimizer))
+
+
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+def test_every_optimizer_explains_itself(optimizer, rng):
+    told = explanation.rule(
+        microscope.walk(small_net(), samples_of(small_net(), rng), "quadratic", optimizer)
+    )
+    assert optimizer.formula in told
+    assert "W ← W − η" in told
 
 
 def test_a_cost_that_is_no_number_is_refused(rng):
@@ -437,8 +445,9 @@ def test_what_cannot_be_done_is_one_line_with_its_exit_code(run, tmp_path, args,
 def test_a_model_must_fit_the_data_and_be_no_checkpoint(run):
     run("train", "parity", "--epochs", 1, "--backend", "numpy", "--folder", "run", "-q")
     code, _, err = run("explain", "digits", "--model", "run/model.npz")
-    assert code == 5
-    assert "the network takes 10" in err
+    assert code == 2
+    assert "takes 10 inputs, and those of digits are 64" in err
+    assert "gpubp explain NAME --model" in err
     code, _, err = run("explain", "--model", "run/checkpoint.npz")
     assert code == 5
     assert "is a checkpoint" in err

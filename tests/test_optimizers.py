@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 import gpubp
+from gpubp.backends.cpu import NumbaBackend
 from gpubp.errors import UsageError
-from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Schedule
+from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, Schedule
+from gpubp.recipes import Recipe
+from tests.conftest import backend_by_name, small_data, small_net
 
 
 def step(optimizer, w, g, slots, count=1, decay=True):
@@ -50,7 +55,11 @@ def test_adamw_decays_apart_from_the_gradient_and_adam_through_it():
     assert step(Adam(lr=0.1, weight_decay=0.5), w, g, slots)[0][0] == pytest.approx(1.9)
 
 
-@pytest.mark.parametrize("cls", OPTIMIZERS.values())
+def settings_of(cls):
+    return {setting.name for setting in fields(cls)}
+
+
+@pytest.mark.parametrize("cls", [cls for cls in OPTIMIZERS.values() if "weight_decay" in settings_of(cls)])
 def test_biases_do_not_decay(cls):
     optimizer = cls(lr=0.1, weight_decay=0.5)
     slots = tuple(np.zeros(1) for _ in optimizer.slots)
@@ -98,3 +107,50 @@ def test_a_schedule_does_not_depend_on_how_a_run_is_cut():
     schedule = Schedule("cosine", warmup=1)
     cut = np.concatenate([schedule.factors(i, 3, 4, 10) for i in range(0, 39, 3)])
     np.testing.assert_array_equal(cut, factors(schedule)[:39])
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS.values())
+def test_a_recipe_and_the_package_offer_every_optimizer(cls):
+    assert settings_of(cls) <= settings_of(Recipe)
+    assert Recipe(optimizer=cls.kind).build_optimizer() == cls()
+    (field,) = (field for field in fields(Recipe) if field.name == "optimizer")
+    assert cls.kind in field.metadata["help"].replace(",", "").split()
+    assert getattr(gpubp, cls.__name__) is cls
+
+
+@dataclass(frozen=True)
+class SignSGD(Optimizer):
+    """W ← W − η sign(g), which no kernel knows."""
+
+    lr: float = 0.01
+
+    kind: ClassVar[str] = "sign_sgd"
+
+    def coefficients(self, lr, step, *, decay):
+        return (lr,)
+
+    def rule(self, parameter, gradient, slots, c):
+        return parameter - c[0] * np.sign(gradient), ()
+
+
+@pytest.mark.parametrize("name", ["numba", "numba, composed", "cupy", "cupy, composed", "cupy, units"])
+def test_an_optimizer_that_the_kernels_do_not_have_is_refused_by_name(name, rng):
+    backend = NumbaBackend(plan="composed") if name == "numba, composed" else backend_by_name(name)
+    with pytest.raises(UsageError, match=r"'sign_sgd' is not in the kernels.*numpy"):
+        gpubp.fit(
+            small_net((12, 9, 4)),
+            *small_data(rng),
+            epochs=1,
+            optimizer=SignSGD(),
+            backend=backend,
+            verify="off",
+        )
+
+
+def test_numpy_trains_with_any_optimizer_and_verifies_those_it_has_a_bound_of(rng):
+    settings = {"epochs": 3, "optimizer": SignSGD(), "backend": "numpy"}
+    net, (x, y) = small_net(), small_data(rng)
+    history = gpubp.fit(net, x, y, verify="off", **settings)
+    assert history["loss"][-1] < history["loss"][0]
+    with pytest.raises(UsageError, match=r"no bound is known of optimizer 'sign_sgd'"):
+        gpubp.fit(net, x, y, verify="first", **settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,6 +196,7 @@ def test_early_stopping_is_marked_at_the_best_epoch(run):  # noqa: F811
 
 def test_a_single_epoch_shows_as_points(run):  # noqa: F811
     for epochs in (1, 2):
+        shutil.rmtree("run", ignore_errors=True)
         assert run("train", "digits", "--epochs", epochs, *NUMPY)[0] == 0
         chart = re.search(r'aria-label="cross entropy by epoch.*?</svg>', PAGE.read_text(), re.DOTALL)
         assert chart
@@ -219,6 +221,7 @@ def test_wide_and_deep_nets_are_shown_in_part(run):  # noqa: F811
     assert "the 64 of 300 units with the heaviest weights" in words
     assert "6 of the 7 layers are shown" in words
     assert PAGE.stat().st_size < 1_000_000
+    shutil.rmtree("run")
     Path("bits.csv").write_text("".join(f"{','.join(map(str, row))},{sum(row) % 2}\n" for row in bits(90)))
     run("train", "--data", "bits.csv", "--layers", "90-70-2", "--epochs", 1, *NUMPY)
     assert "Shown are the 64 of 70 units and 64 inputs" in text_of(PAGE)

@@ -290,3 +290,25 @@ def test_a_full_disk_after_training_leaves_model_and_result(run, monkeypatch):  
     assert "Traceback" not in err
     assert sorted(p.name for p in Path("run").iterdir()) == ["checkpoint.npz", "model.npz"]
     assert Path("r.json").exists()
+
+
+def test_a_run_does_not_write_over_another(run):  # noqa: F811
+    assert run("train", "parity", "--epochs", 1, "--folder", "there")[0] == 0
+    before = Path("there/model.npz").read_bytes()
+    code, _, err = run("train", "parity", "--epochs", 2, "--folder", "there")
+    assert (code, "has a run in it" in err) == (2, True)
+    assert Path("there/model.npz").read_bytes() == before
+
+
+def test_a_run_that_is_done_is_not_resumed(run):  # noqa: F811
+    run("train", "parity", "--epochs", 2, "--folder", "there")
+    code, _, err = run("train", "--resume", "there/checkpoint.npz")
+    assert (code, "all 2 epochs" in err) == (2, True)
+    assert run("train", "--resume", "there/checkpoint.npz", "--epochs", 3)[0] == 0
+    code, _, err = run("train", "--resume", "there/model.npz")
+    assert (code, "is a model" in err) == (5, True)
+
+
+def test_a_goal_that_is_not_reached_is_exit_code_1(run):  # noqa: F811
+    code, out, _ = run("train", "parity", "--reach", 1, "--epochs", 1)
+    assert (code, "DID NOT REACH 1" in out) == (1, True)

@@ -18,17 +18,10 @@ from gpubp import reference
 from gpubp.errors import DataError, UsageError
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
-from gpubp.optimizers import SGD, Adam, AdamW, Schedule
+from gpubp.optimizers import SGD, Adam, Schedule
 from gpubp.trainer import EarlyStopping
 from tests.conftest import BACKENDS, backend_by_name, small_data, small_net
-
-OPTIMIZERS = [
-    SGD(0.1),
-    SGD(0.1, momentum=0.9, weight_decay=1e-3),
-    SGD(0.1, momentum=0.9, nesterov=True),
-    Adam(0.01),
-    AdamW(0.01),
-]
+from tests.networks import EVERY_OPTIMIZER
 
 
 def flat(network):
@@ -41,7 +34,7 @@ def trained(backend, x, y, *, net=None, **settings):
     return net, history
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 def test_the_same_seed_twice_is_bitwise_equal(backend, optimizer, rng):
     x, y = small_data(rng)
     (a, first), (b, second) = (trained(backend, x, y, optimizer=optimizer) for _ in range(2))
@@ -52,7 +45,7 @@ def test_the_same_seed_twice_is_bitwise_equal(backend, optimizer, rng):
     assert (flat(a) != flat(c)).any()
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 def test_a_resumed_run_is_bitwise_the_one_that_never_stopped(backend, optimizer, rng, tmp_path):
     x, y = small_data(rng)
     settings = {"optimizer": optimizer, "schedule": Schedule("step", every=2), "validation": (x, y)}
@@ -542,7 +535,7 @@ def test_bytes_are_scaled_to_the_very_bits_of_the_table(backend, dtype):
     np.testing.assert_array_equal(backend.to_host(out), byte_table(dtype)[every[::-1]])
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 def test_a_run_that_goes_on_from_the_state_of_another_is_bitwise_one_run(backend, optimizer, rng):
     x, y = small_data(rng)
     whole, _ = trained(backend, x, y, optimizer=optimizer, shuffle=False, epochs=4)

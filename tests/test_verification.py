@@ -18,11 +18,12 @@ from gpubp.bounds import (
 )
 from gpubp.functions import ACTIVATIONS, LOSSES, Activation
 from gpubp.network import Network
-from gpubp.optimizers import SGD, Adam, AdamW
+from gpubp.optimizers import OPTIMIZERS, SGD, Adam
 from gpubp.verification import Report, VerificationError, compare
 from tests.conftest import BACKENDS, backend_by_name
 from tests.faults import FAULTS, OUTPUTS, plant
 from tests.fused_faults import plant_in_plan
+from tests.networks import EVERY_OPTIMIZER
 
 SHAPES = {"2 layers": [20, 15, 5], "4 layers": [64, 40, 30, 20, 10], "10 layers": [20, *[16] * 9, 5]}
 
@@ -45,9 +46,7 @@ def test_every_activation_and_loss_is_within_its_bounds(backend, activation, los
     assert report.steps == 2
 
 
-@pytest.mark.parametrize(
-    "optimizer", [SGD(0.5), SGD(0.5, 0.9, nesterov=True, weight_decay=0.1), Adam(0.1), AdamW(0.1)]
-)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 def test_every_optimizers_step_is_within_its_bounds(backend, optimizer, rng):
     net, x, y = dense_problem(rng)
     history = gpubp.fit(
@@ -96,6 +95,53 @@ def assert_caught(faulty, net, x, y):
     with pytest.raises(VerificationError) as caught:
         gpubp.fit(net, x, y, batch_size=64, epochs=1, backend=faulty, verify="first")
     assert caught.value.exit_code == 3
+
+
+def one_percent_off(name):
+    """A fault of the update that makes one of its results change by 1% more."""
+
+    def fault(inputs, before, after):
+        if name in after:
+            after[name][...] = before[name] + 1.01 * (after[name] - before[name])
+
+    return fault
+
+
+@pytest.mark.parametrize("name", FAULTY)
+@pytest.mark.parametrize(
+    ("optimizer", "result"),
+    [
+        (o, result)
+        for o in EVERY_OPTIMIZER
+        for result in ("parameter", "slots0", "slots1")[: 1 + len(o.slots)]
+    ],
+    ids=str,
+)
+def test_one_percent_off_in_any_optimizers_step_is_caught(name, optimizer, result, rng):
+    """By the check of that optimizer's step alone: a bound that is too wide would let it pass."""
+    faulty = FAULTY[name]("update", one_percent_off(result))
+    net, x, y = dense_problem(rng)
+    with pytest.raises(VerificationError):
+        gpubp.fit(net, x, y, optimizer=optimizer, batch_size=64, epochs=1, backend=faulty, verify="first")
+
+
+@pytest.mark.parametrize("name", FAULTY)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+def test_every_optimizers_step_without_a_fault_passes(name, optimizer, rng):
+    net, x, y = dense_problem(rng)
+    wrapped = FAULTY[name]("update", no_fault)
+    history = gpubp.fit(
+        net, x, y, optimizer=optimizer, batch_size=64, epochs=1, backend=wrapped, verify="step"
+    )
+    assert history.verification.ok
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba, composed", "cupy, composed"])
+def test_verify_holds_every_optimizers_update_to_its_bound(name, rng):
+    net, x, y = dense_problem(rng)
+    report = gpubp.verify(net, x, y, backend=FAULTY[name]("update", one_percent_off("parameter")))
+    wrong = {check.name.split()[3] for check in report.checks if "update by" in check.name and not check.ok}
+    assert wrong == set(OPTIMIZERS)
 
 
 def sparse_problem(rng):
@@ -463,3 +509,14 @@ def test_logarithms_are_within_the_roundings_that_the_bounds_allow_them(backend)
         size = np.abs(logits).sum(axis=1) + 1.4
         roundings = np.abs(backend.to_host(cost) - expected) / size / 2.0**-24
         assert roundings.max() <= LOG_ROUNDINGS + EXP_ROUNDINGS
+
+
+def test_gradients_that_underflow_are_not_taken_for_wrong(backend):
+    """Where δ is subnormal, one backend may have 0 and another not; both are right."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(100, 4000, (60, 5))
+    net = Network([5, 8, 1], hidden="relu", output="sigmoid", dtype="float32")
+    net.parameters[1] = (net.parameters[1][0], np.array([-86.0], np.float32))  # σ(z) of some 1e-38
+    net.parameters[1] = (net.parameters[1][0] * np.float32(1e-5), net.parameters[1][1])
+    report = gpubp.verify(net, x, np.zeros(60, int), loss="binary_cross_entropy", backend=backend)
+    assert report.ok, report

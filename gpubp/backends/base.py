@@ -17,6 +17,7 @@ import numpy as np
 
 from gpubp.data.sparse import is_sparse
 from gpubp.errors import UsageError
+from gpubp.kernels import RULES
 from gpubp.network import Layer
 from gpubp.optimizers import Optimizer
 
@@ -463,6 +464,20 @@ class ComposedPlan(Plan):
             zip(self.parameters, self.gradient, self.slots, strict=True)
         ):
             self.backend.update(parameter, gradient, slots, self.optimizer, coefficients[i % 2])
+
+
+def check_rule(optimizer: Optimizer) -> int:
+    """The number of the optimizer's rule in the kernels.
+
+    Raises:
+        UsageError: they do not have it; NumPy's backend has every rule.
+    """
+    if optimizer.kind not in RULES:
+        raise UsageError(
+            f"optimizer {optimizer.kind!r} is not in the kernels, which have {', '.join(RULES)}: "
+            'train with backend="numpy"'
+        )
+    return RULES[optimizer.kind]
 
 
 def check_batch(n: int, batch_size: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.base import Array, HostBackend, Plan, Samples
+from gpubp.backends.base import Array, HostBackend, Plan, Samples, check_rule
 from gpubp.backends.threads import blas_threads, counted
 from gpubp.errors import UsageError
 from gpubp.network import Layer
@@ -192,7 +192,6 @@ class NumbaBackend(HostBackend):
         c = np.array(coefficients, dtype=parameter.dtype)
         flat, grad = parameter.reshape(-1), gradient.reshape(-1)
         memory = [slot.reshape(-1) for slot in slots]
-        if kernels.RULES[optimizer.kind] == kernels.RULES["sgd"]:
-            cpu.sgd(flat, grad, memory[0] if memory else flat[:0], c)
-        else:
-            cpu.adam(flat, grad, *memory, c)
+        check_rule(optimizer)
+        # A rule that remembers nothing is given one slot of length 0.
+        cpu.UPDATES[optimizer.kind](flat, grad, *(memory or [flat[:0]]), c)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.base import Array, Backend, Plan, Samples
+from gpubp.backends.base import Array, Backend, Plan, Samples, check_rule
 from gpubp.backends.persistent import (
     MOST_PARTS,
     PersistentPlan,
@@ -242,12 +242,8 @@ class CupyBackend(Backend):
         coefficients: Sequence[float],
     ) -> None:
         c = [parameter.dtype.type(x) for x in coefficients]
-        if kernels.RULES[optimizer.kind] == kernels.RULES["adam"]:
-            name = "adam"
-        elif slots:
-            name = "sgd_momentum"
-        else:
-            name, c = "sgd", [c[0], c[2]]  # no momentum
+        check_rule(optimizer)
+        name = cuda.UPDATES[optimizer.kind, len(slots)]
         arguments = (parameter, gradient, *slots, np.int64(parameter.size), *c)
         grid = (_tiles(parameter.size, FLAT_BLOCK[0]),)
         self._launch(name, grid, arguments, parameter.dtype, block=FLAT_BLOCK)

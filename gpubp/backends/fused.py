@@ -11,7 +11,16 @@ from types import SimpleNamespace
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.base import Plan, PlanState, Samples, StepStats, check_batch, check_order, dense_inputs
+from gpubp.backends.base import (
+    Plan,
+    PlanState,
+    Samples,
+    StepStats,
+    check_batch,
+    check_order,
+    check_rule,
+    dense_inputs,
+)
 from gpubp.backends.team import Team
 from gpubp.backends.threads import counted
 from gpubp.data.sparse import is_sparse
@@ -159,7 +168,7 @@ class FusedPlan(Plan):
         return steps.Net(
             array, table, rows, chunk, zero, one, np.zeros(chunk, np.int64), inputs, most, targets, weights,
             scratch, scratch_size,
-            kernels.LOSSES[self.loss], kernels.RULES[self.optimizer.kind], team,
+            kernels.LOSSES[self.loss], check_rule(self.optimizer), team,
         )  # fmt: skip
 
     def _share_rows(self, n_in: int, first: bool) -> np.ndarray:

@@ -18,6 +18,7 @@ from gpubp.backends.base import (
     StepStats,
     check_batch,
     check_order,
+    check_rule,
     dense_inputs,
     pairs,
 )
@@ -96,9 +97,7 @@ class PersistentPlan(Plan):
         self._resident = backend.resident_blocks(
             self._kernel, cuda.THREADS, self._shared, "fused", "composed"
         )
-        self._rule = cuda.RULES[
-            "adam" if kernels.RULES[optimizer.kind] else "momentum" if optimizer.slots else "sgd"
-        ]
+        self._rule = check_rule(optimizer)
         self.samples = self.upload(samples)
 
         self._parameters = sum(layer.n_out * (layer.n_in + 1) for layer in layers)
@@ -293,6 +292,7 @@ class PersistentPlan(Plan):
             np.int32(cuda.MODES[mode]),
             np.int32(kernels.LOSSES[self.loss]),
             np.int32(self._rule),
+            np.int32(len(self.optimizer.slots)),
         )
         outputs = self._no_outputs if outputs is None else outputs
         self._start(mode, layout, data, costs, hits, outputs)

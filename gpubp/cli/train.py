@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -86,7 +87,7 @@ def train(
     chosen = chosen.overridden(changes)
     if resume is not None:
         _require_more(resume, chosen.epochs)
-    elif folder is not None and (folder / "model.npz").exists():
+    elif folder is not None and os.path.exists(folder / "model.npz"):  # whatever is wrong with the name
         raise UsageError(f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz")
     folder = folder or (resume.parent if resume else run_folder.new(chosen.name))
     _announce(chosen, run.backend, say)

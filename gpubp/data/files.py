@@ -264,7 +264,7 @@ def _read_csv(path: Path) -> _Raw:
 def _labelled(inputs: np.ndarray, labels: np.ndarray) -> _Raw:
     """Labels from 0 on as they are; others, such as 1, 2, 3, are the names of as many classes."""
     names, numbers = np.unique(labels, return_inverse=True)
-    few = len(names) <= max(2, len(labels) // 2)  # of values to be fitted nearly all differ
+    few = 2 * len(names) <= len(labels)  # of values to be fitted nearly all differ
     if names[0] == 0 or not few:
         return _Raw((inputs, labels))
     return _Raw((inputs, numbers), class_names=tuple(map(str, names)))
@@ -299,7 +299,7 @@ def _open_table(path: Path, columns: int) -> tuple[list[str], Iterator[tuple[int
     if len(header) < columns:
         other = next((mark for mark in (";", "\t") if mark in first[0]), None) if first else None
         advice = f"; they seem to be separated by {other!r}" if other else ""
-        raise DataError(f"{path}: {len(header)} column, where commas separate, is too few{advice}")
+        raise DataError(f"{path}: {len(header)} columns, separated by commas, are too few{advice}")
 
     def wide() -> Iterator[tuple[int, list[str]]]:
         for line, row in rows if headed else itertools.chain([(first_line, first)], rows):
@@ -326,7 +326,7 @@ def _floats(path: Path, line: int, row: list[str], advice: str = "") -> list[flo
         if all(map(math.isfinite, values)):
             return values
     at = next(i for i, cell in enumerate(row) if (x := _number(cell)) is None or not math.isfinite(x))
-    raise DataError(f"{path}: line {line}, column {at + 1}: {row[at]!r} is not a finite number{advice}")
+    raise DataError(f"{path}: line {line}, column {at + 1}: {row[at]!r} is not a number{advice}")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -354,8 +354,7 @@ class MLP(BaseEstimator):
         check_is_fitted(self)
         x = validate_data(self, x, reset=False, **_INPUTS)
         self._check_bytes(x, again=True)
-        outputs = self.network_.forward(x)
-        return outputs if x.dtype == np.uint8 else outputs.astype(np.result_type(x, outputs), copy=False)
+        return self.network_.forward(x)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # the command line reads the fields of a recipe and must not 
 
 FORMAT = 1  # raised when an older gpubp could no longer run what a recipe says
 
-_OF_OPTIMIZERS = ("lr", "momentum", "nesterov", "weight_decay", "beta1", "beta2", "epsilon")
 _OF_SCHEDULES = {"factor": ("step", "exponential"), "every": ("step",), "final": ("cosine",)}
 
 
@@ -92,9 +91,8 @@ class Recipe:
                 raise UsageError(f"{name} must lie between 0 and 1, not {value}")
         if self.optimizer not in OPTIMIZERS:
             raise UsageError(_unknown("optimizer", self.optimizer, OPTIMIZERS))
-        known = {kind: {f.name for f in fields(cls)} for kind, cls in OPTIMIZERS.items()}
-        for name in _OF_OPTIMIZERS:
-            self._require_owner(name, "optimizer", [kind for kind in known if name in known[kind]])
+        for name, kinds in _of_optimizers().items():
+            self._require_owner(name, "optimizer", kinds)
         for name, kinds in _OF_SCHEDULES.items():
             self._require_owner(name, "schedule", kinds)
         self.build_optimizer()  # which check their own values
@@ -146,7 +144,7 @@ class Recipe:
         if not set(changes) <= {"reach", "seed"}:
             follow = {"reach": None, "title": _changed(self.title, changes)}
         if changes.get("optimizer", self.optimizer) != self.optimizer:
-            follow |= dict.fromkeys(_OF_OPTIMIZERS)
+            follow |= dict.fromkeys(_of_optimizers())
         if changes.get("schedule", self.schedule) != self.schedule:
             follow |= dict.fromkeys(_OF_SCHEDULES)
         if changes.get("data", self.data) != self.data:
@@ -156,6 +154,15 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the fields that say something."""
         return {key: value for key, value in asdict(self).items() if value not in (None, "")}
+
+
+def _of_optimizers() -> dict[str, tuple[str, ...]]:
+    """The recipe's fields that are settings of optimizers, and the kinds that have each."""
+    from gpubp.optimizers import OPTIMIZERS
+
+    settings = {kind: {f.name for f in fields(cls)} for kind, cls in OPTIMIZERS.items()}
+    of_each = {f.name: tuple(kind for kind in settings if f.name in settings[kind]) for f in fields(Recipe)}
+    return {name: kinds for name, kinds in of_each.items() if kinds}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,4 +10,16 @@ from gpubp.kernels.cpu.output_delta import output_delta
 from gpubp.kernels.cpu.update import adam, sgd
 from gpubp.kernels.cpu.weight_grad import weight_grad
 
-__all__ = ["adam", "forward", "gather", "gather_bytes", "hidden_delta", "output_delta", "sgd", "weight_grad"]
+UPDATES = {"sgd": sgd, "adam": adam, "adamw": adam}  # by kind of optimizer
+
+__all__ = [
+    "UPDATES",
+    "adam",
+    "forward",
+    "gather",
+    "gather_bytes",
+    "hidden_delta",
+    "output_delta",
+    "sgd",
+    "weight_grad",
+]

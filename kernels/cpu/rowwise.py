@@ -171,4 +171,5 @@ def update_rows(emit, memory, w, w_row, g, g_row, slot1, slot2, rows, vectors, r
         has_slot = builder.zext(builder.icmp_signed(">=", slot1, index(0)), INT64)
         emit.choose(has_slot, {1: momentum_sgd, 0: plain_sgd})
 
-    emit.choose(rule, {kernels.RULES["sgd"]: sgd, kernels.RULES["adam"]: adam})
+    rules = {"sgd": sgd, "adam": adam, "adamw": adam}  # of which none may be missing
+    emit.choose(rule, {code: rules[kind] for kind, code in kernels.RULES.items()})

@@ -30,6 +30,9 @@ UNITS = ("functions.cuh", "output.cuh", "rules.cuh", "grid.cuh", "tile.cuh", "un
 PERSISTENT = {"epoch": EPOCH, "units": UNITS}  # kernels that stay for whole epochs
 UNITS_OF_A_BLOCK = (2, 4, 8)  # hidden units that a block of ``units`` can own; each is compiled by itself
 
+# The kernels of update.cu, by the kind of optimizer and how many slots it has.
+UPDATES = {("sgd", 0): "sgd", ("sgd", 1): "sgd_momentum", ("adam", 2): "adam", ("adamw", 2): "adam"}
+
 KERNELS = (
     "gather",
     "gather_bytes",
@@ -37,9 +40,7 @@ KERNELS = (
     "output_delta",
     "hidden_delta",
     "weight_grad",
-    "sgd",
-    "sgd_momentum",
-    "adam",
+    *dict.fromkeys(UPDATES.values()),
 )  # of OPERATIONS
 
 WARP = 32
@@ -59,7 +60,6 @@ PRECISIONS = {
     "tf32": 1,
     "3xtf32": 2,
 }  # of products; float64 has none but its own, which counts as 0
-RULES = {"sgd": 0, "adam": 1, "momentum": 2}
 # Columns of the table of layers; places are offsets into the memory.
 LAYER = (
     "n_in",
@@ -103,7 +103,7 @@ def definitions(
     values["REAL_BITS"] = 8 * dtype.itemsize
     values["PRECISION"] = PRECISIONS[precision]
     values |= {"FLOAT32": 0, "TF32": 1, "TF32X3": 2}  # names that C++ takes
-    for codes in (kernels.ACTIVATIONS, kernels.LOSSES, MODES, RULES):
+    for codes in (kernels.ACTIVATIONS, kernels.LOSSES, kernels.RULES, MODES):
         values |= {name.upper(): code for name, code in codes.items()}
     values |= {name: repr(getattr(kernels, name)) for name in _CONSTANTS}
     values |= {

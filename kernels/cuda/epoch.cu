@@ -71,7 +71,7 @@ struct Launch {
     double* costs;
     index_t* hits;
     real* outputs;
-    int mode, loss, rule;
+    int mode, loss, rule, slots;
     real* panels;
     unsigned long long* arrived;
 
@@ -220,7 +220,7 @@ struct Step {
         if (run.mode == GRADIENTS)
             run.memory[run.gradient + place] = gradient;
         else
-            ::step(run.rule, run.memory + place, run.parameters, gradient, c);
+            ::step(run.rule, run.slots, run.memory + place, run.parameters, gradient, c);
     }
 
     // The step's cost and hits, by the last block; each thread takes every THREADS-th row, then halves are added.
@@ -255,7 +255,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) epoch(
     real* memory, const index_t* layers, index_t layer_count, index_t parameters, index_t gradient, index_t row_cost,
     index_t row_hit, const real* numbers, const unsigned char* bytes, int as_bytes, const real* targets,
     const real* sample_weight, const index_t* order, index_t samples, index_t batch, const real* coefficients, int mode,
-    int loss, int rule, double* costs, index_t* hits, real* outputs, unsigned long long* arrived) {
+    int loss, int rule, int slots, double* costs, index_t* hits, real* outputs, unsigned long long* arrived) {
     SHARED_MEMORY(shared);
     static_assert(sizeof(Launch) <= LAUNCH_BYTES, "LAUNCH_BYTES is too small");
     Launch& run = *reinterpret_cast<Launch*>(shared);
@@ -265,7 +265,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) epoch(
         run.numbers = numbers, run.bytes = as_bytes ? bytes : nullptr;
         run.targets = targets, run.sample_weight = sample_weight, run.coefficients = coefficients;
         run.order = order, run.costs = costs, run.hits = hits, run.outputs = outputs;
-        run.mode = mode, run.loss = loss, run.rule = rule;
+        run.mode = mode, run.loss = loss, run.rule = rule, run.slots = slots;
         run.panels = reinterpret_cast<real*>(shared + LAUNCH_BYTES), run.arrived = arrived;
     }
     __syncthreads();  // the launch is there

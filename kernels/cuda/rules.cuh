@@ -27,12 +27,12 @@ __device__ inline void step_adam(real& parameter, real gradient, real& first, re
     parameter -= rate * (first / (sqrt(second) * correction + epsilon)) + decoupled * parameter;
 }
 
-// The rule on one parameter; what it remembers of it lies ``slot`` and 2 ``slot`` numbers further on.
-__device__ inline void step(int rule, real* parameter, index_t slot, real gradient, const real* c) {
+// The rule on one parameter; what it remembers of it, in so many slots, lies ``slot`` and 2 ``slot`` numbers further on.
+__device__ inline void step(int rule, int slots, real* parameter, index_t slot, real gradient, const real* c) {
     real *slot1 = parameter + slot, *slot2 = slot1 + slot;
     if (rule == ADAM)
         step_adam(*parameter, gradient, *slot1, *slot2, c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8]);
-    else if (rule == MOMENTUM)
+    else if (slots > 0)
         step_momentum(*parameter, gradient, *slot1, c[0], c[1], c[2], c[3]);
     else
         step_sgd(*parameter, gradient, c[0], c[2]);

@@ -15,7 +15,7 @@
 struct Launch {
     real* memory;
     index_t weights1, weights2, parameters, gradient, samples;
-    int batch, n_in, n_hidden, n_out, activation, output_activation, mode, loss, rule;
+    int batch, n_in, n_hidden, n_out, activation, output_activation, mode, loss, rule, slots;
     const real* numbers;
     const unsigned char* bytes;  // in place of the numbers, or null
     const real *targets, *sample_weight, *coefficients;
@@ -47,7 +47,7 @@ struct Room {
         return panels;
     }
     __device__ int own() const { return UNITS * (run.n_in + 1 + run.n_out) + run.n_out; }
-    __device__ int copies() const { return run.rule == ADAM ? 3 : run.rule == MOMENTUM ? 2 : 1; }
+    __device__ int copies() const { return 1 + run.slots; }
     // a₁ and δ₁ (B, UNITS).
     __device__ real* a1() const { return panels() + PANELS; }
     __device__ real* delta1() const { return a1() + UNITS * run.batch; }
@@ -107,7 +107,7 @@ struct Block {
         if (run.mode == GRADIENTS)
             run.memory[run.gradient + place] = gradient;
         else
-            step(run.rule, own, room.own(), gradient, c);
+            step(run.rule, run.slots, own, room.own(), gradient, c);
     }
 
     // a₁ = σ(x W₁ᵀ + b₁) of this block's units.
@@ -253,15 +253,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) units(
     real* memory, index_t weights1, index_t weights2, index_t parameters, index_t gradient, int n_in, int n_hidden,
     int n_out, int activation, int output_activation, const real* numbers,
     const unsigned char* bytes, int as_bytes, const real* targets, const real* sample_weight, const index_t* order,
-    index_t samples, index_t batch, const real* coefficients, int mode, int loss, int rule, real* parts, double* costs,
-    index_t* hits, unsigned long long* arrived) {
+    index_t samples, index_t batch, const real* coefficients, int mode, int loss, int rule, int slots, real* parts,
+    double* costs, index_t* hits, unsigned long long* arrived) {
     SHARED_MEMORY(shared);
     static_assert(sizeof(Launch) <= LAUNCH_BYTES, "LAUNCH_BYTES is too small");
     Launch& run = *reinterpret_cast<Launch*>(shared);
     if (threadIdx.x == 0 && threadIdx.y == 0)
         run = Launch{memory, weights1, weights2, parameters, gradient, samples, int(batch), n_in, n_hidden, n_out, activation,
-                     output_activation, mode, loss, rule, numbers, as_bytes ? bytes : nullptr, targets, sample_weight,
-                     coefficients, order, parts, costs, hits, arrived};
+                     output_activation, mode, loss, rule, slots, numbers, as_bytes ? bytes : nullptr, targets,
+                     sample_weight, coefficients, order, parts, costs, hits, arrived};
     __syncthreads();  // the launch is there
     Block(run, reinterpret_cast<real*>(shared + LAUNCH_BYTES)).steps();
 }

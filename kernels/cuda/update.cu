@@ -1,7 +1,8 @@
 // update: the rules of SGD and Adam on one parameter, flat, in place; a thread an element.
 #include "rules.cuh"
 
-extern "C" __global__ void sgd(real* parameter_i, const real* gradient_i, index_t i_count, real lr, real decay) {
+extern "C" __global__ void sgd(real* parameter_i, const real* gradient_i, index_t i_count, real lr, real /*momentum*/,
+                               real decay, real /*nesterov*/) {
     const index_t i = index_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= i_count) return;
     step_sgd(parameter_i[i], gradient_i[i], lr, decay);
