@@ -15,31 +15,13 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 import gpubp
-from gpubp import checkpoint, cli, recipes
+from gpubp import checkpoint, recipes
 from gpubp.backends.cpu import NumbaBackend, cache_folder
 from gpubp.cli import train
 from gpubp.errors import DataError, UsageError
 from gpubp.kernels.cpu import steps
 from tests.conftest import backend_by_name
 from tests.faults import FAULTS, plant
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path, capsys):
-    """Run a command in an empty folder; returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["gpubp", *map(str, args)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_train_reaches_and_saves_and_predicts(run, tmp_path):

@@ -1,7 +1,5 @@
 """gpubp export, and gpubp predict with models and predictions in files of several kinds."""
 
-# ruff: noqa: F811 - a fixture from elsewhere
-
 from __future__ import annotations
 
 import csv
@@ -15,7 +13,6 @@ import pytest
 import gpubp
 from gpubp.network import Network
 from tests.networks import assert_same
-from tests.test_cli import run  # noqa: F401
 
 
 @pytest.fixture

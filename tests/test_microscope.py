@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 from rich.cells import cell_len
 
 import gpubp
-from gpubp import Network, cli, experiment, explanation, microscope, recipes, reference
+from gpubp import Network, experiment, explanation, microscope, recipes, reference
 from gpubp.backends.base import Samples
 from gpubp.cli.explain_text import bar
 from gpubp.errors import GpubpError
@@ -24,24 +23,6 @@ from gpubp.prepare import prepare
 from tests.browser import opened, problems
 from tests.conftest import small_data, small_net
 from tests.networks import EVERY_OPTIMIZER
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path, capsys):
-    """Run a command in an empty folder; returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["gpubp", *map(str, args)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def look(name="parity", batch_size=None, **changes):

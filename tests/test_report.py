@@ -21,7 +21,6 @@ from gpubp.pages import weights
 from tests.browser import opened, problems
 from tests.conftest import backend_by_name
 from tests.faults import FAULTS, plant
-from tests.test_cli import run  # noqa: F401 - a fixture
 
 NUMPY = ("--backend", "numpy", "-q", "--folder", "run")
 PAGE = Path("run/report.html")
@@ -44,7 +43,7 @@ def csv_of(path: str, columns: np.ndarray, targets: list) -> str:
 # In a browser
 
 
-def test_the_report_of_images(run):  # noqa: F811
+def test_the_report_of_images(run):
     assert run("train", *NUMPY)[0] == 0
     assert PAGE.stat().st_size < 1_000_000
     assert problems(PAGE) == []
@@ -86,7 +85,7 @@ def table(driver, name):
     return driver.find_elements("css selector", f"#{name} tbody tr")
 
 
-def test_the_report_of_parity_shows_that_the_last_bit_weighs_most(run):  # noqa: F811
+def test_the_report_of_parity_shows_that_the_last_bit_weighs_most(run):
     assert run("train", "parity", "--epochs", 200, *NUMPY)[0] == 0
     assert problems(PAGE) == []
     first = gpubp.load("run/model.npz").parameters[0][0]
@@ -104,7 +103,7 @@ def test_the_report_of_parity_shows_that_the_last_bit_weighs_most(run):  # noqa:
     assert np.abs(shown).mean(axis=1).argmax() == 9
 
 
-def test_the_report_of_several_splits(run):  # noqa: F811
+def test_the_report_of_several_splits(run):
     assert run("train", "iris", "--epochs", 30, "--splits", 3, *NUMPY)[0] == 0
     assert problems(PAGE) == []
     words = text_of(PAGE)
@@ -125,7 +124,7 @@ def test_the_report_of_several_splits(run):  # noqa: F811
     assert all(row[-1] in known for row in mistakes)  # in centimetres, not as they were scaled
 
 
-def test_the_report_of_a_regression(run, rng):  # noqa: F811
+def test_the_report_of_a_regression(run, rng):
     x = rng.uniform(-1, 1, (300, 3))
     data = csv_of("waves.csv", x, (2.0 * x[:, 0] + x[:, 1]).tolist())
     options = ("--layers", "3-8-1", "--output", "identity", "--loss", "quadratic", "--epochs", 20)
@@ -143,7 +142,7 @@ def test_the_report_of_a_regression(run, rng):  # noqa: F811
     assert "accuracy" not in text_of(PAGE)
 
 
-def test_the_report_of_a_failed_verification(run, monkeypatch):  # noqa: F811
+def test_the_report_of_a_failed_verification(run, monkeypatch):
     faulty = plant(backend_by_name("numpy"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
     monkeypatch.setattr("gpubp.backends.get", lambda name, **_: faulty)
     code, _, err = run("train", "digits", "-q", "--folder", "run")
@@ -162,7 +161,7 @@ def test_the_report_of_a_failed_verification(run, monkeypatch):  # noqa: F811
 # Every kind of run
 
 
-def test_a_run_that_diverges_leaves_its_report(run):  # noqa: F811
+def test_a_run_that_diverges_leaves_its_report(run):
     options = ("--lr", 3.0, "--loss", "squared_error", "--output", "identity")
     code, _, err = run("train", "digits", *options, *NUMPY)
     assert code == 1
@@ -180,7 +179,7 @@ def test_a_run_that_diverges_leaves_its_report(run):  # noqa: F811
     ]
 
 
-def test_early_stopping_is_marked_at_the_best_epoch(run):  # noqa: F811
+def test_early_stopping_is_marked_at_the_best_epoch(run):
     import csv
 
     assert run("train", "digits", "--patience", 2, "--epochs", 300, *NUMPY)[0] == 0
@@ -194,7 +193,7 @@ def test_early_stopping_is_marked_at_the_best_epoch(run):  # noqa: F811
     assert f"best, epoch {best}" in PAGE.read_text()
 
 
-def test_a_single_epoch_shows_as_points(run):  # noqa: F811
+def test_a_single_epoch_shows_as_points(run):
     for epochs in (1, 2):
         shutil.rmtree("run", ignore_errors=True)
         assert run("train", "digits", "--epochs", epochs, *NUMPY)[0] == 0
@@ -203,7 +202,7 @@ def test_a_single_epoch_shows_as_points(run):  # noqa: F811
         assert bool(re.search(r"<use [^>]*fill: var\(--series-1\)", chart[0])) == (epochs == 1)
 
 
-def test_many_classes_are_listed_by_confusion(run, rng):  # noqa: F811
+def test_many_classes_are_listed_by_confusion(run, rng):
     centres, labels = rng.normal(size=(120, 5)), np.repeat(np.arange(120), 12)
     np.savez("many.npz", X=centres[labels] + 0.8 * rng.normal(size=(1440, 5)), y=labels)
     assert run("train", "--data", "many.npz", "--layers", "5-32-120", "--epochs", 2, *NUMPY)[0] == 0
@@ -214,7 +213,7 @@ def test_many_classes_are_listed_by_confusion(run, rng):  # noqa: F811
     assert PAGE.stat().st_size < 300_000
 
 
-def test_wide_and_deep_nets_are_shown_in_part(run):  # noqa: F811
+def test_wide_and_deep_nets_are_shown_in_part(run):
     layers = "784-300-20-20-20-20-20-10"
     assert run("train", "--layers", layers, "--epochs", 1, *NUMPY)[0] == 0
     words = text_of(PAGE)
@@ -231,7 +230,7 @@ def bits(columns: int) -> list[list[float]]:
     return np.random.default_rng(0).integers(0, 2, (60, columns)).astype(float).tolist()
 
 
-def test_a_single_output_and_classes_that_are_words(run, rng):  # noqa: F811
+def test_a_single_output_and_classes_that_are_words(run, rng):
     x = rng.normal(size=(200, 2))
     data = csv_of("words.csv", x, ["<b>yes</b>" if a * b > 0 else "no & never" for a, b in x])
     options = ("--layers", "2-6-1", "--output", "sigmoid", "--loss", "binary_cross_entropy", "--epochs", 2)
@@ -243,7 +242,7 @@ def test_a_single_output_and_classes_that_are_words(run, rng):  # noqa: F811
     assert problems(PAGE) == []
 
 
-def test_a_resumed_run_shows_where(run):  # noqa: F811
+def test_a_resumed_run_shows_where(run):
     run("train", "parity", "--epochs", 3, *NUMPY)
     assert run("train", "--resume", "run/checkpoint.npz", "--epochs", 6, "--backend", "numpy", "-q")[0] == 0
     assert "The first 3 epochs were trained before" in text_of(PAGE)
@@ -285,7 +284,7 @@ def test_no_test_data_and_no_validation(tmp_path, monkeypatch, loss):
     assert "verification: off" in words
 
 
-def test_no_report_if_none_is_wanted(run):  # noqa: F811
+def test_no_report_if_none_is_wanted(run):
     code, out, _ = run(
         "train", "parity", "--epochs", 1, "--backend", "numpy", "--folder", "run", "--no-report"
     )
@@ -295,7 +294,7 @@ def test_no_report_if_none_is_wanted(run):  # noqa: F811
     assert Path("run/history.csv").exists()
 
 
-def test_a_report_that_cannot_be_written_is_one_line(run, monkeypatch):  # noqa: F811
+def test_a_report_that_cannot_be_written_is_one_line(run, monkeypatch):
     def fail(*_):
         raise GpubpError("cannot write run/report.html: No space left on device")
 

@@ -21,7 +21,6 @@ from gpubp.recipes import Recipe, RunSettings
 from gpubp.recorder import GROWTH, SECONDS, SignalRecorder
 from gpubp.signals import LayerSignal
 from gpubp.trainer import Epoch
-from tests.test_cli import run  # noqa: F401 - a fixture
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -71,7 +70,7 @@ def test_every_field_survives_toml():
     assert recipes.to_toml(recipe).startswith("format = 1\n")
 
 
-def test_a_run_repeats_from_its_recipe(run, rng):  # noqa: F811
+def test_a_run_repeats_from_its_recipe(run, rng):
     table = "".join(f"{a:.3f},{b:.3f},{int(a > b)}\n" for a, b in rng.random((90, 2)))
     Path("mine.csv").write_text(table)
     changes = ("--layers", "2-6-2", "--epochs", 4, "--lr", 0.3, "--seed", 5, "--standardize", "--splits", 2)
@@ -90,7 +89,7 @@ def test_a_run_repeats_from_its_recipe(run, rng):  # noqa: F811
         assert {**a, "seconds": ""} == {**b, "seconds": ""}
 
 
-def test_a_recipe_remembers_its_data_folder_and_options_go_before_it(run, monkeypatch):  # noqa: F811
+def test_a_recipe_remembers_its_data_folder_and_options_go_before_it(run, monkeypatch):
     from gpubp import experiment
 
     asked = []
@@ -132,7 +131,7 @@ def test_a_wrong_run_table_is_named(tmp_path, table, says):
 # history.csv and signals.csv
 
 
-def test_history_has_a_row_for_each_epoch_of_each_split(run):  # noqa: F811
+def test_history_has_a_row_for_each_epoch_of_each_split(run):
     run("train", "iris", "--epochs", 3, "--splits", 2, "--backend", "numpy", "--folder", "run", "-q")
     found = rows(Path("run/history.csv"))
     assert [(row["split"], row["epoch"]) for row in found] == [(s, e) for s in "12" for e in "123"]
@@ -147,7 +146,7 @@ def test_history_has_a_row_for_each_epoch_of_each_split(run):  # noqa: F811
     assert all((row["saturated"] == "") == (row["layer"] == "4") for row in signals)  # softmax has no slope
 
 
-def test_the_first_signals_are_those_of_the_initial_network(run):  # noqa: F811
+def test_the_first_signals_are_those_of_the_initial_network(run):
     from gpubp.prepare import prepare
     from gpubp.signals import layer_signals
 
@@ -163,14 +162,14 @@ def test_the_first_signals_are_those_of_the_initial_network(run):  # noqa: F811
         assert a.saturated == (None if b.saturated is None else pytest.approx(b.saturated))
 
 
-def test_regression_leaves_accuracy_empty(run, rng):  # noqa: F811
+def test_regression_leaves_accuracy_empty(run, rng):
     Path("line.csv").write_text("".join(f"{x:.4f},{3 * x:.4f}\n" for x in rng.random(50)))
     options = ("--layers", "1-3-1", "--output", "identity", "--loss", "quadratic", "--epochs", 2)
     assert run("train", "--data", "line.csv", *options, "--backend", "numpy", "--folder", "run", "-q")[0] == 0
     assert [row["accuracy"] for row in rows(Path("run/history.csv"))] == ["", ""]
 
 
-def test_a_resumed_run_keeps_what_was_measured_before(run):  # noqa: F811
+def test_a_resumed_run_keeps_what_was_measured_before(run):
     options = ("--backend", "numpy", "-q", "--no-report")
     run("train", "parity", "--epochs", 6, "--folder", "whole", *options)
     run("train", "parity", "--epochs", 3, "--folder", "part", *options)
@@ -254,7 +253,7 @@ def test_signals_of_a_run_that_diverges_warn_of_nothing():
 @pytest.mark.parametrize(
     ("module", "left"), [("tomli_w", "recipe.toml"), ("jinja2", "report.html"), ("matplotlib", "report.html")]
 )
-def test_a_run_without_a_library_has_still_succeeded(run, monkeypatch, module, left):  # noqa: F811
+def test_a_run_without_a_library_has_still_succeeded(run, monkeypatch, module, left):
     monkeypatch.setitem(sys.modules, module, None)
     code, out, err = run(
         "train", "parity", "--epochs", 2, "--backend", "numpy", "--folder", "run", "-q", "--json", "-"
@@ -269,7 +268,7 @@ def test_a_run_without_a_library_has_still_succeeded(run, monkeypatch, module, l
     assert not Path("run", left).exists()
 
 
-def test_a_full_disk_after_training_leaves_model_and_result(run, monkeypatch):  # noqa: F811
+def test_a_full_disk_after_training_leaves_model_and_result(run, monkeypatch):
     from gpubp import files
 
     real = files.write_atomically
@@ -292,7 +291,7 @@ def test_a_full_disk_after_training_leaves_model_and_result(run, monkeypatch):  
     assert Path("r.json").exists()
 
 
-def test_a_run_does_not_write_over_another(run):  # noqa: F811
+def test_a_run_does_not_write_over_another(run):
     assert run("train", "parity", "--epochs", 1, "--folder", "there")[0] == 0
     before = Path("there/model.npz").read_bytes()
     code, _, err = run("train", "parity", "--epochs", 2, "--folder", "there")
@@ -300,7 +299,7 @@ def test_a_run_does_not_write_over_another(run):  # noqa: F811
     assert Path("there/model.npz").read_bytes() == before
 
 
-def test_a_run_that_is_done_is_not_resumed(run):  # noqa: F811
+def test_a_run_that_is_done_is_not_resumed(run):
     run("train", "parity", "--epochs", 2, "--folder", "there")
     code, _, err = run("train", "--resume", "there/checkpoint.npz")
     assert (code, "all 2 epochs" in err) == (2, True)
@@ -309,6 +308,6 @@ def test_a_run_that_is_done_is_not_resumed(run):  # noqa: F811
     assert (code, "is a model" in err) == (5, True)
 
 
-def test_a_goal_that_is_not_reached_is_exit_code_1(run):  # noqa: F811
+def test_a_goal_that_is_not_reached_is_exit_code_1(run):
     code, out, _ = run("train", "parity", "--reach", 1, "--epochs", 1)
     assert (code, "DID NOT REACH 1" in out) == (1, True)
