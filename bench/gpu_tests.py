@@ -19,6 +19,7 @@ GPU_TESTS = {
     "tests/test_cuda_epoch.py": "",
     "tests/test_verification.py": "cupy",
     "tests/test_training.py": "cupy",
+    "tests/test_optimizers.py": "cupy",
 }
 KINDS = ("passed", "failed", "skipped", "error")
 FAILURES_TOLD = 10
