@@ -26,6 +26,14 @@ def blocks(page: Path, language: str) -> list[str]:
     return [re.sub(rf"^{indent}", "", code, flags=re.MULTILINE) for indent, code in found]
 
 
+def succeeded(*arguments: str, folder: Path) -> str:
+    """Run Python with these arguments in a folder, which must end well; what it printed."""
+    command = [sys.executable, *arguments]
+    run = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
 def named(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -53,16 +61,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatc
     ),
 )
 def test_the_commands_of_the_pages_run(command, tmp_path):
-    words = shlex.split(command, comments=True)
-    run = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=tmp_path,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    succeeded("-m", *shlex.split(command, comments=True), folder=tmp_path)
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=named)
@@ -79,13 +78,4 @@ def test_the_files_links_and_commands_that_a_page_names_are_there(page):
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=named)
 def test_an_example_runs(example, tmp_path):
-    run = subprocess.run(
-        [sys.executable, str(example)],
-        cwd=tmp_path,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout
+    assert succeeded(str(example), folder=tmp_path)

@@ -81,12 +81,15 @@ def train(
         chosen, saved = recipes.load_with_run(recipe or DEFAULT_RECIPE)
         run = _overridden(saved, given, context)
     else:
-        chosen, run = _recipe_of(resume, given)
+        chosen, run, done = _recipe_of(resume, given)
         if recipe is not None and recipes.load(recipe).name != chosen.name:
             raise UsageError(f"{resume} is of recipe {chosen.name!r}, not {recipe!r}: name none to --resume")
     chosen = chosen.overridden(changes)
     if resume is not None:
-        _require_more(resume, chosen.epochs)
+        if done >= chosen.epochs:
+            raise UsageError(
+                f"all {done} epochs of {resume} are done: go on with more of them by --epochs {2 * done}"
+            )
     elif folder is not None and os.path.exists(folder / "model.npz"):  # whatever is wrong with the name
         raise UsageError(f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz")
     folder = folder or (resume.parent if resume else run_folder.new(chosen.name))
@@ -148,8 +151,9 @@ def _leave(result: Any, run: Any, folder: Path, report: bool, say: Callable) -> 
             print(f"warning: {error}", file=sys.stderr)
 
 
-def _recipe_of(checkpoint: Path, given: Any) -> tuple[Any, Any]:
-    """The recipe that a checkpoint was made by, and how to run it: as given, with its data where it was."""
+def _recipe_of(checkpoint: Path, given: Any) -> tuple[Any, Any, int]:
+    """The recipe that a checkpoint was made by, how to run it (as given, with its data where it was), and how many
+    epochs are done."""
     from gpubp import checkpoint as checkpoints
     from gpubp import recipes
     from gpubp.errors import DataError
@@ -165,22 +169,8 @@ def _recipe_of(checkpoint: Path, given: Any) -> tuple[Any, Any]:
             f"{checkpoint} holds no recipe: resume it by gpubp.fit(…, resume={str(checkpoint)!r})"
         )
     saved_dir = table.pop("data_dir", None)
-    return recipes.from_dict(table, str(checkpoint)), replace(given, data_dir=given.data_dir or saved_dir)
-
-
-def _require_more(checkpoint: Path, epochs: int) -> None:
-    """Refuse to go on with a run that is at its end.
-
-    Raises:
-        UsageError: all its epochs are done.
-    """
-    from gpubp import checkpoint as checkpoints
-
-    done = checkpoints.read(checkpoint, "checkpoint")[0]["training"]["epoch"]
-    if done >= epochs:
-        raise UsageError(
-            f"all {done} epochs of {checkpoint} are done: go on with more of them by --epochs {2 * done}"
-        )
+    run = replace(given, data_dir=given.data_dir or saved_dir)
+    return recipes.from_dict(table, str(checkpoint)), run, header["training"]["epoch"]
 
 
 def _announce(recipe: Any, backend: str, say: Callable) -> None:

@@ -191,8 +191,8 @@ class MLP(BaseEstimator):
 
     def _train(
         self, job: Job, network: Network, watch: Watch, epochs: int, seed: int, **settings: Any
-    ) -> History:
-        """Train ``network``; ``watch`` sees every epoch."""
+    ) -> tuple[History, int]:
+        """Train ``network``; ``watch`` sees every epoch. The history, and how many samples were seen."""
         self._check()
         validation = None
         if self.early_stopping:
@@ -222,8 +222,7 @@ class MLP(BaseEstimator):
         watch.score = None  # it may hold what was held out
         if watch.stopped:
             history.stopped = "early stopping" if self.early_stopping else "converged"
-        self._samples_seen = n * len(history)
-        return history
+        return history, n * len(history)
 
     def _fit_all(self, job: Job, *, warm: bool) -> None:
         """Up to ``max_iter`` epochs, with a new network or, ``warm``, the one there is."""
@@ -232,14 +231,12 @@ class MLP(BaseEstimator):
         watch = Watch(self.tol, self.n_iter_no_change)
         if warm:
             watch.losses, watch.scores = [*self.loss_curve_], [*self.validation_curve_]
-        history = self._train(job, network, watch, int(self.max_iter), seed, verify=self.verify)
+        history, seen = self._train(job, network, watch, int(self.max_iter), seed, verify=self.verify)
         if watch.best_parameters is not None:
             network.parameters = watch.best_parameters
-        self.n_iter_, self.t_, self._stream = len(history), self._samples_seen, None
+        self.n_iter_, self.t_, self._stream = len(history), seen, None
         self._keep(job, network, history, watch)
-        if history.stopped == "interrupted":
-            warn_caller("training was interrupted; the model is as far as it came", UserWarning)
-        elif history.stopped == "done":
+        if history.stopped == "done":
             warn_caller(
                 f"{self.max_iter} epochs were not enough for training to stop by itself: raise max_iter",
                 ConvergenceWarning,
@@ -265,11 +262,11 @@ class MLP(BaseEstimator):
         watch = stream.watch.copy()
         cheap = stream.verified <= max(VERIFY_SECONDS, VERIFY_SHARE * stream.seconds)
         verify = self.verify if cheap or self.verify == "step" else "off"
-        history = self._train(job, network, watch, 1, stream.seed, state=state, verify=verify)
+        history, seen = self._train(job, network, watch, 1, stream.seed, state=state, verify=verify)
         if watch.stopped and watch.best_parameters is not None:
             network.parameters = watch.best_parameters
         self.n_iter_ = len(history) + (self.n_iter_ if known else 0)
-        self.t_ = self._samples_seen + (self.t_ if known else 0)
+        self.t_ = seen + (self.t_ if known else 0)
         self._stream = Stream(
             watch,
             stream.seed + 1,
@@ -277,8 +274,6 @@ class MLP(BaseEstimator):
             stream.seconds + sum(history["seconds"]),
         )
         self._keep(job, network, history, watch)
-        if history.stopped == "interrupted":
-            warn_caller("training was interrupted; the model is as far as it came", UserWarning)
 
     def _new_stream(self) -> Stream:
         """For the first call of ``partial_fit``, or the first after a ``fit``.
@@ -292,7 +287,7 @@ class MLP(BaseEstimator):
         return Stream(watch, int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)))
 
     def _keep(self, job: Job, network: Network, history: History, watch: Watch) -> None:
-        """The fitted attributes, all that depend on a run, at once."""
+        """The fitted attributes, all that depend on a run, at once; and then a word if it was cut short."""
         network.classes = job.names
         self.__dict__.update(job.labels)
         self.bytes_ = job.inputs.dtype == np.uint8
@@ -302,6 +297,8 @@ class MLP(BaseEstimator):
         self.best_validation_score_ = watch.best_score if watch.scores else None
         self.n_layers_, self.n_outputs_ = len(network.sizes), network.sizes[-1]
         self.out_activation_ = network.layers[-1].activation
+        if history.stopped == "interrupted":
+            warn_caller("training was interrupted; the model is as far as it came", UserWarning)
 
     def _hold_out(self, job: Job, seed: int, *, stratify: bool) -> tuple[Job, Job]:
         """What to train on and what to watch; a part of a stream may lack the samples to have every class in both."""
