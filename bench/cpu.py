@@ -9,13 +9,12 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from gpubp.benchmark import data, machine, measure, results, terminal
+from gpubp.benchmark.measure import FEWEST_ROUNDS, Case, Settings
+from gpubp.benchmark.nets import NETS, QUICK, Net, parse, select
+from gpubp.benchmark.peers import PEERS, Peer
 from gpubp.errors import GpubpError, UsageError
 from gpubp.functions import lookup
-
-from . import data, machine, measure, results, terminal
-from .measure import FEWEST_ROUNDS, Case, Settings
-from .nets import NETS, QUICK, Net, parse, select
-from .peers import PEERS, Peer
 
 INTERRUPTED = 130
 

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import TextIO
 
 import gpubp
+from bench import gpu_parts, gpu_tests, gpu_times
+from bench.gpu_report import Part, Report, part_text, write
+from bench.gpu_run import LEAST_SECONDS, Run, sources
+from gpubp.benchmark import machine, results
+from gpubp.benchmark.gpu_nets import ON_GPU, ON_HOST, VARIANTS
+from gpubp.benchmark.process import WorkerFailed, without_folders
 from gpubp.data.mnist import load_idx_collection
 from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
 from gpubp.functions import lookup
-from gpubp.jsontext import as_json
-
-from . import gpu_parts, gpu_tests, gpu_times, machine, results
-from .gpu_nets import ON_GPU, ON_HOST, VARIANTS
-from .gpu_report import Part, Report, part_text, write
-from .gpu_run import LEAST_SECONDS, Run, sources
-from .process import WorkerFailed, without_folders
+from gpubp.support.jsontext import as_json
 
 BUDGET = 530.0
 FACTS_SECONDS = 75.0

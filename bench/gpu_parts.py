@@ -15,10 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .gpu_nets import RACE, SAMPLE_RACE, Variant
-from .gpu_report import Part, table
-from .gpu_run import LEAST_SECONDS, Loaded, Run, parts_env
-from .process import ROOT, end_group, without_folders
+from bench.gpu_report import Part, table
+from bench.gpu_run import LEAST_SECONDS, Loaded, Run, parts_env
+from gpubp.benchmark.gpu_nets import RACE, SAMPLE_RACE, Variant
+from gpubp.benchmark.process import ROOT, end_group, without_folders
 
 REPEAT_RUNS = 3
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
@@ -216,7 +216,7 @@ def program(run: Run, command: list[str], env: dict[str, str], seconds: float) -
     path = run.folder / "program.txt"
     with path.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.process", *command], stdin=subprocess.DEVNULL, stdout=file,
+            [sys.executable, "-m", "gpubp.benchmark.process", *command], stdin=subprocess.DEVNULL, stdout=file,
             stderr=subprocess.STDOUT, cwd=ROOT, env=env, start_new_session=True,
         )  # fmt: skip
         try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gpubp.backends.cuda import CupyBackend
-
-from .gpu_nets import BIG, FLOAT32, VARIANTS
-from .peers import Peer, module_name
+from gpubp.backends.cuda.backend import CupyBackend
+from gpubp.benchmark.gpu_nets import BIG, FLOAT32, VARIANTS
+from gpubp.benchmark.peers import Peer, module_name
 
 PRODUCTS, NUMBA, OURS = "products", "gpubp-numba", "gpubp-"
 OF_PRECISIONS = ("784-128-10", "mnist", BIG)  # the nets that are timed in other precisions too

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .process import OURS
+from gpubp.benchmark.process import OURS
 
 
 class Settings:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpubp.files import write_text
-from gpubp.jsontext import as_json
+from gpubp.support.files import write_text
+from gpubp.support.jsontext import as_json
 
 FORMAT, FORMAT_VERSION = "gpubp-bench-gpu", 1
 OK, FAILED, SKIPPED, CUT_SHORT, UNFINISHED = "ok", "failed", "skipped", "cut short", "unfinished"

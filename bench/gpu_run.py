@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from gpubp import experiment, recipes
+from bench.gpu_report import Part, Report, write
+from gpubp.benchmark import data
+from gpubp.benchmark.gpu_nets import FLOAT32, MNIST, SAMPLE, GpuNet, Sizes, Variant, extra, of_recipe
+from gpubp.benchmark.process import ROOT, NoAnswer, Worker, WorkerFailed, without_folders
 from gpubp.errors import DataError, GpubpError, UsageError
-
-from . import data
-from .gpu_nets import FLOAT32, MNIST, SAMPLE, GpuNet, Sizes, Variant, extra, of_recipe
-from .gpu_report import Part, Report, write
-from .process import ROOT, NoAnswer, Worker, WorkerFailed, without_folders
+from gpubp.experiments import recipe as recipes
+from gpubp.experiments import run as experiment
 
 WORKER = "gpu_worker"
 LEAST_SECONDS = 1.0  # with less left, nothing is begun
@@ -76,7 +76,7 @@ class Desk:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A net and its samples, in folders for ``bench.data.load``; ``count`` are to train on."""
+    """A net and its samples, in folders for ``gpubp.benchmark.data.load``; ``count`` are to train on."""
 
     net: GpuNet
     train: Path

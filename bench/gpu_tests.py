@@ -8,9 +8,9 @@ import sys
 from collections import Counter
 from typing import Any
 
-from .gpu_parts import Ended, last_line, parts_env, program
-from .gpu_report import Part, table
-from .gpu_run import LEAST_SECONDS, Run
+from bench.gpu_parts import Ended, last_line, parts_env, program
+from bench.gpu_report import Part, table
+from bench.gpu_run import LEAST_SECONDS, Run
 
 # The files whose tests go through tests.cuda_host.cuda_backend, and which of them do ("": all). The others test the
 # project on any machine.

@@ -11,15 +11,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from . import data, results
-from .gpu_nets import BIG, FLOAT32
-from .gpu_peers import NUMBA, OURS, PRODUCTS, GpuPeer, peers
-from .gpu_report import FAILED, Part, table
-from .gpu_run import Desk, Loaded, Run
-from .measure import FEWEST_ROUNDS, rounds_within
-from .nets import SEED
-from .process import without_folders
-from .results import (
+from bench.gpu_peers import NUMBA, OURS, PRODUCTS, GpuPeer, peers
+from bench.gpu_report import FAILED, Part, table
+from bench.gpu_run import Desk, Loaded, Run
+from gpubp.benchmark import data, results
+from gpubp.benchmark.gpu_nets import BIG, FLOAT32
+from gpubp.benchmark.measure import FEWEST_ROUNDS, rounds_within
+from gpubp.benchmark.nets import SEED
+from gpubp.benchmark.process import without_folders
+from gpubp.benchmark.results import (
     BASELINE,
     DIFFERS,
     LOSS_TOLERANCE,
@@ -35,8 +35,8 @@ SECONDS_A_PEER = 6.0  # for the rounds of one peer on one net; FEWEST_ROUNDS are
 CLOCKS = "  by events of the device, or by the clock; × is by events where both have them, else by the clock"
 FIRST = ("784-128-10", "mnist", "mnist-mlp32", "mnist-nielsen", BIG)  # of the nets, by worth
 WITHIN = "within its bound"  # of a precision whose results cannot be the same as float32's
-# How far the first epoch may end from float32's, as bench.results has it: the loss, the parameters. Rounding factors
-# to TF32 in float32 training, on a CPU, moved the loss by 1e-3 at most and the parameters by 0.16.
+# How far the first epoch may end from float32's, as gpubp.benchmark.results has it: loss, parameters.
+# Rounding factors to TF32 in float32 training, on a CPU, moved the loss by 1e-3 at most and the parameters by 0.16.
 TOLERANCES = {
     FLOAT32: (LOSS_TOLERANCE, PARAMETER_TOLERANCE),
     "3xtf32": (LOSS_TOLERANCE, PARAMETER_TOLERANCE),

@@ -26,18 +26,17 @@ import numpy as np
 
 import gpubp
 from gpubp import SGD
+from gpubp.benchmark import data
+from gpubp.benchmark.gpu_device import Device
+from gpubp.benchmark.gpu_nets import GpuNet, Race
+from gpubp.benchmark.peers.plan import PlanTrainer
+from gpubp.benchmark.process import OURS, end_with_parent
+from gpubp.benchmark.worker import epoch_orders, resident_mb
 from gpubp.data import check_split
+from gpubp.data.prepare import prepare
 from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
 from gpubp.kernels import cuda
 from gpubp.network import Network
-from gpubp.prepare import prepare
-
-from . import data
-from .gpu_device import Device
-from .gpu_nets import GpuNet, Race
-from .peers.plan import PlanTrainer
-from .process import OURS, end_with_parent
-from .worker import epoch_orders, resident_mb
 
 REPEATS = 7  # of what is timed; the median counts
 SMALL_NETS = ((20, 40, 33, 10), (20, 23, 10))  # of which compute-sanitizer watches one

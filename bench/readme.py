@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import Any
 
+from gpubp.benchmark import results
+from gpubp.benchmark.machine import ROOT
+from gpubp.benchmark.peers import OURS
+from gpubp.benchmark.results import DIFFERS, times
 from gpubp.errors import DataError, GpubpError
-from gpubp.files import write_text
-
-from . import results
-from .machine import ROOT
-from .peers import OURS
-from .results import DIFFERS, times
+from gpubp.support.files import write_text
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 README, RESULTS = ROOT / "README.md", ROOT / "bench" / "results"

@@ -19,9 +19,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from gpubp.benchmark import machine, results, terminal
 from gpubp.errors import GpubpError, UsageError
-
-from . import machine, results, terminal
 
 if TYPE_CHECKING:
     from gpubp.backends.base import Plan
@@ -57,7 +56,7 @@ def plan_for(layers: list[int], batch: int, samples: int) -> Plan:
     """A plan of the Numba backend for a ReLU classifier on that many images."""
     from gpubp import SGD, Network, backends
     from gpubp.data import Split
-    from gpubp.prepare import prepare
+    from gpubp.data.prepare import prepare
 
     network = Network(layers)
     prepared = prepare(network, Split(*images(samples)), "cross_entropy").samples

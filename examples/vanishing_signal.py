@@ -7,8 +7,8 @@ import numpy as np
 
 import gpubp
 from gpubp.data import check_split
-from gpubp.prepare import prepare
-from gpubp.signals import layer_signals
+from gpubp.data.prepare import prepare
+from gpubp.training.signals import layer_signals
 
 data = gpubp.load_data("digits").train
 depth = 8

@@ -16,15 +16,15 @@ _HOME = {
     "Adam": "gpubp.optimizers",
     "AdamW": "gpubp.optimizers",
     "Schedule": "gpubp.optimizers",
-    "EarlyStopping": "gpubp.trainer",
-    "History": "gpubp.trainer",
-    "fit": "gpubp.trainer",
-    "gradients": "gpubp.trainer",
-    "verify": "gpubp.verification",
-    "VerificationError": "gpubp.verification",
+    "EarlyStopping": "gpubp.training.fit",
+    "History": "gpubp.training.fit",
+    "fit": "gpubp.training.fit",
+    "gradients": "gpubp.training.fit",
+    "verify": "gpubp.verification.verify",
+    "VerificationError": "gpubp.verification.verify",
     "Dataset": "gpubp.data",
     "load_data": "gpubp.data",
-    "load": "gpubp.checkpoint",
+    "load": "gpubp.formats.npz",
     "available": "gpubp.backends",
     "MLPClassifier": "gpubp.estimators",
     "MLPRegressor": "gpubp.estimators",
@@ -39,15 +39,15 @@ __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
     from gpubp.backends import available
-    from gpubp.checkpoint import load_network as load
     from gpubp.data import Dataset
     from gpubp.data import load as load_data
     from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
     from gpubp.estimators import MLPClassifier, MLPRegressor
+    from gpubp.formats.npz import load_network as load
     from gpubp.network import Network
     from gpubp.optimizers import SGD, Adam, AdamW, Schedule
-    from gpubp.trainer import EarlyStopping, History, fit, gradients
-    from gpubp.verification import VerificationError, verify
+    from gpubp.training.fit import EarlyStopping, History, fit, gradients
+    from gpubp.verification.verify import VerificationError, verify
 
 
 def __getattr__(name: str) -> Any:

@@ -15,8 +15,8 @@ from gpubp import reference
 from gpubp.data.dataset import check_inputs, rows_of
 from gpubp.data.sparse import is_sparse, with_values
 from gpubp.errors import DataError, UsageError
-from gpubp.extras import need
 from gpubp.functions import ACTIVATIONS, Activation, lookup
+from gpubp.support.optional import need
 
 CHUNK = 4096  # rows a prediction takes at a time, which bounds its memory; fewer in wide networks, by
 CHUNK_NUMBERS = 1 << 23  # the most that one layer may have of them
@@ -257,7 +257,7 @@ class Network:
         Raises:
             GpubpError: it cannot be written, and an old file is left as it was; safetensors is not installed.
         """
-        from gpubp import checkpoint
+        from gpubp.formats import npz as checkpoint
 
         checkpoint.save_network(path, self)
 
@@ -273,7 +273,7 @@ class Network:
             UsageError: an activation that is not mapped to ONNX.
             GpubpError: onnx is not installed, the parameters take more than 2 GB, or the file cannot be written.
         """
-        from gpubp.exchange import onnx
+        from gpubp.formats import onnx
 
         onnx.save(path, self, byte_inputs=byte_inputs)
 
@@ -285,7 +285,7 @@ class Network:
             GpubpError: PyTorch is not installed.
         """
         need("torch", "torch")
-        from gpubp.exchange import torch
+        from gpubp.formats import torch
 
         return torch.to_module(self)
 
@@ -301,7 +301,7 @@ class Network:
             GpubpError: PyTorch is not installed.
         """
         need("torch", "torch")
-        from gpubp.exchange import torch
+        from gpubp.formats import torch
 
         return torch.from_module(module)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpubp import reference
 from gpubp.backends.base import Backend, PlanState, Samples, StepStats
-from gpubp.backends.fused import FusedPlan, StoredSamples
+from gpubp.backends.cpu.fused import FusedPlan, StoredSamples
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.kernels.cpu import steps
 from gpubp.network import as_inputs

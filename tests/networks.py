@@ -6,11 +6,11 @@ from dataclasses import fields
 
 import numpy as np
 
-from gpubp import bounds
-from gpubp.bounds import Bounded, Precision
 from gpubp.functions import ACTIVATIONS
 from gpubp.network import Network, as_inputs
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW
+from gpubp.verification import bounds
+from gpubp.verification.bounds import Bounded, Precision
 
 DTYPES = ("float32", "float64")
 

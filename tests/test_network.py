@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import gpubp
-from gpubp import checkpoint
 from gpubp.errors import DataError, UsageError
+from gpubp.formats import npz as checkpoint
 from gpubp.network import INITIALISERS, Network
 
 

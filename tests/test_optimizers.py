@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import gpubp
-from gpubp.backends.cpu import NumbaBackend
+from gpubp.backends.cpu.backend import NumbaBackend
 from gpubp.errors import UsageError
+from gpubp.experiments.recipe import Recipe
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, Schedule
-from gpubp.recipes import Recipe
 from tests.conftest import backend_by_name, small_data, small_net
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import peaks
 from gpubp import backends
 from gpubp.backends.base import Samples
+from gpubp.benchmark import peaks
 from gpubp.kernels.cpu import steps
 from gpubp.network import Network
 from gpubp.optimizers import SGD

@@ -10,9 +10,9 @@ from gpubp.functions import lookup
 
 # name -> (module, class); the module offers why_unavailable(), and the class takes threads if it is a HostBackend.
 _BACKENDS = {
-    "numpy": ("gpubp.backends.reference", "ReferenceBackend"),
-    "numba": ("gpubp.backends.cpu", "NumbaBackend"),
-    "cupy": ("gpubp.backends.cuda", "CupyBackend"),
+    "numpy": ("gpubp.backends.numpy", "ReferenceBackend"),
+    "numba": ("gpubp.backends.cpu.backend", "NumbaBackend"),
+    "cupy": ("gpubp.backends.cuda.backend", "CupyBackend"),
 }
 _AUTO_ORDER = ("cupy", "numba", "numpy")
 

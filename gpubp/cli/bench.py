@@ -12,9 +12,9 @@ from gpubp.cli.options import DataDirOption, JsonOption, QuietOption, require_js
 from gpubp.errors import GpubpError, UsageError
 
 if TYPE_CHECKING:
-    from gpubp.bench.measure import Case
-    from gpubp.bench.peers import Peer
-    from gpubp.bench.results import Report
+    from gpubp.benchmark.measure import Case
+    from gpubp.benchmark.peers import Peer
+    from gpubp.benchmark.results import Report
 
 RECIPES, QUICK_RECIPES = ("mnist-sample", "digits", "iris"), ("mnist-sample",)
 NONE = "none"
@@ -66,7 +66,7 @@ def bench(
 
     The cupy backend runs on the GPU, all else on the processor. Writes report.html, results.json and results.csv.
     """
-    from gpubp.bench import machine, measure, results, terminal
+    from gpubp.benchmark import machine, measure, results, terminal
 
     require_json(json_path)
     settings = measure.Settings(
@@ -90,7 +90,7 @@ def bench(
 def _folder() -> Path:
     from datetime import UTC, datetime
 
-    from gpubp.bench import results
+    from gpubp.benchmark import results
 
     return results.free_folder(Path("gpubp-bench") / datetime.now(UTC).date().isoformat())
 
@@ -103,9 +103,9 @@ def _cases(names: list[str], data_dir: Path | None) -> list[Case]:
     """
     from functools import partial
 
-    from gpubp import recipes
-    from gpubp.bench import data, nets
-    from gpubp.bench.measure import Case
+    from gpubp.benchmark import data, nets
+    from gpubp.benchmark.measure import Case
+    from gpubp.experiments import recipe as recipes
 
     cases: dict[str, Case] = {}
     for name in dict.fromkeys(names):
@@ -130,7 +130,7 @@ def _choose(backends: str | None, peers: str | None) -> tuple[list[Peer], dict[s
         GpubpError: a library was named that is not installed.
     """
     from gpubp.backends import choose, why_unavailable
-    from gpubp.bench.peers import CUPY, PEERS
+    from gpubp.benchmark.peers import CUPY, PEERS
     from gpubp.functions import lookup
 
     own = {peer.backend: peer for peer in (*PEERS, CUPY) if peer.backend is not None}

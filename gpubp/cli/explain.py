@@ -15,8 +15,8 @@ from gpubp.errors import DataError, UsageError
 if TYPE_CHECKING:
     from gpubp.backends.base import Samples
     from gpubp.data import Dataset
+    from gpubp.experiments.recipe import Recipe
     from gpubp.network import Network
-    from gpubp.recipes import Recipe
 
 DEFAULT = "parity"  # its every number fits on a screen
 OF_A_MODEL = ("layers", "hidden", "output", "init", "dtype", "epochs")
@@ -57,7 +57,9 @@ def explain(
             )
         _descent(changes.get("lr", 0.3), json_path)
         return
-    from gpubp import explanation, microscope, recipes
+    from gpubp.experiments import recipe as recipes
+    from gpubp.explain import microscope
+    from gpubp.explain import words as explanation
 
     chosen = recipes.load(recipe or DEFAULT).overridden(changes)
     subject = _subject(chosen, changes, model, data_dir, quiet=json_path == "-")
@@ -67,7 +69,7 @@ def explain(
         )
     step = microscope.walk(subject.network, subject.batch, chosen.loss, chosen.build_optimizer(), subject.lr)
     if html is not None:
-        from gpubp.pages import explain as page
+        from gpubp.reports import explain as page
 
         page.write(html, step, sample, subject.title, subject.told, subject.dataset)
     write_json(json_path, {"recipe": chosen.name, "shown": subject.told, **explanation.to_dict(step, sample)})
@@ -76,18 +78,19 @@ def explain(
     if html is not None:
         print(f"written to {html}")
         return
-    from gpubp.cli import explain_text
+    from gpubp.explain import terminal as explain_text
 
     explain_text.show(step, sample, subject.title, subject.told)
 
 
 def _descent(lr: float, json_path: str | None) -> None:
-    from gpubp import explanation, microscope
+    from gpubp.explain import microscope
+    from gpubp.explain import words as explanation
 
     microscope.descent(lr)  # refuses an η that is none
     write_json(json_path, explanation.descent_to_dict(lr))
     if json_path != "-":
-        from gpubp.cli import explain_text
+        from gpubp.explain import terminal as explain_text
 
         explain_text.show_descent(lr)
 
@@ -110,9 +113,10 @@ def _subject(
     """The network, new, trained or loaded, and the mini-batch that training takes first."""
     from dataclasses import replace
 
-    from gpubp import experiment, microscope
-    from gpubp.prepare import prepare
-    from gpubp.progress import progress_for
+    from gpubp.data.prepare import prepare
+    from gpubp.experiments import run as experiment
+    from gpubp.explain import microscope
+    from gpubp.training.progress import progress_for
 
     own = [f"--{name.replace('_', '-')}" for name in OF_A_MODEL if name in changes]
     if model is not None and own:
@@ -154,7 +158,7 @@ def _subject(
 
 
 def _loaded(model: Path) -> Network:
-    from gpubp import checkpoint
+    from gpubp.formats import npz as checkpoint
 
     header, arrays = checkpoint.read(model)
     if "training" in header:  # its network takes inputs as they were scaled for training

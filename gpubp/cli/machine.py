@@ -18,7 +18,7 @@ def warmup(
 ) -> None:
     """Compile what training takes, for the CPU and for a GPU if one answers, so that later runs start at once."""
     from gpubp import backends
-    from gpubp.backends.cpu import NumbaBackend, cache_folder
+    from gpubp.backends.cpu.backend import NumbaBackend, cache_folder
 
     say = (lambda *_: None) if quiet else print
     dtypes = ("float32", "float64")
@@ -34,7 +34,7 @@ def warmup(
     say(f"kept in {folder}" if folder else "not kept: no folder can be written, set NUMBA_CACHE_DIR to one")
     if backends.why_unavailable("cupy") is not None:
         return
-    from gpubp.backends.cuda import CupyBackend
+    from gpubp.backends.cuda.backend import CupyBackend
 
     gpu = CupyBackend()
     for kind in kinds:
@@ -46,7 +46,7 @@ def warmup(
 @app.command()
 def doctor(json_path: JsonOption = None) -> None:
     """Show what gpubp can run on here, and what to do about what it cannot."""
-    from gpubp.doctor import examine, render
+    from gpubp.support.doctor import examine, render
 
     require_json(json_path)
     found = examine()
@@ -73,7 +73,7 @@ def list_recipes() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gpubp import recipes
+    from gpubp.experiments import recipe as recipes
 
     table = Table("recipe", "layers", "what", "must reach", box=None, header_style="bold", pad_edge=False)
     for name in recipes.names():

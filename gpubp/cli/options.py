@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from gpubp.errors import GpubpError, UsageError
-from gpubp.jsontext import as_json
+from gpubp.support.jsontext import as_json
 
 DEFAULT_RECIPE = "mnist-sample"
 
@@ -56,7 +56,7 @@ RecipeArgument = Annotated[
 
 def recipe_options(command: Callable) -> Callable:
     """Give the command an option for every field of a recipe, and hand it those that were used as ``changes``."""
-    from gpubp.recipes import Recipe
+    from gpubp.experiments.recipe import Recipe
 
     kinds = typing.get_type_hints(Recipe)
     options = []

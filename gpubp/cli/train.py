@@ -64,9 +64,11 @@ def train(
     changes: dict[str, Any],
 ) -> None:
     """Train a network by a recipe and test it. Every field of the recipe has an option."""
-    from gpubp import experiment, recipes, run_folder
-    from gpubp.progress import progress_for
-    from gpubp.verification import VerificationError
+    from gpubp.experiments import folder as run_folder
+    from gpubp.experiments import recipe as recipes
+    from gpubp.experiments import run as experiment
+    from gpubp.training.progress import progress_for
+    from gpubp.verification.verify import VerificationError
 
     quiet = quiet or json_path == "-"
     say = (lambda *_: None) if quiet else print
@@ -133,12 +135,12 @@ def _overridden(saved: Any, given: Any, context: typer.Context) -> Any:
 
 def _leave(result: Any, run: Any, folder: Path, report: bool, say: Callable) -> None:
     """Write what a run leaves beside its model. A run whose records cannot be written has still succeeded."""
-    from gpubp import run_folder
+    from gpubp.experiments import folder as run_folder
 
     def write_report() -> None:
         import logging
 
-        from gpubp import report as reports
+        from gpubp.reports import training as reports
 
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it finds no cache folder
         say(f"report in {reports.write(folder / 'report.html', result, folder)}")
@@ -154,9 +156,9 @@ def _leave(result: Any, run: Any, folder: Path, report: bool, say: Callable) -> 
 def _recipe_of(checkpoint: Path, given: Any) -> tuple[Any, Any, int]:
     """The recipe that a checkpoint was made by, how to run it (as given, with its data where it was), and how many
     epochs are done."""
-    from gpubp import checkpoint as checkpoints
-    from gpubp import recipes
     from gpubp.errors import DataError
+    from gpubp.experiments import recipe as recipes
+    from gpubp.formats import npz as checkpoints
 
     header, _ = checkpoints.read(checkpoint, "checkpoint")
     if "training" not in header:

@@ -47,9 +47,9 @@ def predict(
     json_path: JsonOption = None,
 ) -> None:
     """Predict the label of every row of a file, one a line, as they come."""
-    from gpubp import checkpoint
     from gpubp.data import stream_inputs
-    from gpubp.predictions import require_suffix, write_predictions
+    from gpubp.data.predictions import require_suffix, write_predictions
+    from gpubp.formats import npz as checkpoint
 
     require_json(json_path)
     if out is not None:
@@ -96,7 +96,7 @@ def export(
     ] = False,
 ) -> None:
     """Write a model in another format: ONNX, safetensors, or gpubp's own .npz."""
-    from gpubp import checkpoint
+    from gpubp.formats import npz as checkpoint
 
     suffix = out.suffix.lower()
     if suffix not in (".onnx", ".safetensors", ".npz"):
@@ -129,8 +129,10 @@ def verify(
     json_path: JsonOption = None,
 ) -> None:
     """Hold a backend to the reference on a recipe's network and data: every operation, gradient and a step."""
-    from gpubp import backends, experiment, recipes
+    from gpubp import backends
     from gpubp import verify as verify_network
+    from gpubp.experiments import recipe as recipes
+    from gpubp.experiments import run as experiment
 
     require_json(json_path)
     chosen = recipes.load(recipe or DEFAULT_RECIPE)

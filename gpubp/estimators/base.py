@@ -22,7 +22,7 @@ from gpubp.errors import UsageError
 from gpubp.estimators.watch import Job, Stream, Watch
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW, Optimizer, Schedule
-from gpubp.trainer import VERIFY_SECONDS, VERIFY_SHARE, Epoch, History, fit
+from gpubp.training.fit import VERIFY_SECONDS, VERIFY_SHARE, Epoch, History, fit
 
 _ALIASES = {"logistic": "sigmoid"}  # as scikit-learn calls them
 _INPUTS: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.float32, np.uint8]}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.network import Network
-from gpubp.trainer import Epoch
+from gpubp.training.fit import Epoch
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import os
 
-from gpubp.backends.cuda import CupyBackend
+from gpubp.backends.cuda.backend import CupyBackend
 from tests.cuda_host import fake_cupy
 from tests.cuda_host.fake_cupy import missing_compiler
 

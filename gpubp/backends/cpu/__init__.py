@@ -1,0 +1,1 @@
+"""The ``numba`` backend: compiled loops, and whole epochs as one call."""

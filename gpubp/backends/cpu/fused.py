@@ -1,0 +1,393 @@
+"""The ``numba`` backend's own plan: whole epochs as one compiled call, on a team of threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+
+from gpubp import kernels
+from gpubp.backends.base import (
+    Plan,
+    PlanState,
+    Samples,
+    StepStats,
+    check_batch,
+    check_order,
+    check_rule,
+    dense_inputs,
+)
+from gpubp.backends.cpu.team import Team
+from gpubp.backends.threads import counted
+from gpubp.data.sparse import is_sparse
+from gpubp.kernels.cpu import inner, steps
+from gpubp.kernels.cpu.vector import BYTES
+from gpubp.network import Layer
+from gpubp.optimizers import Optimizer
+
+# Up to this density, the first layer works on the non-zero inputs only: measured, the same for 32 to 512 units.
+SPARSE_DENSITY = 0.33
+LONGEST_SPARSE = 65535  # inputs that a record can count
+CHUNK_ROWS = 1024  # samples that are in work at a time, at most; larger batches are summed chunk by chunk
+EVALUATION_ROWS = 256  # … and at least, where they are only evaluated
+COLUMN_UNITS = 256  # from so many units on, threads share a layer by its units
+SHARED_WORK = 400_000  # multiply-adds in a step's forward products, from which on a second thread pays
+
+
+@dataclass(frozen=True)
+class StoredSamples:
+    """N samples as the plan keeps them."""
+
+    data: steps.Data
+    count: int
+    density: float
+    most: int  # non-zero inputs of one sample, if they are kept apart
+    work: np.ndarray  # (marks) mean non-zero inputs between two marks
+    counted: bool = True  # whether the density is known
+
+    def __len__(self) -> int:
+        return self.count
+
+
+class Memory:
+    """Offsets into one array, handed out on the boundaries of cache lines."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype, self.size = dtype, 0
+
+    def take(self, count: int) -> int:
+        place = self.size
+        line = steps.LINE // self.dtype.itemsize
+        self.size += -(-count // line) * line
+        return place
+
+    def allocate(self) -> np.ndarray:
+        """The array, zeros."""
+        return zeros(self.size, self.dtype)
+
+
+def zeros(count: int, dtype: np.dtype | type) -> np.ndarray:
+    """A one-dimensional array that begins on a cache line."""
+    size = count * np.dtype(dtype).itemsize
+    raw = np.zeros(size + steps.LINE, np.uint8)
+    shift = -raw.ctypes.data % steps.LINE
+    return raw[shift : shift + size].view(dtype)
+
+
+def _unmarked(inputs: np.ndarray) -> np.ndarray:
+    """The same memory, not marked read-only (as memory maps and JAX's arrays are): Numba would compile all anew for it.
+
+    No kernel writes to its inputs.
+    """
+    if inputs.flags.writeable:
+        return inputs
+    address = inputs.__array_interface__["data"][0]
+    interface = {**inputs.__array_interface__, "data": (address, False)}
+    return np.asarray(SimpleNamespace(__array_interface__=interface, owner=inputs))
+
+
+class FusedPlan(Plan):
+    """Training as calls of :func:`gpubp.kernels.cpu.steps.steps`; nothing is allocated inside one."""
+
+    def __init__(
+        self,
+        device: str,
+        threads: int,
+        layers: Sequence[Layer],
+        parameters: Sequence[tuple[np.ndarray, np.ndarray]],
+        loss: str,
+        optimizer: Optimizer,
+        batch_size: int,
+        samples: Samples,
+    ) -> None:
+        self.device, self.layers, self.loss, self.optimizer = device, list(layers), loss, optimizer
+        self.batch_size = batch_size
+        self.dtype = parameters[0][0].dtype
+        self.step = 0
+        self._lanes = BYTES // self.dtype.itemsize
+        self.team = Team(threads)
+        self.samples = self._store(samples, room=layers[0].n_in)
+        self._most = self.samples.most  # non-zero inputs that there is room for in each sample
+        work: float = batch_size * sum(layer.n_in * layer.n_out for layer in layers[1:])
+        work += batch_size * layers[0].n_in * layers[0].n_out * self.samples.density
+        self.threads = threads if work >= SHARED_WORK else 1
+        self._net = self._lay_out()
+        for i, (weights, bias) in enumerate(parameters):
+            self._put(self._net.layers[i, steps.W], i, weights, bias)
+        self._sync = np.zeros(steps.SYNC_SIZE, np.int64)
+        self._lock = threading.RLock()  # the working memory serves one call at a time
+
+    def _row(self, n: int) -> int:
+        """Elements from one row of n to the next: whole vectors, and where many, an odd number of them.
+
+        Rows at distances of large powers of two would compete for the same few places of the cache.
+        """
+        vectors = -(-n // self._lanes)
+        return (vectors if vectors < 16 else vectors | 1) * self._lanes
+
+    def _lay_out(self) -> steps.Net:
+        memory, team = Memory(self.dtype), self.threads
+        chunk = min(max(self.batch_size, EVALUATION_ROWS), CHUNK_ROWS)
+        table = np.zeros((len(self.layers), steps.LAYER_FIELDS), np.int64)
+        rows = np.zeros((len(self.layers), team + 1), np.int64)
+        widest = max(self._row(max(layer.n_in, layer.n_out)) for layer in self.layers)
+        zero, one = memory.take(widest), memory.take(1)
+        a_prev = memory.take(chunk * self._row(self.layers[0].n_in))
+        for i, layer in enumerate(self.layers):
+            entry, row = table[i], self._row(layer.n_out)
+            entry[steps.N_IN], entry[steps.N_OUT] = layer.n_in, layer.n_out
+            entry[steps.VECTORS] = -(-layer.n_out // self._lanes)
+            entry[steps.ACTIVATION] = kernels.ACTIVATIONS[layer.activation]
+            entry[steps.BY_COLUMNS] = (
+                team > 1 and layer.n_out >= COLUMN_UNITS and layer.activation != "softmax"
+            )
+            entry[steps.A_PREV], entry[steps.A_PREV_ROW] = a_prev, self._row(layer.n_in)
+            entry[steps.ROW] = row
+            size = (layer.n_in + 1) * row
+            entry[steps.W], entry[steps.GRADIENT] = memory.take(size), memory.take(size)
+            slots = [memory.take(size) for _ in self.optimizer.slots] + [-1, -1]
+            entry[steps.SLOT1], entry[steps.SLOT2] = slots[:2]
+            entry[steps.A] = a_prev = memory.take(chunk * row)
+            entry[steps.DELTA] = memory.take(chunk * row)
+            rows[i] = self._share_rows(layer.n_in, i == 0)
+        most = -(-self._most // self._lanes) * self._lanes
+        inputs = memory.take(chunk * most)
+        output_row = self._row(self.layers[-1].n_out)
+        targets, weights = memory.take(chunk * output_row), memory.take(chunk + self._lanes)
+        turned = [self._row(layer.n_out) for layer in self.layers if layer.activation == "softmax"]
+        block = (max([*turned, output_row]) + 1) * self._lanes
+        panel = steps.PANEL_BYTES // self.dtype.itemsize
+        scratch_size = steps.BLOCK_BYTES // self.dtype.itemsize + max(panel, 3 * block)
+        scratch = memory.take(team * scratch_size)
+        array = memory.allocate()
+        array[one] = 1
+        return steps.Net(
+            array, table, rows, chunk, zero, one, np.zeros(chunk, np.int64), inputs, most, targets, weights,
+            scratch, scratch_size,
+            kernels.LOSSES[self.loss], check_rule(self.optimizer), team,
+        )  # fmt: skip
+
+    def _share_rows(self, n_in: int, first: bool) -> np.ndarray:
+        """Where each thread's rows of a layer's W begin, (threads + 1,), for an even share of the work."""
+        unit = steps.MARK if first else inner.TILE_ROWS
+        # a row that is always 0 is still updated
+        work = self.samples.work + 0.5 if first else np.ones(-(-n_in // unit))
+        done = np.concatenate([[0], np.cumsum(work)])
+        cuts = np.searchsorted(done, done[-1] * np.arange(self.threads + 1) / self.threads - 1e-9)
+        return np.minimum(cuts * unit, n_in)
+
+    def describe(self) -> str:
+        data = self.samples
+        of_all = counted(self.threads)
+        if self.threads < self.team.size:
+            of_all = f"1 of {self.team.size} threads, since its steps are too small to share"
+        first = "non-zero inputs only" if len(data.data.records) else "all inputs"
+        since = (
+            f"{data.density:.0%} are not 0"
+            if data.counted
+            else f"a row may have over {LONGEST_SPARSE:,} of them"
+        )
+        return f"fused plan, whole epochs in one call, {first}, since {since}, on {of_all}; {self.device}"
+
+    def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
+        count = len(learning_rates)
+        with self._lock:
+            rows = [
+                self.optimizer.coefficients_of(learning_rates, self.step + 1, decay=decay)
+                for decay in (True, False)
+            ]
+            coefficients = np.stack(rows, axis=1).astype(self.dtype).reshape(-1)
+            stats = self._run(self.samples, order, self.batch_size, count, coefficients, steps.TRAIN)
+            self.step += count
+            return stats
+
+    def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+        check_batch(len(order), self.batch_size)
+        with self._lock:
+            stats = self._run(self.samples, order, len(order), 1, self._no_coefficients(), steps.GRADIENTS)
+            places = self._net.layers[:, steps.GRADIENT]
+            return stats.mean_cost, [self._get(place, i) for i, place in enumerate(places)]
+
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        n = inputs.shape[0]
+        outputs = np.empty((n, self.layers[-1].n_out), self.dtype)
+        no_targets = np.zeros((n, self.layers[-1].n_out), self.dtype)
+        samples = self._store(Samples(inputs, no_targets, np.ones(n, self.dtype)), room=0)
+        self._run(samples, np.arange(n), n, 1, self._no_coefficients(), steps.PREDICT, outputs)
+        return outputs
+
+    def upload(self, samples: Samples) -> StoredSamples:
+        stored = self._store(samples, room=self._net.most)
+        if stored.most > self._net.most:
+            self._make_room(stored.most)
+        return stored
+
+    def _make_room(self, most: int) -> None:
+        """Working memory anew, for samples of up to ``most`` non-zero inputs."""
+        with self._lock:
+            state, self._most = self.state(), most
+            self._net = self._lay_out()
+            self.load_state(state)
+
+    def evaluate(self, samples: StoredSamples) -> StepStats:
+        n = len(samples)
+        return self._run(samples, np.arange(n), n, 1, self._no_coefficients(), steps.EVALUATE)
+
+    def state(self) -> PlanState:
+        parameters: list[np.ndarray] = []
+        slots: list[tuple[np.ndarray, ...]] = []
+        with self._lock:
+            for i, entry in enumerate(self._net.layers):
+                parameters += self._get(entry[steps.W], i)
+                places = [entry[steps.SLOT1], entry[steps.SLOT2]][: len(self.optimizer.slots)]
+                pairs = [self._get(place, i) for place in places]
+                slots += [tuple(weights for weights, _ in pairs), tuple(bias for _, bias in pairs)]
+            return PlanState(parameters, slots, self.step)
+
+    def load_state(self, state: PlanState) -> None:
+        with self._lock:
+            for i, entry in enumerate(self._net.layers):
+                self._put(entry[steps.W], i, *state.parameters[2 * i : 2 * i + 2])
+                places = [entry[steps.SLOT1], entry[steps.SLOT2]][: len(self.optimizer.slots)]
+                for place, *pair in zip(places, *state.slots[2 * i : 2 * i + 2], strict=True):
+                    self._put(place, i, *pair)
+            self.step = state.step
+
+    def _view(self, place: int, i: int) -> np.ndarray:
+        """Layer i's (n_in + 1, n_out) at this place: transposed weights, and the bias as the last row."""
+        layer, row = self.layers[i], self._net.layers[i, steps.ROW]
+        rows = layer.n_in + 1
+        return self._net.memory[place : place + rows * row].reshape(rows, row)[:, : layer.n_out]
+
+    def _get(self, place: int, i: int) -> tuple[np.ndarray, np.ndarray]:
+        view = self._view(place, i)
+        return np.array(view[:-1].T, order="C"), view[-1].copy()
+
+    def _put(self, place: int, i: int, weights: np.ndarray, bias: np.ndarray) -> None:
+        view = self._view(place, i)
+        view[:-1] = weights.T
+        view[-1] = bias
+
+    def _no_coefficients(self) -> np.ndarray:
+        return np.zeros(2, self.dtype)
+
+    def _run(
+        self,
+        samples: StoredSamples,
+        order: np.ndarray,
+        batch_size: int,
+        count: int,
+        coefficients: np.ndarray,
+        mode: int,
+        outputs: np.ndarray | None = None,
+        only: int = -1,
+    ) -> StepStats:
+        order = np.ascontiguousarray(order, np.int64)
+        check_order(order, len(samples))
+        if outputs is None:
+            outputs = np.empty((0, 1), self.dtype)
+        costs = np.zeros((self.threads, count))
+        hits = np.zeros((self.threads, count), np.int64)
+
+        jobs = [
+            partial(
+                steps.steps, self._net, samples.data, order, batch_size, coefficients, mode, only, rank,
+                self._sync, costs[rank], hits[rank], outputs,
+            )
+            for rank in range(self.threads)
+        ]  # fmt: skip
+        with self._lock:
+            self.team.run(jobs)
+        return StepStats(len(order), costs.sum(axis=0), hits.sum(axis=0))
+
+    def _store(self, samples: Samples, *, room: int) -> StoredSamples:
+        """``samples`` with records of their non-zero inputs, if those are few and no sample has more than ``room``.
+
+        Sparse inputs are kept as records alone, however many they are, but for predictions, which have no room.
+        """
+        if is_sparse(samples.inputs) and room > 0:
+            longest = int(np.diff(samples.inputs.indptr).max())
+            if longest <= LONGEST_SPARSE:
+                return self._store_sparse(samples, longest)
+        n, n_in = samples.inputs.shape
+        inputs = _unmarked(dense_inputs(samples.inputs, self.dtype).reshape(-1))
+        as_bytes = inputs.dtype == np.uint8
+        none, no_bytes = np.empty(0, self.dtype), np.empty(0, np.uint8)
+        data = self._data(samples)._replace(
+            bytes=inputs if as_bytes else no_bytes, numbers=none if as_bytes else inputs
+        )
+        dense = StoredSamples(data, n, 1.0, 0, np.ones(-(-n_in // steps.MARK)))
+        if room == 0 or n_in > LONGEST_SPARSE:
+            return replace(dense, counted=False)
+        value_bytes = inputs.itemsize
+        starts = np.zeros(n + 1, np.int64)
+        most, total = [0] * self.team.size, [0] * self.team.size
+
+        def measure(rank: int, first: int, stop: int) -> None:
+            total[rank], most[rank] = steps.measure_records(inputs, n_in, starts, value_bytes, first, stop)
+
+        self._each_part(n, measure)
+        density = sum(total) / inputs.size
+        if density > SPARSE_DENSITY or max(most) > room:
+            return replace(dense, density=density)
+        limit = int(steps.head_of(n_in) + SPARSE_DENSITY * n_in * (1 + value_bytes))
+        worst = int(starts.max())
+        np.cumsum(starts, out=starts)
+        records = zeros(int(starts[-1]) + steps.LINE, np.uint8)
+        self._each_part(
+            n,
+            lambda _, first, stop: steps.write_records(
+                inputs, n_in, starts, records, value_bytes, first, stop
+            ),
+        )
+        data = data._replace(starts=starts, records=records, most_bytes=limit if worst > limit else 0)
+        return StoredSamples(data, n, density, max(most), self._work(data, n_in))
+
+    def _store_sparse(self, samples: Samples, most: int) -> StoredSamples:
+        """The records of sparse inputs, of ``most`` in a row; they are not kept in any other way."""
+        x = samples.inputs
+        n, n_in = x.shape
+        indptr, columns = x.indptr.astype(np.int64, copy=False), x.indices.astype(np.int64, copy=False)
+        values = np.ascontiguousarray(x.data, self.dtype)
+        starts = np.zeros(n + 1, np.int64)
+        size = steps.head_of(n_in) + np.diff(indptr) * (1 + values.itemsize)
+        np.cumsum(-(-size // steps.LINE) * steps.LINE, out=starts[1:])
+        records = zeros(int(starts[-1]) + steps.LINE, np.uint8)
+        self._each_part(
+            n,
+            lambda _, first, stop: steps.write_sparse_records(
+                indptr, columns, values, n_in, starts, records, first, stop
+            ),
+        )
+        data = self._data(samples)._replace(starts=starts, records=records)
+        return StoredSamples(data, n, len(values) / (n * n_in), max(most, 1), self._work(data, n_in))
+
+    def _data(self, samples: Samples) -> steps.Data:
+        """Targets and sample weights as the kernels want them, without inputs."""
+        n, n_out = len(samples), self.layers[-1].n_out
+        width = self._row(n_out)
+        targets = zeros(n * width, self.dtype)
+        targets.reshape(n, width)[:, :n_out] = samples.targets
+        weight = np.ascontiguousarray(samples.sample_weight, self.dtype)
+        none, no_bytes = np.empty(0, self.dtype), np.empty(0, np.uint8)
+        no_starts = np.empty(0, np.int64)
+        return steps.Data(
+            no_bytes, none, no_starts, no_bytes, 0, targets, none if (weight == 1).all() else weight
+        )
+
+    def _work(self, data: steps.Data, n_in: int) -> np.ndarray:
+        """Mean non-zero inputs between two marks, (marks), of about a thousand samples."""
+        starts = data.starts
+        n = len(starts) - 1
+        some = data.records[starts[:: max(1, n // 1000), None][:-1] + np.arange(steps.head_of(n_in))]
+        return np.diff(some.view(np.uint16).astype(np.float64), axis=1).mean(axis=0)
+
+    def _each_part(self, n: int, work: Callable[[int, int, int], None]) -> None:
+        """work(rank, first, stop) on each thread's part of n samples."""
+        size = self.team.size
+        parts = [(rank, n * rank // size, n * (rank + 1) // size) for rank in range(size)]
+        self.team.run([partial(work, *part) for part in parts])

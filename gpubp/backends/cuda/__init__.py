@@ -1,0 +1,1 @@
+"""The ``cupy`` backend: CUDA kernels, and whole epochs as one launch."""

@@ -1,0 +1,427 @@
+"""The ``cupy`` backend's own plan: whole epochs as one launch of a kernel that stays on the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpubp import kernels
+from gpubp.backends.base import (
+    EVALUATION_ROWS,
+    Array,
+    Plan,
+    PlanState,
+    Samples,
+    StepStats,
+    check_batch,
+    check_order,
+    check_rule,
+    dense_inputs,
+    pairs,
+)
+from gpubp.kernels import cuda
+from gpubp.network import Layer
+from gpubp.optimizers import Optimizer
+
+if TYPE_CHECKING:
+    from gpubp.backends.cuda.backend import CupyBackend
+
+BLOCK = (cuda.WARP, cuda.ROW_BLOCK)  # threads
+# Up to so many weights, a block takes its rows of the batch through a layer alone: reading all weights is then
+# cheaper than a barrier of the grid. Counted, not measured: 8 rows × 16,384 weights are 2,000 cycles at half the rate.
+ROW_WEIGHTS = 16_384
+# The tiles there are, by their code: their rows and columns by 16, and the cycles that a tile takes for one
+# term, on a multiprocessor that has nothing else to do. Counted in the machine code for sm_90, not
+# measured: the instructions for a panel (to put and fetch aligned numbers, and to sum) of two warps on each
+# of four schedulers, by 16 terms: 650, 370, 161 and 113 in float32. In float64, 36 are what shared memory
+# takes, whose numbers are twice as wide; on tensor cores, 30 lie between TF32's 20 and 3xTF32's 37. It is
+# never less than 24: some 300 cycles until a panel is there from the second-level cache and 80 for its way
+# through shared memory, which nothing hides. Of equals the first is taken, the smaller, which has fewer
+# sums to write. The larger ones would not fit the registers in float64.
+TILES = {
+    "float32": {1: (1, 1, 24), 2: (2, 2, 24), 4: (4, 4, 46), 8: (8, 4, 81)},
+    "float64": {1: (1, 1, 24), 2: (2, 2, 24), 4: (4, 2, 36)},
+    "tensor cores": {1: (1, 4, 24), 2: (2, 2, 24), 4: (4, 4, 30)},
+}
+# Blocks whose parts of z are added up, beyond which each owns more units; where these are too few, the units plan must
+# be asked for. Counted, not measured.
+MOST_PARTS = 32
+
+
+@dataclass(frozen=True)
+class DeviceSamples:
+    """N samples on the device; of ``numbers`` and ``bytes``, one holds the inputs and the other is a stand-in."""
+
+    numbers: Array
+    bytes: Array
+    as_bytes: bool
+    targets: Array
+    sample_weight: Array
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The table of layers for batches of some size, and how many blocks have work with it."""
+
+    table: Array
+    blocks: int
+
+
+class PersistentPlan(Plan):
+    """Training as launches of ``epoch.cu``; nothing is allocated in one, and what it returns is read at its end."""
+
+    def __init__(
+        self,
+        backend: CupyBackend,
+        layers: Sequence[Layer],
+        parameters: Sequence[tuple[np.ndarray, np.ndarray]],
+        loss: str,
+        optimizer: Optimizer,
+        batch_size: int,
+        samples: Samples,
+    ) -> None:
+        self.backend, self.layers, self.loss, self.optimizer = backend, list(layers), loss, optimizer
+        self.batch_size = batch_size
+        self.dtype = parameters[0][0].dtype
+        self.products = backend.precision
+        self.step = 0
+        self._shared = shared_bytes(self.dtype)
+        self._kernel = backend.persistent_kernel("epoch", self.dtype, self._shared)
+        self._resident = backend.resident_blocks(
+            self._kernel, cuda.THREADS, self._shared, "fused", "composed"
+        )
+        self._rule = check_rule(optimizer)
+        self.samples = self.upload(samples)
+
+        self._parameters = sum(layer.n_out * (layer.n_in + 1) for layer in layers)
+        self._rows = max(batch_size, EVALUATION_ROWS)
+        places = self._lay_out()
+        self._training = self._layout(places, batch_size)
+        self._evaluation = self._layout(places, self._rows)
+        memory = np.zeros(self._size, self.dtype)
+        memory[: self._parameters] = np.concatenate([p.reshape(-1) for pair in parameters for p in pair])
+        self._memory = backend.to_device(memory)
+
+        steps = -(-len(samples) // batch_size)
+        self._order = self._device(len(samples), np.int64)
+        self._coefficients = self._device(steps * 2 * cuda.COEFFICIENTS, self.dtype)
+        self._costs, self._hits = self._device(steps, np.float64), self._device(steps, np.int64)
+        self._no_outputs = self._device(1, self.dtype)
+        self._arrived, self._none_arrived = self._device(1, np.uint64), np.zeros(1, np.uint64)
+        self._as_they_are = backend.to_device(np.arange(1))  # an order, of as many as were ever evaluated
+
+    def _device(self, count: int, dtype: Any) -> Array:
+        return self.backend.to_device(np.zeros(count, dtype))
+
+    def _lay_out(self) -> list[dict[str, int]]:
+        """Each layer's places in the memory, whose size this finds; the parameters and slots come first."""
+        places, at = [], 0
+        for layer in self.layers:
+            places.append({"weights": at})
+            at += layer.n_out * (layer.n_in + 1)
+        self._gradient = at * (1 + len(self.optimizer.slots))
+        at = _aligned(self._gradient + at)
+        for place, layer in zip(places, self.layers, strict=True):
+            for name in ("z", "a", "delta"):
+                place[name] = at
+                at += _aligned(self._rows * layer.n_out) if name != "z" or layer is self.layers[-1] else 0
+        self._row_cost, self._row_hit = at, at + self._rows
+        self._size = at + 2 * self._rows
+        return places
+
+    def _layout(self, places: Sequence[dict[str, int]], rows: int) -> Layout:
+        table, blocks = np.zeros((len(self.layers), len(cuda.LAYER)), np.int64), 0
+        dealt = 0
+        for entry, layer, place in zip(table, self.layers, places, strict=True):
+            by_rows = layer.n_in * layer.n_out <= ROW_WEIGHTS
+            forward, forward_tiles = self._shape(rows, layer.n_out, layer.n_in)
+            back, back_tiles = self._shape(rows, layer.n_in, layer.n_out)
+            gradient, gradient_tiles = self._shape(layer.n_out, layer.n_in + 1, rows)
+            row = {
+                "n_in": layer.n_in,
+                "n_out": layer.n_out,
+                "activation": kernels.ACTIVATIONS[layer.activation],
+                "by_rows": by_rows,
+                "forward_shape": forward,
+                "back_shape": back,
+                "gradient_shape": gradient,
+                **place,
+            }
+            entry[:] = [row[name] for name in cuda.LAYER]
+            dealt += gradient_tiles
+            if not by_rows:
+                blocks = max(blocks, forward_tiles, back_tiles)
+        blocks = max(blocks, dealt, -(-rows // cuda.ROW_BLOCK))
+        return Layout(self.backend.to_device(table.reshape(-1)), min(blocks, self._resident))
+
+    def _shape(self, m: int, n: int, k: int) -> tuple[int, int]:
+        """The code of the tile that is fastest for an (m, n) product of k terms, and how many of them there are."""
+        sizes = TILES[self.dtype.name if self.products == "float32" else "tensor cores"]
+
+        def tiles(shape: int) -> int:
+            rows, columns, _ = sizes[shape]
+            return -(-m // (16 * rows)) * -(-n // (16 * columns))
+
+        def cycles(shape: int) -> int:
+            return -(-tiles(shape) // self._resident) * sizes[shape][2] * k
+
+        shape = min(sizes, key=cycles)
+        return shape, tiles(shape)
+
+    def describe(self) -> str:
+        return (
+            f"fused plan, whole epochs in one launch of {self._training.blocks} blocks of {cuda.THREADS} threads; "
+            f"{self.why}; {self.backend.describe()}"
+        )
+
+    def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
+        count = len(learning_rates)
+        table = np.zeros((count, 2, cuda.COEFFICIENTS), self.dtype)
+        for k, decay in enumerate((True, False)):  # weights, biases
+            of_kind = self.optimizer.coefficients_of(learning_rates, self.step + 1, decay=decay)
+            table[:, k, : of_kind.shape[1]] = of_kind
+        coefficients = self.backend.to_device(table.reshape(-1), out=self._coefficients[: table.size])
+        stats = self._launch(self.samples, self._upload_order(order), "train", self._training, coefficients)
+        self.step += count
+        return stats
+
+    def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+        check_batch(len(order), self.batch_size)
+        stats = self._launch(
+            self.samples, self._upload_order(order), "gradients", self._training, self._coefficients
+        )
+        return stats.mean_cost, pairs(self._split(self._download(self._gradient)))
+
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        n, n_out = inputs.shape[0], self.layers[-1].n_out
+        targets = np.zeros((n, n_out), self.dtype)
+        samples = self.upload(Samples(inputs, targets, np.ones(n, self.dtype)))
+        outputs = self._device(n * n_out, self.dtype)
+        self._evaluate(samples, "predict", outputs)
+        return self.backend.to_host(outputs).reshape(n, n_out)
+
+    def upload(self, samples: Samples) -> DeviceSamples:
+        as_bytes = samples.inputs.dtype == np.uint8
+        inputs = self.backend.to_device(dense_inputs(samples.inputs, self.dtype).reshape(-1))
+        none = self._device(1, self.dtype if as_bytes else np.uint8)
+        return DeviceSamples(
+            none if as_bytes else inputs,
+            inputs if as_bytes else none,
+            as_bytes,
+            self.backend.to_device(np.ascontiguousarray(samples.targets, self.dtype).reshape(-1)),
+            self.backend.to_device(np.ascontiguousarray(samples.sample_weight, self.dtype)),
+            len(samples),
+        )
+
+    def evaluate(self, samples: DeviceSamples) -> StepStats:
+        return self._evaluate(samples, "evaluate", self._no_outputs)
+
+    def _evaluate(self, samples: DeviceSamples, mode: str, outputs: Array) -> StepStats:
+        if len(self._as_they_are) < len(samples):
+            self._as_they_are = self.backend.to_device(np.arange(len(samples)))
+        order = self._as_they_are[: len(samples)]
+        return self._launch(samples, order, mode, self._evaluation, self._coefficients, outputs)
+
+    def state(self) -> PlanState:
+        parameters = self._split(self._download(0))
+        kinds = [
+            self._split(self._download((1 + k) * self._parameters)) for k in range(len(self.optimizer.slots))
+        ]
+        slots = list(zip(*kinds, strict=True)) if kinds else [() for _ in parameters]
+        return PlanState(parameters, slots, self.step)
+
+    def load_state(self, state: PlanState) -> None:
+        self._set(0, state.parameters)
+        for k in range(len(self.optimizer.slots)):
+            self._set((1 + k) * self._parameters, [slots[k] for slots in state.slots])
+        self.step = state.step
+
+    def _download(self, place: int) -> np.ndarray:
+        return self.backend.to_host(self._memory[place : place + self._parameters])
+
+    def _set(self, place: int, arrays: Sequence[np.ndarray]) -> None:
+        flat = np.concatenate([array.reshape(-1) for array in arrays])
+        self.backend.to_device(flat, out=self._memory[place : place + self._parameters])
+
+    def _split(self, flat: np.ndarray) -> list[np.ndarray]:
+        """[W₁, b₁, W₂, b₂, …] of all parameters in one array."""
+        arrays, at = [], 0
+        for layer in self.layers:
+            for shape in ((layer.n_out, layer.n_in), (layer.n_out,)):
+                size = int(np.prod(shape))
+                arrays.append(flat[at : at + size].reshape(shape))
+                at += size
+        return arrays
+
+    def _upload_order(self, order: np.ndarray) -> Array:
+        check_order(order, len(self.samples))
+        return self.backend.to_device(order, out=self._order[: len(order)])
+
+    def _launch(
+        self,
+        samples: DeviceSamples,
+        order: Array,
+        mode: str,
+        layout: Layout,
+        coefficients: Array,
+        outputs: Array | None = None,
+    ) -> StepStats:
+        batch = self._rows if mode in ("evaluate", "predict") else self.batch_size
+        count = -(-len(order) // batch)
+        costs, hits = self._costs, self._hits
+        if count > len(costs):  # only where more is evaluated than was trained on
+            costs, hits = self._device(count, np.float64), self._device(count, np.int64)
+        self.backend.to_device(self._none_arrived, out=self._arrived)
+        data = (
+            samples.numbers,
+            samples.bytes,
+            np.int32(samples.as_bytes),
+            samples.targets,
+            samples.sample_weight,
+            order,
+            np.int64(len(order)),
+            np.int64(batch),
+            coefficients,
+            np.int32(cuda.MODES[mode]),
+            np.int32(kernels.LOSSES[self.loss]),
+            np.int32(self._rule),
+            np.int32(len(self.optimizer.slots)),
+        )
+        outputs = self._no_outputs if outputs is None else outputs
+        self._start(mode, layout, data, costs, hits, outputs)
+        to_host = self.backend.to_host
+        return StepStats(len(order), to_host(costs[:count]), to_host(hits[:count]))
+
+    def _start(
+        self, mode: str, layout: Layout, data: tuple[Any, ...], costs: Array, hits: Array, outputs: Array
+    ) -> None:
+        """Launch the kernel that is for this mode."""
+        arguments = (
+            self._memory,
+            layout.table,
+            np.int64(len(self.layers)),
+            np.int64(self._parameters),
+            np.int64(self._gradient),
+            np.int64(self._row_cost),
+            np.int64(self._row_hit),
+            *data,
+            costs,
+            hits,
+            outputs,
+            self._arrived,
+        )
+        self.backend.start(self._kernel, (layout.blocks,), BLOCK, arguments, self._shared)
+
+
+class UnitsPlan(PersistentPlan):
+    """Training of a network with one hidden layer by ``units.cu``, one barrier a step; ``epoch.cu`` evaluates it.
+
+    It is for networks of which ``why_no_units`` has nothing to say.
+    """
+
+    def __init__(
+        self,
+        backend: CupyBackend,
+        layers: Sequence[Layer],
+        parameters: Sequence[tuple[np.ndarray, np.ndarray]],
+        loss: str,
+        optimizer: Optimizer,
+        batch_size: int,
+        samples: Samples,
+    ) -> None:
+        super().__init__(backend, layers, parameters, loss, optimizer, batch_size, samples)
+        hidden, output = layers
+        self._units = units_of_a_block(backend, hidden.n_out)
+        self._units_blocks = -(-hidden.n_out // self._units)
+        self._units_shared = units_bytes(layers, self.dtype, optimizer, batch_size, self._units)
+        self._units_kernel = backend.persistent_kernel("units", self.dtype, self._units_shared, self._units)
+        backend.resident_blocks(self._units_kernel, cuda.THREADS, self._units_shared, "units", "fused")
+        self._parts = self._device(2 * self._units_blocks * batch_size * output.n_out, self.dtype)
+
+    def describe(self) -> str:
+        return (
+            f"units plan, whole epochs in one launch with one barrier a step, {self._units_blocks} blocks own "
+            f"{self._units} hidden units each; {self.why}; {self.backend.describe()}"
+        )
+
+    def _start(
+        self, mode: str, layout: Layout, data: tuple[Any, ...], costs: Array, hits: Array, outputs: Array
+    ) -> None:
+        if mode in ("evaluate", "predict"):
+            super()._start(mode, layout, data, costs, hits, outputs)
+            return
+        hidden, output = self.layers
+        arguments = (
+            self._memory,
+            np.int64(0),
+            np.int64(hidden.n_out * (hidden.n_in + 1)),
+            np.int64(self._parameters),
+            np.int64(self._gradient),
+            np.int32(hidden.n_in),
+            np.int32(hidden.n_out),
+            np.int32(output.n_out),
+            np.int32(kernels.ACTIVATIONS[hidden.activation]),
+            np.int32(kernels.ACTIVATIONS[output.activation]),
+            *data,
+            self._parts,
+            costs,
+            hits,
+            self._arrived,
+        )
+        self.backend.start(self._units_kernel, (self._units_blocks,), BLOCK, arguments, self._units_shared)
+
+
+def why_no_units(
+    backend: CupyBackend, layers: Sequence[Layer], dtype: np.dtype, optimizer: Optimizer, batch_size: int
+) -> str | None:
+    """None if the units plan can train the network, else why not."""
+    if len(layers) != 2:
+        return f"it is for one hidden layer, not {len(layers) - 1}"
+    if layers[0].activation == "softmax":
+        return "its hidden layer cannot be softmax"
+    units = units_of_a_block(backend, layers[0].n_out)
+    most = backend.multiprocessors()
+    if layers[0].n_out > units * most:
+        return f"{layers[0].n_out} hidden units are more than the {units * most} that {most} multiprocessors can own"
+    needed, there_is = units_bytes(layers, dtype, optimizer, batch_size, units), backend.shared_memory()
+    if needed > there_is:
+        return f"a block would need {needed:,} bytes of shared memory, of which there are {there_is:,}"
+    return None
+
+
+def units_of_a_block(backend: CupyBackend, n_hidden: int) -> int:
+    """As few as keep the blocks, whose parts of z are added up, to MOST_PARTS, or else the most there are."""
+    most = min(MOST_PARTS, backend.multiprocessors())
+    of_a_block = cuda.UNITS_OF_A_BLOCK
+    return next((units for units in of_a_block if -(-n_hidden // units) <= most), of_a_block[-1])
+
+
+def units_bytes(
+    layers: Sequence[Layer], dtype: np.dtype, optimizer: Optimizer, batch_size: int, units: int
+) -> int:
+    """Shared memory of a block of ``units.cu``: panels, what it owns with its slots, and its part of a batch."""
+    n_in, n_out = layers[0].n_in, layers[1].n_out
+    panels = cuda.DEPTH * (units + 4 + (2 if dtype == np.float32 else 1) * cuda.THREADS + 4)
+    own = (units * (n_in + 1 + n_out) + n_out) * (1 + len(optimizer.slots))
+    return cuda.LAUNCH_BYTES + (panels + own + batch_size * (2 * units + 3 * n_out + 2)) * dtype.itemsize
+
+
+def shared_bytes(dtype: np.dtype) -> int:
+    """Shared memory of a block: a tile's panels and then its sums, and then a step's costs and hits."""
+    panels = cuda.DEPTH * max(
+        16 * rows + 4 + 16 * columns + 4 for rows, columns, _ in TILES[dtype.name].values()
+    )
+    sums = cuda.THREADS * (32 if dtype == np.float32 else 16)  # the most that a thread has
+    return cuda.LAUNCH_BYTES + max(max(panels, sums) * dtype.itemsize, 2 * cuda.THREADS * 8)
+
+
+def _aligned(numbers: int) -> int:
+    """As many, or up to three more: what begins after them can be read by four at a time."""
+    return -(-numbers // 4) * 4

@@ -1,0 +1,1 @@
+"""What ``gpubp bench`` needs: peers in processes of their own, timed in turn, and their results compared."""

@@ -1,0 +1,204 @@
+"""What changed between two runs, and what of it is more than noise.
+
+The rule. A machine is seldom as fast twice: in three runs of the same code on one machine (bench/results, all-nets-1
+to -3) whole runs differ by up to 1.7 times, far beyond the range of their own rounds. So gpubp is held against the
+libraries measured beside it, which a slower machine slows as well: in each round, its time over the geometric mean of
+theirs, those of the same version in both runs. gpubp has become slower where both its time and its time beside the
+others (a) are longer in every round than in any round before, and (b) have risen by more than 10% in the median.
+If rounds were exchangeable, (a) alone would come by chance once in 20 for 3 and 3 rounds, once in 252 for 5 and 5. Of
+the 72 comparisons of those three runs, in which nothing has changed, time alone calls 9 slower, and this rule none; of
+a slow-down planted in them it finds 60 where it is by 1.5 times, 71 by twice.
+"""
+
+from __future__ import annotations
+
+import sys
+from math import exp, log
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from gpubp.benchmark import results, terminal
+from gpubp.benchmark.peers import OURS
+from gpubp.errors import GpubpError, UsageError
+
+LEAST_CHANGE = 0.1
+FEWEST_ROUNDS = 3  # with fewer, nothing is known of the noise
+
+SLOWER, FASTER, SAME, YARDSTICK = "SLOWER", "faster", "within the noise", "yardstick"
+NO_YARDSTICK, FEW_ROUNDS, ELSEWHERE = "no library beside it", "too few rounds", "other machine"
+_NET_FIELDS = ("layers", "hidden", "output", "loss", "lr", "batch", "data", "init", "samples")
+
+
+def compare(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """What became of every net and peer that both runs measured; both as :func:`results.read` gives them.
+
+    Returns:
+        ``old_date``, ``old_commit``; ``warnings``, lines; ``rows``, one a net and peer; ``regressions``, how many of
+        them are gpubp's and slower beyond the noise; ``conclusions``, lines.
+    """
+    differing = _machine_differences(old, new)
+    warnings = [
+        f"{what} {then} then, {now} now: times cannot be compared, and none is judged"
+        for what, then, now in differing
+    ]
+    warnings += _version_differences(old, new)
+    rows: list[dict[str, Any]] = []
+    nets = {net["name"]: net for net in old["nets"]}
+    for net in new["nets"]:
+        before = nets.get(net["name"])
+        if before is None:
+            continue
+        changed = [name for name in _NET_FIELDS if before.get(name) != net.get(name)]
+        if changed:
+            warnings.append(f"{net['name']}: {', '.join(changed)} changed since, so that it is not compared")
+            continue
+        warnings += _vanished(before, net)
+        rows += _net_rows(before, net, judged=not differing)
+    slower = [row for row in rows if row["verdict"] == SLOWER]
+    return {
+        "old_date": old["date"],
+        "old_commit": old.get("commit"),
+        "warnings": warnings,
+        "rows": rows,
+        "regressions": len(slower),
+        "conclusions": _conclusions(rows, slower),
+    }
+
+
+def _machine_differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    pairs = [(what, old["machine"].get(what), new["machine"].get(what)) for what in ("cpu", "cores")]
+    pairs.append(("threads", old["settings"]["threads"], new["settings"]["threads"]))
+    return [(what, then, now) for what, then, now in pairs if then != now]
+
+
+def _version_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    lines = []
+    for what in ("system", "python"):
+        then, now = old["machine"].get(what), new["machine"].get(what)
+        if then != now:
+            lines.append(f"{what} was {then}, and is {now}")
+    then, now = old["machine"]["packages"], new["machine"]["packages"]
+    changed = [f"{name} {then[name]} → {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
+    return [*lines, f"other versions: {', '.join(changed)}"] if changed else lines
+
+
+def _vanished(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    measured = {row["peer"]: row for row in new["peers"]}
+    return [
+        f"{new['name']}: {row['title']} has no times now ({measured[row['peer']]['status']})"
+        for row in old["peers"]
+        if row["rounds_ms"] and row["peer"] in measured and not measured[row["peer"]]["rounds_ms"]
+    ]
+
+
+def _net_rows(old: dict[str, Any], new: dict[str, Any], *, judged: bool) -> list[dict[str, Any]]:
+    then = {row["peer"]: row for row in old["peers"] if row["rounds_ms"]}
+    now = {row["peer"]: row for row in new["peers"] if row["rounds_ms"]}
+    common = [peer for peer in now if peer in then]
+    yardstick = [
+        peer
+        for peer in common
+        if not peer.startswith(OURS)
+        and then[peer]["version"] == now[peer]["version"]
+        and results.DIFFERS not in (then[peer]["same_result"], now[peer]["same_result"])
+    ]
+    rows = []
+    for peer in common:
+        a, b = then[peer], now[peer]
+        before, after = a["rounds_ms"], b["rounds_ms"]
+        ours = peer.startswith(OURS)
+        shown = old["baseline"] == new["baseline"] != peer  # of the baseline itself it is 1
+        beside = (
+            (_beside(then, peer, yardstick), _beside(now, peer, yardstick)) if ours and yardstick else None
+        )
+        ratio = [median(row["round_ratios"]) if row["round_ratios"] and shown else None for row in (a, b)]
+        if not ours:
+            verdict = YARDSTICK if peer in yardstick else ""
+        elif not judged:
+            verdict = ELSEWHERE
+        else:
+            verdict = judge(before, after, *(beside or (None, None)))
+        rows.append(
+            {
+                "net": new["name"],
+                "peer": peer,
+                "title": b["title"],
+                "old_ms": median(before),
+                "new_ms": median(after),
+                "time_change": median(after) / median(before),
+                "old_ratio": ratio[0],
+                "new_ratio": ratio[1],
+                "ratio_change": ratio[1] / ratio[0] if ratio[0] and ratio[1] else None,
+                "yardstick": yardstick if ours else [],
+                "yardstick_change": median(beside[1]) / median(beside[0]) if beside else None,
+                "verdict": verdict,
+            }
+        )
+    return rows
+
+
+def _beside(rows: dict[str, dict[str, Any]], peer: str, yardstick: list[str]) -> list[float]:
+    """In each round, the peer's time over the geometric mean of the yardstick's."""
+    times = zip(*(rows[name]["rounds_ms"] for name in (peer, *yardstick)), strict=False)
+    return [ours / exp(sum(map(log, others)) / len(others)) for ours, *others in times]
+
+
+def judge(
+    before: list[float],
+    after: list[float],
+    beside_before: list[float] | None,
+    beside_after: list[float] | None,
+) -> str:
+    """The verdict on gpubp's times in the rounds of both runs, by the rule above; ``beside``: over the yardstick's."""
+    if min(len(before), len(after)) < FEWEST_ROUNDS:
+        return FEW_ROUNDS
+    if beside_before is None or beside_after is None:
+        return NO_YARDSTICK
+    if _risen(before, after) and _risen(beside_before, beside_after):
+        return SLOWER
+    if _risen(after, before) and _risen(beside_after, beside_before):
+        return FASTER
+    return SAME
+
+
+def _risen(before: list[float], after: list[float]) -> bool:
+    return min(after) > max(before) and median(after) > (1 + LEAST_CHANGE) * median(before)
+
+
+def _conclusions(rows: list[dict[str, Any]], slower: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        f"SLOWER beyond the noise: {row['title']} on {row['net']}, {row['time_change'] - 1:+.0%} in time and "
+        f"{row['yardstick_change'] - 1:+.0%} beside {', '.join(row['yardstick'])}"
+        for row in slower
+    ]
+    if not rows:
+        return ["no net and peer was measured in both runs"]
+    if any(row["verdict"] == NO_YARDSTICK for row in rows):
+        lines.append(
+            "not judged where no other library of the same version was measured in both runs: a slower machine would "
+            "look the same"
+        )
+    judged = sum(row["verdict"] in (SLOWER, FASTER, SAME) for row in rows)
+    if not judged:
+        return lines or [f"nothing could be judged: that takes {FEWEST_ROUNDS} rounds in both runs"]
+    return lines or [f"no regression: {judged} times of gpubp's judged"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m gpubp.benchmark.compare OLD.json NEW.json``: the exit code, 1 for a regression."""
+    paths = sys.argv[1:] if argv is None else argv
+    try:
+        if len(paths) != 2:
+            raise UsageError("give two files: python -m gpubp.benchmark.compare OLD.json NEW.json")
+        old, new = (results.read(Path(path)) for path in paths)
+    except GpubpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    found = compare(old, new)
+    terminal.print_comparison(found, terminal.console())
+    return 1 if found["regressions"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Keras: model.fit, one epoch a call, on JAX if that is installed, else PyTorch, else TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+if "KERAS_BACKEND" not in os.environ:
+    engines = (("jax", "jax"), ("torch", "torch"), ("tensorflow", "tensorflow"))
+    os.environ["KERAS_BACKEND"] = next(name for name, package in engines if find_spec(package))
+
+import keras
+import numpy as np
+
+from gpubp.benchmark.data import Data
+from gpubp.benchmark.nets import Net
+
+
+class KerasTrainer:
+    """fit shuffles by a generator of its own, so the samples are put in order first, within the time of the epoch."""
+
+    version, differs = keras.__version__, ""
+
+    def __init__(self, net: Net, data: Data, parameters: list[np.ndarray]) -> None:
+        self.details = f"model.fit on {keras.backend.backend()}, default compile options"
+        self.batch = net.batch
+        self.inputs = data.floats()
+        classifies = net.loss == "cross_entropy"
+        self.targets = data.labels if classifies else data.one_hot(net.layers[-1])
+        self.ordered = np.empty_like(self.inputs), np.empty_like(self.targets)
+        hidden = [keras.layers.Dense(n, activation=net.hidden) for n in net.layers[1:-1]]
+        # Of logits, the loss is exact; of probabilities, Keras clips them.
+        output = keras.layers.Dense(net.layers[-1], activation=None if classifies else net.output)
+        self.model = keras.Sequential([keras.layers.Input((net.layers[0],)), *hidden, output])
+        self.model.set_weights([p.T for p in parameters])
+        if classifies:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        else:
+            scale = 0.5 if net.loss == "quadratic" else 1.0
+
+            def loss(y, a):  # Keras's own squared error is a mean over the outputs
+                return scale * keras.ops.sum(keras.ops.square(a - y), axis=-1)
+
+        self.model.compile(optimizer=keras.optimizers.SGD(net.lr), loss=loss)
+
+    def run_epoch(self, order: np.ndarray) -> float:
+        inputs, targets = self.ordered
+        np.take(self.inputs, order, axis=0, out=inputs, mode="clip")
+        np.take(self.targets, order, axis=0, out=targets, mode="clip")
+        history = self.model.fit(inputs, targets, batch_size=self.batch, epochs=1, shuffle=False, verbose=0)
+        return float(history.history["loss"][0])
+
+    def parameters(self) -> list[np.ndarray]:
+        return [np.ascontiguousarray(p.T) for p in self.model.get_weights()]
+
+
+def build(net: Net, data: Data, parameters: list[np.ndarray], threads: int) -> KerasTrainer:
+    if keras.backend.backend() == "torch":
+        from gpubp.benchmark.peers.torch_eager import set_threads
+
+        set_threads(threads)
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+        tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+    return KerasTrainer(net, data, parameters)

@@ -1,0 +1,410 @@
+"""What a run came to: ratios, the check of the same result, agreement in words, and the CSV and JSON of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from gpubp.benchmark import work
+from gpubp.benchmark.nets import Net
+from gpubp.benchmark.peers import OURS
+from gpubp.errors import DataError
+from gpubp.support.files import write_text
+from gpubp.support.jsontext import as_json
+
+FORMAT, FORMAT_VERSION = "gpubp-bench-cpu", 1
+
+# How far the first epoch may end from the baseline's: float32 sums in another order, and what becomes of that over
+# an epoch's steps. The loss relatively; the parameters as a part of the distance that the epoch moved them: on
+# 784-512-512-10, whose ReLUs switch at other steps where a sum is rounded otherwise, NumPy, PyTorch, JAX and gpubp's
+# NumPy backend were measured to end 0.004 to 0.0105 from its Numba backend.
+LOSS_TOLERANCE, PARAMETER_TOLERANCE = 1e-3, 3e-2
+
+BUSY = 0.5  # processes that want a core, for each core: from there on they are in each other's way
+
+SAME, DIFFERS, NOT_COMPARABLE, BASELINE = "same", "differs", "not comparable", "baseline"
+
+
+@dataclass
+class Row:
+    """One peer on one net.
+
+    status: "ok", or "failed" or "left out" with the reason in ``notes``. rounds: seconds an epoch, of each round in
+    turn; a peer may have made fewer than others. first_epoch: seconds, with compilation. start: seconds of "total"
+    (from the start of the process until it was ready) and, within it, "import", "data" and "build". loss: mean over the
+    first epoch. same: one of the words above, or None if it was not checked. cores: CPU seconds a second.
+    input_density: the part of the inputs that it computes with, None if unknown. verification: what the worker answers
+    of it.
+    """
+
+    peer: str
+    title: str
+    status: str = "ok"
+    notes: list[str] = field(default_factory=list)
+    version: str = ""
+    details: str = ""
+    start: dict[str, float] = field(default_factory=dict)
+    first_epoch: float | None = None
+    rounds: list[float] = field(default_factory=list)
+    epochs_a_round: list[int] = field(default_factory=list)
+    cores: float | None = None
+    loss: float | None = None
+    same: str | None = None
+    loss_difference: float | None = None
+    parameter_difference: float | None = None
+    memory_mb: dict[str, float | None] = field(default_factory=dict)
+    thread_pools: list[dict[str, Any]] = field(default_factory=list)
+    input_density: float | None = 1.0
+    verification: dict[str, Any] | None = None
+
+
+@dataclass
+class NetReport:
+    """All peers on one net; ``baseline`` is the peer whose time all are divided by.
+
+    recipe: the one that the net is of, and in ``notes`` where it departs from it.
+    """
+
+    net: Net
+    samples: int
+    baseline: str
+    rows: list[Row] = field(default_factory=list)
+    recipe: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def row(self, peer: str) -> Row | None:
+        return next((row for row in self.rows if row.peer == peer), None)
+
+
+@dataclass
+class Report:
+    """A run. settings, machine, peaks and comparison are for the JSON as they are."""
+
+    date: str
+    commit: dict[str, Any] | None
+    machine: dict[str, Any]
+    settings: dict[str, Any]
+    missing: dict[str, str] = field(default_factory=dict)
+    nets: list[NetReport] = field(default_factory=list)
+    interrupted: bool = False
+    peaks: dict[str, Any] | None = None
+    comparison: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and most of some numbers."""
+
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread | None:
+        return cls(median(values), min(values), max(values)) if values else None
+
+
+def ratios(row: Row, baseline: Row | None) -> list[float]:
+    """In each round that both made, the peer's time over the baseline's: above 1, the baseline is faster."""
+    if baseline is None:
+        return []
+    return [ours / theirs for ours, theirs in zip(row.rounds, baseline.rounds, strict=False)]
+
+
+def fastest_peer(report: NetReport) -> Row | None:
+    """The fastest by median of what is not gpubp, among those whose result is not wrong."""
+    others = [
+        row for row in report.rows if row.rounds and not row.peer.startswith(OURS) and row.same != DIFFERS
+    ]
+    return min(others, key=lambda row: median(row.rounds), default=None)
+
+
+def check_same_result(
+    row: Row,
+    baseline: Row,
+    differs: str,
+    initial: list[np.ndarray],
+    parameters: list[np.ndarray],
+    expected: list[np.ndarray],
+    tolerances: tuple[float, float] = (LOSS_TOLERANCE, PARAMETER_TOLERANCE),
+) -> None:
+    """Compare the first epoch's loss and last parameters with the baseline's; say in the row what came of it.
+
+    differs: why the peer cannot give the same, or "". initial: the parameters before the epoch. tolerances: of the
+    loss, and of the parameters.
+    """
+    if differs:
+        row.same = NOT_COMPARABLE
+        row.notes.append(differs)
+        return
+    assert row.loss is not None
+    assert baseline.loss is not None
+    row.loss_difference = abs(row.loss - baseline.loss) / max(abs(baseline.loss), 1e-30)
+    moved = _distance(expected, initial)
+    row.parameter_difference = _distance(parameters, expected) / max(moved, 1e-30)
+    # Written so that NaN differs.
+    agrees = row.loss_difference <= tolerances[0] and row.parameter_difference <= tolerances[1]
+    row.same = SAME if agrees else DIFFERS
+    if not agrees:
+        row.notes.append(
+            f"does not compute the same as {baseline.title}: after the first epoch its loss is {row.loss:.6g}, not "
+            f"{baseline.loss:.6g}, and its parameters are off by {row.parameter_difference:.2g} of the distance moved"
+        )
+
+
+def _distance(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+    """The Euclidean distance over all parameters; infinite where their shapes are not the same."""
+    if [p.shape for p in ours] != [p.shape for p in theirs]:
+        return math.inf
+    squares = [
+        np.sum(np.square(a.astype(np.float64) - b.astype(np.float64)))
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+    return float(np.sqrt(np.sum(squares)))
+
+
+def to_dict(report: Report) -> dict[str, Any]:
+    """The JSON, as bench/README.md documents it."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "date": report.date,
+        "commit": report.commit,
+        "interrupted": report.interrupted,
+        "machine": report.machine,
+        "settings": report.settings,
+        "missing": report.missing,
+        "peaks": report.peaks,
+        "nets": [_net_dict(net) for net in report.nets],
+        "comparison": report.comparison,
+    }
+
+
+def _net_dict(report: NetReport) -> dict[str, Any]:
+    baseline, fastest = report.row(report.baseline), fastest_peer(report)
+    return {
+        **asdict(report.net),
+        "layers": list(report.net.layers),  # as they are read again
+        "samples": report.samples,
+        "parameters": report.net.parameters,
+        "baseline": report.baseline,
+        "fastest_peer": fastest.peer if fastest else None,
+        "recipe": report.recipe,
+        "notes": report.notes,
+        "peers": [_row_dict(row, baseline, report) for row in report.rows],
+    }
+
+
+def _row_dict(row: Row, baseline: Row | None, report: NetReport) -> dict[str, Any]:
+    time, ratio = Spread.of(row.rounds), Spread.of(ratios(row, baseline))
+    density = row.input_density
+    todo = None if density is None else work.of_epoch(report.net, report.samples, density)
+    return {
+        "peer": row.peer,
+        "title": row.title,
+        "status": row.status,
+        "notes": row.notes,
+        "version": row.version,
+        "details": row.details,
+        "epoch_ms": {k: v * 1000 for k, v in asdict(time).items()} if time else None,
+        "rounds_ms": [seconds * 1000 for seconds in row.rounds],
+        "epochs_a_round": row.epochs_a_round,
+        "ratio": asdict(ratio) if ratio else None,
+        "round_ratios": ratios(row, baseline),
+        "samples_per_second": report.samples / time.median if time else None,
+        "cores": row.cores,
+        "first_epoch_s": row.first_epoch,
+        "start_s": row.start,
+        "loss": row.loss,
+        "same_result": row.same,
+        "loss_difference": row.loss_difference,
+        "parameter_difference": row.parameter_difference,
+        "memory_mb": row.memory_mb,
+        "thread_pools": row.thread_pools,
+        "verification": row.verification,
+        "input_density": row.input_density,
+        "gflop": todo.flops / 1e9 if todo else None,
+        "flop_per_byte": todo.intensity if todo else None,
+        "gflop_per_s": todo.flops / time.median / 1e9 if todo and time else None,
+    }
+
+
+def times(ratio: float) -> str:
+    """A ratio as it is shown: 1.23, 12.3, 123."""
+    return f"{ratio:.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}"
+
+
+def busy(machine: dict[str, Any]) -> str | None:
+    """A line, if the machine had much else to do before the run began."""
+    load, cores = machine.get("load_average_before"), machine["cores"]
+    if load is None or load <= BUSY * cores:
+        return None
+    return f"the machine was busy in the minute before this began: a load of {load:.1f} on {cores} cores"
+
+
+def agreement(row: dict[str, Any]) -> str:
+    """In words, how a peer's results (its part of the JSON) agree with the reference and with the baseline's."""
+    said = []
+    if (found := row.get("verification")) is not None:
+        said.append(_verified(found))
+    same = row["same_result"]
+    if same == SAME:
+        off = row["parameter_difference"]
+        said.append(f"same result to {off:.0e}" if off else "same result, bit for bit")
+    elif same == DIFFERS:
+        said.append("computes something else: see the notes")
+    elif same == NOT_COMPARABLE:
+        said.append("not comparable: see the notes")
+    return "; ".join(said) or ("not checked" if row["rounds_ms"] else "")
+
+
+def agrees(row: dict[str, Any]) -> bool | None:
+    """False where a check failed, None where there was none to pass."""
+    found, same = row.get("verification"), row["same_result"]
+    if same == DIFFERS or (found and not found["ok"]):
+        return False
+    return True if same == SAME or (found and found["tensors"]) else None
+
+
+def _verified(found: dict[str, Any]) -> str:
+    if not found["tensors"]:
+        return "not checked against the reference, which overflows here"
+    part = found["part_of_bound"]
+    how = "beyond any bound" if part is None else f"at {part:.2g} of its bound"
+    return f"worst error {how}" if found["ok"] else f"WRONG: {found['worst']} {how}"
+
+
+CSV_COLUMNS = (
+    "net",
+    "data",
+    "samples",
+    "batch",
+    "peer",
+    "version",
+    "status",
+    "rounds",
+    "median_ms",
+    "min_ms",
+    "max_ms",
+    "ratio",
+    "ratio_min",
+    "ratio_max",
+    "samples_per_second",
+    "first_epoch_s",
+    "start_s",
+    "gflop_per_s",
+    "cores",
+    "peak_mb",
+    "loss",
+    "same_result",
+    "loss_difference",
+    "parameter_difference",
+    "agreement",
+    "notes",
+)
+
+
+def to_csv(report: Report) -> str:
+    """One line a net and peer; empty where there is no number."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for net in to_dict(report)["nets"]:
+        for row in net["peers"]:
+            time, ratio = row["epoch_ms"] or {}, row["ratio"] or {}
+            writer.writerow(
+                {column: net[column] for column in ("data", "samples", "batch")}
+                | {column: row[column] for column in CSV_COLUMNS if column in row}
+                | {
+                    "net": net["name"],
+                    "rounds": len(row["rounds_ms"]),
+                    "median_ms": time.get("median"),
+                    "min_ms": time.get("min"),
+                    "max_ms": time.get("max"),
+                    "ratio": ratio.get("median"),
+                    "ratio_min": ratio.get("min"),
+                    "ratio_max": ratio.get("max"),
+                    "start_s": row["start_s"].get("total"),
+                    "peak_mb": row["memory_mb"].get("peak"),
+                    "agreement": agreement(row),
+                    "notes": "; ".join(row["notes"]),
+                }
+            )
+    return text.getvalue()
+
+
+def write(folder: Path, content: dict[str, Any], table: str) -> None:
+    """results.json and results.csv into ``folder``, each whole or not at all; null for what is no finite number.
+
+    Raises:
+        GpubpError: the folder cannot be written or is full.
+    """
+    write_text(folder / "results.json", as_json(content) + "\n")
+    write_text(folder / "results.csv", table)
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Both files of a run, as :func:`write` does."""
+    write(folder, to_dict(report), to_csv(report))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a results.json, or of that in a folder.
+
+    Raises:
+        DataError: it cannot be read, is of another kind, or of a newer format.
+    """
+    path = path / "results.json" if path.is_dir() else path
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # also what is no text
+        raise DataError(f"{path} is no JSON, or not all of it: {error}") from error
+    kind = content.get("format") if isinstance(content, dict) else None
+    if kind != FORMAT:
+        found = f"it is {kind!r}" if isinstance(kind, str) else "it does not say what it is"
+        raise DataError(f"{path} holds no results of gpubp bench: {found}, not {FORMAT!r}")
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        advice = "; upgrade gpubp" if newer else ""
+        raise DataError(f"{path} has format version {version}, and this gpubp reads {FORMAT_VERSION}{advice}")
+    try:
+        _require(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    return content
+
+
+def _require(content: dict[str, Any]) -> None:
+    """Look at all that is read of a file: KeyError, TypeError or AttributeError where it is not there."""
+    content["date"], content["machine"]["cpu"], content["machine"]["packages"].items()
+    content["settings"]["threads"]
+    for net in content["nets"]:
+        net["name"], net["baseline"], net["samples"], len(net["layers"])
+        for row in net["peers"]:
+            row["title"], row["version"], [float(x) + 0 for x in row["rounds_ms"] + row["round_ratios"]]
+
+
+def new_folder(kind: str, date: str) -> Path:
+    """bench/results/DATE-KIND, with -2, -3, … where that is taken."""
+    return free_folder(Path(__file__).parent / "results" / f"{date[:10]}-{kind}")
+
+
+def free_folder(path: Path) -> Path:
+    """The path, with -2, -3, … where that is taken."""
+    folder, number = path, 1
+    while folder.exists():
+        number += 1
+        folder = path.with_name(f"{path.name}-{number}")
+    return folder

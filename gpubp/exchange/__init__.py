@@ -1,1 +1,0 @@
-"""Networks in the formats of others: safetensors in and out, ONNX out, PyTorch modules in and out."""

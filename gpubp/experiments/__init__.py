@@ -1,0 +1,1 @@
+"""Recipes, running them, and the folder that a run leaves."""

@@ -1,0 +1,136 @@
+"""What a training run leaves in its folder: the recipe, the history and the layers' signals, as text files.
+
+``recipe.toml`` repeats the run: ``gpubp train FOLDER/recipe.toml``. ``history.csv`` has a row for each epoch of each
+split: split, epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate, seconds (of training alone).
+``signals.csv`` has a row for each layer at each epoch that was measured, epoch 0 being before training: split, epoch,
+layer (1 is the first after the inputs), mean_delta, saturated, dead (:class:`gpubp.training.signals.LayerSignal`).
+Cells are empty where there is nothing to say.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpubp.errors import GpubpError
+from gpubp.support.files import write_text
+
+if TYPE_CHECKING:
+    from gpubp.experiments.recipe import Recipe, RunSettings
+    from gpubp.experiments.run import Result
+    from gpubp.training.recorder import Signals
+
+HISTORY = (
+    "split",
+    "epoch",
+    "loss",
+    "accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "learning_rate",
+    "seconds",
+)
+SIGNALS = ("split", "epoch", "layer", "mean_delta", "saturated", "dead")
+
+
+def new(name: str) -> Path:
+    """gpubp-runs/NAME-1, -2, …: no run overwrites another's model."""
+    root, number = Path("gpubp-runs"), 1
+    while (root / f"{name}-{number}").exists():
+        number += 1
+    return root / f"{name}-{number}"
+
+
+@contextmanager
+def written(folder: Path) -> Iterator[None]:
+    """Make the folder of a run, and refuse now, not after training, one that cannot be written.
+
+    It is removed again if the run fails before anything is in it.
+
+    Raises:
+        GpubpError: no folder, or no file, can be made there.
+    """
+    try:
+        made = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"written")  # an empty file can be made on a full disk
+    except OSError as error:
+        raise GpubpError(f"cannot write into folder {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def write_records(folder: Path, result: Result, run: RunSettings) -> None:
+    """Write recipe.toml, history.csv and signals.csv.
+
+    Raises:
+        GpubpError: the folder cannot be written or is full, or a library is missing.
+    """
+    write_text(folder / "history.csv", _table(HISTORY, _history_rows(result)))
+    write_text(folder / "signals.csv", _table(SIGNALS, _signal_rows(result)))
+    run = replace(run, backend=result.histories[-1].backend)  # what "auto" chose
+    write_text(folder / "recipe.toml", recipe_text(result.recipe, run))
+
+
+def recipe_text(recipe: Recipe, run: RunSettings) -> str:
+    """The recipe as a file that means the same from any folder: paths in it are whole."""
+    from gpubp import data
+    from gpubp.experiments import recipe as recipes
+
+    if recipe.data not in data.names():
+        recipe = replace(recipe, data=str(Path(recipe.data).expanduser().resolve()))
+    if run.data_dir is not None:
+        run = replace(run, data_dir=str(Path(run.data_dir).expanduser().resolve()))
+    try:
+        return recipes.to_toml(recipe, run)
+    except ImportError as error:
+        raise GpubpError(f"recipes need tomli-w: python -m pip install tomli-w ({error})") from error
+
+
+def read_signals(folder: Path, layers: int) -> Signals:
+    """What signals.csv in ``folder`` has of the first split of a net with that many layers; {} if nothing of use."""
+    from gpubp.training.signals import LayerSignal
+
+    found: Signals = {}
+    names = [field.name for field in fields(LayerSignal)]
+    try:
+        with open(folder / "signals.csv", encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row["split"] == "1":
+                    values = (float(row[name]) if row[name] else None for name in names)
+                    found.setdefault(int(row["epoch"]), []).append(LayerSignal(*values))  # type: ignore[arg-type]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return {}
+    return found if all(len(signals) == layers for signals in found.values()) else {}
+
+
+def _history_rows(result: Result) -> Iterator[dict[str, Any]]:
+    for split, history in enumerate(result.histories, start=1):
+        for epoch in history.epochs:
+            yield {"split": split, **asdict(epoch)}
+
+
+def _signal_rows(result: Result) -> Iterator[dict[str, Any]]:
+    for split, evidence in enumerate(result.evidence, start=1):
+        for epoch, signals in sorted(evidence.signals.items()):
+            for layer, signal in enumerate(signals, start=1):
+                yield {"split": split, "epoch": epoch, "layer": layer, **asdict(signal)}
+
+
+def _table(columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,305 @@
+"""Recipes: named, reproducible runs, each a TOML file with the result it must reach and where that comes from.
+
+Every field of :class:`Recipe` is a key of the file and an option of ``gpubp train``; there is no other list.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any
+
+from gpubp.errors import DataError, UsageError
+
+if TYPE_CHECKING:  # the command line reads the fields of a recipe and must not wait for NumPy
+    from gpubp.network import Network
+    from gpubp.optimizers import Optimizer, Schedule
+
+FORMAT = 1  # raised when an older gpubp could no longer run what a recipe says
+
+_OF_SCHEDULES = {"factor": ("step", "exponential"), "every": ("step",), "final": ("cosine",)}
+
+
+def _setting(help_text: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run: data, network, loss, optimizer, schedule, and what must come of it.
+
+    Raises:
+        UsageError: a value out of range, or a setting of another optimizer or schedule than the recipe's.
+    """
+
+    name: str = _setting("Name of the run", "")
+    title: str = _setting("What the run is, in a line", "")
+    source: str = _setting("Where the run comes from", "")
+    reach: float | None = _setting("Test accuracy that the run must reach")
+
+    data: str = _setting("Data set by name, or a file or folder of your own", "mnist-sample")
+    test_fraction: float | None = _setting("Part of the data held out for the test")
+    standardize: bool | None = _setting("Shift and scale each column of the inputs to mean 0, deviation 1")
+    splits: int = _setting("Train on so many different splits, and average", 1)
+
+    layers: tuple[int, ...] = _setting("Sizes, inputs first and outputs last: 784-128-10", (784, 128, 10))
+    hidden: tuple[str, ...] = _setting("Activation of the hidden layers, one or one each", ("relu",))
+    output: str = _setting("Activation of the output layer", "softmax")
+    init: str = _setting("How weights start: auto, normal, normal_1_over_n, glorot, he, lecun", "auto")
+    dtype: str = _setting("float32 or float64", "float32")
+
+    loss: str = _setting("quadratic, squared_error, cross_entropy or binary_cross_entropy", "cross_entropy")
+    optimizer: str = _setting("sgd, adam or adamw", "sgd")
+    lr: float | None = _setting("Learning rate η; by default the optimizer's own")
+    momentum: float | None = _setting("SGD's momentum μ")
+    nesterov: bool | None = _setting("Nesterov's momentum")
+    weight_decay: float | None = _setting("Weight decay λ")
+    beta1: float | None = _setting("Adam's β₁")
+    beta2: float | None = _setting("Adam's β₂")
+    epsilon: float | None = _setting("Adam's ε")
+    schedule: str = _setting("Learning rate over time: constant, step, exponential or cosine", "constant")
+    factor: float | None = _setting("Factor of the step and exponential schedules")
+    every: float | None = _setting("Epochs between the steps of the step schedule")
+    final: float | None = _setting("Factor that the cosine schedule ends at")
+    warmup: float | None = _setting("Epochs over which the learning rate rises at the start")
+
+    batch_size: int = _setting("Samples a step", 128)
+    epochs: int = _setting("Passes over the training data", 10)
+    patience: int | None = _setting("Stop after so many epochs without a better validation loss")
+    validation_fraction: float | None = _setting(
+        "Part of the training data held out to watch; 0.1 with patience"
+    )
+    seed: int = _setting("Of initial weights, shuffling and splits", 0)
+
+    def __post_init__(self) -> None:
+        from gpubp.optimizers import OPTIMIZERS
+
+        if self.name in (".", "..") or {"/", "\\"} & set(self.name):
+            raise UsageError(f"name is part of a folder's, and cannot be {self.name!r}")
+        for name, least in (("splits", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} must be {least} or more, not {getattr(self, name)}")
+        for name in ("test_fraction", "validation_fraction"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise UsageError(f"{name} must lie between 0 and 1, not {value}")
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(_unknown("optimizer", self.optimizer, OPTIMIZERS))
+        for name, kinds in _of_optimizers().items():
+            self._require_owner(name, "optimizer", kinds)
+        for name, kinds in _OF_SCHEDULES.items():
+            self._require_owner(name, "schedule", kinds)
+        self.build_optimizer()  # which check their own values
+        self.build_schedule()
+
+    def _require_owner(self, name: str, role: str, owners: Sequence[str]) -> None:
+        chosen = getattr(self, role)
+        if getattr(self, name) is not None and chosen not in owners:
+            raise UsageError(f"{name} belongs to {role} {' and '.join(owners)}, not to {chosen}")
+
+    def network(self, seed: int) -> Network:
+        """A new network as the recipe says."""
+        from gpubp.network import Network
+
+        hidden: str | list[str] = self.hidden[0] if len(self.hidden) == 1 else list(self.hidden)
+        return Network(
+            self.layers, hidden=hidden, output=self.output, init=self.init, seed=seed, dtype=self.dtype
+        )
+
+    def build_optimizer(self) -> Optimizer:
+        """The optimizer, with those of the recipe's settings that it has."""
+        from gpubp.optimizers import OPTIMIZERS
+
+        cls = OPTIMIZERS[self.optimizer]
+        return cls(**self._given({f.name for f in fields(cls)}))
+
+    def build_schedule(self) -> Schedule:
+        """The learning-rate schedule."""
+        from gpubp.optimizers import Schedule
+
+        return Schedule(kind=self.schedule, **self._given({"factor", "every", "final", "warmup"}))
+
+    def _given(self, names: set[str]) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def overridden(self, changes: dict[str, Any]) -> Recipe:
+        """The recipe with some fields changed. It need no longer reach the result that it did.
+
+        What described the data, the optimizer or the schedule before does not outlive a change of it.
+
+        Raises:
+            UsageError: as for any recipe.
+        """
+        changes = {key: value for key, value in changes.items() if value is not None}
+        if not changes:
+            return self
+        follow: dict[str, Any] = {}
+        if not set(changes) <= {"reach", "seed"}:
+            follow = {"reach": None, "title": _changed(self.title, changes)}
+        if changes.get("optimizer", self.optimizer) != self.optimizer:
+            follow |= dict.fromkeys(_of_optimizers())
+        if changes.get("schedule", self.schedule) != self.schedule:
+            follow |= dict.fromkeys(_OF_SCHEDULES)
+        if changes.get("data", self.data) != self.data:
+            follow |= {"name": Path(changes["data"]).resolve().stem, "title": "", "source": ""}
+        return replace(self, **{**follow, **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the fields that say something."""
+        return {key: value for key, value in asdict(self).items() if value not in (None, "")}
+
+
+def _of_optimizers() -> dict[str, tuple[str, ...]]:
+    """The recipe's fields that are settings of optimizers, and the kinds that have each."""
+    from gpubp.optimizers import OPTIMIZERS
+
+    settings = {kind: {f.name for f in fields(cls)} for kind, cls in OPTIMIZERS.items()}
+    of_each = {f.name: tuple(kind for kind in settings if f.name in settings[kind]) for f in fields(Recipe)}
+    return {name: kinds for name, kinds in of_each.items() if kinds}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a recipe was run, beside what it says: the options of ``gpubp train`` that weights depend on.
+
+    A recipe file has them in a table ``[run]``, and ``gpubp train`` takes them from there unless told otherwise.
+    """
+
+    backend: str = "auto"
+    threads: int | None = None
+    plan: str = "auto"
+    precision: str = "float32"
+    data_dir: str | None = None
+
+
+def to_toml(recipe: Recipe, run: RunSettings | None = None) -> str:
+    """A recipe file that :func:`load_with_run` reads back as it was given here."""
+    import tomli_w
+
+    table: dict[str, Any] = {"format": FORMAT, **recipe.to_dict()}
+    if run is not None:
+        usual = RunSettings()
+        table["run"] = {key: value for key, value in asdict(run).items() if value != getattr(usual, key)}
+    return tomli_w.dumps(table)
+
+
+def names() -> list[str]:
+    """The recipes in the package."""
+    return sorted(
+        path.name.removesuffix(".toml")
+        for path in files("gpubp.experiments.recipes").iterdir()
+        if path.name.endswith(".toml")
+    )
+
+
+def load(name: str) -> Recipe:
+    """The recipe of that name, or in that TOML file.
+
+    Raises:
+        UsageError: no such recipe (names the nearest), or one that :func:`parse` refuses.
+        DataError: no such file, or none that is TOML.
+    """
+    return load_with_run(name)[0]
+
+
+def load_with_run(name: str) -> tuple[Recipe, RunSettings]:
+    """The recipe as :func:`load` gives it, and how the file's table ``[run]`` says to run it."""
+    if name in names():
+        text = files("gpubp.experiments.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+        return _parsed(text, name, f"recipe {name}")
+    path = Path(name)
+    if path.suffix in (".csv", ".npz") or path.is_dir():
+        raise UsageError(f"{name} is data and no recipe: gpubp train --data {name} --layers …")
+    if path.suffix != ".toml" and not path.exists():
+        raise UsageError(_unknown("recipe", name, names()) + ", or give a .toml file")
+    try:
+        return _parsed(path.read_text(encoding="utf-8"), path.stem, str(path))
+    except OSError as error:
+        raise DataError(f"cannot read recipe {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"recipe {path} is no text file") from error
+
+
+def parse(text: str, name: str, where: str | None = None) -> Recipe:
+    """The recipe that TOML text describes.
+
+    Raises:
+        UsageError: written for a newer gpubp, or as :func:`from_dict`.
+        DataError: no TOML.
+    """
+    return _parsed(text, name, where or f"recipe {name}")[0]
+
+
+def _parsed(text: str, name: str, where: str) -> tuple[Recipe, RunSettings]:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{where} is no valid TOML: {error}") from error
+    if _converted("format", table.pop("format", FORMAT), int, where) > FORMAT:
+        raise UsageError(f"{where} was written for a newer gpubp; upgrade gpubp")
+    run = _converted("run", table.pop("run", {}), dict, where)
+    return from_dict({"name": name, **table}, where), RunSettings(
+        **_fields_of(RunSettings, run, f"{where}: run")
+    )
+
+
+def _fields_of(kind: type, table: dict[str, Any], where: str) -> dict[str, Any]:
+    """The values of a dataclass's fields, every key and type checked."""
+    kinds = typing.get_type_hints(kind)
+    for key in table:
+        if key not in kinds:
+            raise UsageError(f"{where}: {_unknown('key', key, kinds)}")
+    return {key: _converted(key, value, kinds[key], where) for key, value in table.items()}
+
+
+def from_dict(table: dict[str, Any], where: str) -> Recipe:
+    """The recipe of a plain dictionary, every key and type checked.
+
+    Raises:
+        UsageError: an unknown key (names the nearest), a value of the wrong type or out of range, or no data or
+            layers: their defaults are those of one recipe, and seldom what another one means.
+    """
+    values = _fields_of(Recipe, table, where)
+    for key in ("data", "layers"):
+        if key not in values:
+            raise UsageError(f"{where}: {key} is missing")
+    try:
+        return Recipe(**values)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _converted(key: str, value: Any, kind: Any, where: str) -> Any:
+    options = (
+        [k for k in typing.get_args(kind) if k is not type(None)] if isinstance(kind, UnionType) else [kind]
+    )
+    wanted = options[0]
+    if typing.get_origin(wanted) is tuple:
+        element = typing.get_args(wanted)[0]
+        values = value if isinstance(value, list | tuple) else [value]
+        if all(type(v) is element for v in values):
+            return tuple(values)
+        raise UsageError(f"{where}: {key} must be a list of {element.__name__}, not {value!r}")
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise UsageError(f"{where}: {key} must be {wanted.__name__}, not {value!r}")
+    return value
+
+
+def _changed(title: str, changes: dict[str, Any]) -> str:
+    """A title may say what no longer holds."""
+    return f"{title.partition('; but ')[0]}; but {', '.join(changes)} changed" if title else ""
+
+
+def _unknown(what: str, name: str, known: Any) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {what} {name!r}: {hint}There are {', '.join(known)}"

@@ -1,0 +1,290 @@
+"""A recipe from data to result: what ``gpubp train`` does, without the terminal."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+import gpubp
+from gpubp import backends, data
+from gpubp.backends.base import Backend
+from gpubp.data.dataset import Dataset, Scaling, Split, hold_out
+from gpubp.errors import GpubpError
+from gpubp.experiments.recipe import Recipe
+from gpubp.network import Network, labels_of
+from gpubp.training.fit import EarlyStopping, History, fit
+from gpubp.training.progress import Progress
+from gpubp.training.recorder import HistoryKeeper, SignalRecorder, Signals
+from gpubp.verification.verify import VerificationError
+
+
+@dataclass(eq=False)
+class Evidence:
+    """What a report shows of one split besides its history.
+
+    ``outputs`` are those of ``test``, (N, n_out); None without it, or of a run that diverged. The inputs are as
+    the network was trained on them, which ``scaling`` undoes; ``signals`` are those of ``samples`` training samples.
+    """
+
+    test: Split | None
+    scaling: Scaling | None
+    outputs: np.ndarray | None
+    signals: Signals
+    samples: int
+
+
+@dataclass
+class Result:
+    """What came of a recipe: a history, a test accuracy and evidence for each of its splits.
+
+    ``network`` and ``dataset`` are the last split's; ``failure`` is the message of the error that ended the run, if
+    one did.
+    """
+
+    recipe: Recipe
+    network: Network
+    histories: list[History]
+    accuracies: list[float | None]
+    seconds: float
+    evidence: list[Evidence] = field(default_factory=list)
+    dataset: Dataset | None = None
+    failure: str | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """The mean test accuracy over the splits; None for regression or without test data."""
+        known = [a for a in self.accuracies if a is not None]
+        return float(np.mean(known)) if len(known) == len(self.accuracies) else None
+
+    @property
+    def stopped(self) -> str:
+        return "failed" if self.failure else self.histories[-1].stopped
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the accuracy that the recipe must reach was reached; None where it names none."""
+        if self.recipe.reach is None or self.accuracy is None:
+            return None
+        return self.accuracy >= self.recipe.reach
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        first = self.histories[0]
+        return {
+            "recipe": self.recipe.to_dict(),
+            "backend": first.backend,
+            "device": first.device,
+            "plan": first.plan,
+            "test_accuracy": self.accuracy,
+            "must_reach": self.recipe.reach,
+            "reached": self.reached,
+            "stopped": self.stopped,
+            "seconds": self.seconds,
+            "compile_seconds": sum(h.compile_seconds for h in self.histories),
+            "verification": [h.verification.to_dict() for h in self.histories],
+            "splits": [
+                {"test_accuracy": accuracy, **history.to_dict()}
+                for accuracy, history in zip(self.accuracies, self.histories, strict=True)
+            ],
+            "seed": self.recipe.seed,
+            "versions": versions(),
+        }
+
+
+def versions() -> dict[str, str]:
+    """What this was computed with."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"gpubp": gpubp.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in ("numpy", "numba", "scikit-learn", "cupy-cuda12x", "cupy-cuda13x"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def run(
+    recipe: Recipe,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    backend: str | Backend = "auto",
+    threads: int | None = None,
+    plan: str = "auto",
+    precision: str = "float32",
+    verify: str = "epoch",
+    progress: Callable[[], Progress] = Progress,
+    model: Path | None = None,
+    checkpoint: Path | None = None,
+    resume: Path | None = None,
+    signals: Signals | None = None,
+    on_failure: Callable[[Result], object] | None = None,
+    quiet: bool = False,
+) -> Result:
+    """Train as the recipe says, once a split, and test.
+
+    Args:
+        data_dir: the folder with the files of mnist or fashion-mnist.
+        threads: how many a backend on the processor may use.
+        plan: the kind of plan the backend makes: "auto", "fused", "composed", or on a GPU "units".
+        precision: how a GPU computes products of float32 matrices: "float32", "3xtf32" or "tf32".
+        progress: makes what shows one training run.
+        model: where to save the trained network, also after Ctrl-C or a failed verification.
+        checkpoint: where to save what a later run can resume. Only for recipes with one split.
+        resume: a checkpoint to go on from.
+        signals: of the epochs before that checkpoint, to be kept.
+        on_failure: is given what there is of a run that fails after training has begun, before the error is raised.
+
+    Raises:
+        VerificationError: the backend computed something else than the equations say; names the saved files.
+        GpubpError: of the data, the recipe's values, the backend, or the training.
+    """
+    chosen = backends.get(backend, threads=threads, plan=plan, precision=precision)
+    saved_dir = None if data_dir is None else str(Path(data_dir).resolve())
+    settings: dict[str, Any] = {
+        "backend": chosen,
+        "verify": verify,
+        "save_to": checkpoint,
+        "resume": resume,
+        "recipe": {**recipe.to_dict(), "data_dir": saved_dir},
+    }
+    result = Result(recipe, recipe.network(recipe.seed), [], [], 0.0)
+    started = time.perf_counter()
+    for seed in range(recipe.seed, recipe.seed + recipe.splits):
+        result.dataset, scaling = load(recipe, seed, data_dir, quiet)
+        result.network = network = recipe.network(seed)
+        train, watched, test = parts(recipe, result.dataset, seed)
+        recorder = SignalRecorder(train, recipe.loss, signals)
+        if resume is None:
+            with chosen.limits():
+                recorder.measure(0, network)
+        history, failure = _fit(recipe, seed, network, train, watched, recorder, progress(), settings)
+        if isinstance(backend, str):
+            history.why_backend = backends.choose(backend)[1]
+        with chosen.limits():
+            outputs = _outputs(network, test, failure)
+        result.histories.append(history)
+        result.accuracies.append(_test_accuracy(network, test, outputs))
+        result.evidence.append(Evidence(test, scaling, outputs, recorder.signals, recorder.samples))
+        _finish(network, result.dataset, scaling)
+        if model is not None and (failure is None or isinstance(failure, VerificationError)):
+            network.save(model)
+        result.seconds = time.perf_counter() - started
+        if failure is not None:
+            _fail(result, failure, model, checkpoint, on_failure)
+        if history.stopped == "interrupted":
+            break
+    return result
+
+
+def _fit(
+    recipe: Recipe,
+    seed: int,
+    network: Network,
+    train: Split,
+    watched: Split | None,
+    recorder: SignalRecorder,
+    progress: Progress,
+    settings: dict[str, Any],
+) -> tuple[History, GpubpError | None]:
+    """The history of one training run, and the error that ended it if one did once it had begun."""
+    keeper = HistoryKeeper(progress)
+    try:
+        history = fit(
+            network,
+            train.inputs,
+            train.targets,
+            loss=recipe.loss,
+            optimizer=recipe.build_optimizer(),
+            schedule=recipe.build_schedule(),
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            sample_weight=train.sample_weight,
+            validation=None if watched is None else (watched.inputs, watched.targets),
+            early_stopping=None if recipe.patience is None else EarlyStopping(recipe.patience),
+            callbacks=[recorder],
+            seed=seed,
+            progress=keeper,
+            **settings,
+        )
+    except GpubpError as error:
+        if keeper.history is None:
+            raise
+        return keeper.history, error
+    return history, None
+
+
+def _fail(
+    result: Result,
+    failure: GpubpError,
+    model: Path | None,
+    checkpoint: Path | None,
+    on_failure: Callable[[Result], object] | None,
+) -> NoReturn:
+    """Raise the failure, once whoever wants it has what there is; a failed verification names the saved files."""
+    if isinstance(failure, VerificationError) and model is not None:
+        state = f", its training state in {checkpoint}" if checkpoint else ""
+        failure = VerificationError(failure.report, f"\nThe model was saved in {model}{state}.")
+    result.failure = str(failure)
+    if on_failure is not None:
+        on_failure(result)
+    raise failure
+
+
+def load(
+    recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, quiet: bool
+) -> tuple[Dataset, Scaling | None]:
+    """The recipe's data, and the scaling of its inputs if the recipe asks for one; it is applied already."""
+    dataset = data.load(
+        recipe.data, data_dir=data_dir, quiet=quiet, seed=seed, test_fraction=recipe.test_fraction
+    )
+    if not recipe.standardize:
+        return dataset, None
+    scaling = Scaling.of(dataset.train)
+    test = None if dataset.test is None else scaling.apply(dataset.test)
+    return replace(dataset, train=scaling.apply(dataset.train), test=test), scaling
+
+
+def parts(recipe: Recipe, dataset: Dataset, seed: int) -> tuple[Split, Split | None, Split | None]:
+    """Training data, what is evaluated after every epoch, and test data.
+
+    Early stopping must not choose by the test data, so that it watches a part of the training data instead.
+    """
+    fraction = recipe.validation_fraction or (0.1 if recipe.patience is not None else 0)
+    if not fraction:
+        return dataset.train, dataset.test, dataset.test
+    train, watched = hold_out(dataset.train, fraction, seed, stratify=dataset.classes is not None)
+    return train, watched, dataset.test
+
+
+def _finish(network: Network, dataset: Dataset, scaling: Scaling | None) -> None:
+    """Make the network predict from inputs as they come, and the classes by their names."""
+    if scaling is not None:
+        network.fold_scaling(scaling.shift, scaling.scale)
+    names, outputs = dataset.class_names or (), network.sizes[-1]
+    if network.classes is None and names != tuple(map(str, range(len(names)))):
+        # Outputs beyond the classes of the data have no name, but can be the largest.
+        network.classes = (*names, *map(str, range(len(names), outputs)))
+
+
+def _outputs(network: Network, test: Split | None, failure: GpubpError | None) -> np.ndarray | None:
+    """The outputs for the test part, unless a run that diverged left none that are numbers."""
+    if test is None:
+        return None
+    with np.errstate(all="ignore" if failure else None):
+        outputs = network.forward(test.inputs)
+    return outputs if failure is None or np.isfinite(outputs).all() else None
+
+
+def _test_accuracy(network: Network, test: Split | None, outputs: np.ndarray | None) -> float | None:
+    """Of class numbers, whatever the classes are called."""
+    if test is None or outputs is None or network.classes == () or test.targets.ndim != 1:
+        return None
+    return float((labels_of(outputs) == test.targets).mean())

@@ -1,0 +1,458 @@
+"""One mini-batch under the microscope: every number of a training step, and a check beside each gradient.
+
+:func:`walk` takes a network through the equations of :mod:`gpubp.reference` once, in float64, and keeps all of it:
+forward, BP1 to BP4, the update, central differences of the cost, and what became of the error on its way back.
+:func:`descent` is gradient descent with nothing around it. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpubp import reference
+from gpubp.backends.base import Samples
+from gpubp.errors import GpubpError, UsageError
+from gpubp.functions import LOSSES, Activation, Loss, clipped
+from gpubp.network import Layer, Network, as_inputs
+from gpubp.optimizers import SGD, Optimizer
+from gpubp.training.signals import LayerSignal, of_layer, saturated_units
+from gpubp.verification.bounds import KINKS
+
+# h of a central difference. Its error is about h² |C‴| / 6 + ε / h, where ε is the rounding error of the cost: least
+# at h = (3 ε / |C‴|)^⅓, which is 7e-6 where ε / |C‴| is float64's u = 2⁻⁵³. A power of two makes W ± h exact.
+STEP = 2.0**-17
+DEVIATIONS = 6.0  # of the roundings' standard deviation that a difference may be off by
+
+# How the derivatives of the losses read; the tests hold the words to the functions that compute them.
+COST_GRADIENTS = {
+    "quadratic": "a − y",
+    "squared_error": "2 (a − y)",
+    "cross_entropy": "−y / a",
+    "binary_cross_entropy": "(a − y) / (a (1 − a))",
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One element of a gradient beside the central difference (C(w + h) − C(w − h)) / 2h of the mean cost.
+
+    ``expected`` is how far the two may be apart: the truncation and the roundings of the difference, as
+    :func:`central_differences` finds them. ``kink``: a unit at its kink or a clipped probability switches
+    between w − 2h and w + 2h, so that the cost has no one slope there.
+    """
+
+    name: str
+    gradient: float
+    difference: float
+    expected: float
+    kink: bool
+
+    @property
+    def gap(self) -> float:
+        return abs(self.gradient - self.difference)
+
+    @property
+    def agrees(self) -> bool:
+        return self.gap <= self.expected
+
+    @property
+    def digits(self) -> int:
+        """How many significant digits the two share, 16 at most."""
+        size = max(abs(self.gradient), abs(self.difference))
+        if self.gap == 0:
+            return 16
+        return max(0, min(16, math.floor(-math.log10(self.gap / size))))
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.kink:
+            return "a kink within ±2h"
+        if not self.agrees:
+            return "DISAGREE"
+        if self.gap == 0:
+            return "equal"
+        return f"{self.digits} digits" if self.digits else "within rounding"
+
+
+@dataclass(frozen=True)
+class Followed:
+    """One weight, from input unit ``k`` to unit ``j`` of its layer, through BP4 and the update.
+
+    ``a_prev`` and ``delta`` are (B,), one of each sample; the mean of their products is ``gradient``.
+    """
+
+    name: str
+    j: int
+    k: int
+    a_prev: np.ndarray
+    delta: np.ndarray
+    gradient: float
+    before: float
+    after: float
+
+    @property
+    def products(self) -> np.ndarray:
+        return self.delta * self.a_prev
+
+
+@dataclass(frozen=True)
+class LayerWalk:
+    """What one layer computes for the mini-batch; layers count from 1, layer 0 being the inputs.
+
+    ``arriving`` (B, n) is ∂C/∂a, which BP1 and BP2 multiply by σ'(z): ∇ₐC of the output layer (None where the loss is
+    matched to the activation and δ is a − y), δ_next W_next of a hidden one. ``slope`` is σ'(z), None for softmax.
+    ``carried`` and ``kept`` are the factors by which the mean of |δ| changes on its way from the next layer: through
+    its weights, and by σ'(z); None for the output layer.
+    """
+
+    number: int
+    layer: Layer
+    activation: Activation
+    parameters: tuple[np.ndarray, np.ndarray]
+    updated: tuple[np.ndarray, np.ndarray]
+    a_prev: np.ndarray
+    z: np.ndarray
+    a: np.ndarray
+    arriving: np.ndarray | None
+    slope: np.ndarray | None
+    delta: np.ndarray
+    gradients: tuple[np.ndarray, np.ndarray]
+    signal: LayerSignal
+    carried: float | None
+    kept: float | None
+    followed: Followed
+    differences: list[Difference]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A training step of a mini-batch, all of it in float64.
+
+    ``cost`` and ``cost_after`` are the mini-batch's mean cost before and after the update; ``predicted`` is the change
+    that the gradient alone foretells, ∇C · Δ(W, b). ``lr`` is η of this step.
+    """
+
+    network: Network
+    samples: Samples
+    loss: Loss
+    optimizer: Optimizer
+    lr: float
+    layers: list[LayerWalk]
+    costs: np.ndarray
+    cost: float
+    cost_after: float
+    predicted: float
+
+    @property
+    def output_form(self) -> str:
+        """How BP1 comes out: "matched" (δ = a − y), "hadamard" (∇ₐC ⊙ σ'(z)) or "jacobian" (softmax, unmatched)."""
+        output = self.layers[-1]
+        if output.arriving is None:
+            return "matched"
+        return "jacobian" if output.slope is None else "hadamard"
+
+    @property
+    def differences(self) -> list[Difference]:
+        return [d for layer in self.layers for d in layer.differences]
+
+    @property
+    def slowest(self) -> LayerWalk:
+        """The layer that the least error reaches."""
+        return min(self.layers, key=lambda layer: layer.signal.mean_delta)
+
+
+def walk(
+    network: Network, samples: Samples, loss: str, optimizer: Optimizer, lr: float | None = None
+) -> Walk:
+    """Take prepared host samples, as one mini-batch, through a training step of the network, which stays as it is.
+
+    The optimizer's slots start at 0, as at the first step of a run; ``lr`` is η where a schedule changes it.
+
+    Raises:
+        GpubpError: the cost is no finite number.
+    """
+    network = in_float64(network)
+    lr = optimizer.lr if lr is None else lr
+    samples = Samples(
+        as_inputs(samples.inputs, np.float64),
+        samples.targets.astype(np.float64),
+        samples.sample_weight.astype(np.float64),
+    )
+    with np.errstate(all="ignore"):  # what overflows shows in the cost
+        whole = _trace(network, network.parameters, samples, loss)
+        updated = [
+            _updated(pair, grads, optimizer, lr)
+            for pair, grads in zip(network.parameters, whole.gradients, strict=True)
+        ]
+        cost, after = float(whole.costs.mean()), float(_trace(network, updated, samples, loss).costs.mean())
+        if not math.isfinite(cost):
+            raise GpubpError(
+                f"the cost of this mini-batch is {cost}: nothing can be learned from it; look at another model"
+            )
+        layers = _layers(network, samples, loss, whole, updated)
+    predicted = sum(
+        float((g * (new - old)).sum())
+        for pair, grads, news in zip(network.parameters, whole.gradients, updated, strict=True)
+        for old, g, new in zip(pair, grads, news, strict=True)
+    )
+    return Walk(network, samples, LOSSES[loss], optimizer, lr, layers, whole.costs, cost, after, predicted)
+
+
+def first_mini_batch(samples: Samples, batch_size: int, seed: int) -> Samples:
+    """The mini-batch that training with this seed takes first.
+
+    Raises:
+        UsageError: a mini-batch of no samples.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be a positive integer, not {batch_size}")
+    return samples.take(np.random.default_rng(seed).permutation(len(samples))[:batch_size])
+
+
+def in_float64(network: Network) -> Network:
+    """The same network with its parameters in float64."""
+    same = copy.copy(network)
+    same.dtype = np.dtype(np.float64)
+    same.parameters = [(w.astype(np.float64), b.astype(np.float64)) for w, b in network.parameters]
+    return same
+
+
+def _trace(
+    network: Network, parameters: reference.Parameters, samples: Samples, loss: str
+) -> reference.Trace:
+    return reference.trace(
+        parameters, network.activations, LOSSES[loss], samples.inputs, samples.targets, samples.sample_weight
+    )
+
+
+def _updated(
+    parameters: tuple[np.ndarray, np.ndarray],
+    gradients: tuple[np.ndarray, np.ndarray],
+    optimizer: Optimizer,
+    lr: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(W, b) of one layer after the first step of a run; weight decay acts on W alone."""
+    new = []
+    for parameter, gradient, decay in zip(parameters, gradients, (True, False), strict=True):
+        slots = [np.zeros_like(parameter) for _ in optimizer.slots]
+        coefficients = optimizer.coefficients(lr, 1, decay=decay)
+        new.append(reference.update(parameter, gradient, slots, optimizer, coefficients)[0])
+    return new[0], new[1]
+
+
+def _layers(
+    network: Network, samples: Samples, loss: str, whole: reference.Trace, updated: list
+) -> list[LayerWalk]:
+    differences = central_differences(network, samples, loss, whole)
+    last = len(network.layers) - 1
+    layers = []
+    for i, (layer, activation) in enumerate(zip(network.layers, network.activations, strict=True)):
+        a, delta = whole.a[i + 1], whole.delta[i]
+        carried = kept = None
+        if i < last:
+            arriving = whole.delta[i + 1] @ network.parameters[i + 1][0]
+            carried = _ratio(np.abs(arriving).mean(), np.abs(whole.delta[i + 1]).mean())
+            kept = _ratio(np.abs(delta).mean(), np.abs(arriving).mean())
+        else:
+            matched = LOSSES[loss].matched == activation.name
+            arriving = None if matched else LOSSES[loss].gradient(a, samples.targets)
+        layers.append(
+            LayerWalk(
+                number=i + 1,
+                layer=layer,
+                activation=activation,
+                parameters=network.parameters[i],
+                updated=updated[i],
+                a_prev=whole.a[i],
+                z=whole.z[i],
+                a=a,
+                arriving=arriving,
+                slope=None if activation.slope is None else activation.slope(a),
+                delta=delta,
+                gradients=whole.gradients[i],
+                signal=of_layer(delta, a, activation),
+                carried=carried,
+                kept=kept,
+                followed=_followed(network, whole, updated, i),
+                differences=differences[i],
+            )
+        )
+    return layers
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else 0.0
+
+
+def _followed(network: Network, whole: reference.Trace, updated: list, i: int) -> Followed:
+    """The weight of layer ``i`` that its gradient asks most of."""
+    gradient = whole.gradients[i][0]
+    j, k = (int(n) for n in np.unravel_index(np.abs(gradient).argmax(), gradient.shape))
+    return Followed(
+        f"W{i + 1}[{j},{k}]",
+        j,
+        k,
+        whole.a[i][:, k],
+        whole.delta[i][:, j],
+        float(gradient[j, k]),
+        float(network.parameters[i][0][j, k]),
+        float(updated[i][0][j, k]),
+    )
+
+
+@dataclass(frozen=True)
+class _Shifted:
+    """Costs at w − 2h, w − h, w, w + h and w + 2h of one element w, and whether the cost is smooth in between."""
+
+    name: str
+    gradient: float
+    costs: list[float]
+    kink: bool
+
+    @property
+    def single(self) -> float:
+        return (self.costs[3] - self.costs[1]) / (2 * STEP)
+
+    @property
+    def truncation(self) -> float:
+        """With D(h) = C' + h² C‴ / 6 + …, D(2h) − D(h) is three times the truncation of D(h)."""
+        return abs((self.costs[4] - self.costs[0]) / (4 * STEP) - self.single) / 3
+
+    @property
+    def noise(self) -> float:
+        """The costs' rounding error, one standard deviation: h⁴ is below 2⁻⁶⁷, so their fourth difference is all noise.
+
+        Its variance is 1 + 16 + 36 + 16 + 1 times theirs (Moré and Wild, SIAM J. Sci. Comput. 33, 2011).
+        """
+        far, near = self.costs[0] + self.costs[4], self.costs[1] + self.costs[3]
+        return abs(far - 4 * near + 6 * self.costs[2]) / 70**0.5
+
+
+def central_differences(
+    network: Network, samples: Samples, loss: str, whole: reference.Trace, elements: int = 3
+) -> list[list[Difference]]:
+    """For each layer of a float64 network, the gradients in ``whole`` beside central differences of the cost.
+
+    Of each tensor those are the largest gradient in size and the ones a quarter and half way down among those that
+    are not 0. The cost's rounding error is measured over all of them, and is at least u times the cost.
+    """
+    shifted = [
+        [
+            _shifted(network, samples, loss, whole, (i, which, at))
+            for which in (0, 1)
+            for at in _instructive(gradients[which], elements)
+        ]
+        for i, gradients in enumerate(whole.gradients)
+    ]
+    smooth = [s.noise for layer in shifted for s in layer if not s.kink]
+    noise = max(
+        float(np.sqrt(np.mean(np.square(smooth)))) if smooth else 0.0,
+        2.0**-53 * abs(float(whole.costs.mean())),
+    )
+    rounding = DEVIATIONS * noise / (2**0.5 * STEP)
+    return [
+        [Difference(s.name, s.gradient, s.single, s.truncation + rounding, s.kink) for s in layer]
+        for layer in shifted
+    ]
+
+
+def _instructive(gradient: np.ndarray, elements: int) -> list[tuple[int, ...]]:
+    """Indices of the largest element in size, and of some farther down that are not 0."""
+    order = np.argsort(-np.abs(gradient), axis=None, kind="stable")
+    others = max(1, int(np.count_nonzero(gradient)))
+    ranks = dict.fromkeys(int(others * rank / (2 * max(1, elements - 1))) for rank in range(elements))
+    return [tuple(int(n) for n in np.unravel_index(order[min(r, others - 1)], gradient.shape)) for r in ranks]
+
+
+def _shifted(
+    network: Network,
+    samples: Samples,
+    loss: str,
+    whole: reference.Trace,
+    where: tuple[int, int, tuple[int, ...]],
+) -> _Shifted:
+    """Move element ``at`` of W (``which`` 0) or b (1) of layer ``i``, and look at the cost."""
+    i, which, at = where
+    costs, pieces = [], []
+    for s in (-2, -1, 0, 1, 2):
+        parameters = list(network.parameters[i:])
+        pair = [parameters[0][0], parameters[0][1]]
+        pair[which] = pair[which].copy()
+        pair[which][at] += s * STEP
+        parameters[0] = (pair[0], pair[1])
+        cost, piece = _cost_from(network, samples, LOSSES[loss], whole.a[i], parameters)
+        costs.append(cost)
+        pieces.append(piece)
+    kink = any(
+        not np.array_equal(a, b) for piece in pieces[1:] for a, b in zip(piece, pieces[0], strict=True)
+    )
+    name = f"{'Wb'[which]}{i + 1}[{','.join(map(str, at))}]"
+    return _Shifted(name, float(whole.gradients[i][which][at]), costs, kink)
+
+
+def _cost_from(
+    network: Network, samples: Samples, loss: Loss, a: np.ndarray, parameters: reference.Parameters
+) -> tuple[float, list[np.ndarray]]:
+    """The mean cost by the last layers, whose ``parameters`` are given, and on which side of their kinks units are.
+
+    The masks are the same wherever the cost is smooth in between.
+    """
+    masks = []
+    activations = network.activations[-len(parameters) :]
+    for (weights, bias), activation in zip(parameters, activations, strict=True):
+        z, a = reference.forward(a, weights, bias, activation)
+        masks += [z > place for place, _ in KINKS.get(activation.name, ())]
+    if loss.probabilities and loss.matched != activations[-1].name:
+        masks.append(clipped(a)[1])
+    costs = reference.cost(z, a, samples.targets, samples.sample_weight, activations[-1], loss)
+    return float(costs.mean()), masks
+
+
+def wrong_and_saturated(step: Walk) -> float | None:
+    """The share of (sample, output) pairs that are more than ½ off their target and saturated all the same.
+
+    None where δ is a − y, in which nothing saturates, or where σ' is no single number.
+    """
+    output = step.layers[-1]
+    saturated = saturated_units(output.a, output.activation)
+    if output.arriving is None or saturated is None:
+        return None
+    return float((saturated & (np.abs(output.a - step.samples.targets) > 0.5)).mean())
+
+
+@dataclass(frozen=True)
+class DescentStep:
+    """A step of gradient descent on g(a, b) = a² + b²: from where, g and ∇g there, and to where."""
+
+    at: tuple[float, float]
+    value: float
+    gradient: tuple[float, float]
+    to: tuple[float, float]
+
+
+def descent(lr: float = 0.3, steps: int = 7, start: Sequence[float] = (10.0, 10.0)) -> list[DescentStep]:
+    """Plain gradient descent on g(a, b) = a² + b², ∇g = (2a, 2b), by the rule that trains networks.
+
+    A step multiplies a and b by 1 − 2η: they shrink for η < 1, go back and forth for η = 1, and grow beyond.
+
+    Raises:
+        UsageError: η is not positive and finite.
+    """
+    optimizer = SGD(lr=lr)
+    at, taken = np.array(start, np.float64), []
+    for number in range(1, steps + 1):
+        gradient = 2 * at
+        to, _ = optimizer.rule(at, gradient, (), optimizer.coefficients(lr, number, decay=False))
+        taken.append(DescentStep(_pair(at), float((at * at).sum()), _pair(gradient), _pair(to)))
+        at = to
+    return taken
+
+
+def _pair(point: np.ndarray) -> tuple[float, float]:
+    return float(point[0]), float(point[1])

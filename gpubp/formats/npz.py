@@ -1,0 +1,156 @@
+"""Models and checkpoints on disk: one .npz of plain arrays and a JSON header, written atomically, no pickle.
+
+A model holds a network. A checkpoint holds the same and, in addition, all that training changes: optimizer
+slots, step count, the generator's state, history and recipe. :func:`load_network` reads either.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpubp.errors import DataError, UsageError
+from gpubp.network import Network, tensor_names
+from gpubp.support.files import write_atomically
+
+FORMAT = 1  # raised when an older gpubp could no longer read what is written
+
+
+def write(path: str | os.PathLike, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Write atomically: a reader sees the old file or the whole new one, whatever happens in between.
+
+    Raises:
+        GpubpError: no name for a file, or the folder cannot be written or is full; an old file is left as it was.
+    """
+    text = json.dumps({"format": FORMAT, **header}).encode()
+    write_atomically(
+        path,
+        lambda file: np.savez(file, header=np.frombuffer(text, np.uint8), **arrays),  # type: ignore[arg-type]
+    )
+
+
+def read(path: str | os.PathLike, kind: str = "model") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the arrays of a file that :func:`write` wrote.
+
+    Raises:
+        DataError: no such file, truncated, not gpubp's, of another kind or of a newer format.
+    """
+    path = Path(path)
+    try:
+        # NumPy takes what is no zip file for an array or a pickle; ZipFile refuses it.
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(arrays.pop("header").tobytes())
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError) as error:
+        raise DataError(f"{path} is no gpubp {kind}, or it is truncated or corrupt ({error})") from error
+    check_header(path, header, kind)
+    return header, arrays
+
+
+def check_header(path: str | os.PathLike, header: Any, kind: str) -> None:
+    """Refuse by a DataError what is no header, or one of a newer format."""
+    if not isinstance(header, dict) or "network" not in header:
+        raise DataError(f"{path} is no gpubp {kind}: its header describes no network")
+    version = header.get("format")
+    if not isinstance(version, int):
+        raise DataError(f"{path} is no gpubp {kind}: its format is {version!r}, not a number")
+    if version > FORMAT:
+        raise DataError(f"{path} was written by a newer gpubp (format {version}); upgrade gpubp")
+
+
+def network_header(network: Network) -> dict[str, Any]:
+    """What a header says of a network besides its arrays."""
+    return {
+        "sizes": network.sizes,
+        "activations": [layer.activation for layer in network.layers],
+        "dtype": str(network.dtype),
+        "classes": None if network.classes is None else list(network.classes),
+    }
+
+
+def network_arrays(network: Network) -> dict[str, np.ndarray]:
+    """W1, b1, W2, b2, …: the parameters by name."""
+    arrays = [array for pair in network.parameters for array in pair]
+    return dict(zip(tensor_names(network.layers), arrays, strict=True))
+
+
+def save_network(path: str | os.PathLike, network: Network) -> None:
+    """Write a model file: safetensors if the name ends in .safetensors, else .npz.
+
+    Raises:
+        UsageError: the name of an ONNX file, which is another method's.
+        GpubpError: as :func:`write` does, or safetensors is not installed.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".safetensors":
+        return _safetensors().save(path, network)
+    if suffix == ".onnx":
+        raise UsageError(f"save writes models that load reads; for {path}, call to_onnx")
+    write(path, {"network": network_header(network)}, network_arrays(network))
+
+
+def load_network(path: str | os.PathLike) -> Network:
+    """The network of a model or checkpoint file; one whose name ends in .safetensors is read as such.
+
+    Raises:
+        DataError: no such file, or none that gpubp wrote whole.
+        GpubpError: safetensors is not installed.
+    """
+    if Path(path).suffix.lower() == ".safetensors":
+        return _safetensors().load(path)
+    header, arrays = read(path)
+    return build_network(path, header, arrays)
+
+
+def load_model(path: str | os.PathLike) -> Network:
+    """As :func:`load_network`, for what takes a model's own inputs: a checkpoint's are scaled for training.
+
+    Raises:
+        DataError: as :func:`load_network` does, and for a checkpoint.
+    """
+    if Path(path).suffix.lower() == ".safetensors":
+        return _safetensors().load(path)
+    header, arrays = read(path)
+    if "training" in header:
+        raise DataError(f"{path} is a checkpoint, for --resume; give the model.npz that the run saved")
+    return build_network(path, header, arrays)
+
+
+def _safetensors() -> Any:
+    from gpubp.formats import safetensors  # which imports this module
+
+    return safetensors
+
+
+def build_network(path: str | os.PathLike, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Network:
+    """The network that a header and its arrays describe, with every shape checked."""
+    try:
+        spec = header["network"]
+        *hidden, output = spec["activations"]
+        network = Network(spec["sizes"], hidden=hidden, output=output, dtype=spec["dtype"])
+        network.classes = None if spec["classes"] is None else tuple(spec["classes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: its header describes no network ({error})") from error
+    parameters = []
+    for i, (weights, bias) in enumerate(network.parameters, start=1):
+        pair = []
+        for name, like in ((f"W{i}", weights), (f"b{i}", bias)):
+            array = arrays.get(name)
+            if array is None or array.shape != like.shape or array.dtype != like.dtype:
+                raise DataError(
+                    f"{path}: {name} is missing or not a {like.dtype} array of shape {like.shape}"
+                )
+            pair.append(array)
+        parameters.append((pair[0], pair[1]))
+    network.parameters = parameters
+    return network

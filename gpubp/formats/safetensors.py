@@ -1,0 +1,71 @@
+"""Models as safetensors: the tensors W1, b1, W2, b2, … as they are, and what else makes a network as metadata.
+
+The metadata has one key, "gpubp", with the header of an .npz model as JSON: format, sizes, activations, dtype and
+classes. Every bit is kept; unlike .npz, the format has no checksum, so that only damage to its structure is noticed.
+Source: the format's description at https://github.com/huggingface/safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from gpubp.errors import DataError
+from gpubp.formats import npz as checkpoint
+from gpubp.network import Network
+from gpubp.support.files import write_atomically
+from gpubp.support.optional import need
+
+_KEY = "gpubp"
+
+
+def save(path: str | os.PathLike, network: Network) -> None:
+    """Write a network as safetensors, atomically.
+
+    Raises:
+        GpubpError: safetensors is not installed, or the file cannot be written; an old one is left as it was.
+    """
+    library = need("safetensors.numpy", "export")
+    header = {"format": checkpoint.FORMAT, "network": checkpoint.network_header(network)}
+    # The library writes an array's memory as it lies, whatever its strides.
+    tensors = {name: np.ascontiguousarray(a) for name, a in checkpoint.network_arrays(network).items()}
+    content = library.save(tensors, metadata={_KEY: json.dumps(header)})
+    write_atomically(path, lambda file: file.write(content))
+
+
+def load(path: str | os.PathLike) -> Network:
+    """The network that :func:`save` wrote.
+
+    Raises:
+        DataError: no such file, truncated, of another kind, or safetensors that gpubp did not write.
+        GpubpError: safetensors is not installed.
+    """
+    library, path = need("safetensors", "export"), Path(path)
+    try:
+        with library.safe_open(path, framework="numpy") as file:
+            metadata, names = file.metadata() or {}, sorted(file.keys())
+            if _KEY not in metadata:
+                raise DataError(_foreign(path, names))
+            header = json.loads(metadata[_KEY])
+            arrays = {name: file.get_tensor(name).copy() for name in names}  # views of what was read
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except DataError:
+        raise
+    except (library.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no safetensors model, or it is truncated or corrupt ({error})") from error
+    checkpoint.check_header(path, header, "model")
+    return checkpoint.build_network(path, header, arrays)
+
+
+def _foreign(path: Path, names: list[str]) -> str:
+    shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+    return (
+        f"{path} holds tensors ({shown or 'none'}) but no metadata {_KEY!r}, which tells a network's sizes and "
+        "activations; gpubp did not write it: make a gpubp.Network of its sizes and set its parameters from the file"
+    )

@@ -1,0 +1,1 @@
+"""Pages: what a training run, a benchmark or an explanation looks like in a browser."""

@@ -1,0 +1,227 @@
+"""How a run went: curves of loss and accuracy by epoch, and of what reached each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpubp.experiments.run import Evidence, Result
+from gpubp.reports.charts import INK, SERIES, chart
+from gpubp.training.signals import SATURATED
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+
+LAYERS_SHOWN = 6  # there are as many colours
+LOG_FROM = 30  # a loss that falls by this factor is drawn on a logarithmic axis
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart and what to see in it."""
+
+    picture: Markup
+    caption: str
+
+
+def curves(result: Result) -> list[Figure]:
+    history = result.histories[-1]
+    if not history.epochs:
+        return []
+    loss = {"quadratic": "quadratic cost"}.get(result.recipe.loss, result.recipe.loss.replace("_", " "))
+    falls = [v for h in result.histories for c in ("loss", "validation_loss") for v in h[c] if v is not None]
+    log = min(falls) > 0 and max(falls) > LOG_FROM * min(falls)
+    figures = [
+        Figure(
+            _by_epoch(result, "loss", loss, log=log),
+            f"Loss: the mean {loss} of an epoch's mini-batches, each before its update, and {_watched(result)} after "
+            "the epoch. If the second rises while the first still falls, the network learns the samples by heart."
+            + (" The axis is logarithmic." if log else ""),
+        )
+    ]
+    if history.epochs[-1].accuracy is not None:
+        figures.append(
+            Figure(
+                _by_epoch(result, "accuracy", "accuracy"),
+                "Accuracy: the share of samples whose largest output is the right class. Gradient descent cannot see "
+                "it, for it does not change with small changes of the weights; it follows the loss, if late.",
+            )
+        )
+    if len(set(history["learning_rate"])) > 1:
+        figures.append(
+            Figure(
+                _by_epoch(result, "learning_rate", "learning rate η"),
+                f"The learning rate η at the end of each epoch ({result.recipe.schedule} schedule): large steps to get "
+                "near, small ones to settle.",
+            )
+        )
+    return figures
+
+
+def _watched(result: Result) -> str:
+    """Whose loss is validation_loss."""
+    recipe, history = result.recipe, result.histories[-1]
+    if history.epochs[-1].validation_loss is None:
+        return "nothing else, for there is no validation data,"
+    if recipe.patience is not None or recipe.validation_fraction:
+        return f"that of {recipe.validation_fraction or 0.1:.0%} of the training data, held out to watch,"
+    return "that of the test data"
+
+
+def _by_epoch(result: Result, column: str, label: str, *, log: bool = False) -> Markup:
+    """A column of the history and its counterpart of validation, a line each for every split."""
+
+    def draw(axes: Axes) -> None:
+        for split, history in enumerate(result.histories):
+            for name, colour in ((column, SERIES[0]), (f"validation_{column}", SERIES[1])):
+                if not hasattr(history.epochs[0], name) or getattr(history.epochs[0], name) is None:
+                    continue
+                called = "validation" if name != column else "training"
+                marker = "o" if len(history) == 1 else None  # a line would not show
+                axes.plot(
+                    history["epoch"],
+                    history[name],
+                    color=colour,
+                    marker=marker,
+                    label=called if split == 0 else None,
+                    linewidth=1.6 if len(result.histories) == 1 else 1,
+                )
+        _mark_epochs(axes, result)
+        if log:
+            axes.set_yscale("log")
+        axes.set(xlabel="epoch", ylabel=label)
+        if axes.get_legend_handles_labels()[0] and column != "learning_rate":
+            axes.legend()
+
+    first, last = (getattr(result.histories[-1].epochs[i], column) for i in (0, -1))
+    return chart(draw, f"{label} by epoch, from {first:.4g} to {last:.4g}")
+
+
+def _mark_epochs(axes: Axes, result: Result) -> None:
+    """Where the best epoch is, and where a resumed run went on."""
+    from matplotlib.ticker import MaxNLocator
+
+    history = result.histories[-1]
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if len(result.histories) > 1:
+        return
+    if history.best_epoch is not None:
+        axes.axvline(
+            history.best_epoch,
+            color=INK,
+            linestyle=":",
+            linewidth=1,
+            label=f"best, epoch {history.best_epoch}",
+        )
+    if 0 < history.resumed_epochs < len(history):
+        axes.axvline(history.resumed_epochs + 0.5, color=INK, linestyle="--", linewidth=1, label="resumed")
+
+
+# Signals
+
+
+def signals(result: Result) -> dict[str, Any] | None:
+    evidence = result.evidence[-1]
+    points = sorted(evidence.signals)
+    if not points:
+        return None
+    names = [layer.activation for layer in result.network.layers]
+    layers = np.unique(np.linspace(0, len(names) - 1, min(len(names), LAYERS_SHOWN)).astype(int))
+    delta = np.array([[signal.mean_delta for signal in evidence.signals[e]] for e in points])
+    saturated = np.array(
+        [[np.nan if s.saturated is None else s.saturated for s in evidence.signals[e]] for e in points]
+    )
+    figures = [
+        Figure(
+            _layer_lines(points, delta, layers, names, "mean |δ|", log=bool(np.nanmax(delta, initial=0) > 0)),
+            "|δ| of each layer: how much the cost of a sample would change with a unit's weighted input z. BP3 and BP4 "
+            "make the gradients of it, so that a layer with a δ ten times smaller learns about ten times slower. "
+            + _fading(delta, points)
+            + (" Where a line is broken, it is 0 or not finite." if not (delta > 0).all() else ""),
+        )
+    ]
+    if np.isfinite(saturated).any():
+        sloped = [i for i in layers if np.isfinite(saturated[:, i]).any()]
+        figures.append(
+            Figure(
+                _layer_lines(points, saturated, sloped, names, "share saturated", ylim=(-0.03, 1.03)),
+                f"Saturated: the share of units, over all samples, whose slope σ'(z) is below {SATURATED:.0%} of the "
+                f"steepest. {_kinds(names)}BP2 multiplies δ by that slope, so that almost nothing of the error gets "
+                f"through such a unit, and for that sample its weights stand still. {_dead(evidence, points[-1])}",
+            )
+        )
+    left_out = "" if len(layers) == len(names) else f" {len(layers)} of the {len(names)} layers are shown."
+    first = "" if points[0] == 0 else f" What was before epoch {points[0]} was not measured."
+    return {
+        "figures": figures,
+        "about": f"Measured on {evidence.samples} training samples, always the same, at {len(points)} "
+        f"point{'s' if len(points) > 1 else ''} of the run; epoch 0 is before training.{first}{left_out}",
+    }
+
+
+def _layer_lines(
+    x: Sequence[int],
+    y: np.ndarray,
+    layers: Sequence[int] | np.ndarray,
+    names: Sequence[str],
+    label: str,
+    *,
+    log: bool = False,
+    **settings: Any,
+) -> Markup:
+    def draw(axes: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        for colour, layer in zip(SERIES, layers, strict=False):
+            values = np.where(y[:, layer] > 0, y[:, layer], np.nan) if log else y[:, layer]
+            alone = np.count_nonzero(np.isfinite(values)) == 1
+            axes.plot(
+                x,
+                values,
+                color=colour,
+                marker="o" if alone else None,
+                label=f"layer {layer + 1}, {names[layer]}",
+            )
+        if log:
+            axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set(xlabel="epoch", ylabel=label, **settings)
+        axes.legend()
+
+    return chart(draw, f"{label} of each layer by epoch")
+
+
+def _fading(delta: np.ndarray, points: list[int]) -> str:
+    """How the first layer's δ compares with the last one's, in words."""
+    first, last = delta[0, 0], delta[0, -1]
+    if delta.shape[1] == 1 or not (np.isfinite([first, last]).all() and first > 0 and last > 0):
+        return ""
+    when = "Before training" if points[0] == 0 else f"After epoch {points[0]}"
+    return f"{when}, it is {first:.2g} in the first layer and {last:.2g} in the last."
+
+
+def _kinds(names: Sequence[str]) -> str:
+    """What being saturated means for the activations there are."""
+    meanings = {
+        "sigmoid": "a sigmoid below 0.013 or above 0.987",
+        "tanh": "a tanh beyond ±0.975",
+        "relu": "a ReLU that is off, as about half of them are at the start",
+    }
+    found = [meaning for name, meaning in meanings.items() if name in names]
+    return f"That is {', or '.join(found)}. " if found else ""
+
+
+def _dead(evidence: Evidence, epoch: int) -> str:
+    signals = evidence.signals[epoch]
+    dead = {i: signal.dead for i, signal in enumerate(signals, start=1) if signal.dead}
+    if not dead:
+        return "At the end no unit is so for all of these samples."
+    shares = ", ".join(f"{share:.0%} in layer {layer}" for layer, share in dead.items())
+    text = f"Units that are so for all of these samples hardly learn any more: {shares} at the end."
+    if len(signals) in dead:
+        text += " Outputs may be: it does no harm where they are right, and is a trap where they are wrong."
+    return text

@@ -1,0 +1,43 @@
+"""Self-contained HTML pages: one file with its style and pictures, no network, light and dark, phone and desktop.
+
+A page is a Jinja template in ``templates/`` that extends ``base.html``; its charts come from ``charts.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import gpubp
+from gpubp.errors import GpubpError
+from gpubp.support.files import write_text
+
+
+def render(template: str, **context: Any) -> str:
+    """The page that ``template`` makes of ``context``; an undefined name in it is an error, not a gap.
+
+    Raises:
+        GpubpError: Jinja is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise GpubpError(f"pages need Jinja: python -m pip install jinja2 ({error})") from error
+    environment = Environment(
+        loader=PackageLoader("gpubp.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(version=gpubp.__version__, **context)
+
+
+def write(path: str | os.PathLike, template: str, **context: Any) -> Path:
+    """Render a page into ``path``, whole or not at all.
+
+    Raises:
+        GpubpError: the folder cannot be written or is full, or a library is missing.
+    """
+    return write_text(path, render(template, **context))

@@ -1,0 +1,145 @@
+"""The page that a training run leaves: what it learned, how, what it still gets wrong, and whether it was verified."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from gpubp.experiments.run import Result, versions
+from gpubp.reports import learning, parameters, tested
+from gpubp.reports import page as pages
+
+
+def write(path: str | os.PathLike, result: Result, folder: Path) -> Path:
+    """Write the page of a run whose model and recipe are in ``folder``.
+
+    Raises:
+        GpubpError: the folder cannot be written or is full, or a library is missing.
+    """
+    return pages.write(path, "training.html", **content(result, folder))
+
+
+def content(result: Result, folder: Path) -> dict[str, Any]:
+    """What the template ``training.html`` shows."""
+    return {
+        "title": result.recipe.name or "training",
+        "lead": result.recipe.title,
+        "written": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "failure": result.failure,
+        "notes": _notes(result, folder),
+        "facts": _facts(result),
+        "curves": learning.curves(result),
+        "signals": learning.signals(result),
+        "test": tested.results(result),
+        "weights": parameters.shown(result),
+        "verifications": [history.verification for history in result.histories],
+        "recipe": [(key.replace("_", " "), _shown(value)) for key, value in result.recipe.to_dict().items()],
+        "machine": _machine(result),
+        "repeat": f"gpubp train {folder / 'recipe.toml'}",
+    }
+
+
+# What to know first
+
+
+def _facts(result: Result) -> list[tuple[str, str, str]]:
+    """(name, value, CSS class) of what a reader wants first."""
+    history, facts = result.histories[-1], []
+    if result.accuracy is not None:
+        name, mark = "test accuracy" + (", mean" if len(result.accuracies) > 1 else ""), ""
+        if result.reached is not None and result.stopped not in ("interrupted", "failed"):
+            name += f"; {'reached' if result.reached else 'did not reach'} {result.recipe.reach:.4g}"
+            mark = "good" if result.reached else "bad"
+        facts.append((name, f"{result.accuracy:.4f}", mark))
+    elif history.epochs and history.epochs[-1].validation_loss is not None:
+        facts.append(("validation loss", f"{history.epochs[-1].validation_loss:.4g}", ""))
+    done, wanted = len(history), result.recipe.epochs
+    epochs = f"{done} of {wanted}" if done < wanted else str(done)
+    splits = f" on {len(result.histories)} splits" if len(result.histories) > 1 else ""
+    facts.append(("epochs", epochs + splits, ""))
+    seconds = sum(epoch.seconds for h in result.histories for epoch in h.epochs)
+    facts.append(("training time", f"{seconds:.3g} s", ""))
+    facts.append(("parameters", f"{sum(w.size + b.size for w, b in result.network.parameters):,}", ""))
+    facts.append(("backend", history.backend, ""))
+    facts.append(_verdict(result))
+    return facts
+
+
+def _verdict(result: Result) -> tuple[str, str, str]:
+    reports = [history.verification for history in result.histories]
+    if not any(report.checks for report in reports):
+        return "verification", "off", ""
+    ok = all(report.ok for report in reports)
+    steps = sum(report.steps for report in reports)
+    return (
+        "verification",
+        f"ok, {steps} step{'s' if steps != 1 else ''}" if ok else "FAILED",
+        "good" if ok else "bad",
+    )
+
+
+def _notes(result: Result, folder: Path) -> list[str]:
+    """What is out of the ordinary with this run."""
+    history, notes = result.histories[-1], []
+    splits = len(result.histories)
+    if splits > 1:
+        each = ", ".join("–" if a is None else f"{a:.2%}" for a in result.accuracies)
+        notes.append(
+            f"The network was trained {splits} times, on {splits} different splits into training and test data. The "
+            f"curves show each, and test results are those of all together ({each}); signals, weights and model are "
+            "the last one's."
+        )
+    if history.resumed_epochs:
+        notes.append(
+            f"The first {history.resumed_epochs} epochs were trained before, by the run this one went on from."
+        )
+    if result.stopped == "early stopping":
+        notes.append(
+            f"Stopped early, after epoch {len(history)}: for {result.recipe.patience} epochs the validation loss had "
+            f"not fallen below that of epoch {history.best_epoch}, whose weights the model has."
+        )
+    if result.stopped == "interrupted":
+        go_on = ""
+        if result.recipe.splits == 1:
+            go_on = f" It goes on with: gpubp train --resume {folder / 'checkpoint.npz'}"
+        notes.append(
+            f"Interrupted after {len(history)} whole epochs; everything here is of what there was by then.{go_on}"
+        )
+    return notes
+
+
+# How it was made
+
+
+def _machine(result: Result) -> list[tuple[str, str]]:
+    history = result.histories[-1]
+    rows = [
+        ("network", repr(result.network)),
+        ("backend", f"{history.backend}: {history.why_backend}" if history.why_backend else history.backend),
+        ("plan", history.plan),
+        ("device", history.device),
+        ("processor", f"{_processor()}, {_cores()} core{'s' if _cores() > 1 else ''}"),
+        ("data", result.dataset.source if result.dataset else ""),
+        ("time", f"{result.seconds:.2f} s in all"),
+    ]
+    return [row for row in rows if row[1]] + list(versions().items())
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _shown(value: Any) -> str:
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,73 @@
+"""``gpubp doctor``: what there is to run on, and what to do about what there is not."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+from gpubp import backends
+from gpubp.experiments.run import versions
+
+
+def examine() -> dict[str, Any]:
+    """Backends with their devices or the reason they cannot run, versions, threads and BLAS libraries."""
+    report: dict[str, Any] = {
+        "versions": versions(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "backends": {},
+        "auto": backends.choose("auto")[0],
+    }
+    for name, reason in backends.available().items():
+        device = backends.get(name).describe() if reason is None else None
+        report["backends"][name] = {"available": reason is None, "device": device, "reason": reason}
+    report["blas"] = _blas()
+    report["numba"] = _numba()
+    return report
+
+
+def _blas() -> list[dict[str, Any]]:
+    import numpy  # noqa: F401  (its BLAS must be loaded to be seen)
+    from threadpoolctl import threadpool_info
+
+    return [
+        {"library": pool["internal_api"], "version": pool.get("version"), "threads": pool["num_threads"]}
+        for pool in threadpool_info()
+        if pool["user_api"] == "blas"
+    ]
+
+
+def _numba() -> dict[str, Any] | None:
+    try:
+        import numba
+
+        from gpubp.backends.cpu.backend import cache_folder
+    except Exception:  # its own backend entry says why
+        return None
+    settings: Any = numba.config
+    return {
+        "threads": numba.get_num_threads(),
+        "layer": settings.THREADING_LAYER,
+        "cache_folder": cache_folder(),
+    }
+
+
+def render(found: dict[str, Any]) -> str:
+    """The findings as text."""
+    lines = [f"processor  {found['processor']}, {found['cores']} cores"]
+    for name, backend in found["backends"].items():
+        mark = "yes" if backend["available"] else "no "
+        lines.append(f"{name:<9}  {mark}  {backend['device'] or backend['reason']}")
+    lines.append(f"auto       takes {found['auto']}")
+    for pool in found["blas"]:
+        lines.append(f"BLAS       {pool['library']} {pool['version'] or ''}, {pool['threads']} threads")
+    if found["numba"]:
+        lines.append(
+            f"numba      threading layer {found['numba']['layer']}; "
+            f"cache: {found['numba']['cache_folder'] or 'none, set NUMBA_CACHE_DIR to a folder that can be written'}"
+        )
+    lines.append(
+        "versions   " + ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    )
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Epochs over a backend's plan, and what is watched, verified and kept as they go."""

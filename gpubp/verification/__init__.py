@@ -1,0 +1,1 @@
+"""Holding a backend to the reference: every number within a derived bound."""

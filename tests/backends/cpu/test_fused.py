@@ -1,0 +1,596 @@
+"""The fused plan from outside: against the reference, against itself in other cuts and shares, on any processor."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import threading
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from llvmlite.binding import get_host_cpu_features
+
+import gpubp
+from gpubp.backends.base import PlanState, Samples, StepStats
+from gpubp.backends.cpu.fused import CHUNK_ROWS, COLUMN_UNITS, SHARED_WORK, FusedPlan, zeros
+from gpubp.data import check_split
+from gpubp.data.prepare import prepare
+from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.kernels.cpu import steps
+from gpubp.network import Network
+from gpubp.optimizers import SGD, Adam, AdamW
+from gpubp.verification import bounds
+from gpubp.verification.verify import check_evaluation, check_step
+from tests import ROOT
+from tests.networks import EVERY_OPTIMIZER, bounded_outputs
+
+DTYPES = ["float32", "float64"]
+SPARSE, DENSE = "non-zero inputs only", "all inputs"
+MOMENTUM = SGD(0.1, momentum=0.9)
+N_IN = 300  # of the sparse problems; not a whole number of vectors, and more than a byte can count
+
+
+def inputs(rng, kind: str, n: int, n_in: int = N_IN, as_bytes: bool = False) -> np.ndarray:
+    """(n, n_in) of some kind of density."""
+    x = rng.integers(1, 256, (n, n_in)).astype(np.uint8) if as_bytes else rng.standard_normal((n, n_in))
+    if kind == "mixed":  # all zero, full and thin rows in long runs, so that batches in this order differ
+        density = np.repeat([0.0, 1.0, 0.02, 0.3, 0.0, 0.1], -(-n // 6))[:n, None]
+    else:
+        density = {"dense": 1.0, "zero": 0.0}.get(kind) if kind in ("dense", "zero") else float(kind)
+    return x * (rng.random((n, n_in)) < density)
+
+
+KINDS = {  # kind of inputs -> how the plan keeps them
+    "0.02": SPARSE,
+    "0.19": SPARSE,
+    "mixed": SPARSE,
+    "zero": SPARSE,
+    "dense": DENSE,
+}
+
+
+def network(sizes, dtype="float32", hidden="tanh", output="softmax", seed=5) -> Network:
+    """With biases that are not 0."""
+    net = Network(list(sizes), hidden=hidden, output=output, dtype=dtype, seed=seed)
+    rng = np.random.default_rng(seed)
+    net.parameters = [(w, 0.2 * rng.standard_normal(b.shape).astype(b.dtype)) for w, b in net.parameters]
+    return net
+
+
+def prepared(net: Network, x, rng, loss="cross_entropy", weighted=True) -> Samples:
+    """Samples with labels and, if asked for, weights, some of them 0."""
+    y = rng.integers(0, net.sizes[-1], len(x))
+    weight = rng.random(len(x)) * (rng.random(len(x)) < 0.8) if weighted else None
+    return prepare(net, check_split(x, y, weight), loss).samples
+
+
+def fused(
+    net, samples, *, batch=32, threads=1, optimizer=MOMENTUM, loss="cross_entropy", shared_work=0
+) -> FusedPlan:
+    """A plan with this many threads, however many cores there are and however small its steps."""
+    with patch("gpubp.backends.cpu.fused.SHARED_WORK", shared_work):
+        return FusedPlan("here", threads, net.layers, net.parameters, loss, optimizer, batch, samples)
+
+
+def flat(state: PlanState) -> np.ndarray:
+    return np.concatenate([a.ravel() for a in (*state.parameters, *(s for ss in state.slots for s in ss))])
+
+
+def assert_right(plan, net, samples, *, loss="cross_entropy", optimizer=MOMENTUM, seed=0):
+    """A step on a shuffled batch, and one on the few samples left, are within their bounds."""
+    order = np.random.default_rng(seed).permutation(len(samples))
+    size = plan.batch_size
+    for part in (order[:size], order[-(len(order) % size or size) :]):
+        checks = check_step(plan, net.layers, loss, optimizer, samples, part, optimizer.lr).checks
+        assert checks, "the reference is not finite"
+        assert all(check.ok for check in checks), "\n".join(map(str, checks))
+
+
+# Against the reference
+
+
+@pytest.mark.parametrize("as_bytes", [False, True], ids=["numbers", "bytes"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_of_every_density_are_trained_on_rightly(kind, dtype, as_bytes, rng):
+    x, y = inputs(rng, kind, 200, as_bytes=as_bytes), rng.integers(0, 6, 200)
+    net = network([N_IN, 20, 6], dtype)
+    assert gpubp.verify(net, x, y, backend="numba").ok
+    history = gpubp.fit(
+        net,
+        x,
+        y,
+        batch_size=33,
+        epochs=2,
+        sample_weight=rng.random(200),
+        shuffle=kind != "mixed",
+        backend="numba",
+        verify="step",
+    )
+    assert history.verification.ok
+    assert history.verification.steps == 14
+    assert KINDS[kind] in history.plan
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", ["0.1", "dense"])
+@pytest.mark.parametrize("n_in", [1, 2, 31, 32, 33, 64, 65, 255, 256, 257, 511, 513])
+def test_inputs_of_any_width(n_in, kind, threads, rng):
+    net = network([n_in, 40, 3])
+    samples = prepared(net, inputs(rng, kind, 90, n_in), rng)
+    plan = fused(net, samples, threads=threads, batch=64)
+    assert_right(plan, net, samples)
+
+
+@pytest.mark.parametrize("sizes", [[1, 1], [1, 1, 1], [3, 2], [N_IN, 1], [N_IN, 17, 1], [20, 130, 33, 18, 5]])
+@pytest.mark.parametrize("kind", ["0.1", "dense"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_layers_of_any_width_and_number(sizes, kind, dtype, rng):
+    loss, output = ("cross_entropy", "softmax") if sizes[-1] > 1 else ("binary_cross_entropy", "sigmoid")
+    net = network(sizes, dtype, output=output)
+    x = inputs(rng, kind, 70, sizes[0])
+    y = rng.integers(0, max(2, sizes[-1]), 70)
+    samples = prepare(net, check_split(x, y), loss).samples
+    assert_right(fused(net, samples, loss=loss), net, samples, loss=loss)
+
+
+@pytest.mark.parametrize("kind", ["0.1", "dense"])
+def test_a_single_sample(kind, rng):
+    net = network([N_IN, 20, 6])
+    samples = prepared(net, inputs(rng, kind, 1), rng, weighted=False)
+    assert_right(fused(net, samples, batch=1), net, samples)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("hidden", ["relu", "softmax"])
+@pytest.mark.parametrize(("kind", "dtype"), [("0.1", "float32"), ("dense", "float32"), ("0.1", "float64")])
+def test_wide_layers_which_threads_share_by_their_units(threads, hidden, kind, dtype, rng):
+    """Softmax, which takes whole rows, stays shared by samples between layers that are not."""
+    wide = COLUMN_UNITS
+    net = network([N_IN, wide, wide + 37, wide + 1, 7], dtype, hidden=["relu", hidden, "relu"])
+    samples = prepared(net, inputs(rng, kind, 50), rng)
+    plan = fused(net, samples, threads=threads)
+    shared = plan._net.layers[:, steps.BY_COLUMNS]
+    assert shared.tolist() == ([0] * 4 if threads == 1 else [1, int(hidden != "softmax"), 1, 0])
+    assert_right(plan, net, samples)
+
+
+@pytest.mark.usefixtures("no_clipping_warning")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_and_loss(activation, loss, dtype, rng):
+    net = network([20, 15, 7, 5], dtype, hidden=[activation, "sigmoid"], output=activation)
+    samples = prepared(net, rng.standard_normal((50, 20)), rng, loss)
+    assert_right(fused(net, samples, loss=loss), net, samples, loss=loss)
+
+
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+@pytest.mark.parametrize("kind", ["0.1", "mixed", "dense"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_optimizer(optimizer, kind, dtype, rng):
+    x, y = inputs(rng, kind, 100), rng.integers(0, 6, 100)
+    history = gpubp.fit(
+        network([N_IN, 20, 6], dtype),
+        x,
+        y,
+        optimizer=optimizer,
+        batch_size=32,
+        epochs=3,
+        backend="numba",
+        verify="step",
+    )
+    assert history.verification.ok
+    assert history.verification.steps == 12
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", ["0.1", "mixed", "dense"])
+@pytest.mark.parametrize("n", [CHUNK_ROWS + 1, 2 * CHUNK_ROWS + 500])
+def test_batches_larger_than_what_is_in_work_at_a_time(n, kind, threads, rng):
+    """Gradients that are summed over chunks, also those of the short last batch where it has more than one."""
+    net = network([N_IN, 24, 6])
+    count = n + min(n - 1, CHUNK_ROWS + 100)
+    samples = prepared(net, inputs(rng, kind, count), rng)
+    plan = fused(net, samples, batch=n, threads=threads)
+    assert_right(plan, net, samples)
+    for order in (np.arange(n), np.arange(n, count)):  # as they come: chunks of one kind of row each
+        checks = check_step(plan, net.layers, "cross_entropy", MOMENTUM, samples, order, 0.1).checks
+        assert all(check.ok for check in checks), "\n".join(map(str, checks))
+
+
+@pytest.mark.parametrize(("rows", "sparse"), [("full", False), ("thin", True)])
+def test_a_batch_is_taken_without_its_zeros_where_these_are_many(rows, sparse, rng):
+    """Of a data set with both kinds; only a batch taken with all its inputs is copied as it is."""
+    net = network([N_IN, 20, 6])
+    x = inputs(rng, "0.02", 200)
+    x[:30] = rng.standard_normal((30, N_IN))
+    plan = fused(net, prepared(net, x, rng), batch=30)
+    assert SPARSE in plan.describe()
+    order, (entry, *_) = np.arange(30) + (0 if rows == "full" else 30), plan._net.layers
+    row = entry[steps.A_PREV_ROW]
+    a = plan._net.memory[entry[steps.A_PREV] :][: 30 * row].reshape(30, row)[:, :N_IN]
+    a[...] = np.nan
+    plan._run(plan.samples, order, 30, 1, np.zeros(2, np.float32), steps.GRADIENTS, only=0)
+    np.testing.assert_array_equal(a, np.nan if sparse else x[order].astype(np.float32))
+
+
+# Against itself
+
+
+CUTS = [*KINDS, "chunked"]
+
+
+def plan_of(kind, rng, threads=1, dtype="float32", optimizer=MOMENTUM):
+    """A plan, and an order of a few batches, the last one short."""
+    n, batch = (2500, 1200) if kind == "chunked" else (300, 64)
+    net = network([N_IN, 40, 6], dtype)
+    samples = prepared(net, inputs(rng, "mixed" if kind == "chunked" else kind, n), rng)
+    plan = fused(net, samples, batch=batch, threads=threads, optimizer=optimizer)
+    assert plan.threads == threads
+    order = np.arange(n) if kind in ("mixed", "chunked") else rng.permutation(n)
+    return plan, order, 0.05 * rng.random(-(-n // batch))
+
+
+@pytest.mark.parametrize("optimizer", [MOMENTUM, Adam(0.01)], ids=lambda o: o.kind)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("kind", CUTS)
+def test_steps_in_one_call_leave_the_bits_of_single_steps(kind, threads, optimizer, rng):
+    plan, order, rates = plan_of(kind, rng, threads, optimizer=optimizer)
+    before = plan.state()
+    together, whole = plan.run(order, rates), flat(plan.state())
+    assert plan.step == len(rates)
+    plan.load_state(before)
+    assert plan.step == 0
+    single = [
+        plan.run(order[s * plan.batch_size : (s + 1) * plan.batch_size], rates[s : s + 1])
+        for s in range(len(rates))
+    ]
+    np.testing.assert_array_equal(flat(plan.state()), whole)
+    np.testing.assert_array_equal(np.concatenate([stats.costs for stats in single]), together.costs)
+    np.testing.assert_array_equal(np.concatenate([stats.hits for stats in single]), together.hits)
+    assert np.isfinite(whole).all()
+    assert (whole != flat(before)).any()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("kind", CUTS)
+def test_what_a_step_does_not_depend_on(kind, threads, rng):
+    """Bits are the same in every run with as many threads; and whatever else the plan did in between."""
+    plan, order, rates = plan_of(kind, rng, threads)
+    before = plan.state()
+    runs = []
+    for _ in range(5):
+        plan.load_state(before)
+        stats = plan.run(order, rates)
+        runs.append(np.concatenate([flat(plan.state()), stats.costs, stats.hits]))
+        plan.evaluate(plan.samples)
+        plan.gradients(order[: plan.batch_size])
+        plan.predict(rng.standard_normal((70, N_IN)))
+    for other in runs[1:]:
+        np.testing.assert_array_equal(other, runs[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", CUTS)
+def test_any_number_of_threads_computes_the_same_within_the_bounds(kind, dtype):
+    for threads in (1, 2, 3, 4):
+        rng = np.random.default_rng(7)
+        net = network([N_IN, 40, 6], dtype)
+        n, batch = (2500, 1200) if kind == "chunked" else (300, 64)
+        samples = prepared(net, inputs(rng, "mixed" if kind == "chunked" else kind, n), rng)
+        plan = fused(net, samples, batch=batch, threads=threads)
+        assert plan.threads == threads
+        assert_right(plan, net, samples)
+
+
+def test_small_steps_are_not_shared(rng):
+    net = network([5, 4, 3])
+    samples = prepared(net, rng.standard_normal((40, 5)), rng)
+    plan = fused(net, samples, threads=2, shared_work=SHARED_WORK)
+    assert plan.threads == 1
+    assert "1 of 2 threads" in plan.describe()
+
+
+@pytest.mark.parametrize("kind", CUTS)
+def test_gradients_are_what_the_step_goes_along(kind, rng):
+    """With η = 1 and W = 0, the step leaves −∂C/∂W, of which no bit is rounded away."""
+    plan, order, _ = plan_of(kind, rng, optimizer=SGD(1.0))
+    order = order[: plan.batch_size]
+    zero = plan.state()
+    for p in zero.parameters[:2]:  # of the first layer only, or there would be no gradient
+        p[...] = 0
+    plan.load_state(zero)
+    cost, gradients = plan.gradients(order)
+    for p, same in zip(plan.state().parameters, zero.parameters, strict=True):
+        np.testing.assert_array_equal(p, same)
+    stats = plan.run(order, np.array([1.0]))
+    assert stats.mean_cost == cost
+    for p, gradient in zip(plan.state().parameters[:2], gradients[0], strict=True):
+        np.testing.assert_array_equal(p, -gradient)
+    assert np.abs(gradients[0][1]).max() > 0
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1), SGD(0.1, 0.9), AdamW(0.01)], ids=lambda o: o.slots)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_states_go_out_and_in_without_a_change(optimizer, dtype, rng):
+    plan, order, rates = plan_of("0.1", rng, dtype=dtype, optimizer=optimizer)
+    plan.run(order, rates)
+    state = plan.state()
+    kept = flat(state).copy()
+    plan.run(order, rates)
+    later = flat(plan.state())
+    assert (later != kept).any()
+    np.testing.assert_array_equal(flat(state), kept)  # a copy, which goes its own way
+    assert all(p.flags.c_contiguous and p.dtype == dtype for p in state.parameters)
+    other, *_ = plan_of("0.1", np.random.default_rng(20), dtype=dtype, optimizer=optimizer)
+    other.load_state(state)
+    assert other.step == state.step == len(rates)
+    np.testing.assert_array_equal(flat(other.state()), kept)
+    other.run(order, rates)
+    np.testing.assert_array_equal(flat(other.state()), later)
+    np.testing.assert_array_equal(flat(state), kept)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_plans_that_run_at_the_same_time_do_not_see_each_other(threads, rng):
+    plans = [plan_of(kind, rng, threads) for kind in ("0.19", "dense")]
+    start = [plan.state() for plan, *_ in plans]
+
+    def train(k, results):
+        plan, order, rates = plans[k]
+        plan.load_state(start[k])
+        stats: list[StepStats] = [plan.run(order, rates) for _ in range(30)]
+        results[k] = np.concatenate([flat(plan.state()), *(s.costs for s in stats)])
+
+    alone: dict[int, np.ndarray] = {}
+    for k in range(2):
+        train(k, alone)
+    together: dict[int, np.ndarray] = {}
+    running = [threading.Thread(target=train, args=(k, together)) for k in range(2)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    for k in range(2):
+        np.testing.assert_array_equal(together[k], alone[k])
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("trained", ["0.02", "0.19", "dense"])
+@pytest.mark.parametrize("evaluated", [*KINDS, "0.3"])
+@pytest.mark.parametrize("n", [1, 300, 2100])
+def test_other_samples_than_those_trained_on_are_evaluated(n, evaluated, trained, threads, rng):
+    """Fewer and more than are in work at a time, and with more and fewer zeros than the plan was made for."""
+    net = network([N_IN, 40, 6])
+    plan = fused(net, prepared(net, inputs(rng, trained, 64), rng), batch=64, threads=threads)
+    samples = prepared(net, inputs(rng, evaluated, n), rng, weighted=n > 1)
+    before = flat(plan.state())
+    checks = check_evaluation(plan, net.layers, "cross_entropy", samples, net.parameters)
+    assert all(check.ok for check in checks), "\n".join(map(str, checks))
+    np.testing.assert_array_equal(flat(plan.state()), before)
+
+
+@pytest.mark.parametrize("as_bytes", [False, True], ids=["numbers", "bytes"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [0, 1, 2100])
+def test_predictions_are_the_outputs_of_the_reference(n, dtype, as_bytes, rng):
+    net = network([N_IN, 40, 6], dtype)
+    plan = fused(net, prepared(net, inputs(rng, "0.1", 64), rng))
+    x = inputs(rng, "0.19", n, as_bytes=as_bytes)
+    got, expected = plan.predict(x), bounded_outputs(net, x)
+    assert got.shape == (n, 6)
+    assert got.dtype == dtype
+    assert (np.abs(got - expected.value) <= expected.error).all()
+
+
+def test_predictions_are_the_outputs_that_an_evaluation_counts_hits_of(rng):
+    net = network([N_IN, 40, 6])
+    samples = prepared(net, inputs(rng, "dense", 1500), rng, weighted=False)
+    plan = fused(net, samples)
+    stats = plan.evaluate(plan.upload(samples))
+    outputs = plan.predict(samples.inputs)
+    rows = np.arange(len(samples))
+    np.testing.assert_array_equal(stats.hits, (outputs.argmax(1) == samples.targets.argmax(1)).sum())
+    cost = -np.log(outputs.astype(np.float64)[rows, samples.targets.argmax(1)])
+    expected = bounded_outputs(net, samples.inputs)
+    # What a relative error of an output does to its logarithm, and the roundings of the logarithm itself.
+    allowed = (expected.error / expected.value).max() + bounds.LOG_ROUNDINGS * 2.0**-24 * cost.max()
+    assert abs(stats.costs[0] / len(samples) - cost.mean()) <= 2 * allowed
+
+
+def test_a_tie_is_won_by_the_first(rng):
+    """Equal outputs, and equal targets: the first of both is the class, as for NumPy's argmax."""
+    net = Network([4, 37], seed=0)
+    net.parameters = [(np.zeros((37, 4), np.float32), np.zeros(37, np.float32))]
+    targets = np.zeros((3, 37))
+    targets[0, [0, 36]], targets[1, [1, 20]], targets[2, [0, 1]] = 0.5, 0.5, 0.5
+    samples = prepare(net, check_split(rng.random((3, 4)), targets), "cross_entropy").samples
+    assert fused(net, samples).evaluate(fused(net, samples).upload(samples)).hits.tolist() == [2]
+
+
+def test_one_output_is_a_hit_on_the_side_of_its_target(rng):
+    net = Network([1, 1], output="identity", seed=0)
+    net.parameters = [(np.ones((1, 1), np.float32), np.zeros(1, np.float32))]
+    x = np.array([[0.4], [0.4], [0.6], [0.6], [0.5]])
+    samples = prepare(net, check_split(x, np.array([0.0, 1, 0, 1, 0])), "quadratic").samples
+    plan = fused(net, samples, loss="quadratic")
+    assert plan.evaluate(plan.upload(samples)).hits.tolist() == [3]
+
+
+# What it says of itself, and what it refuses
+
+
+@pytest.mark.parametrize(("kind", "density"), [("0.02", 0.02), ("0.19", 0.19), ("dense", 1.0)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_description_names_plan_inputs_density_and_threads(kind, density, threads, rng):
+    x = inputs(rng, "dense", 100)
+    if kind != "dense":  # as many in every row, so that the density is no matter of chance
+        x[:, round(density * N_IN) :] = 0
+    net = network([N_IN, 40, 6])
+    text = fused(net, prepared(net, x, rng), threads=threads).describe()
+    on = f"on {threads} thread{'s' if threads > 1 else ''};"
+    for part in ("fused plan", f", {KINDS[kind]},", f" {density:.0%} ", on, "here"):
+        assert part in text
+
+
+@pytest.mark.parametrize("order", [[0, 64], [-1, 3]])
+def test_samples_that_are_not_there_are_refused(order, rng):
+    net = network([N_IN, 20, 6])
+    plan = fused(net, prepared(net, inputs(rng, "0.1", 64), rng))
+    with pytest.raises(IndexError):
+        plan.run(np.array(order), np.array([0.1]))
+    with pytest.raises(IndexError):
+        plan.gradients(np.array(order))
+
+
+# What is no number
+
+
+@pytest.mark.usefixtures("no_clipping_warning")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_nan_goes_through_every_activation_and_loss(activation, loss, dtype, rng):
+    """From any layer's parameters into the cost and, through the cost, into all gradients that depend on it."""
+    start = network([20, 15, 7, 5], dtype, hidden=activation, output=activation)
+    samples = prepared(start, rng.standard_normal((50, 20)), rng, loss)
+    for i in range(3):
+        for which in range(2):
+            net = network([20, 15, 7, 5], dtype, hidden=activation, output=activation)
+            net.parameters[i][which].reshape(-1)[-1] = np.nan
+            plan = fused(net, samples, loss=loss)
+            cost, gradients = plan.gradients(np.arange(32))
+            assert np.isnan(cost)
+            assert np.isnan(gradients[i][1][-1])
+            assert np.isnan(plan.run(np.arange(50), np.array([0.1, 0.1])).costs).all()
+            assert np.isnan(plan.evaluate(plan.upload(samples)).costs).all()
+
+
+@pytest.mark.parametrize("kind", ["0.19", "dense"])
+def test_a_run_that_reaches_nan_has_diverged(kind, rng):
+    net = network([N_IN, 20, 6], hidden="relu")
+    net.parameters[1][0][0, 0] = np.nan
+    x, y = inputs(rng, kind, 100), rng.integers(0, 6, 100)
+    with pytest.raises(gpubp.GpubpError, match=r"the loss is nan after epoch 1: training has diverged"):
+        gpubp.fit(net, x, y, backend="numba", epochs=3)
+
+
+# What lies beside the plan's memory
+
+
+MARGIN = 1 << 15  # elements
+
+
+def with_margins(plan: FusedPlan) -> tuple[np.ndarray, np.ndarray]:
+    """Put NaN before and behind the plan's memory, where nothing may be read or written; returns both margins."""
+    memory = plan._net.memory
+    wider = np.full(len(memory) + 2 * MARGIN, np.nan, memory.dtype)
+    wider[MARGIN:-MARGIN] = memory
+    plan._net = plan._net._replace(memory=wider[MARGIN:-MARGIN])
+    return wider[:MARGIN], wider[-MARGIN:]
+
+
+def assert_right_within_margins(sizes, kind, threads, rng, dtype="float32") -> None:
+    net = network(sizes, dtype, hidden=["sigmoid"] * (len(sizes) - 3) + ["softmax"])
+    samples = prepared(net, inputs(rng, kind, 300, sizes[0]), rng)
+    plan = fused(net, samples, batch=70, threads=threads, optimizer=Adam(0.01))
+    margins = with_margins(plan)
+    parameters = plan.state().parameters
+    for evaluated in ("0.02", "0.3", "dense"):
+        others = prepared(net, inputs(rng, evaluated, 300, sizes[0]), rng)
+        pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
+        checks = check_evaluation(plan, net.layers, "cross_entropy", others, pairs)
+        assert all(check.ok for check in checks), "\n".join(map(str, checks))
+    assert np.isfinite(plan.predict(rng.standard_normal((300, sizes[0])))).all()
+    assert_right(plan, net, samples, optimizer=Adam(0.01))
+    plan.run(np.arange(300), np.full(5, 0.01))
+    assert np.isfinite(flat(plan.state())).all()
+    for margin in margins:
+        assert np.isnan(margin).all()
+    for i, entry in enumerate(
+        plan._net.layers
+    ):  # what fills rows up to whole vectors is in every sum of vectors
+        row = entry[steps.ROW]
+        for count, place in zip((sizes[i] + 1, 70), (entry[steps.W], entry[steps.DELTA]), strict=True):
+            filling = plan._net.memory[place : place + count * row].reshape(count, row)[:, sizes[i + 1] :]
+            np.testing.assert_array_equal(filling, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("count", [1000, 1 << 20])
+def test_a_forked_process_has_memory_of_its_own(count):
+    ours = zeros(count, np.float32)
+    assert ours.ctypes.data % 64 == 0
+    child = os.fork()
+    if child == 0:
+        ours[:] = 1
+        os._exit(0)
+    os.waitpid(child, 0)
+    np.testing.assert_array_equal(ours, 0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("sizes", [[N_IN, 40, 6], [700, 260, 90, 6]], ids=str)
+@pytest.mark.parametrize("kind", ["0.02", "0.1", "mixed", "dense"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nothing_outside_the_memory_is_touched(kind, sizes, threads, dtype, rng):
+    assert_right_within_margins(sizes, kind, threads, rng, dtype)
+
+
+# Other processors
+
+
+def train_elsewhere(register: int) -> None:
+    """What runs under another processor's name: training of every kind, to the same bounds."""
+    from gpubp.kernels.cpu.vector import BYTES
+
+    assert register == BYTES
+    rng = np.random.default_rng(20)
+    for kind, name in (("0.1", SPARSE), ("mixed", SPARSE), ("dense", DENSE)):
+        for threads in (1, 2):
+            for sizes in ([N_IN, 40, 6], [700, 260, 90, 6]):
+                assert_right_within_margins(sizes, kind, threads, rng)
+        x, y = inputs(rng, kind, 100), rng.integers(0, 6, 100)
+        net = network([N_IN, 40, 19, 6], hidden=["sigmoid", "tanh"])
+        history = gpubp.fit(net, x, y, batch_size=48, epochs=2, backend="numba", verify="step")
+        assert history.verification.ok
+        assert name in history.plan
+
+
+@pytest.mark.parametrize(
+    ("features", "register"),
+    [("+sse2", 16), ("+avx,+avx2,+fma,+bmi,+bmi2,+popcnt,+lzcnt,+f16c", 32)],
+    ids=["SSE2", "AVX2"],
+)
+def test_a_processor_with_narrower_vectors(features, register, tmp_path):
+    """Numba compiles for a processor that can do less than this one; what comes out must be as right."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("these vectors are x86's")
+    has = {f"+{name}" for name, present in get_host_cpu_features().items() if present}
+    if missing := set(features.split(",")) - has:
+        pytest.skip(f"this processor has no {', '.join(sorted(missing))}")
+    environment = os.environ | {
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CPU_FEATURES": features,
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"from tests.backends.cpu.test_fused import train_elsewhere as f; f({register})",
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr

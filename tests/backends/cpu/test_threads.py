@@ -1,0 +1,229 @@
+"""Threads: how many a backend may use, and several Python threads that use one process's backends at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import numba
+import numpy as np
+import pytest
+
+import gpubp
+from gpubp import backends
+from gpubp.backends.base import ComposedPlan, Samples
+from gpubp.backends.cpu import backend as cpu
+from gpubp.backends.threads import blas_threads, libraries
+from gpubp.errors import UsageError
+from tests.conftest import small_data, small_net
+
+MOST = numba.config.NUMBA_NUM_THREADS
+
+
+def blas() -> set[int]:
+    """The threads that NumPy's BLAS has just now; empty if it is one that cannot be asked, such as Accelerate."""
+    return {pool["num_threads"] for pool in libraries().info() if pool["user_api"] == "blas"}
+
+
+# How many
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, 1.5, "2"])
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_threads_are_a_positive_integer(name, threads):
+    with pytest.raises(UsageError, match=f"threads must be 1 or more, not {threads!r}"):
+        backends.get(name, threads=threads)
+
+
+def test_more_than_numba_can_have_is_refused_with_the_way_out():
+    with pytest.raises(UsageError, match=f"threads must be 1 to {MOST}, .*NUMBA_NUM_THREADS={MOST + 1}"):
+        backends.get("numba", threads=MOST + 1)
+
+
+def test_a_gpu_takes_no_threads(monkeypatch):
+    monkeypatch.setattr(backends, "choose", lambda name: ("cupy", "named"))
+    with pytest.raises(UsageError, match="backend 'cupy' is not: choose numba or numpy"):
+        backends.get("auto", threads=1)
+
+
+def test_a_backend_that_is_there_takes_no_other_threads():
+    with pytest.raises(UsageError, match="already has its threads"):
+        backends.get(backends.get("numpy"), threads=1)
+
+
+def test_a_backend_says_how_many_threads_it_uses(rng):
+    device = backends.get("numba", threads=1)
+    assert device.describe().endswith(", 1 thread")
+    assert backends.get("numpy", threads=2).describe().endswith(", 2 threads")
+    assert "thread" not in backends.get("numpy").describe()
+    data = [rng.random((300, 200)), rng.integers(0, 10, 300)]
+    history = gpubp.fit(small_net((200, 100, 10)), *data, epochs=1, backend=device, verify="off")
+    assert "on 1 thread; Numba" in history.plan
+    assert history.device == device.describe()
+
+
+def test_by_default_there_are_as_many_as_numba_has():
+    usual = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        assert backends.get("numba").threads == 1
+    finally:
+        numba.set_num_threads(usual)
+    assert backends.get("numba").threads == usual
+
+
+def test_operations_keep_to_the_threads_and_leave_numbas_alone(monkeypatch):
+    usual, seen = numba.get_num_threads(), []
+    for name in ("forward", "hidden_delta", "weight_grad"):
+        monkeypatch.setattr(cpu.cpu, name, lambda *_: seen.append(numba.get_num_threads()))
+    device = backends.get("numba", threads=1)
+    device.forward(None, None, None, "relu", None, None)
+    device.hidden_delta(None, None, None, "relu", None)
+    device.weight_grad(None, None, None, None)
+    assert seen == [1, 1, 1]
+    assert numba.get_num_threads() == usual
+
+
+@pytest.mark.parametrize("device", [backends.get("numba"), backends.get("numpy", threads=1)])
+def test_blas_has_one_thread_while_a_run_is_on(device, rng):
+    usual, seen = blas(), []
+    x, y = small_data(rng)
+    gpubp.fit(
+        small_net(), x, y, epochs=2, backend=device, verify="off", callbacks=[lambda *_: seen.append(blas())]
+    )
+    assert seen == [{1} if usual else set()] * 2
+    assert blas() == usual
+
+
+def test_blas_has_its_own_number_again_after_runs_that_overlap():
+    usual = blas()
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(blas_threads(1))
+    second.enter_context(blas_threads(1))
+    first.close()
+    assert blas() == ({1} if usual else set())
+    second.close()
+    assert blas() == usual
+
+
+def test_without_a_threading_layer_numba_says_so(monkeypatch):
+    def none():
+        raise ValueError("No threading layer could be loaded.\nHINT:\nIntel TBB is required")
+
+    monkeypatch.setattr(numba, "get_num_threads", none)
+    assert "Intel TBB is required" in backends.why_unavailable("numba")
+    assert "unset NUMBA_THREADING_LAYER" in backends.why_unavailable("numba")
+
+
+# Several Python threads at once
+
+
+def samples_of(net, x, y) -> Samples:
+    return Samples(x, np.eye(net.sizes[-1])[y], np.ones(len(x)))
+
+
+def work(seed: int) -> list[np.ndarray]:
+    """A gradient and a short training of a net of its own, by the plan that fit takes, and by single operations."""
+    rng = np.random.default_rng(seed)
+    x, y = small_data(rng, n=64 + seed, n_in=60, n_out=10)
+    net = small_net((60, 80 + seed, 10), seed=seed)
+    _, found = gpubp.gradients(net, x, y, backend="numba")
+    plan = ComposedPlan(
+        backends.get("numba"),
+        net.layers,
+        net.parameters,
+        "cross_entropy",
+        gpubp.Adam(),
+        16,
+        samples_of(net, x, y),
+    )
+    plan.run(np.arange(64), np.full(4, 0.01))
+    gpubp.fit(net, x, y, batch_size=16, epochs=2, backend="numba", verify="first")
+    arrays = [array for pair in (*found, *net.parameters) for array in pair]
+    return [*arrays, *plan.state().parameters]
+
+
+def together(jobs) -> list:
+    """The results of functions that are called at the same time."""
+    start = threading.Barrier(len(jobs))
+
+    def call(job):
+        start.wait()
+        return job()
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return [future.result() for future in [pool.submit(call, job) for job in jobs]]
+
+
+def compare_threads() -> None:
+    """In a process of its own, for a clash of Numba's threads ends it."""
+    alone = [work(seed) for seed in range(4)]
+    for _ in range(5):
+        at_once = together([lambda seed=seed: work(seed) for seed in range(4)])
+        for expected, got in zip(alone, at_once, strict=True):
+            for a, b in zip(expected, got, strict=True):
+                np.testing.assert_array_equal(a, b)
+    print("the same on", numba.threading_layer(), cpu.NumbaBackend().threads)
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "omp", "tbb"])
+def test_python_threads_get_what_each_gets_alone(layer):
+    settings = {**os.environ, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2"}
+    command = [
+        sys.executable,
+        "-c",
+        "from tests.backends.cpu.test_threads import compare_threads; compare_threads()",
+    ]
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300)
+    if layer != "workqueue" and "cannot run here: numba has no threads" in done.stderr:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["the", "same", "on", layer, "2"]
+
+
+@pytest.fixture
+def plan(rng):
+    """A fused plan that gives other Python threads a chance whenever its own threads are done."""
+    x, y = small_data(rng, n=64)
+    net = small_net()
+    made = backends.get("numba").plan(
+        net.layers, net.parameters, "cross_entropy", gpubp.Adam(), 16, samples_of(net, x, y)
+    )
+    run = made.team.run
+
+    def slow(job):
+        run(job)
+        time.sleep(0.005)
+
+    made.team.run = slow
+    return made
+
+
+def test_one_plan_of_several_python_threads_trains_every_step(plan):
+    start, rates = plan.state(), np.full(2, 0.01)
+    order = np.arange(32)
+    for _ in range(6):
+        plan.run(order, rates)
+    expected = plan.state()
+    plan.load_state(start)
+    together([lambda: plan.run(order, rates)] * 6)
+    got = plan.state()
+    assert got.step == expected.step == 12
+    for a, b in zip(expected.parameters, got.parameters, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_one_plan_answers_several_python_threads(plan, rng):
+    x = rng.standard_normal((40, 12))
+    asked = [lambda k=k: plan.gradients(np.arange(k, k + 8))[1] for k in range(4)]
+    asked += [lambda k=k: [(plan.predict(x[k : k + 9]),)] for k in range(4)]
+    for _ in range(3):
+        for expected, got in zip([ask() for ask in asked], together(asked), strict=True):
+            for tensors, others in zip(expected, got, strict=True):
+                for a, b in zip(tensors, others, strict=True):
+                    np.testing.assert_array_equal(a, b)

@@ -1,0 +1,397 @@
+"""The CUDA backend as a whole: training, messages, and its barriers, on the stand-in for cupy."""
+
+import re
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import gpubp
+from gpubp.backends.base import Samples
+from gpubp.backends.cuda import backend as cuda
+from gpubp.backends.numpy import ReferenceBackend
+from gpubp.errors import BackendUnavailable, GpubpError
+from gpubp.kernels import cuda as kernels
+from gpubp.network import Network
+from gpubp.optimizers import SGD, AdamW
+from tests.cuda_host import fake_cupy, host_backend, missing_compiler
+
+every_plan = pytest.mark.parametrize("plan", ["composed", "fused", "units"])
+needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
+
+BATCH = 32
+
+
+def make_plan(backend, dtype=np.float64, sizes=(20, 23, 10), optimizer=None):
+    """Bytes in, two layers, 130 samples: the last batch of an epoch is short."""
+    rng = np.random.default_rng(0)
+    network = Network(sizes, hidden="tanh", dtype=dtype)
+    inputs = rng.integers(0, 256, (130, sizes[0]), np.uint8)
+    targets = np.eye(sizes[-1], dtype=dtype)[rng.integers(0, sizes[-1], 130)]
+    samples = Samples(inputs, targets, np.ones(130, dtype))
+    optimizer = optimizer or SGD(0.1, momentum=0.9)
+    return backend.plan(network.layers, network.parameters, "cross_entropy", optimizer, BATCH, samples)
+
+
+def train(plan, epochs=3):
+    rng = np.random.default_rng(1)
+    stats = [plan.run(rng.permutation(130), np.full(5, 0.05)) for _ in range(epochs)]
+    return stats[-1], plan.state()
+
+
+@needs_compiler
+@every_plan
+@pytest.mark.parametrize("optimizer", [SGD(0.05), SGD(0.05, momentum=0.9), AdamW(0.05)], ids=repr)
+def test_training_agrees_with_numpy(optimizer, plan):
+    ours, theirs = (
+        train(make_plan(b, optimizer=optimizer)) for b in (host_backend(plan), ReferenceBackend())
+    )
+    assert ours[0].mean_cost == pytest.approx(theirs[0].mean_cost, rel=1e-12)
+    assert ours[0].accuracy == theirs[0].accuracy
+    for got, expected in zip(ours[1].parameters, theirs[1].parameters, strict=True):
+        # 15 steps in float64 amplify roundoff, 1e-16, by far less than this.
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-11)
+
+
+@needs_compiler
+@every_plan
+def test_a_run_repeats_bitwise_whatever_the_schedule(plan):
+    first, second = (train(make_plan(host_backend(plan), np.float32)) for _ in range(2))
+    np.testing.assert_array_equal(first[0].costs, second[0].costs)
+    for a, b in zip(first[1].parameters, second[1].parameters, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@needs_compiler
+@every_plan
+def test_predictions_gradients_and_evaluation_agree_with_numpy(plan):
+    ours, theirs = (make_plan(backend) for backend in (host_backend(plan), ReferenceBackend()))
+    rows = np.random.default_rng(2).random((9, 20))
+    np.testing.assert_allclose(ours.predict(rows), theirs.predict(rows), rtol=1e-13)
+    order = np.arange(BATCH)[::-1].copy()
+    (cost, gradients), (expected_cost, expected) = ours.gradients(order), theirs.gradients(order)
+    assert cost == pytest.approx(expected_cost, rel=1e-13)
+    for pair, expected_pair in zip(gradients, expected, strict=True):
+        for got, right in zip(pair, expected_pair, strict=True):
+            np.testing.assert_allclose(got, right, rtol=0, atol=1e-14)
+    samples = Samples(rows, np.eye(10)[:9], np.ones(9))
+    got, right = (plan.evaluate(plan.upload(samples)) for plan in (ours, theirs))
+    assert got.mean_cost == pytest.approx(right.mean_cost, rel=1e-13)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_epoch_allocates_nothing_and_waits_only_at_its_ends(dtype):
+    plan = make_plan(host_backend("composed"), dtype)
+    before = fake_cupy.counts.copy()
+    plan.run(np.arange(130), np.full(5, 0.05))
+    counts = fake_cupy.counts - before
+    assert counts.pop("launches") > 0
+    assert counts == {"uploads": 1, "downloads": 2}  # the order; costs and hits
+
+
+@needs_compiler
+def test_an_overridden_operation_is_used():
+    class NoUpdates(cuda.CupyBackend):
+        def update(self, *arguments):
+            pass
+
+    plan = make_plan(NoUpdates(module=fake_cupy, plan="composed"))
+    before = plan.state()
+    plan.run(np.arange(130), np.full(5, 0.05))
+    np.testing.assert_array_equal(before.parameters[0], plan.state().parameters[0])
+
+
+@needs_compiler
+@every_plan
+def test_state_is_restored_bitwise(plan):
+    plan = make_plan(host_backend(plan))
+    state = train(plan, 1)[1]
+    expected = train(plan, 1)[1]
+    plan.load_state(state)
+    for got, right in zip(train(plan, 1)[1].parameters, expected.parameters, strict=True):
+        np.testing.assert_array_equal(got, right)
+
+
+def test_describe_names_the_precision(monkeypatch):
+    assert host_backend().describe().endswith("products in float32")
+    monkeypatch.setenv("CUPY_TF32", "1")
+    assert host_backend("fused", "tf32").describe().endswith("products in tf32, CUPY_TF32 set for cuBLAS")
+
+
+def test_out_of_memory_says_how_much_was_needed(monkeypatch):
+    monkeypatch.setattr(fake_cupy, "memory_limit", 1e6)
+    with pytest.raises(GpubpError, match=r"8\.0 MB does not fit"):
+        host_backend().to_device(np.zeros((1000, 1000)))
+
+
+@needs_compiler
+@every_plan
+def test_a_device_lost_in_mid_run_is_one_message_and_leaves_the_checkpoint(plan, monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((40, 6)), rng.integers(0, 3, 40)
+    options = {"batch_size": 10, "epochs": 4, "backend": host_backend(plan), "verify": "off", "seed": 1}
+    options |= {"save_to": tmp_path / "checkpoint.npz"}
+    network = Network([6, 5, 3], dtype="float64", seed=2)
+    whole = Network([6, 5, 3], dtype="float64", seed=2)
+    gpubp.fit(whole, x, y, **{**options, "save_to": None})
+
+    monkeypatch.setattr("gpubp.training.fit.CHECKPOINT_SECONDS", 0)
+
+    def lose(epoch, _):
+        if epoch.epoch == 2:
+            monkeypatch.setattr(fake_cupy, "lost_after", fake_cupy.counts["launches"] + 1)
+
+    found = {"composed": "CUBLAS_STATUS_EXECUTION_FAILED"}.get(plan, "cudaErrorLaunchFailure")
+    with pytest.raises(GpubpError, match=rf"the GPU stopped answering \({found}.*--resume"):
+        gpubp.fit(network, x, y, callbacks=[lose], **options)
+    monkeypatch.undo()
+    resumed = Network([6, 5, 3], dtype="float64", seed=2)
+    gpubp.fit(resumed, x, y, resume=tmp_path / "checkpoint.npz", **options)
+    for (got, _), (right, _) in zip(resumed.parameters, whole.parameters, strict=True):
+        np.testing.assert_array_equal(got, right)
+
+
+@needs_compiler
+@every_plan
+def test_a_launch_that_is_refused_is_not_a_lost_device(plan, monkeypatch):
+    plan = make_plan(host_backend(plan))
+    monkeypatch.setattr(fake_cupy, "refused_after", fake_cupy.counts["launches"])
+    with pytest.raises(
+        GpubpError, match=r"refused to start a kernel \(CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"
+    ):
+        train(plan, 1)
+    monkeypatch.undo()
+    train(plan, 1)  # nothing was lost
+
+    monkeypatch.setattr(fake_cupy, "lost_after", fake_cupy.counts["launches"] - 1)
+    with pytest.raises(GpubpError, match="the GPU stopped answering"):
+        train(plan, 1)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            fake_cupy.OutOfMemoryError("Out of memory allocating 8 bytes."),
+            "out of GPU memory: what a product",
+        ),
+        (fake_cupy.CUBLASError("CUBLAS_STATUS_ALLOC_FAILED"), r"what cuBLAS needs \(CUBLAS_STATUS_ALLOC"),
+        (
+            fake_cupy.CUBLASError("CUBLAS_STATUS_INTERNAL_ERROR"),
+            r"stopped answering \(CUBLAS_STATUS_INTERNAL",
+        ),
+        (fake_cupy.CUDARuntimeError("cudaErrorIllegalAddress: bad"), r"stopped answering \(cudaErrorIllegal"),
+    ],
+    ids=str,
+)
+def test_a_product_that_fails_is_one_message(error, says, monkeypatch):
+    plan = make_plan(host_backend("composed"))
+    monkeypatch.setattr(fake_cupy, "memory_limit", 1e9)
+    monkeypatch.setattr(fake_cupy, "product_fails", error)
+    with pytest.raises(GpubpError, match=says):
+        train(plan, 1)
+
+
+@needs_compiler
+def test_a_plan_that_does_not_fit_is_named_with_one_that_may(monkeypatch):
+    monkeypatch.setattr(fake_cupy, "blocks_of_one", 0)
+    with pytest.raises(
+        GpubpError, match=r"the fused plan needs: choose the composed plan \(--plan composed\)"
+    ):
+        make_plan(host_backend("fused"))
+    held = iter([1, 0])
+    occupancy = "occupancyMaxActiveBlocksPerMultiprocessor"
+    monkeypatch.setattr(fake_cupy.cuda.driver, occupancy, lambda *_: next(held))
+    with pytest.raises(GpubpError, match=r"the units plan needs: choose the fused plan \(--plan fused\)"):
+        make_plan(host_backend("units"))
+
+
+@needs_compiler
+def test_warming_up_compiles_all_that_training_launches(monkeypatch):
+    backend = host_backend("units")
+    what = [what for what, _ in backend.warm_up("float64")]
+    assert what == [
+        f"float64 network on the GPU, {plan}"
+        for plan in ("composed plan", "fused plan", *(f"units plan, {n} units a block" for n in (2, 4, 8)))
+    ]
+    monkeypatch.setattr(fake_cupy, "RawModule", None)  # whose call would fail
+    for plan in ("composed", "fused", "units"):
+        backend.plan_kind = plan
+        for hidden in (6, 9, 20):
+            make_plan(backend, sizes=(20, hidden, 10))
+
+
+@needs_compiler
+def test_evaluation_uploads_its_order_once():
+    plan = make_plan(host_backend("fused"))
+    samples = plan.upload(Samples(np.zeros((9, 20)), np.eye(10)[:9], np.ones(9)))
+    plan.evaluate(samples)
+    before = fake_cupy.counts.copy()
+    plan.evaluate(samples)
+    assert fake_cupy.counts - before == {"launches": 1, "uploads": 1, "downloads": 2}  # the barrier's counter
+
+
+@needs_compiler
+@every_plan
+def test_a_kernel_that_does_not_compile_is_named_with_its_file(plan, monkeypatch):
+    whole = kernels.source
+    monkeypatch.setattr(
+        kernels, "source", lambda *files: whole(*files).replace("parameter -= lr", "parameter -= unknown")
+    )
+    with pytest.raises(GpubpError, match=r"(?s)float32.*kernels/cuda/rules\.cuh.*unknown"):
+        make_plan(host_backend(plan), np.float32)
+
+
+# Each barrier is needed ------------------------------------------------------------------------------------
+
+BARRIERS = [(match.start(), match.end()) for match in re.finditer(r"__sync\w+\(\);", kernels.source())]
+
+
+def column_sums_are_right() -> bool:
+    delta = np.random.default_rng(0).standard_normal((70, 40))
+    backend = host_backend()
+    a_prev, weights, bias = (backend.to_device(np.zeros(shape)) for shape in ((70, 3), (40, 3), (40,)))
+    backend.weight_grad(backend.to_device(delta), a_prev, weights, bias)
+    return np.allclose(backend.to_host(bias), delta.mean(axis=0), rtol=0, atol=1e-14)
+
+
+@needs_compiler
+@pytest.mark.parametrize("barrier", BARRIERS)
+def test_without_a_barrier_the_sums_are_wrong(barrier, monkeypatch):
+    assert column_sums_are_right()
+    text = kernels.source()
+    monkeypatch.setattr(kernels, "source", lambda: text[: barrier[0]] + text[barrier[1] :])
+    assert not column_sums_are_right()
+
+
+# The equipment: what it must refuse ------------------------------------------------------------------------
+
+
+def test_device_arrays_do_not_mix_with_host_arrays():
+    array = fake_cupy.empty((2, 3), np.float32)
+    with pytest.raises(TypeError):
+        np.asarray(array)
+    with pytest.raises(TypeError):
+        array + 1
+    with pytest.raises(AssertionError, match="not on the device"):
+        fake_cupy.matmul(np.ones((2, 3), np.float32), array.T, out=fake_cupy.empty((2, 2), np.float32))
+
+
+KERNEL = """
+extern "C" __global__ void touch(float* x_i, long long i_count) {
+    if (threadIdx.x % 2) __syncthreads();
+    x_i[threadIdx.x + i_count] = 0;
+}
+"""
+
+
+@needs_compiler
+def test_wrong_launches_are_reported():
+    array = fake_cupy.empty(4, np.float32)
+    touch = fake_cupy.RawModule(code=KERNEL).get_function("touch")
+    touch((1,), (1,), (array, np.int64(0)))
+    with pytest.raises(AssertionError, match="argument 1"):
+        touch((1,), (1,), (array, 0))
+    with pytest.raises(AssertionError, match="argument 0 of touch is float64"):
+        touch((1,), (1,), (fake_cupy.empty(4, np.float64), np.int64(0)))
+    with pytest.raises(AssertionError, match="never reach"):
+        touch((1,), (2,), (array, np.int64(0)))
+    with pytest.raises(AssertionError, match="outside of an array"):
+        touch((1,), (1,), (array, np.int64(4)))
+
+
+# Why it cannot run here ------------------------------------------------------------------------------------
+
+
+def fails(error):
+    def call(*_):
+        raise error
+
+    return call
+
+
+def cupy_with(driver=13000, needed=13000, count=1, nvrtc=(13, 0)):
+    """A cupy whose calls give these answers, or raise them."""
+
+    def answer(value):
+        return fails(value) if isinstance(value, Exception) else lambda: value
+
+    runtime = SimpleNamespace(
+        driverGetVersion=answer(driver), runtimeGetVersion=answer(needed), getDeviceCount=answer(count)
+    )
+    libraries = {
+        "nvrtc": SimpleNamespace(getVersion=answer(nvrtc)),
+        "cublas": SimpleNamespace(getVersion=answer(1)),
+    }
+    return SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, **libraries))
+
+
+@pytest.mark.parametrize(
+    ("wheels", "cupy", "words"),
+    [
+        (["cupy-cuda12x", "cupy-cuda13x"], None, ["together", "pip uninstall cupy-cuda12x cupy-cuda13x"]),
+        ([], None, ["not installed", 'python -m pip install "gpubp[cuda13]"', "gpubp[cuda12]"]),
+        (["cupy-cuda13x"], None, ["cannot be imported"]),
+        (["cupy-cuda13x"], cupy_with(driver=0), ["no NVIDIA driver"]),
+        (
+            ["cupy-cuda13x"],
+            cupy_with(driver=RuntimeError("cudaErrorUnknown: odd")),
+            ["cudaErrorUnknown: odd"],
+        ),
+        (["cupy-cuda13x"], cupy_with(driver=12040), ["CUDA 12.4", "CUDA 13.0", "gpubp[cuda12]"]),
+        (["cupy-cuda13x"], cupy_with(count=RuntimeError("cudaErrorNoDevice: none")), ["cudaErrorNoDevice"]),
+        (["cupy-cuda13x"], cupy_with(count=0), ["no CUDA device"]),
+        (
+            ["cupy-cuda13x"],
+            cupy_with(nvrtc=ImportError("libnvrtc.so.13")),
+            ["libnvrtc.so.13", "gpubp[cuda13]"],
+        ),
+    ],
+)
+def test_why_unavailable_says_what_is_wrong_and_what_to_do(wheels, cupy, words, monkeypatch, capfd):
+    monkeypatch.setattr(cuda, "_installed_wheels", lambda: wheels)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)  # None: the import fails
+    reason = cuda.why_unavailable()
+    assert reason is not None
+    for word in words:
+        assert word in reason
+    assert "\n" not in reason
+    with pytest.raises(BackendUnavailable, match=re.escape(reason)):
+        cuda.CupyBackend()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_available_where_a_device_answers(monkeypatch):
+    monkeypatch.setattr(cuda, "_installed_wheels", lambda: ["cupy-cuda13x"])
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy)
+    assert cuda.why_unavailable() is None
+
+
+def test_importing_the_backend_does_not_import_cupy():
+    code = "import sys, gpubp.backends.cuda.backend; sys.exit('cupy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# The real compiler -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")
+@pytest.mark.parametrize("arch", [80, 90, 100])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nvcc_compiles_every_kernel_without_spills(arch, dtype, tmp_path):
+    known = subprocess.run(["nvcc", "--list-gpu-arch"], capture_output=True, text=True).stdout.split()
+    if f"compute_{arch}" not in known:
+        pytest.skip(f"this nvcc does not know compute_{arch}")
+    (tmp_path / "kernels.cu").write_text(kernels.source())
+    command = ["nvcc", "-std=c++17", "-cubin", f"-arch=sm_{arch}", "-Xptxas", "-v", "-o", "kernels.cubin"]
+    command += [*kernels.definitions(dtype), "kernels.cu"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "warning" not in result.stderr
+    assert set(re.findall(r"Compiling entry function .(\w+).", result.stderr)) == set(kernels.KERNELS)
+    assert set(re.findall(r"(\d+) bytes spill", result.stderr)) == {"0"}

@@ -1,0 +1,316 @@
+"""The persistent epoch kernel, run on the host: any network, any number of blocks, and what it must refuse."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gpubp
+from gpubp import backends
+from gpubp.backends.base import Samples
+from gpubp.backends.numpy import ReferenceBackend
+from gpubp.errors import GpubpError, UsageError
+from gpubp.experiments import recipe as recipes
+from gpubp.experiments import run as experiment
+from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.network import Network
+from gpubp.optimizers import SGD
+from gpubp.verification.verify import VerificationError
+from tests.cuda_host import cuda_backend, fake_cupy, host_backend, missing_compiler, why_no_cuda
+from tests.networks import EVERY_OPTIMIZER
+
+needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
+pytestmark = pytest.mark.skipif(why_no_cuda is not None, reason=str(why_no_cuda))
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """blocks(n): let the device hold n blocks."""
+    return lambda n: monkeypatch.setattr(fake_cupy, "multiprocessors", n)
+
+
+def make_plan(
+    backend, sizes=(20, 37, 10), batch=32, *, dtype=np.float32, as_bytes=True, count=130, **options
+):
+    rng = np.random.default_rng(0)
+    settings = {
+        "loss": "cross_entropy",
+        "optimizer": SGD(0.1, momentum=0.9),
+        "hidden": "tanh",
+        "output": "softmax",
+    }
+    settings |= options
+    network = Network(sizes, hidden=settings["hidden"], output=settings["output"], dtype=dtype, seed=1)
+    inputs = rng.integers(0, 256, (count, sizes[0]), np.uint8)
+    targets = np.eye(sizes[-1], dtype=dtype)[rng.integers(0, sizes[-1], count)]
+    weight = (1 + rng.random(count)).astype(dtype)
+    samples = Samples(inputs if as_bytes else (inputs / 255).astype(dtype), targets, weight)
+    return backend.plan(
+        network.layers, network.parameters, settings["loss"], settings["optimizer"], batch, samples
+    )
+
+
+def train(plan, steps=4):
+    order = np.random.default_rng(1).permutation(len(plan.samples))[: steps * plan.batch_size]
+    return plan.run(order, np.full(-(-len(order) // plan.batch_size), 0.05)), plan.state()
+
+
+def assert_same_bits(ours, theirs):
+    np.testing.assert_array_equal(ours[0].costs, theirs[0].costs)
+    np.testing.assert_array_equal(ours[0].hits, theirs[0].hits)
+    for got, right in zip(ours[1].parameters, theirs[1].parameters, strict=True):
+        np.testing.assert_array_equal(got, right)
+
+
+def assert_agrees_with_numpy(ours, theirs, bound=1e-11):
+    np.testing.assert_allclose(ours[0].costs, theirs[0].costs, rtol=1e-11)
+    np.testing.assert_array_equal(ours[0].hits, theirs[0].hits)
+    for got, right in zip(ours[1].parameters, theirs[1].parameters, strict=True):
+        np.testing.assert_allclose(got, right, rtol=0, atol=bound)
+
+
+def both(steps=4, plan="fused", **options):
+    """The result of training in float64, and NumPy's."""
+    pair = cuda_backend(plan), ReferenceBackend()
+    return [train(make_plan(backend, dtype=np.float64, **options), steps) for backend in pair]
+
+
+# Layers that blocks share by tiles and by rows, in every order; more rows than blocks; ten layers.
+NETS = [(20, 10), (20, 37, 10), (200, 150, 3), (30, 150, 130, 7), (5, 150, 3, 150, 2), (6,) * 10 + (2,)]
+
+
+@pytest.mark.parametrize("sizes", NETS, ids=lambda sizes: "-".join(map(str, sizes)))
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_any_network_on_any_number_of_blocks(sizes, most, blocks):
+    blocks(most)
+    assert_agrees_with_numpy(*both(sizes=sizes))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_and_loss(activation, loss):
+    # Outputs that are no probabilities have gradients so steep under some losses that further steps are chaos.
+    assert_agrees_with_numpy(*both(1, sizes=(20, 150, 9, 4), hidden=activation, output=activation, loss=loss))
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+def test_every_optimizer(optimizer, as_bytes):
+    assert_agrees_with_numpy(*both(optimizer=optimizer, as_bytes=as_bytes), bound=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from([1, 2, 7, 16, 31, 33, 64, 65, 130]), min_size=2, max_size=5),
+    batch=st.sampled_from([1, 2, 8, 9, 17, 64, 130]),
+    most=st.integers(1, 6),
+)
+def test_shapes_at_and_beside_every_tile(sizes, batch, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fake_cupy, "multiprocessors", most)
+        options = {"output": "sigmoid", "loss": "binary_cross_entropy"}
+        assert_agrees_with_numpy(*both(sizes=tuple(sizes), batch=batch, **options))
+
+
+# Hidden units that fill their blocks and not, for 2, 4 and 8 of a block; batches that fill a tile and not.
+@pytest.mark.parametrize("n_hidden", [1, 2, 5, 6, 9, 12, 23, 24])
+@pytest.mark.parametrize("batch", [1, 32, 130])
+def test_units_of_one_hidden_layer(n_hidden, batch):
+    assert_agrees_with_numpy(*both(plan="units", sizes=(20, n_hidden, 10), batch=batch))
+
+
+@pytest.mark.parametrize("sizes", [(1, 3, 1), (600, 7, 3), (530, 24, 40)], ids=str)
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_units_of_wide_inputs_and_outputs(sizes, as_bytes):
+    options = {"output": "sigmoid", "loss": "binary_cross_entropy"}
+    assert_agrees_with_numpy(*both(plan="units", sizes=sizes, as_bytes=as_bytes, **options))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_units_with_every_activation_and_loss(activation, loss):
+    hidden = "tanh" if activation == "softmax" else activation
+    options = {"hidden": hidden, "output": activation, "loss": loss}
+    assert_agrees_with_numpy(*both(1, plan="units", sizes=(20, 11, 4), **options))
+
+
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+def test_units_with_every_optimizer(optimizer):
+    assert_agrees_with_numpy(*both(plan="units", sizes=(20, 23, 10), optimizer=optimizer), bound=1e-9)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("plan", "sizes"), [("fused", (30, 150, 130, 7)), ("units", (30, 23, 7))])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bits_do_not_depend_on_the_schedule(plan, sizes, dtype):
+    results = [train(make_plan(host_backend(plan), sizes, dtype=dtype)) for _ in range(3)]
+    for other in results[1:]:
+        assert_same_bits(other, results[0])
+
+
+@pytest.mark.parametrize("plan", ["fused", "units"])
+def test_steps_in_one_launch_leave_the_bits_of_steps_one_by_one(plan):
+    once, singly = (make_plan(cuda_backend(plan), (20, 23, 10)) for _ in range(2))
+    order = np.random.default_rng(1).permutation(130)
+    stats = once.run(order, np.full(5, 0.05))
+    parts = [singly.run(order[k : k + 32], np.array([0.05])) for k in range(0, 130, 32)]
+    np.testing.assert_array_equal(stats.costs, [part.costs[0] for part in parts])
+    for got, right in zip(once.state().parameters, singly.state().parameters, strict=True):
+        np.testing.assert_array_equal(got, right)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["fused", "units"])
+def test_an_epoch_is_one_launch_and_allocates_nothing(kind):
+    plan = make_plan(host_backend(kind), (20, 23, 10))
+    before = fake_cupy.counts.copy()
+    plan.run(np.arange(130), np.full(5, 0.05))
+    assert fake_cupy.counts - before == {"launches": 1, "uploads": 3, "downloads": 2}
+
+
+def test_evaluation_of_more_samples_than_were_trained_on():
+    plans = [
+        make_plan(b, dtype=np.float64, as_bytes=False) for b in (cuda_backend("fused"), ReferenceBackend())
+    ]
+    rng = np.random.default_rng(3)
+    samples = Samples(rng.random((2500, 20)), np.eye(10)[rng.integers(0, 10, 2500)], np.ones(2500))
+    got, right = (plan.evaluate(plan.upload(samples)) for plan in plans)
+    assert got.mean_cost == pytest.approx(right.mean_cost, rel=1e-12)
+    assert got.accuracy == right.accuracy
+    np.testing.assert_allclose(*(plan.predict(samples.inputs) for plan in plans), rtol=1e-12)
+
+
+@pytest.mark.parametrize("plan", ["fused", "units"])
+@pytest.mark.parametrize(("recipe", "accuracy"), [("mnist-sample", 0.5), ("parity", 0.4)])
+def test_a_recipe_trains_through_the_kernels_and_is_verified(recipe, accuracy, plan, blocks):
+    blocks(16 if plan == "units" else 3)
+    changes = {"epochs": 1} if recipe == "mnist-sample" else {"epochs": 20}
+    result = experiment.run(
+        recipes.load(recipe).overridden(changes), backend=cuda_backend(plan), verify="step", quiet=True
+    )
+    history = result.histories[0]
+    assert history.verification.ok
+    assert history.verification.steps > 0
+    assert history.plan.startswith(f"{plan} plan, whole epochs in one launch")
+    assert history["accuracy"][-1] > accuracy
+
+
+# Precisions of products --------------------------------------------------------------------------------------
+
+
+def wide_problem():
+    """Layers whose products are shared by tiles, of every shape."""
+    rng = np.random.default_rng(6)
+    network = Network((140, 150, 130, 7), hidden="tanh", dtype="float32", seed=3)
+    return network, rng.standard_normal((150, 140)).astype(np.float32), rng.integers(0, 7, 150)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "3xtf32"])
+def test_every_precision_is_held_to_its_bound(precision):
+    network, inputs, labels = wide_problem()
+    options = {"batch_size": 70, "epochs": 2, "verify": "step"}
+    history = gpubp.fit(network, inputs, labels, backend=cuda_backend("fused", precision), **options)
+    assert history.verification.ok
+    assert f"products in {precision}" in history.device
+
+
+def gradient_error(precision):
+    network, inputs, labels = wide_problem()
+    exact = gpubp.gradients(network, inputs, labels, backend="numpy")[1]  # but for float32's own 1e-7
+    found = gpubp.gradients(network, inputs, labels, backend=cuda_backend("fused", precision))[1]
+    return max(
+        np.linalg.norm(got - right) / np.linalg.norm(right)
+        for (got, _), (right, _) in zip(found, exact, strict=True)
+    )
+
+
+def test_precisions_are_as_far_from_the_truth_as_their_names_say():
+    full, three, one = (gradient_error(precision) for precision in ("float32", "3xtf32", "tf32"))
+    assert full < 1e-6
+    assert three < 3e-6  # 2⁻²² of each factor
+    assert 1e-4 < one < 2e-3  # 2⁻¹¹
+
+
+def test_products_in_tf32_do_not_pass_for_float32():
+    network, inputs, labels = wide_problem()
+
+    class Pretender(type(cuda_backend())):
+        def plan(self, *problem):
+            plan = super().plan(*problem)
+            plan.products = "float32"
+            return plan
+
+    backend = cuda_backend("fused", "tf32")
+    backend.__class__ = Pretender
+    with pytest.raises(VerificationError):
+        gpubp.fit(network, inputs, labels, batch_size=70, epochs=1, backend=backend, verify="first")
+
+
+def test_a_precision_is_refused_where_it_is_not():
+    with pytest.raises(UsageError, match="precision tf32 is for float32 networks, not float64"):
+        make_plan(cuda_backend("fused", "tf32"), dtype=np.float64)
+    for plan in ("composed", "units"):
+        with pytest.raises(UsageError, match=f"only the fused plan has precision 3xtf32, not '{plan}'"):
+            make_plan(cuda_backend(plan, "3xtf32"))
+    with pytest.raises(UsageError, match="no precision 'half': choose from float32, tf32, 3xtf32"):
+        cuda_backend("fused", "half")
+    with pytest.raises(UsageError, match="the numba backend has no precision 'tf32': choose from float32"):
+        backends.get("numba", precision="tf32")
+
+
+@needs_compiler
+def test_a_grid_that_cannot_be_resident_is_an_error(monkeypatch):
+    monkeypatch.setattr(fake_cupy, "blocks_of_one", 0)
+    with pytest.raises(GpubpError, match=r"cannot hold a block .*--plan composed"):
+        make_plan(host_backend("fused"))
+
+
+def test_a_net_of_ten_layers_is_held_to_its_bounds():
+    rng = np.random.default_rng(4)
+    network = Network((12, *[9] * 9, 4), hidden="tanh", dtype="float32", seed=3)
+    inputs, labels = rng.standard_normal((60, 12)), rng.integers(0, 4, 60)
+    history = gpubp.fit(
+        network, inputs, labels, batch_size=16, epochs=3, backend=cuda_backend("fused"), verify="step"
+    )
+    assert history.verification.ok
+    assert history.verification.steps == 12
+
+
+@needs_compiler
+def test_the_plan_is_chosen_by_size_and_can_be_forced(monkeypatch):
+    def kind(plan="auto", sizes=(20, 37, 10), **options):
+        return make_plan(host_backend(plan), sizes, **options).describe().split()[0]
+
+    assert kind(sizes=(20, 24, 10)) == "units"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fake_cupy, "multiprocessors", 132)
+        assert kind(sizes=(20, 256, 10)) == "units"
+        assert kind(sizes=(20, 257, 10)) == "fused"  # more than 32 blocks of 8
+        assert kind("units", (20, 257, 10)) == "units"
+        why = "; chosen since each of the units plan's 33 blocks, more than 32, would add up all their parts"
+        assert why in make_plan(host_backend(), (20, 257, 10)).describe()
+    assert kind() == "fused"  # 3 multiprocessors own 24 hidden units at most
+    assert kind(sizes=(20, 8, 8, 10)) == "fused"
+    assert kind(sizes=(20, 24, 10), hidden="softmax") == "fused"
+    assert kind(sizes=(20, 24, 10), batch=2000) == "fused"  # of which shared memory has no room
+    assert "; chosen for the one hidden layer" in make_plan(host_backend(), (20, 24, 10)).describe()
+    assert "; chosen since the units plan does not fit: 37 hidden" in make_plan(host_backend()).describe()
+    monkeypatch.setattr("gpubp.backends.cuda.backend.COMPOSED_WORK", 32 * (20 * 37 + 37 * 10))
+    assert kind() == "fused"
+    monkeypatch.setattr("gpubp.backends.cuda.backend.COMPOSED_WORK", 32 * (20 * 37 + 37 * 10) - 1)
+    assert kind() == "composed"
+    assert "; chosen for steps of 35,520 multiply-adds" in make_plan(host_backend()).describe()
+    assert kind("fused") == "fused"
+    assert kind("composed", (20, 24, 10)) == "composed"
+    with pytest.raises(UsageError, match="no plan 'quick': choose from auto, composed, fused, units"):
+        host_backend("quick")
+    for sizes, options, reason in [
+        ((20, 37, 10), {}, "37 hidden units are more than the 24 that 3 multiprocessors can own"),
+        ((20, 8, 8, 10), {}, "one hidden layer, not 2"),
+        ((20, 24, 10), {"hidden": "softmax"}, "cannot be softmax"),
+        ((20, 24, 10), {"batch": 2000}, "bytes of shared memory, of which there are 232,448"),
+    ]:
+        with pytest.raises(
+            UsageError, match=f"the units plan does not fit: .*{reason}; choose the fused plan"
+        ):
+            kind("units", sizes, **options)

@@ -1,0 +1,441 @@
+"""gpubp bench: what it measures and says, the page, the comparison of two runs, and the README's table."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import sys
+from itertools import pairwise, permutations
+from pathlib import Path
+
+import pytest
+
+import bench  # noqa: F401  (gpubp.bench is then found in a source tree, too)
+from bench import readme
+from gpubp import cli
+from gpubp.benchmark import compare, measure, nets, peers, results, terminal, work
+from gpubp.benchmark.nets import Net
+from gpubp.benchmark.peers import Peer
+from gpubp.benchmark.results import NetReport, Row
+from gpubp.errors import DataError, UsageError
+from gpubp.experiments import recipe as recipes
+from gpubp.reports import benchmark as page
+from tests import browser
+
+BY_NAME = {peer.name: peer for peer in peers.PEERS}
+THREE_RUNS = [results.read(readme.RESULTS / name) for name in readme.RUNS]
+
+WRONG = """
+from gpubp.bench.peers.plan import PlanTrainer
+
+class Wrong(PlanTrainer):
+    def __init__(self, *arguments):
+        super().__init__("numpy", *arguments)
+        right = self.plan.gradients
+
+        def gradients(order):
+            cost, pairs = right(order)
+            pairs[0][0][0, 0] += 1e-3
+            return cost, pairs
+
+        self.plan.gradients = gradients
+
+def build(net, data, parameters, threads):
+    return Wrong(net, data, parameters)
+"""
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Run ``gpubp bench`` in an empty folder; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["gpubp", "bench", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code or 0, out, err
+
+    return call
+
+
+def small(run, *options):
+    return run("digits", "--backends", "numba,numpy", "--peers", "numpy", "--rounds", 3, *options)
+
+
+def test_a_run_and_one_compared_with_it(run, tmp_path):
+    code, out, _ = small(run, "--threads", 1, "--out", "one")
+    assert code == 0, out
+    assert "of bound" in out
+    assert "the fastest peer is NumPy, by hand" in out
+    assert sorted(p.name for p in Path("one").iterdir()) == ["report.html", "results.csv", "results.json"]
+    content = results.read(Path("one"))
+    assert content["peaks"]["threads"] == content["settings"]["threads"] == 1
+    (net,) = content["nets"]
+    assert (net["name"], net["recipe"], net["samples"]) == ("digits", "digits", 1437)
+    assert net["notes"] == ["plain SGD here; the recipe trains with momentum"]
+    rows = {row["peer"]: row for row in net["peers"]}
+    assert list(rows) == ["gpubp-numba", "gpubp-numpy", "numpy"]
+    for name in ("gpubp-numba", "gpubp-numpy"):
+        found = rows[name]["verification"]
+        assert found["ok"] and found["steps"] == 2 and 0 < found["part_of_bound"] <= 1  # noqa: PT018
+        assert {"tensors", "worst", "wrong", "seconds"} <= set(found)
+    assert rows["numpy"]["verification"] is None
+    assert rows["numpy"]["same_result"] == results.SAME
+    for row in rows.values():
+        assert row["gflop_per_s"] == pytest.approx(row["gflop"] / row["epoch_ms"]["median"] * 1e3)
+        assert 0 < row["gflop_per_s"] < content["peaks"]["gflop_per_s"]
+    with open("one/results.csv") as file:
+        assert [line["agreement"].split(" ")[0] for line in csv.DictReader(file)] == [
+            "worst",
+            "worst",
+            "same",
+        ]
+
+    text = Path("one/report.html").read_text()
+    for said in (
+        "worst error at",
+        "same result to",
+        "gpubp numba",
+        "NumPy, by hand",
+        "GFLOP/s",
+        "plain SGD here",
+    ):
+        assert said in text
+    assert str(tmp_path) not in text
+    code, out, _ = small(run, "--threads", 1, "--compare", "one/results.json", "--json", "two.json")
+    assert "compared with the run of" in out
+    again = json.loads(Path("two.json").read_text())
+    assert [row["peer"] for row in again["comparison"]["rows"]] == list(rows)
+    assert code == (1 if again["comparison"]["regressions"] else 0)
+    (folder,) = Path("gpubp-bench").iterdir()
+    assert "Since " in (folder / "report.html").read_text()
+
+
+def test_json_alone_on_stdout(run):
+    code, out, err = run("iris", "--backends", "numpy", "--peers", "none", "--rounds", 1, "--json", "-")
+    assert code == 0
+    assert json.loads(out)["nets"][0]["name"] == "iris"
+    assert "gpubp numpy" in err
+
+
+def test_a_backend_beyond_its_bounds_is_told(run, tmp_path, monkeypatch):
+    folder = tmp_path / "fakes"
+    folder.mkdir()
+    (folder / "wrong_peer.py").write_text(WRONG)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    wrong = Peer("gpubp-numpy", "gpubp numpy", "wrong_peer", (), "numpy")
+    monkeypatch.setattr(peers, "PEERS", (BY_NAME["gpubp-numba"], wrong, BY_NAME["numpy"]))
+    code, out, _ = run("iris", "--backends", "numpy", "--peers", "none", "--rounds", 1, "--out", "out")
+    assert code == 3
+    assert "gpubp numpy: beyond its bound: FAIL ∂C/∂W1" in out
+    (row,) = results.read(Path("out"))["nets"][0]["peers"]
+    assert row["verification"]["ok"] is False
+    text = Path("out/report.html").read_text()
+    assert "WRONG: " in text
+    assert "FAIL ∂C/∂W1" in text
+
+
+def test_ctrl_c_keeps_what_there_is(run, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "_rounds", interrupt)
+    code, _, err = run("iris", "--backends", "numpy", "--peers", "none", "--out", "out")
+    assert code == 130
+    assert "what was measured is written" in err
+    content = results.read(Path("out"))
+    assert content["interrupted"] is True
+    assert content["nets"][0]["peers"][0]["first_epoch_s"] > 0
+    assert "The run was interrupted" in Path("out/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--backends", "cuda"], 2, "unknown backend 'cuda'"),
+        (["--peers", "pytorch"], 2, "unknown peer 'pytorch': did you mean 'torch'"),
+        (["--rounds", "0"], 2, "--rounds must be 1 or more"),
+        (["no-recipe"], 2, "no-recipe"),
+        (["--compare", "none.json"], 5, "cannot read none.json"),
+        (["--out", "file"], 1, "cannot write"),
+    ],
+)
+def test_wrong_options(run, tmp_path, options, code, message):
+    (tmp_path / "file").write_text("in the way")
+    options = ["--backends", "numpy", "--peers", "none", *options]
+    found, _, err = run(*options) if "no-recipe" in options else run("iris", *options)
+    assert found == code
+    assert message in err.strip().splitlines()[-1]
+    assert not (tmp_path / "gpubp-bench").exists()
+
+
+def test_what_is_named_and_not_there(run, monkeypatch):
+    absent = Peer("absent", "Absent", "absent", ("no_such_package",))
+    monkeypatch.setattr(peers, "PEERS", (*peers.PEERS, absent))
+    monkeypatch.setattr("gpubp.backends.cuda.backend.why_unavailable", lambda: "there is no GPU")
+    assert run("iris", "--peers", "absent")[::2] == (
+        1,
+        'error: peer absent: no_such_package not installed; try: python -m pip install "gpubp[bench]"\n',
+    )
+    assert run("iris", "--backends", "cupy")[::2] == (
+        4,
+        "error: backend 'cupy' cannot run here: there is no GPU\n",
+    )
+
+
+def test_every_recipe_makes_a_net():
+    for name in recipes.names():
+        recipe = recipes.load(name)
+        net, notes = nets.of_recipe(recipe)
+        assert (net.layers, net.batch, net.loss) == (recipe.layers, recipe.batch_size, recipe.loss)
+        assert bool(notes) == bool(
+            recipe.momentum or recipe.schedule != "constant" or recipe.optimizer != "sgd"
+        )
+        assert all(peer.refuses(net) is None for peer in peers.PEERS)
+
+
+def test_nets_that_libraries_are_not_written_for():
+    recipe = recipes.load("digits")
+    tanh, _ = nets.of_recipe(
+        recipe.overridden({"hidden": ("tanh",), "optimizer": "adam", "dtype": "float64"})
+    )
+    assert BY_NAME["gpubp-numba"].refuses(tanh) is None
+    assert "this net has tanh, softmax and cross_entropy" in str(BY_NAME["torch"].refuses(tanh))
+    with pytest.raises(UsageError, match="one activation for all hidden layers"):
+        nets.of_recipe(recipe.overridden({"layers": (64, 9, 9, 10), "hidden": ("relu", "tanh")}))
+
+
+def test_work_by_hand():
+    net = Net("tiny", (3, 2, 4), "relu", "softmax", "cross_entropy", 0.1, 5, "none")
+    found = work.of_epoch(net, 10)  # two steps
+    products = 2 * 10 * (2 * 3 * 2 + 3 * 2 * 4)  # forward and gradient of both layers, δ W of the second
+    assert found.flops == products + 2 * 2 * net.parameters
+    rows = 2 * 10 * (3 + 2) + 2 * 10 * (2 + 4) + 10 * (4 + 2 * 2) + 2 * 10 * 4
+    weights = 2 * (3 * 8 + 4 * 12)  # a step: read forward, read and written by the update, read backward
+    assert found.moved == 4 * (rows + weights)
+    half = work.of_epoch(net, 10, 0.5)
+    assert found.flops - half.flops == 2 * 10 * 2 * 1.5 * 2
+
+
+def test_peaks_are_measured():
+    found = measure.measure_peaks(1)
+    assert found["threads"] == 1
+    assert found["gflop_per_s"] > 1
+    assert found["gb_per_s"] > 0.5
+
+
+# The comparison
+
+
+def judged(old, new):
+    return [row for row in compare.compare(old, new)["rows"] if row["peer"].startswith("gpubp")]
+
+
+def slowed(run, factor):
+    """The run, had gpubp taken ``factor`` times as long."""
+    run = copy.deepcopy(run)
+    for net in run["nets"]:
+        for row in net["peers"]:
+            if row["peer"].startswith("gpubp"):
+                row["rounds_ms"] = [ms * factor for ms in row["rounds_ms"]]
+    return run
+
+
+def test_the_rule_on_three_runs_of_the_same_code():
+    pairs = list(permutations(THREE_RUNS, 2))
+    rows = [row for old, new in pairs for row in judged(old, new)]
+    assert len(rows) == 72
+    assert not [row for row in rows if row["verdict"] == compare.SLOWER]
+    found = {}
+    for factor in (1.3, 1.5, 2):
+        planted = [row for old, new in pairs for row in judged(old, slowed(new, factor))]
+        found[factor] = sum(row["verdict"] == compare.SLOWER for row in planted)
+    assert found == {1.3: 39, 1.5: 60, 2: 71}  # as bench/README.md says
+
+
+def test_the_rule():
+    quiet, beside = [1.0, 1.1, 1.05], [0.5, 0.55, 0.52]
+    slower = [2 * x for x in quiet]
+    assert compare.judge(quiet, slower, beside, [2 * x for x in beside]) == compare.SLOWER
+    assert compare.judge(slower, quiet, [2 * x for x in beside], beside) == compare.FASTER
+    assert compare.judge(quiet, slower, beside, beside) == compare.SAME  # all else became slower, too
+    assert (
+        compare.judge(quiet, [1.0, 2.0, 2.1], beside, [0.5, 1.0, 1.1]) == compare.SAME
+    )  # one round as before
+    assert compare.judge([1.0] * 3, [1.09] * 3, [1.0] * 3, [1.09] * 3) == compare.SAME  # by too little
+    assert compare.judge(quiet[:2], slower[:2], beside[:2], slower[:2]) == compare.FEW_ROUNDS
+    assert compare.judge(quiet, slower, None, None) == compare.NO_YARDSTICK
+
+
+def test_a_regression_is_told_and_ends_with_1(tmp_path, capsys):
+    for name, content in (("old", THREE_RUNS[0]), ("new", slowed(THREE_RUNS[0], 2))):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert compare.main([str(tmp_path / "old.json"), str(tmp_path / "new.json")]) == 1
+    said = capsys.readouterr().out
+    assert "SLOWER beyond the noise: gpubp numba on digits, +100% in time and +100% beside" in said
+    assert compare.main([str(tmp_path / "old.json"), str(tmp_path / "old.json")]) == 0
+    assert "no regression: 12 times of gpubp's judged" in capsys.readouterr().out
+    assert compare.main([str(tmp_path / "old.json")]) == 2
+
+
+def test_other_machines_versions_and_nets():
+    old, new = copy.deepcopy(THREE_RUNS[0]), slowed(THREE_RUNS[0], 2)
+    new["machine"]["packages"]["jax"] = "99.0"
+    for net in new["nets"]:
+        for row in net["peers"]:
+            if row["peer"] == "jax":
+                row["version"] = "99.0"
+    new["nets"][0]["samples"] = 5
+    new["nets"][1]["peers"][0] |= {"rounds_ms": [], "status": "failed"}
+    found = compare.compare(old, new)
+    assert f"other versions: jax {old['machine']['packages']['jax']} → 99.0" in found["warnings"]
+    assert "784-32-10: samples changed since, so that it is not compared" in found["warnings"]
+    assert "784-30-10: gpubp numba has no times now (failed)" in found["warnings"]
+    assert found["regressions"] == 10
+    assert all("jax" not in row["yardstick"] for row in found["rows"])
+    for change in ({"settings": {"threads": 4}}, {"machine": {**new["machine"], "cpu": "another"}}):
+        elsewhere = compare.compare(old, {**new, **change})
+        assert elsewhere["regressions"] == 0
+        assert "none is judged" in elsewhere["warnings"][0]
+        assert {row["verdict"] for row in elsewhere["rows"] if row["peer"] == "gpubp-numba"} == {
+            compare.ELSEWHERE
+        }
+    nothing = compare.compare({**old, "nets": []}, new)
+    assert nothing["conclusions"] == ["no net and peer was measured in both runs"]
+
+
+def without(content, *path):
+    content = copy.deepcopy(content)
+    part = content
+    for key in path[:-1]:
+        part = part[key]
+    del part[path[-1]]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            json.dumps({**THREE_RUNS[0], "format_version": 2}),
+            "format version 2, and this gpubp reads 1; upgrade gpubp",
+        ),
+        (
+            json.dumps({**THREE_RUNS[0], "format": "gpubp-bench-gpu"}),
+            "it is 'gpubp-bench-gpu', not 'gpubp-bench-cpu'",
+        ),
+        (json.dumps(THREE_RUNS[0])[:2000], "is no JSON, or not all of it"),
+        ("[1, 2]", "it does not say what it is"),
+        (
+            json.dumps(without(THREE_RUNS[0], "nets", 0, "peers", 0, "rounds_ms")),
+            "is damaged: KeyError: 'rounds_ms'",
+        ),
+        (json.dumps({**THREE_RUNS[0], "nets": None}), "is damaged"),
+    ],
+)
+def test_files_that_cannot_be_compared_with(tmp_path, text, message):
+    path = tmp_path / "old.json"
+    path.write_text(text)
+    with pytest.raises(DataError) as error:
+        results.read(path)
+    assert message in str(error.value)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="is no JSON"):
+        results.read(path)
+
+
+# The page, the terminal and the README
+
+
+def full_content():
+    """A run of a few nets with all that a page can show."""
+    content = copy.deepcopy(results.read(readme.RESULTS / "2026-11-22-all-peers"))
+    content["peaks"] = {"threads": 2, "gflop_per_s": 400.0, "gb_per_s": 35.0}
+    for net in content["nets"]:
+        shape = Net(**{key: net[key] for key in Net.__dataclass_fields__})
+        for row in net["peers"]:
+            density = 0.19 if row["peer"] == "gpubp-numba" else 1.0
+            todo = work.of_epoch(shape, net["samples"], density)
+            row |= {"flop_per_byte": todo.intensity, "gflop_per_s": None, "verification": None}
+            if row["epoch_ms"]:
+                row["gflop_per_s"] = todo.flops / row["epoch_ms"]["median"] / 1e6
+            if row["peer"] == "gpubp-numba":
+                row["verification"] = {
+                    "ok": True,
+                    "tensors": 11,
+                    "part_of_bound": 0.3,
+                    "worst": "W1",
+                    "wrong": [],
+                }
+    content["comparison"] = compare.compare(THREE_RUNS[0], slowed(THREE_RUNS[2], 2))
+    return content
+
+
+def test_the_page_reads_well_everywhere(tmp_path):
+    browser.require()
+    path = page.write(tmp_path / "bench.html", full_content())
+    assert browser.problems(path) == []
+
+
+def test_the_page_says_what_the_file_holds(tmp_path):
+    text = page.write(tmp_path / "bench.html", full_content()).read_text()
+    assert text.count("<svg") == 3 * 3  # warm, cold and roofline of each net
+    assert "worst error at 0.3 of its bound" in text
+    assert "SLOWER beyond the noise" in text
+    assert "scikit-learn has no squared error of sigmoids" in text
+    assert "AMD EPYC" in text
+
+
+def test_the_page_of_an_older_file(tmp_path):
+    for name in ("all-peers-512", "all-peers-small"):
+        content = results.read(readme.RESULTS / f"2026-11-22-{name}")
+        text = page.write(tmp_path / "bench.html", content).read_text()
+        assert "roofline at" not in text  # whose peaks were not measured
+        assert all(net["name"] in text for net in content["nets"])
+
+
+def test_a_busy_machine_is_told(tmp_path):
+    content = full_content()
+    assert results.busy(content["machine"]) is None
+    content["machine"]["load_average_before"] = 5.0
+    said = "he machine was busy in the minute before this began: a load of 5.0 on 2 cores"
+    assert said in str(results.busy(content["machine"]))
+    assert said in page.write(tmp_path / "bench.html", content).read_text()
+
+
+def test_labels_of_the_roofline_do_not_meet():
+    heights = page._apart([9.0, 1.0, 1.01, 1.02, 300.0, 0.5], (0.4, 400.0))
+    gaps = [high / low for low, high in pairwise(sorted(heights))]
+    assert min(gaps) > 1.3
+    assert sorted(heights) == [heights[i] for i in (5, 1, 2, 3, 0, 4)]
+
+
+def test_the_table_fits_a_terminal(capsys):
+    from rich.console import Console
+
+    row = Row("torch", "gpubp numba (fit, verified)", rounds=[0.1, 0.2, 0.3], loss=1.0, same=results.SAME)
+    row.first_epoch, row.start = 1.0, {"total": 2.0}
+    base = Row("gpubp-numba", "gpubp numba", rounds=[0.05, 0.051, 0.052])
+    report = NetReport(
+        Net("n", (784, 9, 10), "relu", "softmax", "cross_entropy", 0.1, 5, "d"),
+        10,
+        "gpubp-numba",
+        [row, base],
+    )
+    terminal.print_net(report, Console(width=80))
+    said = capsys.readouterr().out
+    assert "200 (100–300)" in said
+    assert "4.00 (1.92–6.00)" not in said  # ratios are of the same round
+    assert "3.92 (2.00–5.77)" in said
+    assert "3.0" in said
+    assert max(map(len, said.splitlines()[:-2])) <= 80
+
+
+def test_the_readme_has_the_table_of_the_committed_results():
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.updated(text) == text, "run: python -m bench.readme"
+    with pytest.raises(DataError, match=r"README\.md has no"):
+        readme.updated(text.replace(readme.END, ""))

@@ -1,0 +1,81 @@
+"""What the pages of docs/ say, done; and the examples."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpubp.cli import app
+from tests import ROOT
+
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page in that language, those within lists outdented."""
+    found = re.findall(
+        rf"^( *)```{language}\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    return [re.sub(rf"^{indent}", "", code, flags=re.MULTILINE) for indent, code in found]
+
+
+def succeeded(*arguments: str, folder: Path) -> str:
+    """Run Python with these arguments in a folder, which must end well; what it printed."""
+    command = [sys.executable, *arguments]
+    run = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=named)
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    pytest.importorskip("pandas")  # one page's data are a frame
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "__main__"}  # dataclasses look their module up
+    for code in blocks(page, "python"):
+        exec(compile(code, str(page), "exec"), names)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "command",
+    sorted(
+        {
+            line
+            for page in PAGES
+            for code in blocks(page, "sh")
+            for line in code.splitlines()
+            if line.startswith("gpubp")
+        }
+    ),
+)
+def test_the_commands_of_the_pages_run(command, tmp_path):
+    succeeded("-m", *shlex.split(command, comments=True), folder=tmp_path)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=named)
+def test_the_files_links_and_commands_that_a_page_names_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / link).exists(), link
+    for name in re.findall(r"`((?:gpubp|kernels|tests|bench|docs|examples)/[\w/.-]+)`", text):
+        assert (ROOT / name).exists(), name
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    for word in re.findall(r"`gpubp ([a-z]+)", text):
+        assert word in commands, f"gpubp {word}"
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=named)
+def test_an_example_runs(example, tmp_path):
+    assert succeeded(str(example), folder=tmp_path)

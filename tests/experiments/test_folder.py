@@ -1,0 +1,314 @@
+"""What a training run leaves in its folder: a recipe that repeats it, its history, its layers' signals."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpubp
+from gpubp.data.dataset import Split
+from gpubp.errors import GpubpError, UsageError
+from gpubp.experiments import folder as run_folder
+from gpubp.experiments import recipe as recipes
+from gpubp.experiments.recipe import Recipe, RunSettings
+from gpubp.network import Network
+from gpubp.training.fit import Epoch
+from gpubp.training.recorder import GROWTH, SECONDS, SignalRecorder
+from gpubp.training.signals import LayerSignal
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def same_weights(one: Path, other: Path) -> None:
+    for a, b in zip(gpubp.load(one).parameters, gpubp.load(other).parameters, strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+        np.testing.assert_array_equal(a[1], b[1])
+
+
+# recipe.toml
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_survives_toml(name, tmp_path):
+    recipe, settings = recipes.load(name), RunSettings(backend="numba", threads=2, data_dir="/data/here")
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipes.to_toml(recipe, settings), encoding="utf-8")
+    assert recipes.load_with_run(str(path)) == (recipe, settings)
+    assert recipes.parse(recipes.to_toml(recipe), "x") == recipe
+
+
+def test_every_field_survives_toml():
+    recipe = Recipe(
+        name="all",
+        title='quotes " and\nlines',
+        reach=0.5,
+        test_fraction=0.25,
+        standardize=True,
+        layers=(4, 5, 6, 3),
+        hidden=("relu", "tanh"),
+        optimizer="adamw",
+        beta1=0.8,
+        weight_decay=1e-9,
+        lr=1 / 3,
+        schedule="step",
+        factor=0.1,
+        every=2.5,
+        warmup=1.0,
+        patience=3,
+        seed=7,
+    )
+    assert recipes.parse(recipes.to_toml(recipe), "x") == recipe
+    assert recipes.to_toml(recipe).startswith("format = 1\n")
+
+
+def test_a_run_repeats_from_its_recipe(run, rng):
+    table = "".join(f"{a:.3f},{b:.3f},{int(a > b)}\n" for a, b in rng.random((90, 2)))
+    Path("mine.csv").write_text(table)
+    changes = ("--layers", "2-6-2", "--epochs", 4, "--lr", 0.3, "--seed", 5, "--standardize", "--splits", 2)
+    code, _, err = run("train", "--data", "mine.csv", *changes, "--backend", "numpy", "--threads", 1, "-q")
+    assert (code, err) == (0, "")
+    Path("elsewhere").mkdir()
+    saved = Path("gpubp-runs/mine-1/recipe.toml").resolve()
+    assert recipes.load_with_run(str(saved))[1] == RunSettings(backend="numpy", threads=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir("elsewhere")
+        assert run("train", saved, "--folder", "again", "-q")[0] == 0
+    same_weights(Path("gpubp-runs/mine-1/model.npz"), Path("elsewhere/again/model.npz"))
+    again = Path("elsewhere/again")
+    assert (again / "recipe.toml").read_text() == saved.read_text()
+    for a, b in zip(rows(saved.parent / "history.csv"), rows(again / "history.csv"), strict=True):
+        assert {**a, "seconds": ""} == {**b, "seconds": ""}
+
+
+def test_a_recipe_remembers_its_data_folder_and_options_go_before_it(run, monkeypatch):
+    from gpubp.experiments import run as experiment
+
+    asked = []
+
+    def refuse(recipe, **settings):
+        asked.append(settings)
+        raise GpubpError("no training here")
+
+    Path("again.toml").write_text(
+        recipes.to_toml(recipes.load("mnist"), RunSettings(backend="numpy", threads=2, data_dir="/there"))
+    )
+    monkeypatch.setattr(experiment, "run", refuse)
+    run("train", "again.toml")
+    assert {k: asked[0][k] for k in ("backend", "threads", "data_dir", "plan")} == {
+        "backend": "numpy",
+        "threads": 2,
+        "data_dir": "/there",
+        "plan": "auto",
+    }
+    run("train", "again.toml", "--backend", "auto", "--data-dir", "here")
+    assert (asked[1]["backend"], asked[1]["threads"], asked[1]["data_dir"]) == ("auto", 2, "here")
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("[run]\nbackends = 'numpy'", "did you mean 'backend'"),
+        ("[run]\nthreads = 'two'", "x.toml: run: threads must be int"),
+        ("run = 3", "run must be dict"),
+    ],
+)
+def test_a_wrong_run_table_is_named(tmp_path, table, says):
+    path = tmp_path / "x.toml"
+    path.write_text('data = "iris"\nlayers = [4, 3]\n' + table)
+    with pytest.raises(UsageError, match=says):
+        recipes.load(str(path))
+
+
+# history.csv and signals.csv
+
+
+def test_history_has_a_row_for_each_epoch_of_each_split(run):
+    run("train", "iris", "--epochs", 3, "--splits", 2, "--backend", "numpy", "--folder", "run", "-q")
+    found = rows(Path("run/history.csv"))
+    assert [(row["split"], row["epoch"]) for row in found] == [(s, e) for s in "12" for e in "123"]
+    assert tuple(found[0]) == run_folder.HISTORY
+    assert all(0 <= float(row["accuracy"]) <= 1 and float(row["seconds"]) > 0 for row in found)
+    signals = rows(Path("run/signals.csv"))
+    assert tuple(signals[0]) == run_folder.SIGNALS
+    assert [(r["split"], r["epoch"], r["layer"]) for r in signals] == [
+        (s, e, n) for s in "12" for e in "0123" for n in "1234"
+    ]
+    assert all(float(row["mean_delta"]) > 0 for row in signals)
+    assert all((row["saturated"] == "") == (row["layer"] == "4") for row in signals)  # softmax has no slope
+
+
+def test_the_first_signals_are_those_of_the_initial_network(run):
+    from gpubp.data.prepare import prepare
+    from gpubp.training.signals import layer_signals
+
+    run("train", "iris", "--epochs", 1, "--splits", 1, "--no-standardize", "--backend", "numpy", "-q")
+    recipe = replace(recipes.load("iris"), standardize=False)
+    train, net = gpubp.load_data("iris", seed=0, test_fraction=0.3).train, recipe.network(0)
+    expected = layer_signals(
+        net, prepare(net, train, recipe.loss).samples, recipe.loss
+    )  # 105 are below the limit
+    found = run_folder.read_signals(Path("gpubp-runs/iris-1"), 4)[0]
+    for a, b in zip(found, expected, strict=True):
+        assert a.mean_delta == pytest.approx(b.mean_delta)
+        assert a.saturated == (None if b.saturated is None else pytest.approx(b.saturated))
+
+
+def test_regression_leaves_accuracy_empty(run, rng):
+    Path("line.csv").write_text("".join(f"{x:.4f},{3 * x:.4f}\n" for x in rng.random(50)))
+    options = ("--layers", "1-3-1", "--output", "identity", "--loss", "quadratic", "--epochs", 2)
+    assert run("train", "--data", "line.csv", *options, "--backend", "numpy", "--folder", "run", "-q")[0] == 0
+    assert [row["accuracy"] for row in rows(Path("run/history.csv"))] == ["", ""]
+
+
+def test_a_resumed_run_keeps_what_was_measured_before(run):
+    options = ("--backend", "numpy", "-q", "--no-report")
+    run("train", "parity", "--epochs", 6, "--folder", "whole", *options)
+    run("train", "parity", "--epochs", 3, "--folder", "part", *options)
+    assert run("train", "--resume", "part/checkpoint.npz", "--epochs", 6, *options)[0] == 0
+    assert len(rows(Path("part/history.csv"))) == 6
+    assert Path("part/signals.csv").read_text() == Path("whole/signals.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "split,epoch\n1,2\n", "split,epoch,layer,mean_delta,saturated,dead\n1,x,1,,,\n"]
+)
+def test_signals_that_cannot_be_read_are_not_kept(tmp_path, text):
+    (tmp_path / "signals.csv").write_text(text)
+    assert run_folder.read_signals(tmp_path, 2) == {}
+    assert run_folder.read_signals(tmp_path / "absent", 2) == {}
+
+
+def test_signals_of_another_network_are_not_kept(tmp_path):
+    (tmp_path / "signals.csv").write_text(",".join(run_folder.SIGNALS) + "\n1,0,1,0.5,0.1,0.0\n1,0,2,0.5,,\n")
+    assert run_folder.read_signals(tmp_path, 2) == {
+        0: [LayerSignal(0.5, 0.1, 0.0), LayerSignal(0.5, None, None)]
+    }
+    assert run_folder.read_signals(tmp_path, 3) == {}
+
+
+# What is measured
+
+
+def recorder_and_net() -> tuple[SignalRecorder, Network]:
+    rng = np.random.default_rng(0)
+    split = Split(rng.standard_normal((300, 4)), rng.integers(0, 3, 300))
+    return SignalRecorder(split, "cross_entropy"), Network([4, 5, 3])
+
+
+def epoch(number: int, seconds: float = 1.0) -> Epoch:
+    return Epoch(number, 1.0, None, None, None, 0.1, seconds)
+
+
+def test_a_run_is_measured_from_end_to_end_at_a_limited_number_of_epochs():
+    recorder, net = recorder_and_net()
+    recorder.measure(0, net)
+    for number in range(1, 1001):
+        recorder(epoch(number, seconds=10.0), net)
+    points = sorted(recorder.signals)
+    assert points[:10] == list(range(10))
+    assert len(points) <= 110
+    assert all(b <= max(a + 1, a * GROWTH) for a, b in itertools.pairwise(points))
+    assert points[-1] >= 1000 / GROWTH
+
+
+def test_measuring_keeps_to_its_share_of_the_time(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("gpubp.training.recorder.time.perf_counter", lambda: clock[0])
+
+    def slow(*_):
+        clock[0] += 0.04
+        return [LayerSignal(0.1, None, None)]
+
+    monkeypatch.setattr("gpubp.training.recorder.layer_signals", slow)
+    recorder, net = recorder_and_net()
+    recorder.measure(0, net)
+    for number in range(1, 50):
+        recorder(epoch(number, seconds=0.001), net)
+    assert clock[0] <= SECONDS + 1e-9
+    for number in range(50, 60):
+        recorder(epoch(number, seconds=8.0), net)
+    assert clock[0] <= 0.01 * 10 * 8.1
+    assert max(recorder.signals) > 55  # there is time again
+
+
+def test_signals_of_a_run_that_diverges_warn_of_nothing():
+    recorder, net = recorder_and_net()
+    net.parameters = [(np.full_like(w, np.inf), b) for w, b in net.parameters]
+    recorder(epoch(1), net)
+    assert not math.isfinite(recorder.signals[1][0].mean_delta)
+
+
+# Where it cannot be written
+
+
+@pytest.mark.parametrize(
+    ("module", "left"), [("tomli_w", "recipe.toml"), ("jinja2", "report.html"), ("matplotlib", "report.html")]
+)
+def test_a_run_without_a_library_has_still_succeeded(run, monkeypatch, module, left):
+    monkeypatch.setitem(sys.modules, module, None)
+    code, out, err = run(
+        "train", "parity", "--epochs", 2, "--backend", "numpy", "--folder", "run", "-q", "--json", "-"
+    )
+    assert code == 0
+    assert '"ok": true' in out
+    assert err.startswith("warning: ")
+    assert err.count("\n") == 1
+    assert "pip install" in err
+    assert gpubp.load("run/model.npz").sizes == [10, 3, 2]
+    assert len(rows(Path("run/history.csv"))) == 2
+    assert not Path("run", left).exists()
+
+
+def test_a_full_disk_after_training_leaves_model_and_result(run, monkeypatch):
+    from gpubp.support import files
+
+    real = files.write_atomically
+
+    def full(path, fill):
+        def fails(file):
+            raise OSError(28, "No space left on device")
+
+        return real(path, fails if Path(path).suffix in (".csv", ".toml", ".html") else fill)
+
+    monkeypatch.setattr(files, "write_atomically", full)
+    code, out, err = run(
+        "train", "parity", "--epochs", 2, "--backend", "numpy", "--folder", "run", "--json", "r.json"
+    )
+    assert code == 0
+    assert "test accuracy" in out
+    assert "warning: cannot write run/history.csv: No space left on device" in err
+    assert "Traceback" not in err
+    assert sorted(p.name for p in Path("run").iterdir()) == ["checkpoint.npz", "model.npz"]
+    assert Path("r.json").exists()
+
+
+def test_a_run_does_not_write_over_another(run):
+    assert run("train", "parity", "--epochs", 1, "--folder", "there")[0] == 0
+    before = Path("there/model.npz").read_bytes()
+    code, _, err = run("train", "parity", "--epochs", 2, "--folder", "there")
+    assert (code, "has a run in it" in err) == (2, True)
+    assert Path("there/model.npz").read_bytes() == before
+
+
+def test_a_run_that_is_done_is_not_resumed(run):
+    run("train", "parity", "--epochs", 2, "--folder", "there")
+    code, _, err = run("train", "--resume", "there/checkpoint.npz")
+    assert (code, "all 2 epochs" in err) == (2, True)
+    assert run("train", "--resume", "there/checkpoint.npz", "--epochs", 3)[0] == 0
+    code, _, err = run("train", "--resume", "there/model.npz")
+    assert (code, "is a model" in err) == (5, True)
+
+
+def test_a_goal_that_is_not_reached_is_exit_code_1(run):
+    code, out, _ = run("train", "parity", "--reach", 1, "--epochs", 1)
+    assert (code, "DID NOT REACH 1" in out) == (1, True)

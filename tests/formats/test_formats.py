@@ -1,0 +1,251 @@
+"""Models as safetensors and as ONNX, and what happens to files that are neither."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import safetensors.numpy
+
+import gpubp
+from gpubp.errors import DataError, GpubpError, UsageError
+from gpubp.formats import npz as checkpoint
+from gpubp.formats import onnx as onnx_files
+from gpubp.network import Network, byte_table
+from tests.networks import DTYPES, assert_same, bounded_outputs, spread, within
+
+# safetensors -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("classes", [None, (), ("über", "b"), (3, 7)])
+def test_safetensors_keep_every_bit(tmp_path, dtype, classes):
+    net = Network([4, 6, 5, 2], hidden=["lecun_tanh", "leaky_relu"], init="normal", dtype=dtype, seed=3)
+    net.parameters[0] = (np.asfortranarray(net.parameters[0][0]), net.parameters[0][1])
+    net.parameters[1][1][:3] = -0.0, np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
+    net.classes = classes
+    net.save(tmp_path / "m.safetensors")
+    loaded = gpubp.load(tmp_path / "m.safetensors")
+    assert_same(loaded, net)
+    assert all(
+        a.flags.writeable and a.flags.aligned and a.base is None for pair in loaded.parameters for a in pair
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_safetensors_are_what_other_readers_find_them_to_be(tmp_path):
+    net = Network([4, 3, 2], seed=1)
+    net.save(tmp_path / "m.safetensors")
+    tensors = safetensors.numpy.load_file(tmp_path / "m.safetensors")
+    assert sorted(tensors) == ["W1", "W2", "b1", "b2"]
+    np.testing.assert_array_equal(tensors["W2"], net.parameters[1][0])
+    with safetensors.safe_open(tmp_path / "m.safetensors", framework="numpy") as file:
+        assert json.loads(file.metadata()["gpubp"])["network"]["sizes"] == [4, 3, 2]
+
+
+def test_truncated_safetensors_are_refused_at_every_length(tmp_path):
+    path = tmp_path / "m.safetensors"
+    Network([4, 5, 3]).save(path)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"m\.safetensors"):
+            gpubp.load(path)
+
+
+def test_safetensors_of_others_say_what_is_missing(tmp_path):
+    path = tmp_path / "m.safetensors"
+    safetensors.numpy.save_file({f"layer{i}": np.zeros(3) for i in range(8)}, path)
+    with pytest.raises(DataError, match=r"tensors \(layer0, .*layer5, …\) but no metadata 'gpubp'.*Network"):
+        gpubp.load(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("no JSON", "corrupt"),
+        ("[1]", "describes no network"),
+        ('{"format": 1, "network": {"sizes": [4, 3]}}', "describes no network"),
+        ('{"format": 99, "network": {}}', "newer gpubp"),
+        ('{"format": 1, "network": {"sizes": [4, 3], "activations": ["softmax"], '
+         '"dtype": "float64", "classes": null}}', "W1 is missing or not a float64"),
+    ],
+)  # fmt: skip
+def test_safetensors_whose_metadata_is_wrong_are_refused(tmp_path, header, says):
+    path = tmp_path / "m.safetensors"
+    tensors = checkpoint.network_arrays(Network([4, 3]))
+    safetensors.numpy.save_file(tensors, path, metadata={"gpubp": header})
+    with pytest.raises(DataError, match=rf"m\.safetensors.*{says}"):
+        gpubp.load(path)
+
+
+def test_files_under_the_other_kinds_name_are_refused(tmp_path):
+    net = Network([4, 3])
+    net.save(tmp_path / "a.npz")
+    net.save(tmp_path / "b.safetensors")
+    (tmp_path / "a.npz").rename(tmp_path / "c.safetensors")
+    (tmp_path / "b.safetensors").rename(tmp_path / "d.npz")
+    (tmp_path / "folder.safetensors").mkdir()
+    for name in ("c.safetensors", "d.npz", "absent.safetensors", "folder.safetensors"):
+        with pytest.raises(DataError, match=name):
+            gpubp.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.onnx"])
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, name):
+    path = tmp_path / name
+    write = Network.to_onnx if name == "m.onnx" else Network.save
+    write(Network([4, 3], seed=1), path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(GpubpError, match=f"cannot write .*{name}: No space left"):
+        write(Network([4, 3], seed=2), path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_missing_extra_is_one_line_that_names_it(tmp_path, monkeypatch):
+    net = Network([4, 3])
+    net.save(tmp_path / "m.safetensors")
+    for module in ("safetensors", "safetensors.numpy", "onnx", "torch"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for call, extra in (
+        (lambda: net.save(tmp_path / "n.safetensors"), "export"),
+        (lambda: gpubp.load(tmp_path / "m.safetensors"), "export"),
+        (lambda: net.to_onnx(tmp_path / "n.onnx"), "export"),
+        (net.to_torch, "torch"),
+        (lambda: Network.from_torch(None), "torch"),
+    ):
+        with pytest.raises(GpubpError, match=rf'^\w+ .*: python -m pip install "gpubp\[{extra}\]"$') as error:
+            call()
+        assert error.value.exit_code == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_importing_training_and_saving_load_none_of_these():
+    code = (
+        "import sys, numpy as np, gpubp; n = gpubp.Network([3, 2]);"
+        "gpubp.fit(n, np.eye(3), [0, 1, 0], epochs=1, backend='numpy'); n.predict(np.eye(3));"
+        "print([m for m in ('onnx', 'safetensors', 'torch', 'gpubp.exchange') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ONNX ------------------------------------------------------------------------------------------------------
+
+
+def run_onnx(path, x: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (outputs,) = session.run(["outputs"], {"inputs": x})
+    return outputs
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", onnx_files._STEPS)
+@pytest.mark.parametrize("hidden", [(), (17,), (40, 33), (9, 64, 5, 12)])
+def test_onnxruntime_keeps_to_the_bound(tmp_path, dtype, activation, hidden, rng):
+    path = tmp_path / "m.onnx"
+    for output in {activation, "softmax"}:
+        net = Network([23, *hidden, 6], hidden=activation, output=output, dtype=dtype, seed=4)
+        spread(net, rng).to_onnx(path)
+        for x in (rng.standard_normal((50, 23)), 20 * rng.standard_normal((1, 23)), np.zeros((3, 23))):
+            x = x.astype(dtype)
+            got = run_onnx(path, x)
+            assert got.dtype == dtype
+            assert within(got, bounded_outputs(net, x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", onnx_files._STEPS)
+def test_onnxruntime_keeps_to_the_bound_far_into_the_tails(tmp_path, dtype, activation):
+    net = Network([1, 2], output=activation, dtype=dtype)
+    net.parameters = [(np.array([[1], [0]], dtype), np.zeros(2, dtype))]
+    net.to_onnx(tmp_path / "m.onnx")
+    edge = np.log(np.finfo(dtype).max)
+    x = np.concatenate([np.linspace(-1.5 * edge, 1.5 * edge, 9001), np.geomspace(1e-30, 1, 500)])
+    x = x.astype(dtype)[:, None]
+    got = run_onnx(tmp_path / "m.onnx", x)
+    assert within(got, bounded_outputs(net, x))
+
+
+def test_the_bound_would_notice_onnxs_own_sigmoid(tmp_path):
+    """Why 1 / (1 + e⁻ᶻ) is written out: the operator is off in the tail. If this fails, it has become exact."""
+    net = Network([1, 1], output="sigmoid")
+    net.parameters = [(np.ones((1, 1), np.float32), np.zeros(1, np.float32))]
+    model = onnx_files.build(net)
+    del model.graph.node[1:]
+    model.graph.node.append(onnx.helper.make_node("Sigmoid", [model.graph.node[0].output[0]], ["outputs"]))
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    x = np.linspace(-20, 0, 500, dtype=np.float32)[:, None]
+    assert not within(run_onnx(tmp_path / "m.onnx", x), bounded_outputs(net, x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bytes_are_scaled_to_the_very_bits_of_the_table(tmp_path, dtype):
+    net = Network([1, 1], output="identity", dtype=dtype)
+    net.parameters = [(np.ones((1, 1), dtype), np.zeros(1, dtype))]
+    net.to_onnx(tmp_path / "m.onnx", byte_inputs=True)
+    got = run_onnx(tmp_path / "m.onnx", np.arange(256, dtype=np.uint8)[:, None])
+    np.testing.assert_array_equal(got[:, 0], byte_table(dtype))
+
+
+def test_a_trained_model_answers_the_same_in_onnxruntime(tmp_path):
+    data = gpubp.load_data("mnist-sample")
+    net = Network([784, 32, 10], seed=0)
+    gpubp.fit(net, data.train.inputs, data.train.targets, epochs=3, backend="numpy", verify="off")
+    net.to_onnx(tmp_path / "bytes.onnx", byte_inputs=True)
+    net.to_onnx(tmp_path / "floats.onnx")
+    outputs = run_onnx(tmp_path / "bytes.onnx", data.test.inputs)
+    floats = data.test.inputs.astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(outputs, run_onnx(tmp_path / "floats.onnx", floats))
+    assert within(outputs, bounded_outputs(net, data.test.inputs))
+    assert (outputs.argmax(axis=1) == net.predict(data.test.inputs)).mean() > 0.999
+
+
+def test_what_an_onnx_file_says_of_itself(tmp_path):
+    net = Network([5, 4, 3], hidden="sigmoid", seed=0)
+    net.classes = ("a", "b", "c")
+    net.to_onnx(tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 13)]
+    assert model.ir_version == 7
+    assert model.producer_name == "gpubp"
+    assert [n.op_type for n in model.graph.node] == ["Gemm", "Neg", "Exp", "Add", "Div", "Gemm", "Softmax"]
+    assert "must be divided by 255" in model.doc_string
+    metadata = {p.key: json.loads(p.value) for p in model.metadata_props}
+    assert metadata["classes"] == ["a", "b", "c"]
+    assert metadata["gpubp"]["activations"] == ["sigmoid", "softmax"]
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    assert [i.shape for i in session.get_inputs()] == [["N", 5]]
+    assert [o.shape for o in session.get_outputs()] == [["N", 3]]
+
+
+def test_a_network_too_large_for_onnx_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_files, "LARGEST", 50)
+    with pytest.raises(GpubpError, match="at most 2 GB"):
+        Network([4, 3]).to_onnx(tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_activation_that_onnx_has_no_operators_for_is_named(tmp_path, monkeypatch):
+    monkeypatch.delitem(onnx_files._STEPS, "tanh")
+    with pytest.raises(UsageError, match="to_onnx has no operators for the activation 'tanh'"):
+        Network([4, 5, 3], hidden="tanh").to_onnx(tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_does_not_write_an_npz_under_an_onnx_name(tmp_path):
+    with pytest.raises(UsageError, match="call to_onnx"):
+        Network([4, 3]).save(tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,203 @@
+"""NVIDIA's run-time compiler, from the wheel nvidia-cuda-nvrtc: compiles CUDA for any GPU, without one or its driver.
+
+``python -m tests.kernels.cuda.nvrtc`` writes the table of what every kernel takes, ``kernels/cuda/resources.csv``.
+"""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from gpubp.backends.cuda import backend
+from gpubp.backends.cuda.persistent import shared_bytes, units_bytes
+from gpubp.kernels import cuda
+from gpubp.network import Layer
+from gpubp.optimizers import SGD
+
+WHEEL = "nvidia-cuda-nvrtc"
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+TABLE = Path(cuda.__file__).with_name("resources.csv")
+COLUMNS = (
+    "kernel", "dtype", "precision", "units", "architecture", "registers", "spilled_bytes", "stack_bytes",
+    "shared_bytes", "threads", "resident_threads", "occupancy",
+)  # fmt: skip
+
+# Of a multiprocessor: threads, registers, blocks, and bytes of shared memory (CUDA C++ Programming Guide, "Technical
+# specifications per compute capability"). Registers go by 256 a warp, shared memory takes 1,024 bytes more a block.
+LIMITS = {
+    "sm_80": (2048, 65536, 32, 164 << 10),
+    "sm_90": (2048, 65536, 32, 228 << 10),
+    "sm_100": (2048, 65536, 32, 228 << 10),
+}
+
+
+@cache
+def version() -> str | None:
+    """The wheel's version; None if it is not installed."""
+    try:
+        return metadata.version(WHEEL)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    files = {Path(str(file)).name: file for file in metadata.files(WHEEL) or []}
+    builtins = next(name for name in files if re.fullmatch(r"libnvrtc-builtins\.so[\d.]*", name))
+    ctypes.CDLL(
+        str(files[builtins].locate()), mode=ctypes.RTLD_GLOBAL
+    )  # which the compiler looks for by name
+    compiler = next(name for name in files if re.fullmatch(r"libnvrtc\.so[\d.]*", name))
+    return ctypes.CDLL(str(files[compiler].locate()))
+
+
+def compile_kernels(source: str, options: tuple[str, ...], architecture: str) -> tuple[str, str]:
+    """The compiler's log, with what each kernel takes, and the PTX that the machine's code is made from.
+
+    Raises RuntimeError: the source does not compile; with the log.
+    """
+    library, program, size = _library(), ctypes.c_void_p(), ctypes.c_size_t()
+    if library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None):
+        raise RuntimeError("NVRTC makes no program")
+    try:
+        # As CuPy calls it, and asked for details.
+        given = [o.encode() for o in (*options, f"-arch={architecture}", "-ftz=true", "--ptxas-options=-v")]
+        failed = library.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
+
+        def text_of(what: str) -> str:
+            getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
+            text = ctypes.create_string_buffer(size.value)
+            getattr(library, f"nvrtcGet{what}")(program, text)
+            return text.value.decode()
+
+        if failed:
+            raise RuntimeError(text_of("ProgramLog"))
+        return text_of("ProgramLog"), text_of("PTX")
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def resources(log: str) -> Iterator[tuple[str, dict[str, int]]]:
+    """For each kernel of a log its registers, and bytes: spilled (its functions' too), of stack, of shared memory."""
+    for part in re.split(r"Compiling entry function '", log)[1:]:
+        name = part.split("'")[0]
+        (used,) = re.findall(r"Used (\d+) registers(.*)", part)
+        spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill stores", part))
+        stack = re.search(r"(\d+) bytes cumulative stack size", used[1])
+        shared = re.search(r"(\d+) bytes smem", used[1])
+        yield (
+            name,
+            {
+                "registers": int(used[0]),
+                "spilled_bytes": spilled,
+                "stack_bytes": int(stack[1]) if stack else 0,
+                "shared_bytes": int(shared[1]) if shared else 0,
+            },
+        )
+
+
+def resident_threads(architecture: str, registers: int, shared: int, threads: int) -> int:
+    """How many threads of a kernel a multiprocessor holds at a time, in blocks of ``threads``."""
+    most_threads, all_registers, most_blocks, all_shared = LIMITS[architecture]
+    of_a_block = -(-registers * cuda.WARP // 256) * 256 * (threads // cuda.WARP)
+    blocks = min(
+        most_threads // threads, all_registers // of_a_block, most_blocks, all_shared // (shared + 1024)
+    )
+    return blocks * threads
+
+
+def dynamic_shared_bytes(kernel: str, dtype: np.dtype, units: int | None) -> int:
+    """What a launch asks for beside; of units, for 784-128-10 in batches of 128 by plain SGD."""
+    if units is None:
+        return shared_bytes(dtype) if kernel == "epoch" else 0
+    layers = [Layer(784, 128, "relu"), Layer(128, 10, "softmax")]
+    return units_bytes(layers, dtype, SGD(0.1), 128, units)
+
+
+def threads_of(kernel: str) -> int:
+    """A block's threads, as the backend launches the kernel."""
+    if kernel in cuda.PERSISTENT:
+        return cuda.THREADS
+    if kernel == "weight_grad":
+        return cuda.WARP * cuda.SUM_ROWS
+    return int(np.prod(backend.FLAT_BLOCK if kernel in cuda.UPDATES.values() else backend.ROW_BLOCK))
+
+
+def heading() -> str:
+    """The table's first line: the compiler, and a digest of all that it is given."""
+    given = [job[:-1] for job in _jobs(ARCHITECTURES[:1])]
+    text = "".join(
+        cuda.source(files) + " ".join(cuda.definitions(dtype, precision, units))
+        for files, dtype, precision, units in given
+    )
+    return f"# {WHEEL} {version()}, source {hashlib.sha256(text.encode()).hexdigest()[:16]}\n"
+
+
+def _jobs(architectures: Sequence[str]) -> list[tuple]:
+    float32, float64 = np.dtype(np.float32), np.dtype(np.float64)
+    kinds: list[tuple] = []
+    for dtype in (float32, float64):
+        kinds += [(files, dtype, "float32", None) for files in (cuda.OPERATIONS, cuda.EPOCH)]
+        kinds += [(cuda.UNITS, dtype, "float32", units) for units in cuda.UNITS_OF_A_BLOCK]
+    kinds += [
+        (cuda.EPOCH, float32, precision, None) for precision in cuda.PRECISIONS if precision != "float32"
+    ]
+    return [(*kind, architecture) for kind in kinds for architecture in architectures]
+
+
+@cache
+def table(architectures: Sequence[str] = ARCHITECTURES) -> str:
+    """The CSV of all kernels, dtypes and these architectures."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = [row for rows in pool.map(lambda job: list(_rows(*job)), _jobs(architectures)) for row in rows]
+    out = io.StringIO()
+    out.write(heading())
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+@cache
+def compiled(
+    files: tuple[str, ...], dtype: np.dtype, precision: str, units: int | None, architecture: str
+) -> tuple[str, str]:
+    """The log and PTX of these files, compiled as the backend does."""
+    options = ("--std=c++17", *cuda.definitions(dtype, precision, units))
+    return compile_kernels(cuda.source(files), options, architecture)
+
+
+def _rows(
+    files: tuple[str, ...], dtype: np.dtype, precision: str, units: int | None, architecture: str
+) -> Iterator[dict[str, object]]:
+    log, _ = compiled(files, dtype, precision, units, architecture)
+    for kernel, taken in sorted(resources(log)):
+        taken["shared_bytes"] += dynamic_shared_bytes(kernel, dtype, units)
+        threads = threads_of(kernel)
+        resident = resident_threads(architecture, taken["registers"], taken["shared_bytes"], threads)
+        yield {
+            "kernel": kernel,
+            "dtype": dtype.name,
+            "precision": precision,
+            "units": units,
+            "architecture": architecture,
+            **taken,
+            "threads": threads,
+            "resident_threads": resident,
+            "occupancy": f"{resident / LIMITS[architecture][0]:.3f}",
+        }
+
+
+if __name__ == "__main__":
+    TABLE.write_text(table())

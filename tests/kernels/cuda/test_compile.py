@@ -1,0 +1,168 @@
+"""What NVIDIA's own compiler says of the kernels, for each kind of GPU they are for."""
+
+import csv
+import os
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from gpubp.kernels import cuda
+from tests.kernels.cuda import nvrtc
+
+pytestmark = pytest.mark.skipif(nvrtc.version() is None, reason=f"the wheel {nvrtc.WHEEL} is not installed")
+
+
+def rows(text):
+    return list(csv.DictReader(text.splitlines()[1:]))
+
+
+def written():
+    return nvrtc.TABLE.read_text()
+
+
+def test_the_table_is_of_these_very_sources_and_has_every_kernel_and_architecture():
+    """So that not all of it must be compiled anew."""
+    source = nvrtc.heading().partition("source")[2].strip()
+    assert written().splitlines()[0].endswith(source), "run: python -m tests.kernels.cuda.nvrtc"
+    found = rows(written())
+    kernels = [*cuda.KERNELS, *cuda.PERSISTENT]
+    assert {row["kernel"] for row in found} == set(kernels)
+    # In two dtypes; epoch in two more precisions, units for three numbers of units a block.
+    assert len(found) == (len(kernels) * 2 + 2 + 2 * 2) * len(nvrtc.ARCHITECTURES)
+    assert_no_spills(found)
+
+
+def assert_no_spills(found):
+    assert [row for row in found if row["spilled_bytes"] != "0"] == []
+    assert [row for row in found if row["resident_threads"] == "0"] == []
+
+
+def test_the_table_is_what_the_compiler_says():
+    """Of sm_90; of all with GPUBP_TEST_ALL=1, and where the compiler is another version, whose figures may differ."""
+    same = written().splitlines()[0] + "\n" == nvrtc.heading()
+    some = same and os.environ.get("GPUBP_TEST_ALL") != "1"
+    architectures = ("sm_90",) if some else nvrtc.ARCHITECTURES
+    found = rows(nvrtc.table(architectures))
+    assert_no_spills(found)
+    if same:
+        expected = [row for row in rows(written()) if row["architecture"] in architectures]
+        assert sorted(map(repr, found)) == sorted(map(repr, expected))
+
+
+# What a tile's inner loop and its fetches are made of, in PTX; what becomes of registers, the table says ----------
+
+
+def tiles(files, dtype, precision="float32", units=None):
+    """For each tile of a product: its shape, and its basic blocks, each as the count of its instructions."""
+    _, ptx = nvrtc.compiled(files, np.dtype(dtype), precision, units, "sm_90")
+    for function in re.split(r"\n(?=\.func|\.visible)", ptx):
+        head, _, body = function.partition("\n{\n")
+        shape = re.search(r"tileI\d+(?:Tensor)?ShapeI((?:Li\d+E)+)E", head)
+        if not shape or not body:
+            continue
+        blocks = re.split(r"\n\$\w+:|\bbra[.\w]* \S+;|\bbar\.sync[^;]*;|\bcall[^;]*;", body)
+        instruction = re.compile(r"^\s*(?:@!?%\w+ )?([a-z]\w*(?:\.\w+)*)", re.MULTILINE)
+        yield (
+            [int(n) for n in re.findall(r"\d+", shape[1])],
+            [Counter(instruction.findall(b)) for b in blocks],
+        )
+
+
+def of_kind(block, start):
+    return {name: n for name, n in block.items() if name.startswith(start)}
+
+
+def loads(block):
+    return {name[3:]: n for name, n in block.items() if re.match(r"ld\.(?!local|param)", name)}
+
+
+def vectors(numbers, dtype):
+    """The loads that read so many numbers of a term: the name of each, and how many."""
+    wide = min(numbers, 16 // np.dtype(dtype).itemsize)
+    of_many = f"v{wide}." if wide > 1 else ""
+    return Counter({f"shared.{of_many}f{8 * np.dtype(dtype).itemsize}": numbers // wide})
+
+
+@pytest.mark.parametrize(
+    ("files", "dtype", "units", "shapes"),
+    [
+        (cuda.EPOCH, "float32", None, 5 + 4 + 4),  # by rows too, but for gradients
+        (cuda.UNITS, "float32", 2, 2),
+        (cuda.UNITS, "float32", 4, 2),
+        (cuda.UNITS, "float32", 8, 2),
+    ],
+)
+def test_an_inner_loop_reads_shared_memory_by_vectors_and_nothing_else(files, dtype, units, shapes):
+    found = list(tiles(files, dtype, units=units))
+    assert len(found) >= shapes
+    for (m, n, _, groups), blocks in found:
+        terms = cuda.DEPTH // groups
+        inner = [
+            block for block in blocks if loads(block) and sum(of_kind(block, "fma").values()) == m * n * terms
+        ]
+        assert len(inner) == 1
+        expected = Counter()
+        for numbers in (m, n):
+            for name, count in vectors(numbers, dtype).items():
+                expected[name] += count * terms
+        assert loads(inner[0]) == expected
+
+
+@pytest.mark.parametrize("precision", ["tf32", "3xtf32"])
+def test_tensor_cores_are_fed_from_shared_memory_alone(precision):
+    found = list(tiles(cuda.EPOCH, "float32", precision))
+    tensor = 0
+    for (m, n, *_), blocks in found:
+        for block in blocks:
+            products = sum(of_kind(block, "mma").values())
+            if products:
+                tensor += 1
+                assert products == cuda.DEPTH // 8 * m * n * (3 if precision == "3xtf32" else 1)
+                assert loads(block) == {"shared.f32": cuda.DEPTH // 8 * (4 * m + 2 * n)}
+    assert tensor == 3 * 3  # of forward, back and gradients
+
+
+@pytest.mark.parametrize(
+    ("files", "units"), [(cuda.EPOCH, None), (cuda.UNITS, 8)], ids=lambda given: str(given)[-9:]
+)
+def test_a_panel_is_asked_for_at_once_and_waits_for_nothing(files, units):
+    """Its bytes, by four where lines are aligned, are in one block without a branch, and nothing there uses them."""
+    panels = 0
+    for (m, n, rows_of_threads, groups), blocks in tiles(files, "float32", units=units):
+        rows, columns = m * rows_of_threads, n * cuda.THREADS // groups // rows_of_threads
+        pieces = [max(1, side * cuda.DEPTH // 4 // cuda.THREADS) for side in (rows, columns)]
+        for kind, count in (
+            ("u32", 1),
+            ("v4.u32", 1),
+            ("u8", 4),
+        ):  # bytes, numbers, bytes that are not aligned
+            asking = [block for block in blocks if set(loads(block)) == {kind}]
+            found = [loads(block)[kind] for block in asking]
+            assert all(found.count(pieces_of_side * count) >= 2 for pieces_of_side in pieces), (kind, found)
+            for block in asking:
+                assert not of_kind(block, ("cvt.rn", "fma", "mul.f", "mul.ftz", "sub.f", "sub.ftz", "st."))
+        panels += 2
+    assert panels >= 4
+
+
+def test_a_source_that_does_not_compile_is_reported_with_its_place():
+    broken = cuda.source(cuda.EPOCH).replace("place] = gradient;", "place] = unknown;")
+    with pytest.raises(RuntimeError, match=r'kernels/cuda/epoch\.cu.*"?unknown'):
+        nvrtc.compile_kernels(broken, ("--std=c++17", *cuda.definitions("float32")), "sm_90")
+
+
+@pytest.mark.parametrize(
+    ("registers", "shared", "threads", "resident"),
+    [
+        (32, 0, 256, 2048),
+        (64, 0, 256, 1024),
+        (255, 16 << 10, 256, 256),
+        (16, 100 << 10, 32, 64),
+        (40, 0, 1024, 1024),
+    ],
+)
+def test_resident_threads_of_an_h100(registers, shared, threads, resident):
+    """As NVIDIA's occupancy calculator has them."""
+    assert nvrtc.resident_threads("sm_90", registers, shared, threads) == resident

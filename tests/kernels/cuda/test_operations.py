@@ -1,0 +1,240 @@
+"""Every operation of the CUDA backend, on the host or on a GPU, against the float64 reference within its bounds."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpubp import reference
+from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.network import as_inputs
+from gpubp.verification import bounds
+from gpubp.verification.bounds import Bounded, Precision
+from tests.cuda_host import cuda_backend, why_no_cuda
+from tests.networks import EVERY_OPTIMIZER
+
+pytestmark = pytest.mark.skipif(why_no_cuda is not None, reason=str(why_no_cuda))
+
+DTYPES = (np.float32, np.float64)
+EXAMPLES = settings(max_examples=25, deadline=None)
+
+# One, odd, a warp and one beside it, and wider than a block of 256 threads.
+widths = st.sampled_from([1, 2, 3, 10, 31, 32, 33, 65, 300])
+batches = st.sampled_from([1, 2, 7, 8, 9, 33, 70])
+seeds = st.integers(0, 2**32 - 1)
+scales = st.sampled_from([0.1, 1.0, 30.0])  # up to activations that saturate
+every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
+every_loss = pytest.mark.parametrize("loss", LOSSES)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return cuda_backend()
+
+
+def normal(seed, dtype, *shapes, scale=1.0):
+    rng = np.random.default_rng(seed)
+    return [(rng.standard_normal(shape) * scale).astype(dtype) for shape in shapes]
+
+
+def output_layer(seed, dtype, b, n, activation, scale=1.0):
+    """Logits, activations, one-hot targets (or a probability) and sample weights."""
+    rng = np.random.default_rng(seed)
+    (z,) = normal(seed, dtype, (b, n), scale=scale)
+    a = ACTIVATIONS[activation].apply(z).astype(dtype)
+    y = np.eye(n)[rng.integers(0, n, b)] if n > 1 else rng.random((b, 1))
+    return z, a, y.astype(dtype), rng.random(b).astype(dtype)
+
+
+def run(backend, operation, arrays, *options, outputs, dtype):
+    """The operation's outputs on the host; it gets the arrays, then the options, then poisoned outputs."""
+    on_device = [backend.to_device(array) for array in arrays]
+    results = [backend.to_device(np.full(shape, np.nan, dtype)) for shape in outputs]
+    getattr(backend, operation)(*on_device, *options, *results)
+    return [backend.to_host(result) for result in results]
+
+
+def run_output_delta(backend, z, a, y, w, activation, loss):
+    send = backend.to_device
+    delta, cost = send(np.full_like(a, np.nan)), send(np.full_like(w, np.nan))
+    hit = send(np.full(len(w), 255, np.uint8))
+    backend.output_delta(*map(send, (z, a, y, w)), activation, loss, delta, cost, hit)
+    return tuple(map(backend.to_host, (delta, cost, hit)))
+
+
+def wide(array):
+    return array.astype(np.float64)
+
+
+def exact(array):
+    return Bounded.exact(wide(array))
+
+
+def assert_within(got, bounded):
+    error = np.abs(got - bounded.value)
+    ok = (error <= bounded.error) | (got == bounded.value)
+    assert ok.all(), f"worst error {(error / np.maximum(bounded.error, 1e-300)).max():.3g} of its bound"
+
+
+@every_dtype
+@pytest.mark.parametrize("bytes_in", [True, False])
+@EXAMPLES
+@given(n=widths, b=batches, seed=seeds)
+def test_gather(backend, dtype, bytes_in, n, b, seed):
+    rng = np.random.default_rng(seed)
+    source = rng.integers(0, 256, (50, n), np.uint8) if bytes_in else rng.random((50, n)).astype(dtype)
+    order = rng.integers(0, 50, b)
+    (out,) = run(backend, "gather", [source, order], outputs=[(b, n)], dtype=dtype)
+    np.testing.assert_array_equal(out, as_inputs(source[order], dtype))
+
+
+@every_dtype
+def test_gather_of_a_vector(backend, dtype):
+    source, order = np.arange(7, dtype=dtype), np.array([6, 0, 0, 3])
+    (out,) = run(backend, "gather", [source, order], outputs=[(4,)], dtype=dtype)
+    np.testing.assert_array_equal(out, source[order])
+
+
+@every_activation
+@every_dtype
+@EXAMPLES
+@given(i=widths, o=widths, b=batches, seed=seeds, scale=scales, shared=st.booleans())
+def test_forward(backend, activation, dtype, i, o, b, seed, scale, shared):
+    a_prev, weights, bias = normal(seed, dtype, (b, i), (o, i), (o,), scale=scale)
+    sigma = ACTIVATIONS[activation]
+    on_device = [backend.to_device(array) for array in (a_prev, weights, bias)]
+    z = backend.to_device(np.full((b, o), np.nan, dtype))
+    a = z if shared else backend.to_device(np.full((b, o), np.nan, dtype))
+    backend.forward(*on_device, activation, z, a)
+    bounded = bounds.forward(exact(a_prev), wide(weights), wide(bias), sigma, Precision.of(dtype))
+    assert_within(backend.to_host(a), bounded[1])
+    if not shared:
+        assert_within(backend.to_host(z), bounded[0])
+
+
+@every_activation
+@every_loss
+@every_dtype
+@settings(max_examples=10, deadline=None)
+@given(n=widths, b=batches, seed=seeds, scale=scales)
+def test_output_delta(backend, activation, loss, dtype, n, b, seed, scale):
+    z, a, y, w = output_layer(seed, dtype, b, n, activation, scale)
+    delta, cost, hit = run_output_delta(backend, z, a, y, w, activation, loss)
+    sigma, loss_function, precision = ACTIVATIONS[activation], LOSSES[loss], Precision.of(dtype)
+    truth = wide(y), wide(w), sigma, loss_function, precision
+    assert_within(delta, bounds.output_delta(exact(z), exact(a), *truth))
+    for row in range(b):
+        part = slice(row, row + 1)
+        bounded = bounds.cost(exact(z[part]), exact(a[part]), wide(y[part]), wide(w[part]), *truth[2:])
+        assert_within(cost[row], bounded)
+    if n == 1:
+        np.testing.assert_array_equal(hit, ((a > 0.5) == (y > 0.5))[:, 0])
+    else:
+        np.testing.assert_array_equal(hit, a.argmax(axis=1) == y.argmax(axis=1))
+
+
+@pytest.mark.parametrize("n", [2, 33, 300])
+def test_a_hit_is_the_first_of_equals(backend, n):
+    a = np.zeros((3, n), np.float32)
+    a[:, -1] = [1, 0, 0]
+    a[1, n // 2 :] = 1
+    y = np.zeros((3, n), np.float32)
+    y[0, -1] = y[1, n // 2] = y[2, 0] = 1
+    assert run_output_delta(backend, a, a, y, np.ones(3, np.float32), "identity", "quadratic")[2].all()
+
+
+@every_activation
+@every_dtype
+@EXAMPLES
+@given(n=widths, n_next=widths, b=batches, seed=seeds, scale=scales)
+def test_hidden_delta(backend, activation, dtype, n, n_next, b, seed, scale):
+    sigma = ACTIVATIONS[activation]
+    delta_next, weights, z = normal(seed, dtype, (b, n_next), (n_next, n), (b, n), scale=scale)
+    a = sigma.apply(z).astype(dtype)
+    arrays = [delta_next, weights, a]
+    (delta,) = run(backend, "hidden_delta", arrays, activation, outputs=[(b, n)], dtype=dtype)
+    side = bounds.known_side(wide(a))
+    bounded = bounds.hidden_delta(
+        exact(delta_next), wide(weights), side, exact(a), sigma, Precision.of(dtype)
+    )
+    assert_within(delta, bounded)
+
+
+@every_dtype
+@EXAMPLES
+@given(i=widths, o=widths, b=batches, seed=seeds)
+def test_weight_grad(backend, dtype, i, o, b, seed):
+    delta, a_prev = normal(seed, dtype, (b, o), (b, i))
+    gradients = run(backend, "weight_grad", [delta, a_prev], outputs=[(o, i), (o,)], dtype=dtype)
+    bounded = bounds.weight_grad(exact(delta), exact(a_prev), Precision.of(dtype))
+    for got, expected in zip(gradients, bounded, strict=True):
+        assert_within(got, expected)
+
+
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+@every_dtype
+@EXAMPLES
+@given(shape=st.sampled_from([(1,), (255,), (257,), (33, 65)]), seed=seeds)
+def test_update(backend, optimizer, dtype, shape, seed):
+    parameter, gradient, *slots = normal(seed, dtype, *[shape] * (2 + len(optimizer.slots)))
+    slots = [np.abs(slot) for slot in slots]
+    c = optimizer.coefficients(optimizer.lr, 3, decay=True)
+    p, g, *memory = (backend.to_device(array) for array in (parameter, gradient, *slots))
+    backend.update(p, g, memory, optimizer, c)
+    rounded = wide(np.array(c, dtype))
+    old = wide(parameter), exact(gradient), [wide(slot) for slot in slots]
+    expected = bounds.update(*old, optimizer.kind, rounded, Precision.of(dtype))
+    for got, bounded in zip((p, *memory), expected, strict=True):
+        assert_within(backend.to_host(got), bounded)
+
+
+@every_activation
+@every_dtype
+def test_nan_goes_through_forward_and_back(backend, activation, dtype):
+    a_prev, weights, bias = normal(0, dtype, (3, 5), (40, 5), (40,))
+    a_prev[1, 2] = np.nan
+    results = run(
+        backend, "forward", [a_prev, weights, bias], activation, outputs=[(3, 40), (3, 40)], dtype=dtype
+    )
+    for result in results:
+        assert np.isnan(result).all(axis=1).tolist() == [False, True, False]
+        assert np.isfinite(result[::2]).all()
+
+    (delta,) = run(
+        backend,
+        "hidden_delta",
+        [a_prev, weights[:, :5].T.copy(), results[1]],
+        activation,
+        outputs=[(3, 40)],
+        dtype=dtype,
+    )
+    assert np.isnan(delta).all(axis=1).tolist() == [False, True, False]
+
+
+@every_activation
+@every_loss
+def test_nan_goes_through_the_cost(backend, activation, loss):
+    z, a, y, w = output_layer(0, np.float32, 3, 40, activation)
+    z[1, 35] = a[1, 35] = np.nan
+    delta, cost, _ = run_output_delta(backend, z, a, y, w, activation, loss)
+    assert np.isnan(cost).tolist() == [False, True, False]
+    with np.errstate(all="ignore"):
+        expected = reference.output_delta(a, y, w, ACTIVATIONS[activation], LOSSES[loss])
+    np.testing.assert_array_equal(np.isnan(delta), np.isnan(expected))
+
+
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+def test_nan_goes_through_gradient_and_update(backend, optimizer):
+    delta, a_prev = normal(0, np.float32, (70, 3), (70, 4))
+    delta[69, 1] = np.nan
+    grad_weights, grad_bias = run(
+        backend, "weight_grad", [delta, a_prev], outputs=[(3, 4), (3,)], dtype=np.float32
+    )
+    assert np.isnan(grad_bias).tolist() == [False, True, False]
+    assert np.isnan(grad_weights).all(axis=1).tolist() == [False, True, False]
+
+    p, g = backend.to_device(np.ones(3, np.float32)), backend.to_device(grad_bias)
+    slots = [backend.to_device(np.zeros(3, np.float32)) for _ in optimizer.slots]
+    backend.update(p, g, slots, optimizer, optimizer.coefficients(0.1, 1, decay=True))
+    assert np.isnan(backend.to_host(p)).tolist() == [False, True, False]

@@ -1,0 +1,553 @@
+"""fit(): repeatable, resumable, interruptible, and the same on every backend."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gpubp
+from gpubp import reference
+from gpubp.errors import DataError, UsageError
+from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.network import Network
+from gpubp.optimizers import SGD, Adam, Schedule
+from gpubp.training.fit import EarlyStopping
+from tests.conftest import BACKENDS, backend_by_name, small_data, small_net
+from tests.networks import EVERY_OPTIMIZER
+
+
+def flat(network):
+    return np.concatenate([p.ravel() for pair in network.parameters for p in pair])
+
+
+def trained(backend, x, y, *, net=None, **settings):
+    net = net or small_net(dtype="float32")
+    history = gpubp.fit(net, x, y, **{"batch_size": 16, "epochs": 4, "backend": backend, **settings})
+    return net, history
+
+
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+def test_the_same_seed_twice_is_bitwise_equal(backend, optimizer, rng):
+    x, y = small_data(rng)
+    (a, first), (b, second) = (trained(backend, x, y, optimizer=optimizer) for _ in range(2))
+    np.testing.assert_array_equal(flat(a), flat(b))
+    assert first["loss"] == second["loss"]
+    assert first["accuracy"] == second["accuracy"]
+    c, _ = trained(backend, x, y, optimizer=optimizer, seed=1)
+    assert (flat(a) != flat(c)).any()
+
+
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+def test_a_resumed_run_is_bitwise_the_one_that_never_stopped(backend, optimizer, rng, tmp_path):
+    x, y = small_data(rng)
+    settings = {"optimizer": optimizer, "schedule": Schedule("step", every=2), "validation": (x, y)}
+    whole, history = trained(backend, x, y, epochs=5, **settings)
+    path = tmp_path / "checkpoint.npz"
+    trained(backend, x, y, epochs=2, save_to=path, **settings)
+    resumed, rest = trained(
+        backend, x, y, net=small_net(dtype="float32", seed=99), epochs=5, resume=path, **settings
+    )
+    np.testing.assert_array_equal(flat(resumed), flat(whole))
+    for column in ("epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "learning_rate"):
+        assert rest[column] == history[column]
+
+
+class InterruptAfter:
+    """A stand-in for what fit asks between chunks; says yes at the n-th question."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize("questions", range(1, 9))
+def test_a_run_stopped_inside_an_epoch_resumes_bitwise(questions, rng, tmp_path, monkeypatch):
+    from contextlib import contextmanager
+
+    from gpubp.training import fit as trainer
+
+    x, y = small_data(rng)  # 4 steps an epoch: 16, 16, 16 and 2 samples
+    settings = {"epochs": 2, "optimizer": Adam(0.01), "verify": "step"}  # a question before every step
+    whole, history = trained("numpy", x, y, **settings)
+
+    @contextmanager
+    def interrupted():
+        yield InterruptAfter(questions)
+
+    path = tmp_path / "checkpoint.npz"
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_until_interrupted", interrupted)
+        _, stopped = trained("numpy", x, y, save_to=path, **settings)
+    assert stopped.stopped == ("interrupted" if questions < 8 else "done")
+    resumed, rest = trained("numpy", x, y, resume=path, **settings)
+    np.testing.assert_array_equal(flat(resumed), flat(whole))
+    assert rest["loss"] == history["loss"]
+    assert rest["accuracy"] == history["accuracy"]
+
+
+@pytest.mark.parametrize("seconds", [0, 1e-4, 100])
+def test_how_a_run_is_cut_into_calls_changes_nothing(backend, seconds, rng, monkeypatch):
+    x, y = small_data(rng)
+    expected, history = trained(backend, x, y, verify="off")
+    monkeypatch.setattr("gpubp.training.fit.CHUNK_SECONDS", seconds)
+    net, again = trained(backend, x, y, verify="off")
+    np.testing.assert_array_equal(flat(net), flat(expected))
+    assert again["loss"] == history["loss"]
+
+
+def test_steps_are_the_references_steps(rng):
+    """The plain loop that anyone would write, batch by batch, ends at the same weights."""
+    net, (x, y) = small_net(seed=3), small_data(rng)
+    mine = Network([12, 9, 7, 4], hidden="tanh", dtype="float64", seed=3)
+    gpubp.fit(net, x, y, optimizer=SGD(0.2), batch_size=16, epochs=2, backend="numpy", seed=6, verify="off")
+    generator, targets, parameters = np.random.default_rng(6), np.eye(4)[y], mine.parameters
+    for _ in range(2):
+        order = generator.permutation(len(x))
+        for start in range(0, len(x), 16):
+            batch = order[start : start + 16]
+            _, gradients = reference.backpropagate(
+                parameters, mine.activations, LOSSES["cross_entropy"], x[batch], targets[batch]
+            )
+            parameters = [
+                (w - 0.2 * gw, b - 0.2 * gb) for (w, b), (gw, gb) in zip(parameters, gradients, strict=True)
+            ]
+    mine.parameters = parameters
+    np.testing.assert_allclose(flat(net), flat(mine), rtol=1e-13, atol=1e-15)
+
+
+widths = st.lists(st.integers(1, 40), min_size=2, max_size=4) | st.lists(
+    st.integers(1, 6), min_size=11, max_size=11
+)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@given(
+    sizes=widths,
+    hidden=st.sampled_from(sorted(ACTIVATIONS)),
+    output=st.sampled_from(["softmax", "sigmoid", "identity"]),
+    batch=st.integers(1, 40),
+    n=st.integers(1, 70),
+    dtype=st.sampled_from(["float32", "float64"]),
+    seed=st.integers(0, 1000),
+)
+def test_any_shape_trains_within_the_bounds(name, sizes, hidden, output, batch, n, dtype, seed):
+    """Batch 1, width 1, widths that are no multiple of a vector, one layer, ten layers."""
+    rng = np.random.default_rng(seed)
+    net = Network(sizes, hidden=hidden, output=output, dtype=dtype, seed=seed)
+    x = (
+        rng.integers(0, 256, (n, sizes[0])).astype(np.uint8)
+        if seed % 2
+        else rng.standard_normal((n, sizes[0]))
+    )
+    y = rng.random((n, sizes[-1]))
+    history = gpubp.fit(
+        net,
+        x,
+        y,
+        loss="quadratic",
+        optimizer=SGD(0.01, momentum=0.5),
+        batch_size=batch,
+        epochs=1,
+        backend=backend_by_name(name),
+        verify="step",
+    )
+    assert history.verification.steps == -(-n // batch)
+
+
+def test_every_backend_learns_digits(backend):
+    data = gpubp.load_data("mnist-sample")
+    net = Network([784, 128, 10], init="he")
+    history = gpubp.fit(
+        net,
+        *(data.train.inputs, data.train.targets),
+        batch_size=64,
+        epochs=1,
+        backend=backend,
+        verify="epoch",
+    )
+    assert history.verification.ok
+    assert (net.predict(data.test.inputs) == data.test.targets).mean() > 0.85
+
+
+def test_gradients_agree_on_every_backend(backend, rng):
+    net, (x, y) = small_net(), small_data(rng)
+    weight = rng.random(len(x))
+    cost, gradients = gpubp.gradients(net, x, y, sample_weight=weight, backend=backend)
+    expected_cost, expected = reference.backpropagate(
+        net.parameters, net.activations, LOSSES["cross_entropy"], x, np.eye(4)[y], weight
+    )
+    assert cost == pytest.approx(expected_cost, rel=1e-14)
+    for got, want in zip(gradients, expected, strict=True):
+        assert isinstance(got[0], np.ndarray)
+        np.testing.assert_allclose(got[0], want[0], rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(got[1], want[1], rtol=1e-10, atol=1e-14)
+
+
+def test_the_plan_predicts_and_evaluates_as_the_network_does(backend, rng):
+    from gpubp.data import check_split
+    from gpubp.data.prepare import prepare
+
+    net, (x, y) = small_net(), small_data(rng, n=2500)  # more than one chunk
+    samples = prepare(net, check_split(x, y), "cross_entropy").samples
+    plan = backend.plan(net.layers, net.parameters, "cross_entropy", SGD(), 16, samples)
+    np.testing.assert_allclose(plan.predict(x), net.forward(x), rtol=1e-12)
+    stats = plan.evaluate(plan.upload(samples))
+    assert stats.accuracy == (net.predict(x) == y).mean()
+    expected = reference.backpropagate(
+        net.parameters, net.activations, LOSSES["cross_entropy"], x, samples.targets
+    )[0]
+    assert stats.mean_cost == pytest.approx(expected, rel=1e-13)
+
+
+def test_a_sample_weight_of_two_is_the_sample_twice(backend, rng):
+    net, (x, y) = small_net(), small_data(rng, n=10)
+    weight = np.ones(10)
+    weight[3], weight[7] = 2, 0
+    keep = [0, 1, 2, 3, 3, 4, 5, 6, 8, 9]
+    weighted = gpubp.gradients(net, x, y, sample_weight=weight, backend=backend)
+    repeated = gpubp.gradients(net, x[keep], y[keep], backend=backend)
+    assert weighted[0] == pytest.approx(repeated[0], rel=1e-13)
+    for a, b in zip(weighted[1], repeated[1], strict=True):
+        np.testing.assert_allclose(a[0], b[0], rtol=1e-9, atol=1e-14)
+
+
+def test_early_stopping_restores_the_best_epoch(rng):
+    x, y = small_data(rng, n=40)
+    xv, yv = small_data(rng, n=40)  # noise: validation soon gets worse
+    seen = []
+    net, history = trained(
+        "numpy",
+        x,
+        y,
+        optimizer=SGD(0.5, momentum=0.9),
+        epochs=200,
+        validation=(xv, yv),
+        early_stopping=3,
+        callbacks=[
+            lambda epoch, network: seen.append([p.copy() for pair in network.parameters for p in pair])
+        ],
+    )
+    assert history.stopped == "early stopping"
+    assert history.best_epoch == 1 + int(np.argmin(history["validation_loss"]))
+    assert len(history) == history.best_epoch + 3
+    best = seen[history.best_epoch - 1]
+    for got, expected in zip([p for pair in net.parameters for p in pair], best, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_early_stopping_resumes_with_its_memory(rng, tmp_path):
+    x, y = small_data(rng, n=40)
+    settings = {
+        "optimizer": SGD(0.5, momentum=0.9),
+        "validation": small_data(rng, n=40),
+        "early_stopping": EarlyStopping(4, "validation_accuracy", min_delta=0.01),
+    }
+    whole, history = trained("numpy", x, y, epochs=100, **settings)
+    trained("numpy", x, y, epochs=history.best_epoch + 1, save_to=tmp_path / "c.npz", **settings)
+    resumed, rest = trained("numpy", x, y, epochs=100, resume=tmp_path / "c.npz", **settings)
+    assert rest.best_epoch == history.best_epoch
+    np.testing.assert_array_equal(flat(resumed), flat(whole))
+
+
+def test_a_callback_sees_the_network_and_ends_the_run(backend, rng):
+    x, y = small_data(rng)
+    losses = []
+
+    def callback(epoch, network):
+        losses.append((epoch.loss, flat(network).copy()))
+        return epoch.epoch == 2
+
+    net, history = trained(backend, x, y, epochs=9, callbacks=[callback])
+    assert history.stopped == "callback"
+    assert [loss for loss, _ in losses] == history["loss"]
+    np.testing.assert_array_equal(losses[-1][1], flat(net))
+
+
+def test_regression_has_no_accuracy_and_predicts_numbers(backend, rng):
+    x = rng.standard_normal((200, 3))
+    y = x @ np.array([[1.0], [-2.0], [0.5]])
+    net = Network([3, 1], output="identity", dtype="float64")
+    history = gpubp.fit(
+        net, x, y, loss="quadratic", optimizer=SGD(0.1), batch_size=20, epochs=20, backend=backend
+    )
+    assert set(history["accuracy"]) == {None}
+    np.testing.assert_allclose(net.predict(x), y, atol=1e-3)
+    np.testing.assert_allclose(net.parameters[0][0], [[1, -2, 0.5]], atol=1e-3)
+
+
+def test_a_diverging_run_says_so(backend, rng):
+    x, y = small_data(rng)
+    net = small_net(output="identity", hidden="relu", dtype="float32")
+    with pytest.raises(gpubp.GpubpError, match="diverged: lower the learning rate"):
+        gpubp.fit(
+            net,
+            x,
+            np.eye(4)[y],
+            loss="quadratic",
+            optimizer=SGD(1e6),
+            epochs=20,
+            backend=backend,
+            batch_size=16,
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"y": [0] * 49 + [4]}, DataError, "label 4 at index 49"),
+        ({"y": [-1] + [0] * 49}, DataError, "-1"),
+        ({"y": [0] * 49}, DataError, "49"),
+        ({"x": np.full((50, 12), np.nan)}, DataError, "NaN|nan|finite"),
+        ({"x": np.zeros((50, 11))}, DataError, "11 columns"),
+        ({"x": np.zeros((0, 12)), "y": []}, DataError, "no data"),
+        ({"x": np.full((50, 12), 1e300)}, DataError, "too large for float32"),
+        ({"y": np.full((50, 4), 0.3)}, DataError, "sum to 1"),
+        ({"y": np.full((50, 4), 2.0)}, DataError, r"\[0, 1\]"),
+        ({"y": np.full((50, 3), 1 / 3)}, DataError, "3 columns"),
+        ({"loss": "crossentropy"}, UsageError, "'cross_entropy'"),
+        ({"batch_size": 0}, UsageError, "batch_size"),
+        ({"batch_size": 2.5}, UsageError, "batch_size"),
+        ({"epochs": -1}, UsageError, "epochs"),
+        ({"backend": "numbra"}, UsageError, "'numba'"),
+        ({"early_stopping": 3}, UsageError, "validation"),
+        ({"sample_weight": np.full(50, -1.0)}, DataError, "weight"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused_first(change, error, says, rng):
+    x, y = small_data(rng)
+    net = small_net(dtype="float32")
+    before = flat(net).copy()
+    data = {"x": x, "y": y, **{k: change[k] for k in ("x", "y") if k in change}}
+    settings = {k: v for k, v in change.items() if k not in ("x", "y")}
+    with pytest.raises(error, match=says):
+        gpubp.fit(net, data["x"], np.asarray(data["y"]), **{"backend": "numpy", **settings})
+    np.testing.assert_array_equal(flat(net), before)
+
+
+def test_probabilities_from_an_activation_that_has_none_are_warned_of(rng):
+    x, y = small_data(rng)
+    with pytest.warns(UserWarning, match="Use output='softmax'"):
+        gpubp.fit(small_net(output="identity"), x, y, epochs=1, backend="numpy")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"batch_size": 8}, "batch_size"),
+        ({"optimizer": SGD(0.2)}, "optimizer"),
+        ({"net": small_net((12, 5, 4), dtype="float32")}, "network"),
+        ({"seed": 5}, "seed"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_not_resumed(change, says, rng, tmp_path):
+    x, y = small_data(rng)
+    path = tmp_path / "c.npz"
+    trained("numpy", x, y, save_to=path)
+    with pytest.raises(UsageError, match=f"its {says} is"):
+        trained("numpy", x, y, resume=path, **change)
+
+
+def test_a_model_is_no_checkpoint(rng, tmp_path):
+    x, y = small_data(rng)
+    small_net(dtype="float32").save(tmp_path / "m.npz")
+    with pytest.raises(DataError, match="without training state"):
+        trained("numpy", x, y, resume=tmp_path / "m.npz")
+
+
+def test_auto_says_what_it_passed_over():
+    from gpubp import backends
+
+    name, why = backends.choose("auto")
+    reasons = gpubp.available()
+    assert reasons[name] is None
+    if name != "cupy":
+        assert reasons["cupy"]
+        assert why == "cupy cannot run here: gpubp doctor says why"
+
+
+def test_auto_falls_back_where_numba_is_broken(monkeypatch):
+    from gpubp import backends
+    from gpubp.backends.cpu import backend as cpu
+    from gpubp.backends.cuda import backend as cuda
+
+    monkeypatch.setattr(cpu, "_import_error", ImportError("LLVM is missing"))
+    monkeypatch.setattr(cuda, "why_unavailable", lambda: "no NVIDIA driver")
+    assert backends.choose("auto")[0] == "numpy"
+    with pytest.raises(gpubp.BackendUnavailable, match=r"LLVM is missing.*pip install"):
+        backends.get("numba")
+
+
+def test_backends_share_one_surface():
+    """Every backend overrides with the contract's own signatures."""
+    from inspect import getmembers, isfunction, signature
+
+    from gpubp.backends.base import Backend
+
+    for name in BACKENDS:
+        cls = type(backend_by_name(name))
+        for method, function in getmembers(Backend, isfunction):
+            if not method.startswith("_"):
+                assert signature(getattr(cls, method)) == signature(function), f"{name}.{method}"
+
+
+INTERRUPTED_RUN = """
+import numpy as np, gpubp, sys
+rng = np.random.default_rng(0)
+net = gpubp.Network([50, 40, 4], seed=1)
+print("ready", flush=True)
+history = gpubp.fit(net, rng.standard_normal((2000, 50)), rng.integers(0, 4, 2000), epochs=100000,
+                    backend="numpy", save_to=sys.argv[1])
+print(history.stopped, len(history))
+"""
+
+
+def test_ctrl_c_stops_cleanly_with_the_model_saved(tmp_path):
+    path = tmp_path / "c.npz"
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED_RUN, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert out.startswith("interrupted")
+    assert gpubp.load(path).sizes == [50, 40, 4]
+
+
+def test_fit_runs_in_a_thread_that_gets_no_signals(rng):
+    x, y = small_data(rng)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(trained("numpy", x, y)[1].stopped))
+    thread.start()
+    thread.join()
+    assert results == ["done"]
+
+
+def test_a_run_that_early_stopping_ended_does_not_go_on_when_resumed(rng, tmp_path):
+    x, y = small_data(rng, n=40)
+    settings = {
+        "optimizer": SGD(0.5, momentum=0.9),
+        "validation": small_data(rng, n=40),
+        "early_stopping": 3,
+        "epochs": 100,
+    }
+    net, history = trained("numpy", x, y, save_to=tmp_path / "c.npz", **settings)
+    again, rest = trained("numpy", x, y, resume=tmp_path / "c.npz", **settings)
+    assert history.stopped == rest.stopped == "early stopping"
+    assert len(rest) == len(history) == rest.resumed_epochs
+    np.testing.assert_array_equal(flat(again), flat(net))
+
+
+def test_other_data_is_not_resumed_on(rng, tmp_path):
+    x, y = small_data(rng)
+    trained("numpy", x, y, save_to=tmp_path / "c.npz")
+    x[7, 3] += 1e-3
+    with pytest.raises(UsageError, match="its data is '50 samples"):
+        trained("numpy", x, y, resume=tmp_path / "c.npz")
+
+
+def test_a_validation_loss_of_nan_is_never_the_best():
+    assert not EarlyStopping().improved(float("nan"), None)
+    assert not EarlyStopping().improved(float("nan"), 1.0)
+    assert EarlyStopping().improved(0.5, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": "sgd"},
+        {"schedule": "cosine"},
+        {"early_stopping": 2.5},
+        {"early_stopping": True},
+        {"validation": np.zeros((3, 12))},
+        {"validation": 0.2},
+        {"batch_size": "8"},
+        {"batch_size": None},
+        {"callbacks": print},
+        {"seed": -1},
+    ],
+    ids=str,
+)
+def test_arguments_of_the_wrong_kind_are_named(change, rng):
+    x, y = small_data(rng)
+    with pytest.raises(UsageError, match=next(iter(change))):
+        trained("numpy", x, y, **change)
+
+
+def test_a_network_can_learn_classes_after_numbers(rng):
+    x, y = small_data(rng)
+    net = small_net(dtype="float32")
+    gpubp.fit(net, x, rng.random((50, 4)), loss="quadratic", epochs=1, backend="numpy")
+    assert net.predict(x).shape == (50, 4)
+    gpubp.fit(net, x, y, epochs=1, backend="numpy")
+    assert net.predict(x).shape == (50,)
+
+
+def test_seconds_count_training_also_where_every_step_is_verified(rng):
+    x, y = small_data(rng)
+    _, history = trained("numpy", x, y, verify="step")
+    assert min(history["seconds"]) > 0
+
+
+def test_a_batch_larger_than_the_plans_is_refused(backend, rng):
+    from gpubp.data import check_split
+    from gpubp.data.prepare import prepare
+
+    net, (x, y) = small_net(), small_data(rng)
+    samples = prepare(net, check_split(x, y), "cross_entropy").samples
+    plan = backend.plan(net.layers, net.parameters, "cross_entropy", SGD(), 16, samples)
+    with pytest.raises(UsageError, match="17 samples"):
+        plan.gradients(np.arange(17))
+
+
+def test_the_product_refuses_arrays_it_would_misread(rng):
+    from numba.core.errors import TypingError
+
+    from gpubp.backends import get
+
+    with pytest.raises(TypingError, match="C order"):
+        get("numba").hidden_delta(
+            rng.random((8, 16)),
+            np.asfortranarray(rng.random((16, 16))),
+            rng.random((8, 16)),
+            "identity",
+            np.empty((8, 16)),
+        )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bytes_are_scaled_to_the_very_bits_of_the_table(backend, dtype):
+    from gpubp.network import byte_table
+
+    every = np.arange(256, dtype=np.uint8)[::-1].reshape(2, 128).copy()
+    out = backend.to_device(np.empty((2, 128), dtype))
+    backend.gather(backend.to_device(every), backend.to_device(np.array([1, 0])), out)
+    np.testing.assert_array_equal(backend.to_host(out), byte_table(dtype)[every[::-1]])
+
+
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+def test_a_run_that_goes_on_from_the_state_of_another_is_bitwise_one_run(backend, optimizer, rng):
+    x, y = small_data(rng)
+    whole, _ = trained(backend, x, y, optimizer=optimizer, shuffle=False, epochs=4)
+    part, first = trained(backend, x, y, optimizer=optimizer, shuffle=False, epochs=1)
+    trained(backend, x, y, net=part, optimizer=optimizer, shuffle=False, epochs=3, state=first.state)
+    np.testing.assert_array_equal(flat(whole), flat(part))
+
+
+def test_the_state_of_another_optimizer_or_network_is_refused(rng):
+    x, y = small_data(rng)
+    _, history = trained("numpy", x, y, optimizer=SGD(0.1))
+    with pytest.raises(UsageError, match="another network or optimizer"):
+        trained("numpy", x, y, optimizer=Adam(0.1), state=history.state)

@@ -1,0 +1,522 @@
+"""The verifier: right results pass on every backend, and every planted fault is caught."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpubp
+from gpubp.functions import ACTIVATIONS, LOSSES, Activation
+from gpubp.network import Network
+from gpubp.optimizers import OPTIMIZERS, SGD, Adam
+from gpubp.verification import verify as verification
+from gpubp.verification.bounds import (
+    ACTIVATION_ROUNDINGS,
+    EXP_ROUNDINGS,
+    KINKS,
+    LOG_ROUNDINGS,
+    SLOPE_ERRORS,
+    Bounded,
+    worst_only,
+)
+from gpubp.verification.verify import Report, VerificationError, compare
+from tests.conftest import BACKENDS, backend_by_name
+from tests.faults import FAULTS, OUTPUTS, plant
+from tests.fused_faults import plant_in_plan
+from tests.networks import EVERY_OPTIMIZER
+
+SHAPES = {"2 layers": [20, 15, 5], "4 layers": [64, 40, 30, 20, 10], "10 layers": [20, *[16] * 9, 5]}
+
+
+def dense_problem(rng, n=90, dtype="float32", sizes=(20, 15, 5)):
+    """A net and data in which every number matters: no zeros, and biases that are not 0."""
+    net = Network(sizes, hidden="tanh", init="lecun", seed=4, dtype=dtype)
+    net.parameters = [(w, 0.3 * rng.standard_normal(b.shape).astype(b.dtype)) for w, b in net.parameters]
+    return net, rng.standard_normal((n, sizes[0])), rng.integers(0, sizes[-1], n)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_and_loss_is_within_its_bounds(backend, activation, loss, dtype, rng):
+    net = Network([20, 15, 7, 5], hidden=[activation, "sigmoid"], output=activation, dtype=dtype, seed=3)
+    x, y, w = rng.standard_normal((64, 20)), rng.integers(0, 5, 64), rng.random(64)
+    report = gpubp.verify(net, x, y, loss=loss, sample_weight=w, backend=backend)
+    assert report.ok, str(report)
+    assert report.steps == 2
+
+
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+def test_every_optimizers_step_is_within_its_bounds(backend, optimizer, rng):
+    net, x, y = dense_problem(rng)
+    history = gpubp.fit(
+        net, x, y, optimizer=optimizer, batch_size=32, epochs=3, backend=backend, verify="step"
+    )
+    assert history.verification.ok
+    assert history.verification.steps == 9
+
+
+# Where a fault can be: each backend's operations, which its composed plan is made of, and the fused plan's phases.
+FAULTY = {
+    f"{name}, composed": lambda *fault, name=name: plant(backend_by_name(f"{name}, composed"), *fault)
+    for name in BACKENDS
+} | {"numba, fused": lambda *fault: plant_in_plan(backend_by_name("numba"), *fault)}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_bias_left_out_shows_on_a_fresh_network_too(name, rng):
+    faulty = FAULTY[name]("forward", FAULTS["forward", "missing bias"])
+    net = Network([20, 15, 5])
+    start = [p.copy() for pair in net.parameters for p in pair]
+    report = gpubp.verify(net, rng.random((90, 20)), rng.integers(0, 5, 90), backend=faulty)
+    failed = {check.name for check in report.checks if not check.ok}
+    assert {"cost", "∂C/∂W1"} <= failed
+    assert ("z1 forward" in failed) == ("composed" in name)
+    for before, after in zip(start, [p for pair in net.parameters for p in pair], strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def no_fault(inputs, before, after):
+    """What the planted faults are measured against."""
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", FAULTY)
+@pytest.mark.parametrize(("operation", "fault"), FAULTS)
+def test_a_planted_fault_is_caught_by_verify_and_by_fit(name, operation, fault, shape, rng):
+    faulty = FAULTY[name](operation, FAULTS[operation, fault])
+    net, x, y = dense_problem(rng, sizes=SHAPES[shape])
+    assert_caught(faulty, net, x, y)
+
+
+def assert_caught(faulty, net, x, y):
+    report = gpubp.verify(net, x, y, backend=faulty)
+    assert not report.ok
+    with pytest.raises(VerificationError) as caught:
+        gpubp.fit(net, x, y, batch_size=64, epochs=1, backend=faulty, verify="first")
+    assert caught.value.exit_code == 3
+
+
+def one_percent_off(name):
+    """A fault of the update that makes one of its results change by 1% more."""
+
+    def fault(inputs, before, after):
+        if name in after:
+            after[name][...] = before[name] + 1.01 * (after[name] - before[name])
+
+    return fault
+
+
+@pytest.mark.parametrize("name", FAULTY)
+@pytest.mark.parametrize(
+    ("optimizer", "result"),
+    [
+        (o, result)
+        for o in EVERY_OPTIMIZER
+        for result in ("parameter", "slots0", "slots1")[: 1 + len(o.slots)]
+    ],
+    ids=str,
+)
+def test_one_percent_off_in_any_optimizers_step_is_caught(name, optimizer, result, rng):
+    """By the check of that optimizer's step alone: a bound that is too wide would let it pass."""
+    faulty = FAULTY[name]("update", one_percent_off(result))
+    net, x, y = dense_problem(rng)
+    with pytest.raises(VerificationError):
+        gpubp.fit(net, x, y, optimizer=optimizer, batch_size=64, epochs=1, backend=faulty, verify="first")
+
+
+@pytest.mark.parametrize("name", FAULTY)
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+def test_every_optimizers_step_without_a_fault_passes(name, optimizer, rng):
+    net, x, y = dense_problem(rng)
+    wrapped = FAULTY[name]("update", no_fault)
+    history = gpubp.fit(
+        net, x, y, optimizer=optimizer, batch_size=64, epochs=1, backend=wrapped, verify="step"
+    )
+    assert history.verification.ok
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTY if name.endswith("composed")])
+def test_verify_holds_every_optimizers_update_to_its_bound(name, rng):
+    net, x, y = dense_problem(rng)
+    report = gpubp.verify(net, x, y, backend=FAULTY[name]("update", one_percent_off("parameter")))
+    wrong = {check.name.split()[3] for check in report.checks if "update by" in check.name and not check.ok}
+    assert wrong == set(OPTIMIZERS)
+
+
+def sparse_problem(rng):
+    """Most inputs are 0, but not the last one, which some faults change."""
+    net, x, y = dense_problem(rng, sizes=(150, 15, 5))
+    return net, x * (rng.random(x.shape) < 0.2) + 1e-3 * np.eye(x.shape[1])[-1], y
+
+
+@pytest.mark.parametrize(("operation", "fault"), FAULTS)
+def test_a_fault_on_sparse_inputs_is_caught(operation, fault, rng):
+    assert_caught(
+        plant_in_plan(backend_by_name("numba"), operation, FAULTS[operation, fault]), *sparse_problem(rng)
+    )
+
+
+@pytest.mark.parametrize("name", FAULTY)
+@pytest.mark.parametrize("operation", OUTPUTS)
+@pytest.mark.parametrize("problem", [dense_problem, sparse_problem])
+def test_the_same_problem_without_a_fault_passes(name, operation, problem, rng):
+    """What the planted faults are measured against: the wrapper alone changes nothing."""
+    wrapped = FAULTY[name](operation, no_fault)
+    net, x, y = problem(rng)
+    assert gpubp.verify(net, x, y, backend=wrapped).ok
+    assert gpubp.fit(net, x, y, batch_size=64, epochs=1, backend=wrapped, verify="step").verification.ok
+
+
+@pytest.mark.parametrize("operation", [name for name in OUTPUTS if name != "weight_grad"])
+@pytest.mark.parametrize("optimizer", [SGD(0.5, 0.9), Adam(0.01)], ids=lambda o: o.kind)
+@pytest.mark.parametrize("problem", [dense_problem, sparse_problem])
+def test_a_plan_run_in_its_phases_leaves_the_bits_of_one_call(operation, optimizer, problem, rng):
+    """So that what a fault does to the phases is what it would do to the plan.
+
+    Not where gradients get the fault, along which NumPy then makes the step.
+    """
+    start, x, y = problem(rng)
+    kind = {dense_problem: "all inputs", sparse_problem: "non-zero inputs only"}[problem]
+    results = []
+    for backend in (backend_by_name("numba"), FAULTY["numba, fused"](operation, no_fault)):
+        net = Network(start.sizes, hidden="tanh", dtype="float32", seed=4)
+        history = gpubp.fit(
+            net, x, y, batch_size=32, epochs=2, optimizer=optimizer, backend=backend, verify="off"
+        )
+        assert kind in history.plan
+        results.append([*(p for pair in net.parameters for p in pair), history["loss"]])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_report_names_tensor_element_got_expected_and_fraction(rng, tmp_path):
+    net, x, y = dense_problem(rng)
+    faulty = plant(backend_by_name("numpy"), "weight_grad", FAULTS["weight_grad", "wrong tail element"])
+    with pytest.raises(VerificationError) as caught:
+        gpubp.fit(
+            net, x, y, batch_size=64, epochs=1, backend=faulty, verify="first", save_to=tmp_path / "c.npz"
+        )
+    text = str(caught.value)
+    assert "∂C/∂W2" in text
+    assert "[4, 14]" in text
+    for word in (
+        "numpy backend, epoch 1, step 1",
+        "got",
+        "expected",
+        "of its bound",
+        str(tmp_path / "c.npz"),
+    ):
+        assert word in text
+    assert gpubp.load(tmp_path / "c.npz").sizes == net.sizes
+
+
+def test_nan_on_one_side_only_fails_and_on_both_passes():
+    def check(got, expected, bound):
+        return compare("x", np.array([got]), worst_only(np.array([expected]), np.array([bound])))
+
+    nan, inf = np.nan, np.inf
+    for got, expected, bound in (
+        (nan, 1, inf),
+        (inf, 1, 1),
+        (inf, 1, inf),
+        (1, nan, nan),
+        (1, inf, inf),
+        (1, 2, nan),
+    ):
+        assert not check(got, expected, bound).ok
+        report = Report("a report keeps the worst, which is not NaN")
+        report.add([check(1, 1, 0)])
+        report.add([check(got, expected, bound)])
+        assert not report.ok
+    assert check(nan, nan, nan).ok
+    assert check(inf, inf, nan).ok
+
+
+def test_a_nan_from_the_backend_is_a_failure(backend, rng):
+    def poison(inputs, before, after):
+        after["delta"][0, 0] = np.nan
+
+    net, x, y = dense_problem(rng)
+    assert not gpubp.verify(net, x, y, backend=plant(backend, "hidden_delta", poison)).ok
+
+
+def test_an_error_in_norm_is_caught_where_no_element_leaves_its_bound(rng):
+    """Outputs rounded to 12 bits: every element is within the worst case, all of them are far from typical."""
+    net = Network([300, 60, 8], hidden="tanh", seed=1)
+    x, y = rng.random((200, 300)), rng.integers(0, 8, 200)
+
+    def coarse(inputs, before, after):
+        for name in after:
+            after[name][...] = np.round(after[name] * 2**12) / 2**12
+
+    wrong = plant(backend_by_name("numpy"), "forward", coarse)
+    checks = {c.name: c for c in gpubp.verify(net, x, y, backend=wrong).checks}
+    assert checks["∂C/∂W1"].fraction < 1 < checks["∂C/∂W1"].norm_fraction
+
+
+def test_policies_verify_the_steps_they_name(rng):
+    net, x, y = dense_problem(rng, n=100)  # 7 steps an epoch, the last one short
+
+    def steps(policy, epochs):
+        return gpubp.fit(
+            net, x, y, batch_size=16, epochs=epochs, backend="numpy", verify=policy
+        ).verification.steps
+
+    assert steps("off", 2) == 0
+    assert steps("first", 3) == 4  # the first three, and the short last one of the first epoch
+    assert steps("epoch", 3) == 4 + 2
+    assert steps("step", 2) == 14
+    with pytest.raises(gpubp.UsageError, match="always"):
+        steps("always", 1)
+
+
+def test_verification_changes_no_bit_of_the_result(backend, rng):
+    results = []
+    for policy in ("off", "step"):
+        net, x, y = dense_problem(np.random.default_rng(5))
+        gpubp.fit(net, x, y, batch_size=32, epochs=2, optimizer=Adam(0.01), backend=backend, verify=policy)
+        results.append(net.parameters)
+    for (wa, ba), (wb, bb) in zip(*results, strict=True):
+        np.testing.assert_array_equal(wa, wb)
+        np.testing.assert_array_equal(ba, bb)
+
+
+def test_verifying_an_epoch_keeps_to_its_budget(rng, monkeypatch):
+    net, x, y = dense_problem(rng)
+    real = verification.check_step
+
+    def slow(*args):
+        import time
+
+        time.sleep(0.06)
+        return real(*args)
+
+    monkeypatch.setattr("gpubp.training.fit.check_step", slow)
+    history = gpubp.fit(net, x, y, batch_size=32, epochs=50, backend="numpy")
+    # Three steps are an epoch; a fourth check would take them over 0.2 s, and 3% of a run this short is nothing.
+    assert history.verification.steps == 3
+    assert history.verification.seconds >= 0.18
+
+
+def clip_at(low, high):
+    """An activation with two kinks, away from z = 0, whose roundings can carry a across the upper one."""
+    return Activation(
+        "clip", "…", "…", lambda z: np.clip(z, low, high), lambda a: ((a > low) & (a < high)).astype(a.dtype)
+    )
+
+
+def on_a_kink(activation, place):
+    """A net whose z₁ are ``place`` but for roundings, which leave them on either side, and data for it."""
+    net = Network([3, 400, 2], hidden=activation, seed=0)
+    scale = np.random.default_rng(0).uniform(-1, 1, (400, 1))
+    weights = (scale * np.array([[3.0, 0.0, -2.0]])).astype(np.float32)
+    bias = (place + 0.3 * scale[:, 0]).astype(np.float32)
+    net.parameters[0] = (weights, bias)
+    x = np.tile(np.array([[0.1, 0.2, 0.3]]), (64, 1)).astype(np.float32)
+    z = x.astype(np.float64) @ weights.T.astype(np.float64) + bias
+    assert (z - place).min() < 0 < (z - place).max()
+    assert np.abs(z - place).max() < 1e-6
+    return net, x, np.arange(64) % 2
+
+
+@pytest.mark.parametrize(("activation", "place"), [(name, z) for name in KINKS for z, _ in KINKS[name]])
+def test_a_unit_on_its_kink_is_right_on_either_side(activation, place, monkeypatch):
+    net, x, y = on_a_kink(activation, place)
+    for name in ("numpy", "numba"):
+        report = gpubp.verify(net, x, y, backend=name)
+        assert report.ok, str(report)
+    monkeypatch.setitem(KINKS, activation, ())
+    assert not gpubp.verify(net, x, y, backend="numpy").ok  # without its entry in the table it would not be
+
+
+@pytest.mark.parametrize("place", [-3.0, -0.7, 1.0, 3.1])
+def test_a_kink_may_be_anywhere(place, monkeypatch):
+    low, high = sorted((place, -9.0 if place < 0 else 0.1))
+    monkeypatch.setitem(ACTIVATIONS, "clip", clip_at(np.float32(low).item(), np.float32(high).item()))
+    monkeypatch.setitem(ACTIVATION_ROUNDINGS, "clip", 0)
+    monkeypatch.setitem(SLOPE_ERRORS, "clip", SLOPE_ERRORS["relu"])
+    for kinks, right in ((((low, 1.0), (high, 1.0)), True), ((), False)):
+        monkeypatch.setitem(KINKS, "clip", kinks)
+        net, x, y = on_a_kink("clip", place)
+        assert gpubp.verify(net, x, y, backend="numpy").ok == right
+
+
+def test_an_activation_of_which_no_errors_are_known_is_refused(monkeypatch, rng):
+    monkeypatch.delitem(SLOPE_ERRORS, "tanh")
+    net, x, y = dense_problem(rng)
+    with pytest.raises(KeyError, match="tanh"):
+        gpubp.verify(net, x, y, backend="numpy")
+
+
+def wrapped_plan(backend, **overrides):
+    """A backend whose plans have some methods replaced: (plan, real method, *arguments) -> result."""
+
+    def plan(self, *args):
+        made = type(backend).plan(self, *args)
+        for name, replacement in overrides.items():
+            real = getattr(made, name)
+            setattr(made, name, lambda *a, real=real, replacement=replacement: replacement(made, real, *a))
+        return made
+
+    copy = object.__new__(type("Wrapped", (type(backend),), {"plan": plan}))
+    copy.__dict__.update(backend.__dict__)
+    return copy
+
+
+def first_rate_for_all(plan, run, order, rates):
+    return run(order, np.full(len(rates), rates[0]))
+
+
+def first_batch_for_all(plan, run, order, rates):
+    return run(np.resize(order[: plan.batch_size], len(order)), rates)
+
+
+def half_the_cost(plan, evaluate, samples):
+    stats = evaluate(samples)
+    return type(stats)(stats.samples, stats.costs / 2, stats.hits)
+
+
+def every_hit(plan, evaluate, samples):
+    stats = evaluate(samples)
+    return type(stats)(stats.samples, stats.costs, np.full_like(stats.hits, stats.samples))
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [
+        ("run", first_rate_for_all),
+        ("run", first_batch_for_all),
+        ("evaluate", half_the_cost),
+        ("evaluate", every_hit),
+    ],
+)
+def test_a_plan_that_is_right_only_step_by_step_is_caught(backend, method, fault, rng):
+    """What a plan of many steps in one call can get wrong, and its evaluation, which early stopping trusts."""
+    faulty = wrapped_plan(backend, **{method: fault})
+    net, x, y = dense_problem(rng)
+    assert not gpubp.verify(net, x, y, backend=faulty).ok
+    with pytest.raises(VerificationError):
+        gpubp.fit(net, x, y, batch_size=32, epochs=1, validation=(x, y), backend=faulty, verify="first")
+
+
+def test_a_wrong_layer_of_a_deep_net_is_seen_from_its_gradient_alone(rng):
+    """A thousandth off in the first layer of five, which every worst-case bound of such depth allows."""
+
+    def off(plan, gradients, order):
+        cost, pairs = gradients(order)
+        return cost, [(pairs[0][0] * 0.999, pairs[0][1]), *pairs[1:]]
+
+    net = Network([784, 256, 128, 64, 10], hidden="tanh")  # which has no kink to be in doubt of
+    faulty = wrapped_plan(backend_by_name("numpy"), gradients=off)
+    x, y = rng.random((100, 784)), rng.integers(0, 10, 100)
+    checks = {check.name: check for check in gpubp.verify(net, x, y, backend=faulty).checks}
+    assert checks["∂C/∂W1"].fraction < 1 < checks["∂C/∂W1"].norm_fraction
+
+
+def test_a_run_that_diverges_is_not_called_a_wrong_backend(backend, rng):
+    net = Network([50, 30, 5])
+    x, y = rng.standard_normal((256, 50)) * 1e7, rng.integers(0, 5, 256)
+    history = gpubp.fit(net, x, y, optimizer=SGD(1e-9), epochs=1, backend=backend, verify="step")
+    assert history.verification.ok
+
+
+def test_a_resumed_run_is_verified_from_its_own_first_step(rng, tmp_path):
+    net, x, y = dense_problem(rng)
+    path = tmp_path / "c.npz"
+    gpubp.fit(net, x, y, batch_size=32, epochs=1, backend="numpy", save_to=path)
+    faulty = plant(backend_by_name("numpy"), "update", FAULTS["update", "learning rate 1% off"])
+    with pytest.raises(VerificationError):
+        gpubp.fit(net, x, y, batch_size=32, epochs=2, backend=faulty, resume=path, verify="first")
+
+
+def test_the_checkpoint_of_a_failed_check_is_the_state_before_it(rng, tmp_path):
+    net, x, y = dense_problem(rng)
+    faulty = plant(backend_by_name("numpy"), "weight_grad", FAULTS["weight_grad", "1/B off by one"])
+    path, start = tmp_path / "c.npz", [p.copy() for pair in net.parameters for p in pair]
+    with pytest.raises(VerificationError):
+        gpubp.fit(net, x, y, batch_size=64, epochs=1, backend=faulty, save_to=path)
+    for saved, before in zip([p for pair in gpubp.load(path).parameters for p in pair], start, strict=True):
+        np.testing.assert_array_equal(saved, before)
+
+
+def z_over_the_whole_range(dtype, count):
+    """``count`` floats from all of a dtype's finite range, by their bit patterns."""
+    unsigned = np.dtype(f"u{np.dtype(dtype).itemsize}")
+    patterns = np.linspace(0, float(np.iinfo(unsigned).max), count).astype(unsigned)
+    z = patterns.view(dtype)
+    return z[np.isfinite(z)]
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "softmax"])
+def test_activations_are_within_the_roundings_that_the_bounds_allow_them(backend, activation):
+    """float32 over its whole range of z, and the range in which e^-z moves, against float64."""
+    count = 30_000 if backend.name == "cupy" else 1_000_000
+    z = np.concatenate(
+        [z_over_the_whole_range(np.float32, count), np.linspace(-90, 90, count, dtype=np.float32)]
+    )
+    sent = {
+        name: backend.to_device(a)
+        for name, a in {
+            "x": z[:, None],
+            "w": np.ones((1, 1), np.float32),
+            "b": np.zeros(1, np.float32),
+            "z": np.empty((len(z), 1), np.float32),
+            "a": np.empty((len(z), 1), np.float32),
+        }.items()
+    }
+    backend.forward(sent["x"], sent["w"], sent["b"], activation, sent["z"], sent["a"])
+    got = backend.to_host(sent["a"])[:, 0].astype(np.float64)
+    expected = ACTIVATIONS[activation].apply(z.astype(np.float64))
+    normal = (np.abs(expected) >= np.finfo(np.float32).tiny) & (np.abs(expected) <= np.finfo(np.float32).max)
+    roundings = np.abs(got - expected)[normal] / np.abs(expected[normal]) / 2.0**-24
+    assert roundings.max() <= ACTIVATION_ROUNDINGS[activation]
+    assert (
+        roundings.max() >= ACTIVATION_ROUNDINGS[activation] / 8
+    )  # an allowance far too wide would hide errors
+
+
+@pytest.mark.parametrize("activation", SLOPE_ERRORS)
+def test_slopes_are_within_the_errors_that_the_bounds_allow_them(backend, activation):
+    """As BP2 computes them from an exact a in float32, against float64; and those bounds are not far too wide."""
+    z = np.linspace(-20, 20, 20_001)
+    a = ACTIVATIONS[activation].apply(z[:, None]).astype(np.float32)
+    delta = backend.to_device(np.empty_like(a))
+    one = np.ones((1, 1), np.float32)
+    sent = [backend.to_device(v) for v in (np.ones_like(a), one, a)]
+    backend.hidden_delta(*sent, activation, delta)
+    wide = a.astype(np.float64)
+    off = np.abs(backend.to_host(delta) - ACTIVATIONS[activation].slope(wide))
+    allowed, variance = SLOPE_ERRORS[activation](Bounded.exact(wide), 2.0**-24)
+    assert (off <= allowed).all()
+    assert off.max() >= allowed.max() / 16  # half of its roundings are not there with fused multiply-adds
+    assert (variance <= allowed**2).all()
+
+
+def test_logarithms_are_within_the_roundings_that_the_bounds_allow_them(backend):
+    """ln(1 + e^-|z|) and ln Σ e^z as the costs of a single sample, in float32 against float64."""
+    z = np.linspace(-80, 80, 20_001, dtype=np.float32)
+    for activation, loss in (("sigmoid", "binary_cross_entropy"), ("softmax", "cross_entropy")):
+        logits = np.stack([z, np.zeros_like(z)], axis=1)
+        a = ACTIVATIONS[activation].apply(logits.astype(np.float64)).astype(np.float32)
+        y = np.zeros_like(logits)
+        y[:, 0] = 1
+        buffers = [np.empty_like(logits), np.empty_like(z), np.empty(len(z), np.uint8)]
+        delta, cost, hit = (backend.to_device(buffer) for buffer in buffers)
+        sent = [backend.to_device(v) for v in (logits, a, y, np.ones_like(z))]
+        backend.output_delta(*sent, activation, loss, delta, cost, hit)
+        expected = LOSSES[loss].cost_from_logits(logits.astype(np.float64), y.astype(np.float64))
+        size = np.abs(logits).sum(axis=1) + 1.4
+        roundings = np.abs(backend.to_host(cost) - expected) / size / 2.0**-24
+        assert roundings.max() <= LOG_ROUNDINGS + EXP_ROUNDINGS
+
+
+def test_gradients_that_underflow_are_not_taken_for_wrong(backend):
+    """Where δ is subnormal, one backend may have 0 and another not; both are right."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(100, 4000, (60, 5))
+    net = Network([5, 8, 1], hidden="relu", output="sigmoid", dtype="float32")
+    net.parameters[1] = (net.parameters[1][0], np.array([-86.0], np.float32))  # σ(z) of some 1e-38
+    net.parameters[1] = (net.parameters[1][0] * np.float32(1e-5), net.parameters[1][1])
+    report = gpubp.verify(net, x, np.zeros(60, int), loss="binary_cross_entropy", backend=backend)
+    assert report.ok, report
