@@ -157,16 +157,16 @@ class Run:
                 raise DataError(
                     "no MNIST: name the folder of its four files with --data-dir or $GPUBP_DATA_DIR"
                 )
-            dataset, _ = experiment.load(recipe, recipe.seed, self.data_dir, quiet=True)
-            if dataset.test is None:
+            parts = experiment.load(recipe, recipe.seed, self.data_dir, quiet=True)
+            if parts.test is None:
                 raise UsageError(f"{recipe.data} has no test part")
             folders: list[Path] = []
             most = self.sizes.samples
-            for part in (dataset.train, dataset.test):
+            for part in map(parts.scaled, (parts.dataset.train, parts.test)):
                 inputs = part.inputs if part.inputs.dtype == np.uint8 else part.inputs.astype(np.float32)
                 folders.append(self.folder / f"data-{len(self._saved)}-{len(folders)}")
                 data.save(folders[-1], data.Data(inputs[:most], part.targets[:most].astype(np.int64)))
-            count = len(dataset.train.inputs[:most])
+            count = len(parts.dataset.train.inputs[:most])
             self._saved[key] = folders[0], folders[1], count
         return self._saved[key]
 

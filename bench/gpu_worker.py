@@ -26,6 +26,7 @@ import numpy as np
 
 import gpubp
 from gpubp import SGD
+from gpubp.backends.plan import Problem
 from gpubp.benchmark import data
 from gpubp.benchmark.gpu_device import Device
 from gpubp.benchmark.gpu_nets import GpuNet, Race
@@ -33,8 +34,9 @@ from gpubp.benchmark.peers.plan import PlanTrainer
 from gpubp.benchmark.process import OURS, end_with_parent
 from gpubp.benchmark.worker import epoch_orders, resident_mb
 from gpubp.data import check_split
-from gpubp.data.prepare import prepare
+from gpubp.data.samples import prepare
 from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
+from gpubp.functions import LOSSES
 from gpubp.kernels import cuda
 from gpubp.network import Network
 
@@ -248,7 +250,8 @@ def race(host: bool, plan: str, train: str, test: str, rules: dict[str, Any], se
     samples, tests = data.load(Path(train)), data.load(Path(test))
 
     def prepared(content: data.Data) -> Any:
-        return prepare(network, check_split(content.inputs, content.labels), settings.loss).samples
+        split = check_split(content.inputs, content.labels)
+        return prepare(split, network.sizes, network.dtype, LOSSES[settings.loss]).samples
 
     network = Network(
         settings.layers,
@@ -262,8 +265,9 @@ def race(host: bool, plan: str, train: str, test: str, rules: dict[str, Any], se
     to_train, to_test = prepared(samples), prepared(tests)
 
     def plan_on(samples: Any) -> Any:
+        loss = LOSSES[settings.loss]
         return backend.plan(
-            network.layers, network.parameters, settings.loss, optimizer, settings.batch, samples
+            Problem(network.layers, network.parameters, loss, optimizer, settings.batch, samples)
         )
 
     started = time.perf_counter()

@@ -23,7 +23,7 @@ from gpubp.benchmark import machine, results, terminal
 from gpubp.errors import GpubpError, UsageError
 
 if TYPE_CHECKING:
-    from gpubp.backends.base import Plan
+    from gpubp.backends.plan import Plan
 
 FORMAT, FORMAT_VERSION = "gpubp-bench-scaling", 1
 SAMPLES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -55,14 +55,16 @@ def images(samples: int) -> tuple[np.ndarray, np.ndarray]:
 def plan_for(layers: list[int], batch: int, samples: int) -> Plan:
     """A plan of the Numba backend for a ReLU classifier on that many images."""
     from gpubp import SGD, Network, backends
+    from gpubp.backends.plan import Problem
     from gpubp.data import Split
-    from gpubp.data.prepare import prepare
+    from gpubp.data.samples import prepare
+    from gpubp.functions import LOSSES
 
     network = Network(layers)
-    prepared = prepare(network, Split(*images(samples)), "cross_entropy").samples
-    return backends.get("numba").plan(
-        network.layers, network.parameters, "cross_entropy", SGD(1e-3), batch, prepared
-    )
+    loss = LOSSES["cross_entropy"]
+    prepared = prepare(Split(*images(samples)), network.sizes, network.dtype, loss).samples
+    problem = Problem(network.layers, network.parameters, loss, SGD(1e-3), batch, prepared)
+    return backends.get("numba").plan(problem)
 
 
 def seconds_a_run(plan: Plan, order: np.ndarray, batch: int) -> float:

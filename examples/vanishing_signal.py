@@ -7,7 +7,8 @@ import numpy as np
 
 import gpubp
 from gpubp.data import check_split
-from gpubp.data.prepare import prepare
+from gpubp.data.samples import prepare
+from gpubp.functions import LOSSES
 from gpubp.training.signals import layer_signals
 
 data = gpubp.load_data("digits").train
@@ -15,8 +16,9 @@ depth = 8
 
 for activation in ("sigmoid", "tanh", "relu"):
     network = gpubp.Network([64, *[32] * depth, 10], hidden=activation, seed=0)
-    samples = prepare(network, check_split(data.inputs, data.targets), "cross_entropy").samples
-    signals = layer_signals(network, samples.take(np.arange(256)), "cross_entropy")
+    split = check_split(data.inputs, data.targets)
+    samples = prepare(split, network.sizes, network.dtype, LOSSES["cross_entropy"]).samples
+    signals = layer_signals(network, samples.take(np.arange(256)), LOSSES["cross_entropy"])
     print(f"\n{activation}: mean |δ| in each layer, of one batch, before any training")
     for layer, signal in enumerate(signals, start=1):
         bar = "#" * int(40 * signal.mean_delta / signals[-1].mean_delta + 0.5)

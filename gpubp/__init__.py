@@ -16,15 +16,18 @@ _HOME = {
     "Adam": "gpubp.optimizers",
     "AdamW": "gpubp.optimizers",
     "Schedule": "gpubp.optimizers",
-    "EarlyStopping": "gpubp.training.fit",
-    "History": "gpubp.training.fit",
+    "EarlyStopping": "gpubp.training.stopping",
+    "History": "gpubp.training.history",
     "fit": "gpubp.training.fit",
     "gradients": "gpubp.training.fit",
     "verify": "gpubp.verification.verify",
-    "VerificationError": "gpubp.verification.verify",
+    "VerificationError": "gpubp.verification.report",
     "Dataset": "gpubp.data",
     "load_data": "gpubp.data",
-    "load": "gpubp.formats.npz",
+    "load": "gpubp.formats",
+    "save": "gpubp.formats",
+    "to_torch": "gpubp.formats.torch",
+    "from_torch": "gpubp.formats.torch",
     "available": "gpubp.backends",
     "MLPClassifier": "gpubp.estimators",
     "MLPRegressor": "gpubp.estimators",
@@ -33,7 +36,7 @@ _HOME = {
     "DataError": "gpubp.errors",
     "BackendUnavailable": "gpubp.errors",
 }
-_RENAMED = {"load": "load_network", "load_data": "load"}
+_RENAMED = {"load_data": "load"}
 
 __all__ = [*_HOME, "__version__"]
 
@@ -43,11 +46,15 @@ if TYPE_CHECKING:
     from gpubp.data import load as load_data
     from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
     from gpubp.estimators import MLPClassifier, MLPRegressor
-    from gpubp.formats.npz import load_network as load
+    from gpubp.formats import load, save
+    from gpubp.formats.torch import from_torch, to_torch
     from gpubp.network import Network
     from gpubp.optimizers import SGD, Adam, AdamW, Schedule
-    from gpubp.training.fit import EarlyStopping, History, fit, gradients
-    from gpubp.verification.verify import VerificationError, verify
+    from gpubp.training.fit import fit, gradients
+    from gpubp.training.history import History
+    from gpubp.training.stopping import EarlyStopping
+    from gpubp.verification.report import VerificationError
+    from gpubp.verification.verify import verify
 
 
 def __getattr__(name: str) -> Any:

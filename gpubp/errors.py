@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class GpubpError(Exception):
     """Something failed that the message explains; exit code 1."""
 
     exit_code = 1
+    history: Any = None  # of the training run that it ended, a gpubp.History
 
 
 class UsageError(GpubpError, ValueError):

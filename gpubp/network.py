@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+import gpubp
 from gpubp import reference
 from gpubp.data.dataset import check_inputs, rows_of
-from gpubp.data.sparse import is_sparse, with_values
+from gpubp.data.samples import as_rows
+from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError, UsageError
 from gpubp.functions import ACTIVATIONS, Activation, lookup
-from gpubp.support.optional import need
 
 CHUNK = 4096  # rows a prediction takes at a time, which bounds its memory; fewer in wide networks, by
 CHUNK_NUMBERS = 1 << 23  # the most that one layer may have of them
@@ -53,25 +54,6 @@ INITIALISERS: dict[str, Initialiser] = {
 _SUITED = {"relu": "he", "leaky_relu": "he", "lecun_tanh": "lecun"}  # for init="auto"; others: glorot
 
 
-def byte_table(dtype: np.dtype | type) -> np.ndarray:
-    """The 256 values i/255 in ``dtype``: how every backend scales uint8 inputs, so that their bits agree."""
-    return np.arange(256, dtype=dtype) / np.asarray(255, dtype=dtype)
-
-
-def as_inputs(inputs: Any, dtype: np.dtype | type) -> np.ndarray:
-    """Inputs as floats: uint8 through :func:`byte_table`, anything else converted to ``dtype``; sparse ones dense."""
-    return as_rows(inputs.toarray() if is_sparse(inputs) else inputs, dtype)
-
-
-def as_rows(inputs: Any, dtype: np.dtype | type) -> Any:
-    """As :func:`as_inputs`, but sparse ones stay sparse."""
-    if is_sparse(inputs):
-        return with_values(inputs, as_rows(inputs.data, dtype))
-    if inputs.dtype == np.uint8:
-        return byte_table(dtype)[inputs]
-    return np.ascontiguousarray(inputs, dtype=dtype)
-
-
 def tensor_names(layers: Sequence[Layer]) -> list[str]:
     """W1, b1, W2, b2, …"""
     return [f"{letter}{i}" for i in range(1, len(layers) + 1) for letter in "Wb"]
@@ -83,6 +65,22 @@ def labels_of(outputs: np.ndarray) -> np.ndarray:
     The class is that of the largest output, or, with a single output, whether it exceeds ½.
     """
     return outputs.argmax(axis=1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0.5).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a network's outputs stand for: classes, by their names where they have any, values, or nobody has said."""
+
+    kind: str = "unknown"
+    names: tuple = ()
+
+    @classmethod
+    def of_classes(cls, names: Sequence) -> Meaning:
+        """One class for each output, or two for a single one."""
+        return cls("classes", tuple(names))
+
+
+UNKNOWN, VALUES = Meaning(), Meaning("values")
 
 
 class Network:
@@ -101,7 +99,7 @@ class Network:
     Attributes:
         layers: list of :class:`Layer`.
         parameters: list of (W, b) for each layer, (n_out, n_in) and (n_out,).
-        classes: the labels that outputs stand for, or None until ``fit`` has seen them; () for regression.
+        meaning: what the outputs stand for, a :class:`Meaning`, which who trains or loads the network sets.
 
     Raises:
         UsageError: sizes, names, seed or dtype that make no network.
@@ -121,7 +119,7 @@ class Network:
         self.layers = _layers(sizes, hidden, output)
         if init != "auto":
             lookup(INITIALISERS, init, "initialisation")
-        self.classes: tuple | None = None
+        self.meaning = UNKNOWN
         rng = _generator(seed)
         self.parameters = [self._draw(rng, layer, init) for layer in self.layers]
 
@@ -130,6 +128,15 @@ class Network:
         weights = INITIALISERS[name](rng, layer)
         bias = rng.standard_normal(layer.n_out) if name == "normal" else np.zeros(layer.n_out)
         return weights.astype(self.dtype), bias.astype(self.dtype)
+
+    @property
+    def classes(self) -> tuple | None:
+        """The labels that outputs stand for; None if they have no names, and () for values."""
+        return () if self.meaning == VALUES else self.meaning.names or None
+
+    @classes.setter
+    def classes(self, names: Sequence | None) -> None:
+        self.meaning = UNKNOWN if names is None else Meaning.of_classes(names) if len(names) else VALUES
 
     @property
     def sizes(self) -> list[int]:
@@ -228,10 +235,10 @@ class Network:
         return self._whole(inputs, "predict")
 
     def _labelled(self, outputs: np.ndarray) -> np.ndarray:
-        if self.classes == () or (self.classes is None and self.layers[-1].activation == "identity"):
+        if self.meaning == VALUES or (self.meaning == UNKNOWN and self.layers[-1].activation == "identity"):
             return outputs
         label = labels_of(outputs)
-        return np.asarray(self.classes)[label] if self.classes else label
+        return np.asarray(self.meaning.names)[label] if self.meaning.names else label
 
     def predict_proba(self, inputs: Any) -> np.ndarray:
         """The outputs (N, n_out) as probabilities.
@@ -249,61 +256,24 @@ class Network:
                 f"{self.layers[-1].activation}; forward() gives its raw outputs"
             )
 
+    # The doors to gpubp.formats, which knows networks; a network knows no format.
+
     def save(self, path: str | os.PathLike) -> None:
-        """Write the network to ``path``, atomically and without pickle; :func:`gpubp.load` reads it.
-
-        As safetensors if the name ends in .safetensors, else as .npz, gpubp's own. Both keep every bit.
-
-        Raises:
-            GpubpError: it cannot be written, and an old file is left as it was; safetensors is not installed.
-        """
-        from gpubp.formats import npz as checkpoint
-
-        checkpoint.save_network(path, self)
+        """Write the network to ``path``: :func:`gpubp.save`."""
+        gpubp.save(self, path)
 
     def to_onnx(self, path: str | os.PathLike, *, byte_inputs: bool = False) -> None:
-        """Write the network to ``path`` as ONNX (opset 13, IR version 7), atomically, for other runtimes.
-
-        The graph takes "inputs" (N, n_in) in the network's dtype and gives "outputs" (N, n_out), as :meth:`forward`
-        does, N free; onnxruntime runs it from 1.6 on, in float64 from 1.18 on. It does not scale bytes: divide images
-        by 255 first, or let ``byte_inputs`` make a graph that takes uint8 and divides them itself. Class labels are
-        in its metadata, as JSON under "classes".
-
-        Raises:
-            UsageError: an activation that is not mapped to ONNX.
-            GpubpError: onnx is not installed, the parameters take more than 2 GB, or the file cannot be written.
-        """
-        from gpubp.formats import onnx
-
-        onnx.save(path, self, byte_inputs=byte_inputs)
+        """Write the network to ``path`` as ONNX: :func:`gpubp.save`."""
+        gpubp.save(self, path, ending=".onnx", byte_inputs=byte_inputs)
 
     def to_torch(self) -> Any:
-        """The network as a ``torch.nn.Sequential`` with copies of its parameters; bytes must be scaled by 1/255 first.
-
-        Raises:
-            UsageError: an activation that is not mapped to PyTorch.
-            GpubpError: PyTorch is not installed.
-        """
-        need("torch", "torch")
-        from gpubp.formats import torch
-
-        return torch.to_module(self)
+        """The network as a ``torch.nn.Sequential``: :func:`gpubp.to_torch`."""
+        return gpubp.to_torch(self)
 
     @classmethod
     def from_torch(cls, module: Any) -> Network:
-        """A network with copies of the parameters of a ``torch.nn.Sequential``.
-
-        It may hold Linear (without a bias, b is 0), each perhaps followed by ReLU, LeakyReLU(0.01), Sigmoid, Tanh or
-        Softmax over a row; Sequential, Identity and, in front, Flatten; Dropout is left out, with a warning.
-
-        Raises:
-            UsageError: anything else, named with its place.
-            GpubpError: PyTorch is not installed.
-        """
-        need("torch", "torch")
-        from gpubp.formats import torch
-
-        return torch.from_module(module)
+        """The network of a ``torch.nn.Sequential``: :func:`gpubp.from_torch`."""
+        return gpubp.from_torch(module)
 
 
 def _float_dtype(dtype: str | np.dtype | type) -> np.dtype:

@@ -17,6 +17,19 @@ from tests.cuda_host import cuda_backend, why_no_cuda
 settings.register_profile("gpubp", deadline=None, max_examples=25, print_blob=True)
 settings.load_profile("gpubp")
 
+
+def pytest_addoption(parser):
+    parser.addoption("--exhaustive", action="store_true", help="run also what takes long, as CI does")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--exhaustive"):
+        skip = pytest.mark.skip(reason="takes long: python -m pytest --exhaustive runs it")
+        for item in items:
+            if item.get_closest_marker("exhaustive"):
+                item.add_marker(skip)
+
+
 BACKENDS = ("numpy", "numba", "cupy")
 PLANS = (*BACKENDS, "cupy, composed")  # beside the plan that each backend makes if left the choice
 

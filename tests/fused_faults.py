@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpubp import reference
-from gpubp.backends.base import Backend, PlanState, Samples, StepStats
+from gpubp.backends.backend import Backend
 from gpubp.backends.cpu.fused import FusedPlan, StoredSamples
-from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.backends.plan import PlanState, Problem, StepStats
+from gpubp.data.samples import Samples, as_inputs
 from gpubp.kernels.cpu import steps
-from gpubp.network import as_inputs
 from tests.faults import Fault
 
 Arrays = dict[str, np.ndarray]
@@ -34,14 +34,12 @@ class PhasedPlan(FusedPlan):
     1/B, as the memory has it, where a fault changes it.
     """
 
-    def __init__(
-        self, operation: str, fault: Fault, layers, parameters, loss, optimizer, batch_size, samples
-    ):
-        super().__init__("one thread", 1, layers, parameters, loss, optimizer, batch_size, samples)
-        assert batch_size <= self._net.chunk  # phases of several chunks would run through each other
-        self.operation, self.fault, self.host = operation, fault, samples
-        self.stale_inputs = np.zeros((batch_size, self.layers[0].n_in), self.dtype)
-        self.stale_costs = np.zeros(batch_size, self.dtype)
+    def __init__(self, operation: str, fault: Fault, problem: Problem):
+        super().__init__("one thread", 1, problem)
+        assert self.batch_size <= self._net.chunk  # phases of several chunks would run through each other
+        self.operation, self.fault, self.host = operation, fault, problem.samples
+        self.stale_inputs = np.zeros((self.batch_size, self.layers[0].n_in), self.dtype)
+        self.stale_costs = np.zeros(self.batch_size, self.dtype)
 
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
         parts = []
@@ -131,7 +129,7 @@ class PhasedPlan(FusedPlan):
     def _forward(self, batch: Batch, i: int) -> None:
         stale = self._a(i, batch).copy()
         self._phase(batch, 1 + i)
-        memory, activation = self._a(i, batch), self.layers[i].activation
+        memory, activation = self._a(i, batch), self.problem.activations[i]
         weights, bias = self._get(self._net.layers[i, steps.W], i)
         inputs = {
             "a_prev": self._a_prev(i, batch),
@@ -140,14 +138,14 @@ class PhasedPlan(FusedPlan):
             "activation": activation,
         }
         if i == len(self.layers) - 1:  # the output phase makes a of z
-            z, a = memory, ACTIVATIONS[activation].apply(memory)
+            z, a = memory, activation.apply(memory)
         else:
-            z, a = reference.forward(inputs["a_prev"], weights, bias, ACTIVATIONS[activation])[0], memory
+            z, a = reference.forward(inputs["a_prev"], weights, bias, activation)[0], memory
         self._planted("forward", inputs, {"z": stale, "a": stale}, {"z": z, "a": a})
 
     def _output(self, batch: Batch) -> StepStats:
         last, count = len(self.layers) - 1, len(batch.order)
-        activation, loss = ACTIVATIONS[self.layers[last].activation], LOSSES[self.loss]
+        activation, loss = self.problem.activations[last], self.problem.loss
         z, stale = self._a(last, batch).copy(), self._delta(last, batch).copy()
         stats = self._phase(batch, len(self.layers) + 1)
         a, targets, weight = activation.apply(z), batch.samples.targets, batch.samples.sample_weight
@@ -208,8 +206,8 @@ class PhasedPlan(FusedPlan):
 def plant_in_plan(backend: Backend, operation: str, fault: Fault) -> Backend:
     """A copy of the numba backend in whose fused plan the phases of ``operation`` have the fault."""
 
-    def plan(self, *args) -> PhasedPlan:
-        return PhasedPlan(operation, fault, *args)
+    def plan(self, problem: Problem) -> PhasedPlan:
+        return PhasedPlan(operation, fault, problem)
 
     copy = object.__new__(type("Faulty", (type(backend),), {"plan": plan}))
     copy.__dict__.update(backend.__dict__)

@@ -6,13 +6,17 @@ from dataclasses import fields
 
 import numpy as np
 
-from gpubp.functions import ACTIVATIONS
-from gpubp.network import Network, as_inputs
-from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW
+from gpubp.backends.plan import Problem
+from gpubp.data import check_split
+from gpubp.data.samples import Samples, as_inputs, prepare
+from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.network import Network
+from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer
 from gpubp.verification import bounds
 from gpubp.verification.bounds import Bounded, Precision
 
 DTYPES = ("float32", "float64")
+MOMENTUM = SGD(0.1, momentum=0.9)
 
 # What is tested of every optimizer is tested of these: of each kind, every setting off its default at least once.
 EVERY_OPTIMIZER = (
@@ -33,6 +37,23 @@ for _cls in OPTIMIZERS.values():
         ), (
             f"EVERY_OPTIMIZER in tests/networks.py has no {_cls.__name__} whose {_setting.name} is not the default"
         )
+
+
+def samples_of(net: Network, x, y, weight=None, loss: str = "cross_entropy") -> Samples:
+    """Inputs and labels or targets, as a plan takes them."""
+    return prepare(check_split(x, y, weight), net.sizes, net.dtype, LOSSES[loss]).samples
+
+
+def problem_of(
+    net: Network,
+    samples: Samples,
+    *,
+    batch: int = 32,
+    optimizer: Optimizer = MOMENTUM,
+    loss: str = "cross_entropy",
+) -> Problem:
+    """What every plan in the tests is made of."""
+    return Problem(net.layers, net.parameters, LOSSES[loss], optimizer, batch, samples)
 
 
 def spread(net: Network, rng, bias: float = 1.0) -> Network:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gpubp import backends, kernels
+from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import SGD
 
@@ -55,7 +56,7 @@ def call(backend, operation, x):
     """The operation on the arrays, to its end."""
     optimizer = SGD(1e-6, momentum=0.9)
     if operation == "forward":
-        backend.forward(x["a_prev"], x["weights"], x["bias"], "sigmoid", x["a"], x["a"])
+        backend.forward(x["a_prev"], x["weights"], x["bias"], ACTIVATIONS["sigmoid"], x["a"], x["a"])
         out = x["a"]
     elif operation == "output_delta":
         backend.output_delta(
@@ -63,15 +64,15 @@ def call(backend, operation, x):
             x["a"],
             x["targets"],
             x["weight"],
-            "softmax",
-            "cross_entropy",
+            ACTIVATIONS["softmax"],
+            LOSSES["cross_entropy"],
             x["delta"],
             x["cost"],
             x["hit"],
         )
         out = x["cost"]
     elif operation == "hidden_delta":
-        backend.hidden_delta(x["delta"], x["weights"], x["a_prev"], "relu", x["delta_prev"])
+        backend.hidden_delta(x["delta"], x["weights"], x["a_prev"], ACTIVATIONS["relu"], x["delta_prev"])
         out = x["delta_prev"]
     elif operation == "weight_grad":
         backend.weight_grad(x["delta"], x["a_prev"], x["grad_weights"], x["grad_bias"])

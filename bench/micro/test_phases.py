@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from gpubp import backends
-from gpubp.backends.base import Samples
+from gpubp.backends.plan import Problem
 from gpubp.benchmark import peaks
+from gpubp.data.samples import Samples
+from gpubp.functions import LOSSES
 from gpubp.kernels.cpu import steps
 from gpubp.network import Network
 from gpubp.optimizers import SGD
@@ -29,7 +31,8 @@ def plan(request):
     y = np.eye(sizes[-1], dtype=np.float32)[rng.integers(0, sizes[-1], SAMPLES)]
     net = Network(sizes, hidden="relu", output="softmax", seed=0)
     samples = Samples(x, y, np.ones(SAMPLES, np.float32))
-    return backends.get("numba").plan(net.layers, net.parameters, "cross_entropy", SGD(1e-6), BATCH, samples)
+    loss = LOSSES["cross_entropy"]
+    return backends.get("numba").plan(Problem(net.layers, net.parameters, loss, SGD(1e-6), BATCH, samples))
 
 
 def phases(plan) -> dict[str, tuple[int, int, int]]:

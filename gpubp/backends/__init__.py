@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from gpubp.backends.base import Backend, HostBackend
+from gpubp.backends.backend import Backend, HostBackend
 from gpubp.errors import BackendUnavailable, UsageError
 from gpubp.functions import lookup
 
@@ -78,11 +78,12 @@ def get(
                 "a backend that is there already has its threads, plan and precision: name one, or make it with them"
             )
         return name
-    name = choose(name)[0]
+    name, why = choose(name)
     module, cls = _BACKENDS[name]
     kind = getattr(import_module(module), cls)
-    if threads is None:
-        return kind(plan=plan, precision=precision)
-    if not issubclass(kind, HostBackend):
+    settings = {} if threads is None else {"threads": threads}
+    if settings and not issubclass(kind, HostBackend):
         raise UsageError(f"threads are the processor's, and backend {name!r} is not: choose numba or numpy")
-    return kind(threads, plan, precision)
+    backend: Backend = kind(plan=plan, precision=precision, **settings)
+    backend.why = why
+    return backend

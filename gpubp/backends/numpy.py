@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 
 from gpubp import reference
-from gpubp.backends.base import Array, HostBackend
+from gpubp.backends.backend import Array, HostBackend
 from gpubp.backends.threads import blas_threads, counted
-from gpubp.functions import ACTIVATIONS, LOSSES
-from gpubp.network import as_inputs, labels_of
+from gpubp.data.samples import as_inputs
+from gpubp.functions import Activation, Loss
+from gpubp.network import labels_of
 from gpubp.optimizers import Optimizer
 
 
@@ -31,9 +32,9 @@ class ReferenceBackend(HostBackend):
         out[...] = as_inputs(source[order], out.dtype)
 
     def forward(
-        self, a_prev: Array, weights: Array, bias: Array, activation: str, z: Array, a: Array
+        self, a_prev: Array, weights: Array, bias: Array, activation: Activation, z: Array, a: Array
     ) -> None:
-        z[...], a[...] = reference.forward(a_prev, weights, bias, ACTIVATIONS[activation])
+        z[...], a[...] = reference.forward(a_prev, weights, bias, activation)
 
     def output_delta(
         self,
@@ -41,21 +42,20 @@ class ReferenceBackend(HostBackend):
         a: Array,
         targets: Array,
         sample_weight: Array,
-        activation: str,
-        loss: str,
+        activation: Activation,
+        loss: Loss,
         delta: Array,
         row_cost: Array,
         row_hit: Array,
     ) -> None:
-        sigma, cost = ACTIVATIONS[activation], LOSSES[loss]
-        delta[...] = reference.output_delta(a, targets, sample_weight, sigma, cost)
-        row_cost[...] = reference.cost(z, a, targets, sample_weight, sigma, cost)
+        delta[...] = reference.output_delta(a, targets, sample_weight, activation, loss)
+        row_cost[...] = reference.cost(z, a, targets, sample_weight, activation, loss)
         row_hit[...] = labels_of(a) == labels_of(targets)
 
     def hidden_delta(
-        self, delta_next: Array, weights_next: Array, a: Array, activation: str, delta: Array
+        self, delta_next: Array, weights_next: Array, a: Array, activation: Activation, delta: Array
     ) -> None:
-        delta[...] = reference.hidden_delta(delta_next, weights_next, a, ACTIVATIONS[activation])
+        delta[...] = reference.hidden_delta(delta_next, weights_next, a, activation)
 
     def weight_grad(self, delta: Array, a_prev: Array, grad_weights: Array, grad_bias: Array) -> None:
         grad_weights[...], grad_bias[...] = reference.weight_grad(delta, a_prev)

@@ -97,7 +97,8 @@ def of_recipe(recipe: Recipe, net: Net, data_dir: Path | None) -> Data:
     """
     from gpubp.experiments import run as experiment
 
-    train = experiment.load(recipe, recipe.seed, data_dir, quiet=False)[0].train
+    parts = experiment.load(recipe, recipe.seed, data_dir, quiet=False)
+    train = parts.scaled(parts.dataset.train)
     if train.targets.ndim != 1 or train.targets.dtype.kind not in "iu":
         raise UsageError(
             f"recipe {recipe.name}: only classifiers are compared, and {recipe.data} has no labels"

@@ -10,12 +10,13 @@ import typer
 
 from gpubp.cli.app import app
 from gpubp.cli.options import DataDirOption, JsonOption, recipe_options, require_json, write_json
-from gpubp.errors import DataError, UsageError
+from gpubp.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpubp.backends.base import Samples
     from gpubp.data import Dataset
+    from gpubp.data.samples import Samples
     from gpubp.experiments.recipe import Recipe
+    from gpubp.functions import Loss
     from gpubp.network import Network
 
 DEFAULT = "parity"  # its every number fits on a screen
@@ -67,7 +68,7 @@ def explain(
         raise UsageError(
             f"--sample counts from 0 to {len(subject.batch) - 1} in this mini-batch, not {sample}"
         )
-    step = microscope.walk(subject.network, subject.batch, chosen.loss, chosen.build_optimizer(), subject.lr)
+    step = microscope.walk(subject.network, subject.batch, subject.loss, chosen.build_optimizer(), subject.lr)
     if html is not None:
         from gpubp.reports import explain as page
 
@@ -101,6 +102,7 @@ class _Subject:
 
     network: Network
     batch: Samples
+    loss: Loss
     lr: float
     dataset: Dataset
     title: str
@@ -113,21 +115,20 @@ def _subject(
     """The network, new, trained or loaded, and the mini-batch that training takes first."""
     from dataclasses import replace
 
-    from gpubp.data.prepare import prepare
+    from gpubp import formats
+    from gpubp.data.samples import prepare
     from gpubp.experiments import run as experiment
     from gpubp.explain import microscope
+    from gpubp.functions import LOSSES, lookup
     from gpubp.training.progress import progress_for
 
     own = [f"--{name.replace('_', '-')}" for name in OF_A_MODEL if name in changes]
     if model is not None and own:
         raise UsageError(f"--model brings its own network: leave out {', '.join(own)}")
     trained = model is not None or "epochs" in changes
-    # A trained network takes inputs as they come: its scaling is part of W1.
-    dataset, _ = experiment.load(
-        replace(recipe, standardize=None) if trained else recipe, recipe.seed, data_dir, quiet
-    )
+    parts = experiment.load(recipe, recipe.seed, data_dir, quiet)
     if model is not None:
-        network, told = _loaded(model), f"as {model} holds it"
+        network, told = formats.load(model, checkpoints=False), f"as {model} holds it"
     elif trained:
         result = experiment.run(
             replace(recipe, splits=1),
@@ -142,27 +143,18 @@ def _subject(
         network, told = result.network, f"after {len(result.histories[0])} epochs of training"
     else:
         network, told = recipe.network(recipe.seed), f"new, its weights drawn with seed {recipe.seed}"
-    if model is not None and network.sizes[0] != dataset.n_in:
+    if model is not None and network.sizes[0] != parts.dataset.n_in:
         raise UsageError(
-            f"{model} takes {network.sizes[0]} inputs, and those of {recipe.name} are {dataset.n_in}: name the recipe "
-            f"it was trained by, gpubp explain NAME --model {model}"
+            f"{model} takes {network.sizes[0]} inputs, and those of {recipe.name} are {parts.dataset.n_in}: name the "
+            f"recipe it was trained by, gpubp explain NAME --model {model}"
         )
     network = microscope.in_float64(network)
-    train = experiment.parts(recipe, dataset, recipe.seed)[0]  # less what is held out to watch
-    samples = prepare(network, train, recipe.loss, recipe.data).samples
+    # A trained network takes inputs as they come: its scaling is part of W1.
+    train = parts.train if trained else parts.scaled(parts.train)
+    loss = lookup(LOSSES, recipe.loss, "loss")
+    samples = prepare(train, network.sizes, network.dtype, loss, recipe.data).samples
     batch = microscope.first_mini_batch(samples, recipe.batch_size, recipe.seed)
     steps = -(-len(samples) // recipe.batch_size)
     lr = recipe.build_optimizer().lr * recipe.build_schedule().factors(0, 1, steps, recipe.epochs)[0]
     title = f"{recipe.name}: {recipe.title}" if recipe.title else recipe.name
-    return _Subject(network, batch, float(lr), dataset, title, told)
-
-
-def _loaded(model: Path) -> Network:
-    from gpubp.formats import npz as checkpoint
-
-    header, arrays = checkpoint.read(model)
-    if "training" in header:  # its network takes inputs as they were scaled for training
-        raise DataError(
-            f"{model} is a checkpoint, for --resume; explain takes the model.npz that the run saved"
-        )
-    return checkpoint.build_network(model, header, arrays)
+    return _Subject(network, batch, loss, float(lr), parts.dataset, title, told)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,13 @@ from gpubp.cli.options import (
     write_json,
 )
 from gpubp.errors import GpubpError, UsageError
+
+if TYPE_CHECKING:
+    from gpubp.backends.backend import Backend
+    from gpubp.experiments.recipe import Recipe, RunSettings
+    from gpubp.experiments.run import Result
+
+Say = Callable[..., object]  # print, or nothing where the run is to be quiet
 
 
 @app.command()
@@ -64,11 +71,12 @@ def train(
     changes: dict[str, Any],
 ) -> None:
     """Train a network by a recipe and test it. Every field of the recipe has an option."""
-    from gpubp.experiments import folder as run_folder
+    from gpubp import backends
+    from gpubp.experiments import folder as folders
     from gpubp.experiments import recipe as recipes
     from gpubp.experiments import run as experiment
     from gpubp.training.progress import progress_for
-    from gpubp.verification.verify import VerificationError
+    from gpubp.verification.report import VerificationError
 
     quiet = quiet or json_path == "-"
     say = (lambda *_: None) if quiet else print
@@ -81,33 +89,34 @@ def train(
     )
     if resume is None:
         chosen, saved = recipes.load_with_run(recipe or DEFAULT_RECIPE)
-        run = _overridden(saved, given, context)
+        run, done = _overridden(saved, given, context), 0
     else:
         chosen, run, done = _recipe_of(resume, given)
         if recipe is not None and recipes.load(recipe).name != chosen.name:
             raise UsageError(f"{resume} is of recipe {chosen.name!r}, not {recipe!r}: name none to --resume")
     chosen = chosen.overridden(changes)
-    if resume is not None:
-        if done >= chosen.epochs:
-            raise UsageError(
-                f"all {done} epochs of {resume} are done: go on with more of them by --epochs {2 * done}"
-            )
-    elif folder is not None and os.path.exists(folder / "model.npz"):  # whatever is wrong with the name
+    if resume is not None and done >= chosen.epochs:
+        raise UsageError(
+            f"all {done} epochs of {resume} are done: go on with more of them by --epochs {2 * done}"
+        )
+    if resume is None and folder is not None and os.path.exists(folder / "model.npz"):
         raise UsageError(f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz")
-    folder = folder or (resume.parent if resume else run_folder.new(chosen.name))
-    _announce(chosen, run.backend, say)
-    with run_folder.written(folder):
+    folder = folder or (resume.parent if resume else folders.new(chosen.name))
+    device = backends.get(run.backend, threads=run.threads, plan=run.plan, precision=run.precision)
+    _announce(chosen, run, device, say)
+    with folders.written(folder):
         require_json(json_path)
         try:
             result = experiment.run(
                 chosen,
-                **vars(run),
+                data_dir=run.data_dir,
+                backend=device,
                 verify=verify,
                 progress=lambda: progress_for(quiet=quiet),
                 model=folder / "model.npz",
                 checkpoint=folder / "checkpoint.npz" if chosen.splits == 1 else None,
                 resume=resume,
-                signals=run_folder.read_signals(resume.parent, len(chosen.layers) - 1) if resume else None,
+                signals=folders.read_signals(resume.parent, len(chosen.layers) - 1) if resume else None,
                 on_failure=lambda failed: _leave(failed, run, folder, report, say),
                 quiet=quiet,
             )
@@ -127,15 +136,16 @@ def train(
         raise typer.Exit(1)
 
 
-def _overridden(saved: Any, given: Any, context: typer.Context) -> Any:
+def _overridden(saved: RunSettings, given: RunSettings, context: typer.Context) -> RunSettings:
     """How a recipe file says to run it, but for the options that were given."""
-    used = {f.name for f in fields(given) if context.get_parameter_source(f.name).name != "DEFAULT"}  # type: ignore[union-attr]
+    sources = {f.name: context.get_parameter_source(f.name) for f in fields(given)}
+    used = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
     return replace(saved, **{name: getattr(given, name) for name in used})
 
 
-def _leave(result: Any, run: Any, folder: Path, report: bool, say: Callable) -> None:
+def _leave(result: Result, run: RunSettings, folder: Path, report: bool, say: Say) -> None:
     """Write what a run leaves beside its model. A run whose records cannot be written has still succeeded."""
-    from gpubp.experiments import folder as run_folder
+    from gpubp.experiments import folder as folders
 
     def write_report() -> None:
         import logging
@@ -145,7 +155,7 @@ def _leave(result: Any, run: Any, folder: Path, report: bool, say: Callable) -> 
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it finds no cache folder
         say(f"report in {reports.write(folder / 'report.html', result, folder)}")
 
-    for write in (lambda: run_folder.write_records(folder, result, run), write_report if report else None):
+    for write in (lambda: folders.write_records(folder, result, run), write_report if report else None):
         try:
             if write is not None:
                 write()
@@ -153,37 +163,28 @@ def _leave(result: Any, run: Any, folder: Path, report: bool, say: Callable) -> 
             print(f"warning: {error}", file=sys.stderr)
 
 
-def _recipe_of(checkpoint: Path, given: Any) -> tuple[Any, Any, int]:
+def _recipe_of(path: Path, given: RunSettings) -> tuple[Recipe, RunSettings, int]:
     """The recipe that a checkpoint was made by, how to run it (as given, with its data where it was), and how many
     epochs are done."""
     from gpubp.errors import DataError
     from gpubp.experiments import recipe as recipes
-    from gpubp.formats import npz as checkpoints
+    from gpubp.training import checkpoint
 
-    header, _ = checkpoints.read(checkpoint, "checkpoint")
-    if "training" not in header:
-        raise DataError(
-            f"{checkpoint} is a model, and training cannot go on from it: give the run's checkpoint.npz"
-        )
-    table = header["training"].get("recipe")
+    training = checkpoint.read_training(path)[0]
+    table = training.get("recipe")
     if table is None:
-        raise DataError(
-            f"{checkpoint} holds no recipe: resume it by gpubp.fit(…, resume={str(checkpoint)!r})"
-        )
+        raise DataError(f"{path} holds no recipe: resume it by gpubp.fit(…, resume={str(path)!r})")
     saved_dir = table.pop("data_dir", None)
     run = replace(given, data_dir=given.data_dir or saved_dir)
-    return recipes.from_dict(table, str(checkpoint)), run, header["training"]["epoch"]
+    return recipes.from_dict(table, str(path)), run, training["epoch"]
 
 
-def _announce(recipe: Any, backend: str, say: Callable) -> None:
-    from gpubp import backends
-
-    name, why = backends.choose(backend)
+def _announce(recipe: Recipe, run: RunSettings, device: Backend, say: Say) -> None:
     say(f"{recipe.name}: {recipe.title}" if recipe.title else recipe.name)
-    say(f"backend {name}" + ("" if backend != "auto" else f" ({why})"))
+    say(f"backend {device.name}" + ("" if run.backend != "auto" else f" ({device.why})"))
 
 
-def _conclude(result: Any, folder: Path, say: Callable) -> None:
+def _conclude(result: Result, folder: Path, say: Say) -> None:
     history, recipe = result.histories[-1], result.recipe
     say(f"{result.network!r} on {history.plan}")
     if history.stopped != "done":
@@ -205,7 +206,7 @@ def _conclude(result: Any, folder: Path, say: Callable) -> None:
         say(f"go on with: gpubp train --resume {folder / 'checkpoint.npz'}")
 
 
-def _verdict(recipe: Any, result: Any) -> str:
+def _verdict(recipe: Recipe, result: Result) -> str:
     if result.reached is None or result.stopped == "interrupted":
         return ""
     return f", {'reached' if result.reached else 'DID NOT REACH'} {recipe.reach}"

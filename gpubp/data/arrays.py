@@ -10,6 +10,7 @@ import numpy as np
 from gpubp.errors import DataError
 
 _HOST = (1, 3, 11)  # DLPack's device types for host memory: kDLCPU, kDLCUDAHost, kDLROCMHost
+_FLOAT32_EXACT = 1 << 24  # up to here float32 holds every integer
 _FAILURES = (ValueError, TypeError, RuntimeError, BufferError, AttributeError)
 
 
@@ -59,3 +60,14 @@ def _from_device(values: Any, what: str) -> np.ndarray:
     except _FAILURES as error:
         reason = str(error)
     raise DataError(f"{what} are on a device: {reason}; copy them to the host first, by .cpu() or .get()")
+
+
+def storage(array: np.ndarray) -> type[np.generic]:
+    """The narrowest of uint8, float32 and float64 that keeps the values; bool is a number, not a byte."""
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if array.dtype == np.uint8:
+        return np.uint8
+    if kind == "f":
+        return np.float32 if size <= 4 else np.float64
+    exact = size <= 2 or not array.size or (array.min() >= -_FLOAT32_EXACT and array.max() <= _FLOAT32_EXACT)
+    return np.float32 if exact else np.float64

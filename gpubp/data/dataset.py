@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.data.arrays import host_array
+from gpubp.data.arrays import host_array, storage
 from gpubp.data.sparse import check_sparse, is_sparse
 from gpubp.errors import DataError, UsageError
 
 _SCAN = 1 << 20  # elements looked at together, so that a scan needs a megabyte and not a second copy
-_FLOAT32_EXACT = 1 << 24  # up to here float32 holds every integer
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,17 +140,6 @@ def _remedy(array: np.ndarray) -> str:
     if array.dtype.kind in "US":
         return "number the words first: labels = np.unique(words, return_inverse=True)[1]"
     return "convert them with .astype(float)"
-
-
-def storage(array: np.ndarray) -> type[np.generic]:
-    """The narrowest of uint8, float32 and float64 that keeps the values; bool is a number, not a byte."""
-    kind, size = array.dtype.kind, array.dtype.itemsize
-    if array.dtype == np.uint8:
-        return np.uint8
-    if kind == "f":
-        return np.float32 if size <= 4 else np.float64
-    exact = size <= 2 or not array.size or (array.min() >= -_FLOAT32_EXACT and array.max() <= _FLOAT32_EXACT)
-    return np.float32 if exact else np.float64
 
 
 def _first_not_finite(x: np.ndarray) -> tuple[int, int] | None:

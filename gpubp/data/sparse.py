@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.data.arrays import storage
 from gpubp.errors import DataError
 
 
@@ -21,8 +22,6 @@ def check_sparse(inputs: Any, name: str) -> Any:
     NaN or infinity, naming the row and column.
     """
     from scipy.sparse import csr_array
-
-    from gpubp.data.dataset import storage
 
     if inputs.ndim != 2 or 0 in inputs.shape:
         raise DataError(

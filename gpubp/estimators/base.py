@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import operator
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from typing import Any, TypeGuard
@@ -17,12 +15,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from gpubp import backends
-from gpubp.backends.base import Backend
+from gpubp.backends.backend import Backend
 from gpubp.errors import UsageError
 from gpubp.estimators.watch import Job, Stream, Watch
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW, Optimizer, Schedule
-from gpubp.training.fit import VERIFY_SECONDS, VERIFY_SHARE, Epoch, History, fit
+from gpubp.support.warning import warn_caller
+from gpubp.training.budget import VERIFICATION
+from gpubp.training.fit import fit
+from gpubp.training.history import Epoch, History
 
 _ALIASES = {"logistic": "sigmoid"}  # as scikit-learn calls them
 _INPUTS: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.float32, np.uint8]}
@@ -260,7 +261,7 @@ class MLP(BaseEstimator):
                 "where there was: fit a new network"
             )
         watch = stream.watch.copy()
-        cheap = stream.verified <= max(VERIFY_SECONDS, VERIFY_SHARE * stream.seconds)
+        cheap = VERIFICATION.allows(stream.verified, stream.calls, stream.seconds)
         verify = self.verify if cheap or self.verify == "step" else "off"
         history, seen = self._train(job, network, watch, 1, stream.seed, state=state, verify=verify)
         if watch.stopped and watch.best_parameters is not None:
@@ -271,6 +272,7 @@ class MLP(BaseEstimator):
             watch,
             stream.seed + 1,
             stream.verified + history.verification.seconds,
+            stream.calls + bool(history.verification.steps),
             stream.seconds + sum(history["seconds"]),
         )
         self._keep(job, network, history, watch)
@@ -369,14 +371,6 @@ def is_whole(value: Any) -> TypeGuard[int]:
 
 def checked_weights(sample_weight: Any, x: Any) -> np.ndarray | None:
     return None if sample_weight is None else _check_sample_weight(sample_weight, x, ensure_non_negative=True)
-
-
-def warn_caller(message: str, kind: type[Warning]) -> None:
-    """A warning at the line outside of this package that called into it."""
-    frame, level = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, kind, stacklevel=level)
 
 
 def _backend(name: str, threads: int | None) -> Backend:

@@ -17,7 +17,7 @@ from gpubp.estimators.base import MLP, checked_weights, may_go_on
 from gpubp.estimators.watch import Job, of_some_weight
 from gpubp.network import Network, labels_of
 from gpubp.optimizers import Schedule
-from gpubp.training.fit import Epoch
+from gpubp.training.history import Epoch
 
 
 class MLPClassifier(ClassifierMixin, MLP):

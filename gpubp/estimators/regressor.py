@@ -14,7 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from gpubp.estimators.base import MLP, checked_weights, may_go_on
 from gpubp.estimators.watch import Job, of_some_weight
 from gpubp.network import Network
-from gpubp.training.fit import Epoch
+from gpubp.training.history import Epoch
 
 
 class MLPRegressor(RegressorMixin, MLP):

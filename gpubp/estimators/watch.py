@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.network import Network
-from gpubp.training.fit import Epoch
+from gpubp.training.history import Epoch
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,12 @@ class Watch:
 
 @dataclass
 class Stream:
-    """What calls of ``partial_fit`` hand on: the watch, the next seed, and what verification has cost in all."""
+    """What calls of ``partial_fit`` hand on: the watch, the next seed, and what verifying so many calls cost."""
 
     watch: Watch
     seed: int
     verified: float = 0.0
+    calls: int = 0
     seconds: float = 0.0
 
 

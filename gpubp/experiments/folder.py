@@ -24,7 +24,7 @@ from gpubp.support.files import write_text
 if TYPE_CHECKING:
     from gpubp.experiments.recipe import Recipe, RunSettings
     from gpubp.experiments.run import Result
-    from gpubp.training.recorder import Signals
+    from gpubp.training.signals import Signals
 
 HISTORY = (
     "split",

@@ -3,38 +3,57 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-import gpubp
-from gpubp import backends, data
-from gpubp.backends.base import Backend
+from gpubp import backends, data, formats
+from gpubp.backends.backend import Backend
 from gpubp.data.dataset import Dataset, Scaling, Split, hold_out
 from gpubp.errors import GpubpError
 from gpubp.experiments.recipe import Recipe
-from gpubp.network import Network, labels_of
-from gpubp.training.fit import EarlyStopping, History, fit
+from gpubp.functions import LOSSES, lookup
+from gpubp.network import VALUES, Meaning, Network, labels_of
+from gpubp.support.machine import versions
+from gpubp.training.fit import fit
+from gpubp.training.history import History
 from gpubp.training.progress import Progress
-from gpubp.training.recorder import HistoryKeeper, SignalRecorder, Signals
-from gpubp.verification.verify import VerificationError
+from gpubp.training.signals import SignalRecorder, Signals
+from gpubp.training.stopping import EarlyStopping
+from gpubp.verification.report import VerificationError
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The data of one split of a recipe, all as they came: ``scaled`` is what training takes.
+
+    ``watched`` is what is evaluated after every epoch, and ``scaling`` what the recipe asks for, if anything.
+    """
+
+    dataset: Dataset
+    train: Split
+    watched: Split | None
+    test: Split | None
+    scaling: Scaling | None
+
+    def scaled(self, split: Split) -> Split:
+        """A split as the network is trained on it."""
+        return split if self.scaling is None else self.scaling.apply(split)
 
 
 @dataclass(eq=False)
 class Evidence:
     """What a report shows of one split besides its history.
 
-    ``outputs`` are those of ``test``, (N, n_out); None without it, or of a run that diverged. The inputs are as
-    the network was trained on them, which ``scaling`` undoes; ``signals`` are those of ``samples`` training samples.
+    ``outputs`` are those of ``test``, (N, n_out); None without it, or of a run that diverged. ``signals`` are those of
+    ``samples`` training samples.
     """
 
     test: Split | None
-    scaling: Scaling | None
     outputs: np.ndarray | None
     signals: Signals
     samples: int
@@ -98,27 +117,11 @@ class Result:
         }
 
 
-def versions() -> dict[str, str]:
-    """What this was computed with."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"gpubp": gpubp.__version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in ("numpy", "numba", "scikit-learn", "cupy-cuda12x", "cupy-cuda13x"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def run(
     recipe: Recipe,
     *,
     data_dir: str | os.PathLike | None = None,
     backend: str | Backend = "auto",
-    threads: int | None = None,
-    plan: str = "auto",
-    precision: str = "float32",
     verify: str = "epoch",
     progress: Callable[[], Progress] = Progress,
     model: Path | None = None,
@@ -132,9 +135,7 @@ def run(
 
     Args:
         data_dir: the folder with the files of mnist or fashion-mnist.
-        threads: how many a backend on the processor may use.
-        plan: the kind of plan the backend makes: "auto", "fused", "composed", or on a GPU "units".
-        precision: how a GPU computes products of float32 matrices: "float32", "3xtf32" or "tf32".
+        backend: "auto", a backend's name, or one that :func:`gpubp.backends.get` made, with its threads and plan.
         progress: makes what shows one training run.
         model: where to save the trained network, also after Ctrl-C or a failed verification.
         checkpoint: where to save what a later run can resume. Only for recipes with one split.
@@ -146,7 +147,8 @@ def run(
         VerificationError: the backend computed something else than the equations say; names the saved files.
         GpubpError: of the data, the recipe's values, the backend, or the training.
     """
-    chosen = backends.get(backend, threads=threads, plan=plan, precision=precision)
+    chosen = backends.get(backend)
+    loss = lookup(LOSSES, recipe.loss, "loss")
     saved_dir = None if data_dir is None else str(Path(data_dir).resolve())
     settings: dict[str, Any] = {
         "backend": chosen,
@@ -158,24 +160,23 @@ def run(
     result = Result(recipe, recipe.network(recipe.seed), [], [], 0.0)
     started = time.perf_counter()
     for seed in range(recipe.seed, recipe.seed + recipe.splits):
-        result.dataset, scaling = load(recipe, seed, data_dir, quiet)
+        parts = load(recipe, seed, data_dir, quiet)
+        result.dataset = parts.dataset
         result.network = network = recipe.network(seed)
-        train, watched, test = parts(recipe, result.dataset, seed)
-        recorder = SignalRecorder(train, recipe.loss, signals)
+        train = parts.scaled(parts.train)
+        recorder = SignalRecorder(train, loss, signals)
         if resume is None:
             with chosen.limits():
                 recorder.measure(0, network)
-        history, failure = _fit(recipe, seed, network, train, watched, recorder, progress(), settings)
-        if isinstance(backend, str):
-            history.why_backend = backends.choose(backend)[1]
+        history, failure = _fit(recipe, seed, network, train, parts, recorder, progress(), settings)
         with chosen.limits():
-            outputs = _outputs(network, test, failure)
+            outputs = _outputs(network, parts, failure)
         result.histories.append(history)
-        result.accuracies.append(_test_accuracy(network, test, outputs))
-        result.evidence.append(Evidence(test, scaling, outputs, recorder.signals, recorder.samples))
-        _finish(network, result.dataset, scaling)
+        result.accuracies.append(_test_accuracy(network, parts.test, outputs))
+        result.evidence.append(Evidence(parts.test, outputs, recorder.signals, recorder.samples))
+        _finish(network, parts)
         if model is not None and (failure is None or isinstance(failure, VerificationError)):
-            network.save(model)
+            formats.save(network, model)
         result.seconds = time.perf_counter() - started
         if failure is not None:
             _fail(result, failure, model, checkpoint, on_failure)
@@ -189,13 +190,13 @@ def _fit(
     seed: int,
     network: Network,
     train: Split,
-    watched: Split | None,
+    parts: Parts,
     recorder: SignalRecorder,
     progress: Progress,
     settings: dict[str, Any],
 ) -> tuple[History, GpubpError | None]:
     """The history of one training run, and the error that ended it if one did once it had begun."""
-    keeper = HistoryKeeper(progress)
+    watched = None if parts.watched is None else parts.scaled(parts.watched)
     try:
         history = fit(
             network,
@@ -211,13 +212,13 @@ def _fit(
             early_stopping=None if recipe.patience is None else EarlyStopping(recipe.patience),
             callbacks=[recorder],
             seed=seed,
-            progress=keeper,
+            progress=progress,
             **settings,
         )
     except GpubpError as error:
-        if keeper.history is None:
+        if error.history is None:
             raise
-        return keeper.history, error
+        return error.history, error
     return history, None
 
 
@@ -238,53 +239,43 @@ def _fail(
     raise failure
 
 
-def load(
-    recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, quiet: bool
-) -> tuple[Dataset, Scaling | None]:
-    """The recipe's data, and the scaling of its inputs if the recipe asks for one; it is applied already."""
-    dataset = data.load(
-        recipe.data, data_dir=data_dir, quiet=quiet, seed=seed, test_fraction=recipe.test_fraction
-    )
-    if not recipe.standardize:
-        return dataset, None
-    scaling = Scaling.of(dataset.train)
-    test = None if dataset.test is None else scaling.apply(dataset.test)
-    return replace(dataset, train=scaling.apply(dataset.train), test=test), scaling
-
-
-def parts(recipe: Recipe, dataset: Dataset, seed: int) -> tuple[Split, Split | None, Split | None]:
-    """Training data, what is evaluated after every epoch, and test data.
+def load(recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, quiet: bool) -> Parts:
+    """The recipe's data, parted for training, watching and testing.
 
     Early stopping must not choose by the test data, so that it watches a part of the training data instead.
     """
+    dataset = data.load(
+        recipe.data, data_dir=data_dir, quiet=quiet, seed=seed, test_fraction=recipe.test_fraction
+    )
+    scaling = Scaling.of(dataset.train) if recipe.standardize else None
     fraction = recipe.validation_fraction or (0.1 if recipe.patience is not None else 0)
-    if not fraction:
-        return dataset.train, dataset.test, dataset.test
-    train, watched = hold_out(dataset.train, fraction, seed, stratify=dataset.classes is not None)
-    return train, watched, dataset.test
+    train, watched = dataset.train, dataset.test
+    if fraction:
+        train, watched = hold_out(dataset.train, fraction, seed, stratify=dataset.classes is not None)
+    return Parts(dataset, train, watched, dataset.test, scaling)
 
 
-def _finish(network: Network, dataset: Dataset, scaling: Scaling | None) -> None:
+def _finish(network: Network, parts: Parts) -> None:
     """Make the network predict from inputs as they come, and the classes by their names."""
-    if scaling is not None:
-        network.fold_scaling(scaling.shift, scaling.scale)
-    names, outputs = dataset.class_names or (), network.sizes[-1]
-    if network.classes is None and names != tuple(map(str, range(len(names)))):
+    if parts.scaling is not None:
+        network.fold_scaling(parts.scaling.shift, parts.scaling.scale)
+    names, outputs = parts.dataset.class_names or (), network.sizes[-1]
+    if network.meaning != VALUES and names != tuple(map(str, range(len(names)))):
         # Outputs beyond the classes of the data have no name, but can be the largest.
-        network.classes = (*names, *map(str, range(len(names), outputs)))
+        network.meaning = Meaning.of_classes((*names, *map(str, range(len(names), outputs))))
 
 
-def _outputs(network: Network, test: Split | None, failure: GpubpError | None) -> np.ndarray | None:
+def _outputs(network: Network, parts: Parts, failure: GpubpError | None) -> np.ndarray | None:
     """The outputs for the test part, unless a run that diverged left none that are numbers."""
-    if test is None:
+    if parts.test is None:
         return None
     with np.errstate(all="ignore" if failure else None):
-        outputs = network.forward(test.inputs)
+        outputs = network.forward(parts.scaled(parts.test).inputs)
     return outputs if failure is None or np.isfinite(outputs).all() else None
 
 
 def _test_accuracy(network: Network, test: Split | None, outputs: np.ndarray | None) -> float | None:
     """Of class numbers, whatever the classes are called."""
-    if test is None or outputs is None or network.classes == () or test.targets.ndim != 1:
+    if test is None or outputs is None or network.meaning == VALUES or test.targets.ndim != 1:
         return None
     return float((labels_of(outputs) == test.targets).mean())

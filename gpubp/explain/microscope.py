@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpubp import reference
-from gpubp.backends.base import Samples
+from gpubp.data.samples import Samples, as_inputs
 from gpubp.errors import GpubpError, UsageError
-from gpubp.functions import LOSSES, Activation, Loss, clipped
-from gpubp.network import Layer, Network, as_inputs
+from gpubp.functions import Activation, Loss, clipped
+from gpubp.network import Layer, Network
 from gpubp.optimizers import SGD, Optimizer
 from gpubp.training.signals import LayerSignal, of_layer, saturated_units
 from gpubp.verification.bounds import KINKS
@@ -168,7 +168,7 @@ class Walk:
 
 
 def walk(
-    network: Network, samples: Samples, loss: str, optimizer: Optimizer, lr: float | None = None
+    network: Network, samples: Samples, loss: Loss, optimizer: Optimizer, lr: float | None = None
 ) -> Walk:
     """Take prepared host samples, as one mini-batch, through a training step of the network, which stays as it is.
 
@@ -201,7 +201,7 @@ def walk(
         for pair, grads, news in zip(network.parameters, whole.gradients, updated, strict=True)
         for old, g, new in zip(pair, grads, news, strict=True)
     )
-    return Walk(network, samples, LOSSES[loss], optimizer, lr, layers, whole.costs, cost, after, predicted)
+    return Walk(network, samples, loss, optimizer, lr, layers, whole.costs, cost, after, predicted)
 
 
 def first_mini_batch(samples: Samples, batch_size: int, seed: int) -> Samples:
@@ -224,10 +224,10 @@ def in_float64(network: Network) -> Network:
 
 
 def _trace(
-    network: Network, parameters: reference.Parameters, samples: Samples, loss: str
+    network: Network, parameters: reference.Parameters, samples: Samples, loss: Loss
 ) -> reference.Trace:
     return reference.trace(
-        parameters, network.activations, LOSSES[loss], samples.inputs, samples.targets, samples.sample_weight
+        parameters, network.activations, loss, samples.inputs, samples.targets, samples.sample_weight
     )
 
 
@@ -247,7 +247,7 @@ def _updated(
 
 
 def _layers(
-    network: Network, samples: Samples, loss: str, whole: reference.Trace, updated: list
+    network: Network, samples: Samples, loss: Loss, whole: reference.Trace, updated: list
 ) -> list[LayerWalk]:
     differences = central_differences(network, samples, loss, whole)
     last = len(network.layers) - 1
@@ -260,8 +260,8 @@ def _layers(
             carried = _ratio(np.abs(arriving).mean(), np.abs(whole.delta[i + 1]).mean())
             kept = _ratio(np.abs(delta).mean(), np.abs(arriving).mean())
         else:
-            matched = LOSSES[loss].matched == activation.name
-            arriving = None if matched else LOSSES[loss].gradient(a, samples.targets)
+            matched = loss.matched == activation.name
+            arriving = None if matched else loss.gradient(a, samples.targets)
         layers.append(
             LayerWalk(
                 number=i + 1,
@@ -335,7 +335,7 @@ class _Shifted:
 
 
 def central_differences(
-    network: Network, samples: Samples, loss: str, whole: reference.Trace, elements: int = 3
+    network: Network, samples: Samples, loss: Loss, whole: reference.Trace, elements: int = 3
 ) -> list[list[Difference]]:
     """For each layer of a float64 network, the gradients in ``whole`` beside central differences of the cost.
 
@@ -373,7 +373,7 @@ def _instructive(gradient: np.ndarray, elements: int) -> list[tuple[int, ...]]:
 def _shifted(
     network: Network,
     samples: Samples,
-    loss: str,
+    loss: Loss,
     whole: reference.Trace,
     where: tuple[int, int, tuple[int, ...]],
 ) -> _Shifted:
@@ -386,7 +386,7 @@ def _shifted(
         pair[which] = pair[which].copy()
         pair[which][at] += s * STEP
         parameters[0] = (pair[0], pair[1])
-        cost, piece = _cost_from(network, samples, LOSSES[loss], whole.a[i], parameters)
+        cost, piece = _cost_from(network, samples, loss, whole.a[i], parameters)
         costs.append(cost)
         pieces.append(piece)
     kink = any(

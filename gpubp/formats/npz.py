@@ -1,7 +1,7 @@
 """Models and checkpoints on disk: one .npz of plain arrays and a JSON header, written atomically, no pickle.
 
 A model holds a network. A checkpoint holds the same and, in addition, all that training changes: optimizer
-slots, step count, the generator's state, history and recipe. :func:`load_network` reads either.
+slots, step count, the generator's state, history and recipe (:mod:`gpubp.training.checkpoint`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.errors import DataError, UsageError
+from gpubp.errors import DataError
 from gpubp.network import Network, tensor_names
 from gpubp.support.files import write_atomically
 
@@ -84,52 +84,23 @@ def network_arrays(network: Network) -> dict[str, np.ndarray]:
     return dict(zip(tensor_names(network.layers), arrays, strict=True))
 
 
-def save_network(path: str | os.PathLike, network: Network) -> None:
-    """Write a model file: safetensors if the name ends in .safetensors, else .npz.
+def save(path: str | os.PathLike, network: Network) -> None:
+    """Write a model file.
 
     Raises:
-        UsageError: the name of an ONNX file, which is another method's.
-        GpubpError: as :func:`write` does, or safetensors is not installed.
+        GpubpError: as :func:`write` does.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix == ".safetensors":
-        return _safetensors().save(path, network)
-    if suffix == ".onnx":
-        raise UsageError(f"save writes models that load reads; for {path}, call to_onnx")
     write(path, {"network": network_header(network)}, network_arrays(network))
 
 
-def load_network(path: str | os.PathLike) -> Network:
-    """The network of a model or checkpoint file; one whose name ends in .safetensors is read as such.
+def load(path: str | os.PathLike) -> tuple[Network, bool]:
+    """The network of a model or checkpoint file, and whether it is a checkpoint.
 
     Raises:
         DataError: no such file, or none that gpubp wrote whole.
-        GpubpError: safetensors is not installed.
     """
-    if Path(path).suffix.lower() == ".safetensors":
-        return _safetensors().load(path)
     header, arrays = read(path)
-    return build_network(path, header, arrays)
-
-
-def load_model(path: str | os.PathLike) -> Network:
-    """As :func:`load_network`, for what takes a model's own inputs: a checkpoint's are scaled for training.
-
-    Raises:
-        DataError: as :func:`load_network` does, and for a checkpoint.
-    """
-    if Path(path).suffix.lower() == ".safetensors":
-        return _safetensors().load(path)
-    header, arrays = read(path)
-    if "training" in header:
-        raise DataError(f"{path} is a checkpoint, for --resume; give the model.npz that the run saved")
-    return build_network(path, header, arrays)
-
-
-def _safetensors() -> Any:
-    from gpubp.formats import safetensors  # which imports this module
-
-    return safetensors
+    return build_network(path, header, arrays), "training" in header
 
 
 def build_network(path: str | os.PathLike, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Network:
@@ -138,7 +109,7 @@ def build_network(path: str | os.PathLike, header: dict[str, Any], arrays: dict[
         spec = header["network"]
         *hidden, output = spec["activations"]
         network = Network(spec["sizes"], hidden=hidden, output=output, dtype=spec["dtype"])
-        network.classes = None if spec["classes"] is None else tuple(spec["classes"])
+        network.classes = spec["classes"]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: its header describes no network ({error})") from error
     parameters = []

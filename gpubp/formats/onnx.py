@@ -19,7 +19,7 @@ import numpy as np
 
 import gpubp
 from gpubp.errors import GpubpError, UsageError
-from gpubp.formats import npz as checkpoint
+from gpubp.formats import npz
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE
 from gpubp.network import Network
 from gpubp.support.files import write_atomically
@@ -49,7 +49,12 @@ def _steps(activation: str) -> tuple[tuple[str | float, ...], ...]:
 
 
 def save(path: str | os.PathLike, network: Network, *, byte_inputs: bool = False) -> None:
-    """Write a network as ONNX, atomically; see :meth:`gpubp.Network.to_onnx`.
+    """Write a network as ONNX (opset 13, IR version 7), atomically, for other runtimes.
+
+    The graph takes "inputs" (N, n_in) in the network's dtype and gives "outputs" (N, n_out), as
+    :meth:`gpubp.Network.forward` does, N free; onnxruntime runs it from 1.6 on, in float64 from 1.18 on. It does not
+    scale bytes: divide images by 255 first, or let ``byte_inputs`` make a graph that takes uint8 and divides them
+    itself. Class labels are in its metadata, as JSON under "classes".
 
     Raises:
         UsageError: an activation that has no operators here.
@@ -129,7 +134,7 @@ class _Graph:
             ir_version=IR_VERSION,
             doc_string=description,
         )
-        header = checkpoint.network_header(network)
+        header = npz.network_header(network)
         helper.set_model_props(model, {"gpubp": json.dumps(header), "classes": json.dumps(header["classes"])})
         return model
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from gpubp.errors import DataError
-from gpubp.formats import npz as checkpoint
+from gpubp.formats import npz
 from gpubp.network import Network
 from gpubp.support.files import write_atomically
 from gpubp.support.optional import need
@@ -29,15 +29,15 @@ def save(path: str | os.PathLike, network: Network) -> None:
         GpubpError: safetensors is not installed, or the file cannot be written; an old one is left as it was.
     """
     library = need("safetensors.numpy", "export")
-    header = {"format": checkpoint.FORMAT, "network": checkpoint.network_header(network)}
+    header = {"format": npz.FORMAT, "network": npz.network_header(network)}
     # The library writes an array's memory as it lies, whatever its strides.
-    tensors = {name: np.ascontiguousarray(a) for name, a in checkpoint.network_arrays(network).items()}
+    tensors = {name: np.ascontiguousarray(a) for name, a in npz.network_arrays(network).items()}
     content = library.save(tensors, metadata={_KEY: json.dumps(header)})
     write_atomically(path, lambda file: file.write(content))
 
 
-def load(path: str | os.PathLike) -> Network:
-    """The network that :func:`save` wrote.
+def load(path: str | os.PathLike) -> tuple[Network, bool]:
+    """The network that :func:`save` wrote, which is never a checkpoint.
 
     Raises:
         DataError: no such file, truncated, of another kind, or safetensors that gpubp did not write.
@@ -59,8 +59,8 @@ def load(path: str | os.PathLike) -> Network:
         raise
     except (library.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no safetensors model, or it is truncated or corrupt ({error})") from error
-    checkpoint.check_header(path, header, "model")
-    return checkpoint.build_network(path, header, arrays)
+    npz.check_header(path, header, "model")
+    return npz.build_network(path, header, arrays), False
 
 
 def _foreign(path: Path, names: list[str]) -> str:

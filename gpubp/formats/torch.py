@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from gpubp.errors import UsageError
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE
 from gpubp.network import Network
+from gpubp.support.optional import need
+from gpubp.support.warning import warn_caller
+
+torch = need("torch", "torch")
+nn = torch.nn
 
 
-class LecunTanh(nn.Module):
+class LecunTanh(nn.Module):  # type: ignore[name-defined]
     """1.7159 tanh(2z/3), which PyTorch has no module for (LeCun et al., Efficient BackProp, 1998, section 4.4)."""
 
     def forward(self, z: Any) -> Any:
@@ -34,8 +36,10 @@ _MODULES = {
 _TAKEN = "Linear, ReLU, LeakyReLU(0.01), Sigmoid, Tanh, Softmax(dim=1), Identity, Flatten first, and Dropout"
 
 
-def to_module(network: Network) -> Any:
+def to_torch(network: Network) -> Any:
     """The network as an ``nn.Sequential`` on the CPU: a Linear and an activation for each layer.
+
+    Its parameters are copies. Bytes must be scaled by 1/255 first.
 
     Raises:
         UsageError: an activation that has no module here.
@@ -55,8 +59,15 @@ def to_module(network: Network) -> Any:
     return nn.Sequential(*modules)
 
 
-def from_module(module: Any) -> Network:
-    """The network of an ``nn.Sequential``; see :meth:`gpubp.Network.from_torch`."""
+def from_torch(module: Any) -> Network:
+    """A network with copies of the parameters of an ``nn.Sequential``.
+
+    It may hold Linear (without a bias, b is 0), each perhaps followed by ReLU, LeakyReLU(0.01), Sigmoid, Tanh or
+    Softmax over a row; Sequential, Identity and, in front, Flatten; Dropout is left out, with a warning.
+
+    Raises:
+        UsageError: anything else, named with its place.
+    """
     if not isinstance(module, nn.Sequential):
         raise UsageError(f"from_torch takes an nn.Sequential, not {type(module).__name__}")
     linears, names = _layers(module)
@@ -89,9 +100,8 @@ def _layers(module: Any) -> tuple[list[tuple[str, Any]], list[str]]:
             continue  # a network flattens its inputs itself
         elif isinstance(part, nn.Dropout):
             if part.p:
-                warnings.warn(
-                    f"{_at(place, part)} is left out: it does nothing to predictions, and gpubp has none in training",
-                    stacklevel=4,  # who calls from_torch
+                warn_caller(
+                    f"{_at(place, part)} is left out: it does nothing to predictions, and gpubp has none in training"
                 )
         elif not isinstance(part, nn.Identity):
             name = _activation(place, part)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpubp.data.dataset import Scaling, Split
+from gpubp.data.dataset import Split
 from gpubp.experiments.run import Result
+from gpubp.network import VALUES
 from gpubp.reports import pictures as weights
 from gpubp.reports.charts import FAINT, SERIES, chart, picture
 from gpubp.reports.mistakes import Mistake, confusion_matrix, fits, most_confident
@@ -23,23 +24,22 @@ PIXELS = 60_000  # in all the test images of a page together
 
 
 class _Part(NamedTuple):
-    """The test part of one split, its outputs (N, n_out), and the scaling of its inputs."""
+    """The test part of one split and its outputs, (N, n_out)."""
 
     test: Split
     outputs: np.ndarray
-    scaling: Scaling | None
 
 
 def results(result: Result) -> dict[str, Any] | None:
     """Results on the test data of all splits together; None without test data or finite outputs."""
     parts = [
-        _Part(e.test, e.outputs, e.scaling)
+        _Part(e.test, e.outputs)
         for e in result.evidence
         if e.test is not None and e.outputs is not None and np.isfinite(e.outputs).all()
     ]
     if not parts:
         return None
-    return _regressed(parts) if result.network.classes == () else _classified(result, parts)
+    return _regressed(parts) if result.network.meaning == VALUES else _classified(result, parts)
 
 
 def _classified(result: Result, parts: list[_Part]) -> dict[str, Any]:
@@ -117,14 +117,12 @@ def _illustrated(
 
 
 def _raw_rows(parts: list[_Part], rows: list[int]) -> list[np.ndarray]:
-    """Inputs by their row among the tests of all splits, as they were before they were scaled."""
+    """Inputs by their row among the tests of all splits."""
     starts = np.cumsum([0, *(len(part.test) for part in parts)])
     found = []
     for row in rows:
         split = int(np.searchsorted(starts, row, side="right")) - 1
-        test, _, scaling = parts[split]
-        x = test.inputs[row - starts[split]]
-        found.append(x if scaling is None else x * scaling.scale + scaling.shift)
+        found.append(parts[split].test.inputs[row - starts[split]])
     return found
 
 

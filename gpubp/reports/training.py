@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
-from gpubp.experiments.run import Result, versions
+from gpubp.experiments.run import Result
 from gpubp.reports import learning, parameters, tested
 from gpubp.reports import page as pages
+from gpubp.support.machine import cores, processor, versions
 
 
 def write(path: str | os.PathLike, result: Result, folder: Path) -> Path:
@@ -121,24 +121,11 @@ def _machine(result: Result) -> list[tuple[str, str]]:
         ("backend", f"{history.backend}: {history.why_backend}" if history.why_backend else history.backend),
         ("plan", history.plan),
         ("device", history.device),
-        ("processor", f"{_processor()}, {_cores()} core{'s' if _cores() > 1 else ''}"),
+        ("processor", f"{processor()}, {cores()} core{'s' if cores() > 1 else ''}"),
         ("data", result.dataset.source if result.dataset else ""),
         ("time", f"{result.seconds:.2f} s in all"),
     ]
     return [row for row in rows if row[1]] + list(versions().items())
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shown(value: Any) -> str:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpubp.training.fit import Epoch, History
+    from gpubp.training.history import Epoch, History
 
 
 class Progress:

@@ -26,9 +26,9 @@ import numpy as np
 
 from gpubp import reference
 from gpubp.errors import UsageError
-from gpubp.functions import ACTIVATIONS, LOSSES, Activation, Loss
+from gpubp.functions import Activation, Loss
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE, PROBABILITY_FLOOR
-from gpubp.network import Layer
+from gpubp.reference import Parameters
 
 # Roundings of one activation in units of u: an exp within 2 ulp (4 u) or a tanh within 3, then the arithmetic on it.
 # The functions of kernels/cpu/elementary.py are measured to keep to this (tests/test_elementary.py).
@@ -473,9 +473,9 @@ def _hits(a: Bounded, targets: np.ndarray) -> tuple[int, int]:
 
 
 def backpropagate(
-    layers: Sequence[Layer],
-    parameters: Sequence[tuple[np.ndarray, np.ndarray]],
-    loss_name: str,
+    parameters: Parameters,
+    activations: Sequence[Activation],
+    loss: Loss,
     inputs: np.ndarray,
     targets: np.ndarray,
     sample_weight: np.ndarray,
@@ -485,8 +485,6 @@ def backpropagate(
 
     Inputs (B, n_in), targets (B, n_out) and sample weights (B,) hold values of its dtype, and so do parameters.
     """
-    loss = LOSSES[loss_name]
-    activations = [ACTIVATIONS[layer.activation] for layer in layers]
     weights = [w.astype(np.float64) for w, _ in parameters]
     targets, sample_weight = targets.astype(np.float64), sample_weight.astype(np.float64)
 
@@ -499,7 +497,7 @@ def backpropagate(
 
     delta = output_delta(z[-1], a[-1], targets, sample_weight, activations[-1], loss, precision)
     gradients = [*weight_grad(delta, a[-2], precision)]
-    for i in range(len(layers) - 1, 0, -1):
+    for i in range(len(weights) - 1, 0, -1):
         delta = hidden_delta(delta, weights[i], z[i], a[i], activations[i - 1], precision)
         gradients[:0] = weight_grad(delta, a[i - 1], precision)
     return BoundedStep(mean_cost, gradients, _hits(a[-1], targets))

@@ -155,7 +155,7 @@ def test_resume_refuses_another_recipe(run):
 
 def test_seconds_are_those_of_this_run(tmp_path):
     from gpubp.experiments.run import Result
-    from gpubp.training.fit import Epoch, History
+    from gpubp.training.history import Epoch, History
 
     epochs = [Epoch(i, 1.0, None, None, None, 0.1, seconds) for i, seconds in enumerate((100.0, 2.0, 3.0))]
     history = History(epochs=epochs, resumed_epochs=1)
@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_training(run, monkeypatc
 @pytest.mark.parametrize("path", ["absent/result.json", "file/result.json", ".", "", "x" * 300])
 @pytest.mark.parametrize("command", ["train", "verify", "predict", "doctor"])
 def test_json_that_cannot_be_written_is_told_before_the_work(run, monkeypatch, command, path):
-    for work in ("gpubp.experiments.run.run", "gpubp.experiments.run.load", "gpubp.support.doctor.examine"):
+    for work in ("gpubp.experiments.run.run", "gpubp.experiments.run.load", "gpubp.cli.doctor.examine"):
         monkeypatch.setattr(work, lambda *_, **__: pytest.fail("it has worked"))
     Path("file").touch()
     args = {"train": ("--backend", "numpy"), "predict": ("absent.npz", "absent.npy")}.get(command, ())

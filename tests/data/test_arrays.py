@@ -11,12 +11,11 @@ from numba.core.dispatcher import Dispatcher
 import gpubp
 from gpubp.data import check_split
 from gpubp.data.dataset import check_inputs
-from gpubp.data.prepare import prepare
 from gpubp.errors import DataError
 from gpubp.kernels.cpu import steps
 from gpubp.network import Network
 from tests.cuda_host import fake_cupy
-from tests.networks import assert_same
+from tests.networks import assert_same, samples_of
 
 X = np.arange(12.0).reshape(4, 3)
 
@@ -92,7 +91,7 @@ def test_host_memory_is_not_copied(dtype, wrap):
 def test_training_reads_inputs_of_its_dtype_where_they_lie(dtype):
     x = X.astype(dtype)
     net = Network([3, 2], dtype=np.float32 if dtype == np.uint8 else dtype)
-    samples = prepare(net, check_split(OnHost(x), [0, 1, 1, 0]), "cross_entropy").samples
+    samples = samples_of(net, OnHost(x), [0, 1, 1, 0])
     assert np.shares_memory(samples.inputs, x)
 
 

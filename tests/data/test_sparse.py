@@ -10,12 +10,10 @@ import scipy.sparse as sp
 
 import gpubp
 from gpubp import backends
-from gpubp.backends.base import Samples
 from gpubp.data import check_split
-from gpubp.data.prepare import prepare
+from gpubp.data.samples import Samples
 from gpubp.errors import DataError
-from gpubp.optimizers import SGD
-from tests.networks import bounded_outputs, within
+from tests.networks import bounded_outputs, problem_of, samples_of, within
 
 
 def sparse_data(n_in, density, n=150, seed=0, dtype="float32"):
@@ -27,10 +25,8 @@ def sparse_data(n_in, density, n=150, seed=0, dtype="float32"):
 
 def plan_of(x, y, n_in, *, backend="numba", batch=32, dtype="float32"):
     net = gpubp.Network([n_in, 9, 3], seed=0, dtype=dtype)
-    samples = prepare(net, check_split(x, y), "cross_entropy").samples
-    plan = backends.get(backend).plan(
-        net.layers, net.parameters, "cross_entropy", SGD(0.1, momentum=0.9), batch, samples
-    )
+    samples = samples_of(net, x, y)
+    plan = backends.get(backend).plan(problem_of(net, samples, batch=batch))
     return plan, samples
 
 

@@ -18,10 +18,12 @@ from gpubp.errors import GpubpError, UsageError
 from gpubp.experiments import folder as run_folder
 from gpubp.experiments import recipe as recipes
 from gpubp.experiments.recipe import Recipe, RunSettings
+from gpubp.functions import LOSSES
 from gpubp.network import Network
-from gpubp.training.fit import Epoch
-from gpubp.training.recorder import GROWTH, SECONDS, SignalRecorder
-from gpubp.training.signals import LayerSignal
+from gpubp.training.budget import SIGNALS
+from gpubp.training.history import Epoch
+from gpubp.training.signals import GROWTH, LayerSignal, SignalRecorder
+from tests.networks import samples_of
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -104,14 +106,9 @@ def test_a_recipe_remembers_its_data_folder_and_options_go_before_it(run, monkey
     )
     monkeypatch.setattr(experiment, "run", refuse)
     run("train", "again.toml")
-    assert {k: asked[0][k] for k in ("backend", "threads", "data_dir", "plan")} == {
-        "backend": "numpy",
-        "threads": 2,
-        "data_dir": "/there",
-        "plan": "auto",
-    }
-    run("train", "again.toml", "--backend", "auto", "--data-dir", "here")
-    assert (asked[1]["backend"], asked[1]["threads"], asked[1]["data_dir"]) == ("auto", 2, "here")
+    run("train", "again.toml", "--backend", "numba", "--data-dir", "here")
+    found = [(a["backend"].name, a["backend"].threads, a["data_dir"]) for a in asked]
+    assert found == [("numpy", 2, "/there"), ("numba", 2, "here")]
 
 
 @pytest.mark.parametrize(
@@ -148,15 +145,13 @@ def test_history_has_a_row_for_each_epoch_of_each_split(run):
 
 
 def test_the_first_signals_are_those_of_the_initial_network(run):
-    from gpubp.data.prepare import prepare
     from gpubp.training.signals import layer_signals
 
     run("train", "iris", "--epochs", 1, "--splits", 1, "--no-standardize", "--backend", "numpy", "-q")
     recipe = replace(recipes.load("iris"), standardize=False)
     train, net = gpubp.load_data("iris", seed=0, test_fraction=0.3).train, recipe.network(0)
-    expected = layer_signals(
-        net, prepare(net, train, recipe.loss).samples, recipe.loss
-    )  # 105 are below the limit
+    samples = samples_of(net, train.inputs, train.targets, loss=recipe.loss)  # 105 are below the limit
+    expected = layer_signals(net, samples, LOSSES[recipe.loss])
     found = run_folder.read_signals(Path("gpubp-runs/iris-1"), 4)[0]
     for a, b in zip(found, expected, strict=True):
         assert a.mean_delta == pytest.approx(b.mean_delta)
@@ -202,7 +197,7 @@ def test_signals_of_another_network_are_not_kept(tmp_path):
 def recorder_and_net() -> tuple[SignalRecorder, Network]:
     rng = np.random.default_rng(0)
     split = Split(rng.standard_normal((300, 4)), rng.integers(0, 3, 300))
-    return SignalRecorder(split, "cross_entropy"), Network([4, 5, 3])
+    return SignalRecorder(split, LOSSES["cross_entropy"]), Network([4, 5, 3])
 
 
 def epoch(number: int, seconds: float = 1.0) -> Epoch:
@@ -223,18 +218,18 @@ def test_a_run_is_measured_from_end_to_end_at_a_limited_number_of_epochs():
 
 def test_measuring_keeps_to_its_share_of_the_time(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("gpubp.training.recorder.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("gpubp.training.signals.time.perf_counter", lambda: clock[0])
 
     def slow(*_):
         clock[0] += 0.04
         return [LayerSignal(0.1, None, None)]
 
-    monkeypatch.setattr("gpubp.training.recorder.layer_signals", slow)
+    monkeypatch.setattr("gpubp.training.signals.layer_signals", slow)
     recorder, net = recorder_and_net()
     recorder.measure(0, net)
     for number in range(1, 50):
         recorder(epoch(number, seconds=0.001), net)
-    assert clock[0] <= SECONDS + 1e-9
+    assert clock[0] <= SIGNALS.seconds + 1e-9
     for number in range(50, 60):
         recorder(epoch(number, seconds=8.0), net)
     assert clock[0] <= 0.01 * 10 * 8.1

@@ -14,8 +14,7 @@ from rich.cells import cell_len
 
 import gpubp
 from gpubp import Network, reference
-from gpubp.backends.base import Samples
-from gpubp.data.prepare import prepare
+from gpubp.data.samples import Samples
 from gpubp.errors import GpubpError
 from gpubp.experiments import recipe as recipes
 from gpubp.experiments import run as experiment
@@ -26,29 +25,33 @@ from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.optimizers import SGD, Adam, AdamW
 from tests.browser import opened, problems
 from tests.conftest import small_data, small_net
-from tests.networks import EVERY_OPTIMIZER
+from tests.networks import EVERY_OPTIMIZER, samples_of
 
 
 def look(name="parity", batch_size=None, **changes):
     """The walk of a recipe's new network over its first mini-batch."""
     recipe = recipes.load(name).overridden(changes)
     network = microscope.in_float64(recipe.network(recipe.seed))
-    train = experiment.load(recipe, recipe.seed, None, True)[0].train
-    samples = prepare(network, train, recipe.loss).samples
+    train = experiment.load(recipe, recipe.seed, None, True).train
+    samples = samples_of(network, train.inputs, train.targets, loss=recipe.loss)
     batch = microscope.first_mini_batch(samples, batch_size or recipe.batch_size, recipe.seed)
-    return microscope.walk(network, batch, recipe.loss, recipe.build_optimizer())
+    return walk(network, batch, recipe.loss, recipe.build_optimizer())
 
 
-def samples_of(net, rng, n=6, loss="quadratic"):
+def walk(network, samples, loss, *how):
+    return microscope.walk(network, samples, LOSSES[loss], *how)
+
+
+def some_samples(net, rng, n=6, loss="quadratic"):
     x, y = small_data(rng, n, net.sizes[0], net.sizes[-1])
-    return prepare(net, gpubp.data.check_split(x, y), loss).samples
+    return samples_of(net, x, y, loss=loss)
 
 
 @pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 def test_a_walk_takes_the_step_that_training_takes(optimizer, rng):
     net = small_net()
     x, y = small_data(rng, 10)
-    step = microscope.walk(net, samples_of_arrays(net, x, y), "cross_entropy", optimizer)
+    step = walk(net, samples_of(net, x, y), "cross_entropy", optimizer)
     gpubp.fit(
         net,
         x,
@@ -65,21 +68,15 @@ def test_a_walk_takes_the_step_that_training_takes(optimizer, rng):
         np.testing.assert_allclose(layer.updated[1], bias, rtol=1e-12, atol=1e-15)
 
 
-def samples_of_arrays(net, x, y, loss="cross_entropy"):
-    return prepare(net, gpubp.data.check_split(x, y), loss).samples
-
-
 def test_the_first_mini_batch_is_the_one_training_takes_first(rng):
     x, y = small_data(rng, 16)
     net, optimizer = small_net(), SGD(lr=0.3)
-    samples = samples_of_arrays(net, x, y)
+    samples = samples_of(net, x, y)
     first = microscope.first_mini_batch(samples, 8, seed=4)
     middle = small_net()
-    middle.parameters = [
-        layer.updated for layer in microscope.walk(net, first, "cross_entropy", optimizer).layers
-    ]
+    middle.parameters = [layer.updated for layer in walk(net, first, "cross_entropy", optimizer).layers]
     rest = samples.take(np.random.default_rng(4).permutation(16)[8:])
-    after = microscope.walk(middle, rest, "cross_entropy", optimizer)
+    after = walk(middle, rest, "cross_entropy", optimizer)
     settings = {"batch_size": 8, "epochs": 1, "backend": "numpy", "verify": "off", "seed": 4}
     gpubp.fit(net, x, y, loss="cross_entropy", optimizer=optimizer, **settings)
     for layer, (weights, _) in zip(after.layers, net.parameters, strict=True):
@@ -89,7 +86,7 @@ def test_the_first_mini_batch_is_the_one_training_takes_first(rng):
 def test_looking_changes_nothing(rng):
     net = small_net()
     before = [p.copy() for pair in net.parameters for p in pair]
-    microscope.walk(net, samples_of(net, rng), "quadratic", SGD())
+    walk(net, some_samples(net, rng), "quadratic", SGD())
     for old, new in zip(before, [p for pair in net.parameters for p in pair], strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -121,7 +118,7 @@ def test_every_gradient_agrees_with_the_cost_or_is_at_a_kink(output, loss, rng):
     net = small_net((5, 6, 4, 3), hidden=("relu", "tanh"), output=output)
     if LOSSES[loss].probabilities:
         net.parameters[-1] = (net.parameters[-1][0] * 0.1, np.full(3, 0.4))
-    step = microscope.walk(net, samples_of(net, rng, loss=loss), loss, SGD())
+    step = walk(net, some_samples(net, rng, loss=loss), loss, SGD())
     found = step.differences
     assert len(found) >= 15
     assert all(d.agrees for d in found if not d.kink)
@@ -140,17 +137,19 @@ def test_the_recipes_gradients_agree_to_many_digits(name):
 @pytest.mark.parametrize("factor", [1 + 1e-6, 2.0, -1.0])
 def test_a_wrong_gradient_is_found(factor, rng):
     net = small_net((5, 6, 3), output="sigmoid")
-    samples = samples_of(net, rng)
+    samples = some_samples(net, rng)
     whole = reference.trace(
         net.parameters, net.activations, LOSSES["quadratic"], samples.inputs, samples.targets
     )
     gradients = [(w * factor, b) for w, b in whole.gradients]
     wrong = dataclasses.replace(whole, gradients=gradients)
-    found = [d for layer in microscope.central_differences(net, samples, "quadratic", wrong) for d in layer]
+    found = [
+        d for layer in microscope.central_differences(net, samples, LOSSES["quadratic"], wrong) for d in layer
+    ]
     for d in found:
         assert d.agrees == d.name.startswith("b"), d
     assert {d.verdict for d in found if d.name.startswith("W")} == {"DISAGREE"}
-    step = microscope.walk(net, samples, "quadratic", SGD())
+    step = walk(net, samples, "quadratic", SGD())
     layers = [
         dataclasses.replace(layer, differences=found[6 * i : 6 * i + 6])
         for i, layer in enumerate(step.layers)
@@ -164,7 +163,7 @@ def test_a_kink_is_told_and_not_called_wrong():
     net = Network([1, 1, 1], hidden="relu", output="identity", dtype="float64")
     net.parameters = [(np.array([[1.0]]), np.zeros(1)), (np.array([[1.0]]), np.zeros(1))]
     samples = Samples(np.array([[0.0]]), np.array([[1.0]]), np.ones(1))  # z = 0: ReLU's corner
-    step = microscope.walk(net, samples, "quadratic", SGD())
+    step = walk(net, samples, "quadratic", SGD())
     (bias,) = [d for d in step.differences if d.name == "b1[0]"]
     assert bias.kink
     assert bias.verdict == "a kink within ±2h"
@@ -176,7 +175,7 @@ def test_a_clipped_probability_is_a_kink():
     net = Network([1, 1], output="identity", dtype="float64")
     net.parameters = [(np.array([[1.0]]), np.zeros(1))]
     samples = Samples(np.array([[1.0]]), np.array([[1.0]]), np.ones(1))  # a = 1, where the clip begins
-    step = microscope.walk(net, samples, "binary_cross_entropy", SGD())
+    step = walk(net, samples, "binary_cross_entropy", SGD())
     assert all(d.kink for d in step.differences)
 
 
@@ -212,7 +211,7 @@ def as_python(formula):
 )
 def test_which_form_bp1_takes(output, loss, form, words, rng):
     net = small_net((4, 5, 3), output=output)
-    step = microscope.walk(net, samples_of(net, rng, loss=loss), loss, SGD())
+    step = walk(net, some_samples(net, rng, loss=loss), loss, SGD())
     assert step.output_form == form
     assert words in explanation.output_delta(step)
 
@@ -239,17 +238,17 @@ def test_the_error_of_a_deep_net_of_sigmoids_fades_on_its_way_back():
 def test_dead_relus_are_counted(rng):
     net = small_net((4, 6, 3), hidden="relu")
     net.parameters[0] = (net.parameters[0][0], np.array([-99.0, -99, 0, 0, 0, 99]))
-    told = explanation.signal(microscope.walk(net, samples_of(net, rng, 40), "quadratic", SGD()))
+    told = explanation.signal(walk(net, some_samples(net, rng, 40), "quadratic", SGD()))
     assert any("2 of its 6 units are so for every sample: no weight of theirs moves" in t for t in told)
 
 
 def test_outputs_that_are_wrong_and_saturated_are_told(rng):
     net = small_net((4, 2), output="sigmoid")
     net.parameters = [(np.zeros((2, 4)), np.array([20.0, 20.0]))]
-    step = microscope.walk(net, samples_of(net, rng), "quadratic", SGD())
+    step = walk(net, some_samples(net, rng), "quadratic", SGD())
     assert microscope.wrong_and_saturated(step) == 0.5  # of two outputs at 1, one should be 0
     assert any(t.startswith("50.0% of the outputs are wrong") for t in explanation.signal(step))
-    matched = microscope.walk(net, samples_of(net, rng), "binary_cross_entropy", SGD())
+    matched = walk(net, some_samples(net, rng), "binary_cross_entropy", SGD())
     assert microscope.wrong_and_saturated(matched) is None
 
 
@@ -281,14 +280,12 @@ def test_descent_multiplies_by_one_minus_two_eta(lr, factor, words):
 )
 def test_the_rule_is_told_as_it_is_set(optimizer, words, rng):
     net = small_net()
-    assert words in explanation.rule(microscope.walk(net, samples_of(net, rng), "quadratic", optimizer))
+    assert words in explanation.rule(walk(net, some_samples(net, rng), "quadratic", optimizer))
 
 
 @pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 def test_every_optimizer_explains_itself(optimizer, rng):
-    told = explanation.rule(
-        microscope.walk(small_net(), samples_of(small_net(), rng), "quadratic", optimizer)
-    )
+    told = explanation.rule(walk(small_net(), some_samples(small_net(), rng), "quadratic", optimizer))
     assert optimizer.formula in told
     assert "W ← W − η" in told
 
@@ -297,7 +294,7 @@ def test_a_cost_that_is_no_number_is_refused(rng):
     net = small_net((4, 3), output="identity")
     net.parameters = [(np.full((3, 4), np.inf), np.zeros(3))]
     with pytest.raises(GpubpError, match="the cost of this mini-batch is"):
-        microscope.walk(net, samples_of(net, rng), "quadratic", SGD())
+        walk(net, some_samples(net, rng), "quadratic", SGD())
 
 
 @pytest.mark.parametrize(("share", "length"), [(1, 24), (0.5, 12), (1e-9, 1), (0, 0)])

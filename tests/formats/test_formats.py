@@ -13,10 +13,11 @@ import pytest
 import safetensors.numpy
 
 import gpubp
+from gpubp.data.samples import byte_table
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.formats import npz as checkpoint
 from gpubp.formats import onnx as onnx_files
-from gpubp.network import Network, byte_table
+from gpubp.network import Network
 from tests.networks import DTYPES, assert_same, bounded_outputs, spread, within
 
 # safetensors -----------------------------------------------------------------------------------------------
@@ -245,7 +246,12 @@ def test_an_activation_that_onnx_has_no_operators_for_is_named(tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_save_does_not_write_an_npz_under_an_onnx_name(tmp_path):
-    with pytest.raises(UsageError, match="call to_onnx"):
-        Network([4, 3]).save(tmp_path / "m.onnx")
-    assert list(tmp_path.iterdir()) == []
+def test_save_writes_the_format_that_the_name_says(tmp_path):
+    net = Network([4, 3])
+    net.save(tmp_path / "m.onnx")
+    onnx.checker.check_model(onnx.load(tmp_path / "m.onnx"))
+    with pytest.raises(UsageError, match=r"m\.onnx is for other programs to read; gpubp reads"):
+        gpubp.load(tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match="byte inputs are for ONNX"):
+        gpubp.save(net, tmp_path / "m.npz", byte_inputs=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]

@@ -15,7 +15,7 @@ from gpubp.errors import DataError, UsageError
 from gpubp.network import Network
 from gpubp.verification import bounds
 from gpubp.verification.bounds import Precision
-from gpubp.verification.verify import compare
+from gpubp.verification.compare import compare
 from tests.networks import DTYPES, assert_same, bounded_outputs, spread, within
 
 torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install "gpubp[torch]"')

@@ -19,9 +19,9 @@ from gpubp.errors import DataError, UsageError
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, Schedule
-from gpubp.training.fit import EarlyStopping
+from gpubp.training.stopping import EarlyStopping
 from tests.conftest import BACKENDS, backend_by_name, small_data, small_net
-from tests.networks import EVERY_OPTIMIZER
+from tests.networks import EVERY_OPTIMIZER, problem_of, samples_of
 
 
 def flat(network):
@@ -100,7 +100,7 @@ def test_a_run_stopped_inside_an_epoch_resumes_bitwise(questions, rng, tmp_path,
 def test_how_a_run_is_cut_into_calls_changes_nothing(backend, seconds, rng, monkeypatch):
     x, y = small_data(rng)
     expected, history = trained(backend, x, y, verify="off")
-    monkeypatch.setattr("gpubp.training.fit.CHUNK_SECONDS", seconds)
+    monkeypatch.setattr("gpubp.training.loop.CHUNK_SECONDS", seconds)
     net, again = trained(backend, x, y, verify="off")
     np.testing.assert_array_equal(flat(net), flat(expected))
     assert again["loss"] == history["loss"]
@@ -195,12 +195,10 @@ def test_gradients_agree_on_every_backend(backend, rng):
 
 
 def test_the_plan_predicts_and_evaluates_as_the_network_does(backend, rng):
-    from gpubp.data import check_split
-    from gpubp.data.prepare import prepare
 
     net, (x, y) = small_net(), small_data(rng, n=2500)  # more than one chunk
-    samples = prepare(net, check_split(x, y), "cross_entropy").samples
-    plan = backend.plan(net.layers, net.parameters, "cross_entropy", SGD(), 16, samples)
+    samples = samples_of(net, x, y)
+    plan = backend.plan(problem_of(net, samples, batch=16, optimizer=SGD()))
     np.testing.assert_allclose(plan.predict(x), net.forward(x), rtol=1e-12)
     stats = plan.evaluate(plan.upload(samples))
     assert stats.accuracy == (net.predict(x) == y).mean()
@@ -392,7 +390,7 @@ def test_backends_share_one_surface():
     """Every backend overrides with the contract's own signatures."""
     from inspect import getmembers, isfunction, signature
 
-    from gpubp.backends.base import Backend
+    from gpubp.backends.backend import Backend
 
     for name in BACKENDS:
         cls = type(backend_by_name(name))
@@ -502,12 +500,10 @@ def test_seconds_count_training_also_where_every_step_is_verified(rng):
 
 
 def test_a_batch_larger_than_the_plans_is_refused(backend, rng):
-    from gpubp.data import check_split
-    from gpubp.data.prepare import prepare
 
     net, (x, y) = small_net(), small_data(rng)
-    samples = prepare(net, check_split(x, y), "cross_entropy").samples
-    plan = backend.plan(net.layers, net.parameters, "cross_entropy", SGD(), 16, samples)
+    samples = samples_of(net, x, y)
+    plan = backend.plan(problem_of(net, samples, batch=16, optimizer=SGD()))
     with pytest.raises(UsageError, match="17 samples"):
         plan.gradients(np.arange(17))
 
@@ -522,14 +518,14 @@ def test_the_product_refuses_arrays_it_would_misread(rng):
             rng.random((8, 16)),
             np.asfortranarray(rng.random((16, 16))),
             rng.random((8, 16)),
-            "identity",
+            ACTIVATIONS["identity"],
             np.empty((8, 16)),
         )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bytes_are_scaled_to_the_very_bits_of_the_table(backend, dtype):
-    from gpubp.network import byte_table
+    from gpubp.data.samples import byte_table
 
     every = np.arange(256, dtype=np.uint8)[::-1].reshape(2, 128).copy()
     out = backend.to_device(np.empty((2, 128), dtype))

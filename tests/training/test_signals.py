@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gpubp import Network
-from gpubp.backends.base import Samples
-from gpubp.functions import ACTIVATIONS, Activation
+from gpubp.data.samples import Samples
+from gpubp.functions import ACTIVATIONS, LOSSES, Activation
 from gpubp.training.signals import layer_signals, saturated_units
 
 
@@ -45,7 +45,7 @@ def test_signals_of_a_net_with_one_dead_and_one_half_dead_unit():
         (np.array([[1.0, 2.0, 3.0]]), np.array([0.0])),
     ]
     samples = Samples(np.array([[1.0], [2.0]]), np.array([[0.0], [0.0]]), np.ones(2))
-    hidden, output = layer_signals(net, samples, "quadratic")
+    hidden, output = layer_signals(net, samples, LOSSES["quadratic"])
     # a = (1, 0, 0) and (2, ½, 0), so the outputs and their δ are 1 and 3.
     assert output.mean_delta == 2.0
     assert (output.saturated, output.dead) == (0.0, 0.0)

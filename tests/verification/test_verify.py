@@ -19,7 +19,8 @@ from gpubp.verification.bounds import (
     Bounded,
     worst_only,
 )
-from gpubp.verification.verify import Report, VerificationError, compare
+from gpubp.verification.compare import compare
+from gpubp.verification.report import Report, VerificationError
 from tests.conftest import BACKENDS, backend_by_name
 from tests.faults import FAULTS, OUTPUTS, plant
 from tests.fused_faults import plant_in_plan
@@ -292,7 +293,7 @@ def test_verifying_an_epoch_keeps_to_its_budget(rng, monkeypatch):
         time.sleep(0.06)
         return real(*args)
 
-    monkeypatch.setattr("gpubp.training.fit.check_step", slow)
+    monkeypatch.setattr("gpubp.training.loop.check_step", slow)
     history = gpubp.fit(net, x, y, batch_size=32, epochs=50, backend="numpy")
     # Three steps are an epoch; a fourth check would take them over 0.2 s, and 3% of a run this short is nothing.
     assert history.verification.steps == 3
@@ -352,8 +353,8 @@ def test_an_activation_of_which_no_errors_are_known_is_refused(monkeypatch, rng)
 def wrapped_plan(backend, **overrides):
     """A backend whose plans have some methods replaced: (plan, real method, *arguments) -> result."""
 
-    def plan(self, *args):
-        made = type(backend).plan(self, *args)
+    def plan(self, problem):
+        made = type(backend).plan(self, problem)
         for name, replacement in overrides.items():
             real = getattr(made, name)
             setattr(made, name, lambda *a, real=real, replacement=replacement: replacement(made, real, *a))
@@ -465,7 +466,7 @@ def test_activations_are_within_the_roundings_that_the_bounds_allow_them(backend
             "a": np.empty((len(z), 1), np.float32),
         }.items()
     }
-    backend.forward(sent["x"], sent["w"], sent["b"], activation, sent["z"], sent["a"])
+    backend.forward(sent["x"], sent["w"], sent["b"], ACTIVATIONS[activation], sent["z"], sent["a"])
     got = backend.to_host(sent["a"])[:, 0].astype(np.float64)
     expected = ACTIVATIONS[activation].apply(z.astype(np.float64))
     normal = (np.abs(expected) >= np.finfo(np.float32).tiny) & (np.abs(expected) <= np.finfo(np.float32).max)
@@ -484,7 +485,7 @@ def test_slopes_are_within_the_errors_that_the_bounds_allow_them(backend, activa
     delta = backend.to_device(np.empty_like(a))
     one = np.ones((1, 1), np.float32)
     sent = [backend.to_device(v) for v in (np.ones_like(a), one, a)]
-    backend.hidden_delta(*sent, activation, delta)
+    backend.hidden_delta(*sent, ACTIVATIONS[activation], delta)
     wide = a.astype(np.float64)
     off = np.abs(backend.to_host(delta) - ACTIVATIONS[activation].slope(wide))
     allowed, variance = SLOPE_ERRORS[activation](Bounded.exact(wide), 2.0**-24)
@@ -504,7 +505,7 @@ def test_logarithms_are_within_the_roundings_that_the_bounds_allow_them(backend)
         buffers = [np.empty_like(logits), np.empty_like(z), np.empty(len(z), np.uint8)]
         delta, cost, hit = (backend.to_device(buffer) for buffer in buffers)
         sent = [backend.to_device(v) for v in (logits, a, y, np.ones_like(z))]
-        backend.output_delta(*sent, activation, loss, delta, cost, hit)
+        backend.output_delta(*sent, ACTIVATIONS[activation], LOSSES[loss], delta, cost, hit)
         expected = LOSSES[loss].cost_from_logits(logits.astype(np.float64), y.astype(np.float64))
         size = np.abs(logits).sum(axis=1) + 1.4
         roundings = np.abs(backend.to_host(cost) - expected) / size / 2.0**-24

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.base import Array, HostBackend, Plan, Samples, check_rule
+from gpubp.backends.backend import Array, HostBackend, check_rule
+from gpubp.backends.plan import Plan, Problem
 from gpubp.backends.threads import blas_threads, counted
+from gpubp.data.samples import Samples
 from gpubp.errors import UsageError
+from gpubp.functions import LOSSES, Activation, Loss
 from gpubp.network import Layer
 from gpubp.optimizers import SGD, Optimizer
 
@@ -80,22 +83,12 @@ class NumbaBackend(HostBackend):
         # loops need: 784-128-10 then trains in 115 ms instead of 78.
         return blas_threads(1)
 
-    def plan(
-        self,
-        layers: Sequence[Layer],
-        parameters: Sequence[tuple[np.ndarray, np.ndarray]],
-        loss: str,
-        optimizer: Optimizer,
-        batch_size: int,
-        samples: Samples,
-    ) -> Plan:
+    def plan(self, problem: Problem) -> Plan:
         from gpubp.backends.cpu.fused import FusedPlan
 
         if self.plan_kind == "composed":
-            return super().plan(layers, parameters, loss, optimizer, batch_size, samples)
-        return FusedPlan(
-            self.describe(), self.threads, layers, parameters, loss, optimizer, batch_size, samples
-        )
+            return super().plan(problem)
+        return FusedPlan(self.describe(), self.threads, problem)
 
     def warm_up(self, dtype: str) -> Iterator[tuple[str, float]]:
         """Compile what training in ``dtype`` calls, or load it from the cache: yields what, and the seconds.
@@ -116,7 +109,7 @@ class NumbaBackend(HostBackend):
         samples = Samples(inputs, targets, np.ones(4, dtype))
         layers = [Layer(512, 2, "softmax")]
         parameters = [(np.zeros((2, 512), dtype), np.zeros(2, dtype))]
-        plan = self.plan(layers, parameters, "cross_entropy", SGD(0.1), 2, samples)
+        plan = self.plan(Problem(layers, parameters, LOSSES["cross_entropy"], SGD(0.1), 2, samples))
         plan.run(np.arange(4), np.array([0.1, 0.1]))
         plan.gradients(np.arange(2))
         plan.evaluate(plan.upload(samples))
@@ -142,10 +135,10 @@ class NumbaBackend(HostBackend):
             cpu.gather(source, order, out)
 
     def forward(
-        self, a_prev: Array, weights: Array, bias: Array, activation: str, z: Array, a: Array
+        self, a_prev: Array, weights: Array, bias: Array, activation: Activation, z: Array, a: Array
     ) -> None:
         with self._numba_threads():
-            cpu.forward(a_prev, weights, bias, kernels.ACTIVATIONS[activation], z, a)
+            cpu.forward(a_prev, weights, bias, kernels.ACTIVATIONS[activation.name], z, a)
 
     def output_delta(
         self,
@@ -153,8 +146,8 @@ class NumbaBackend(HostBackend):
         a: Array,
         targets: Array,
         sample_weight: Array,
-        activation: str,
-        loss: str,
+        activation: Activation,
+        loss: Loss,
         delta: Array,
         row_cost: Array,
         row_hit: Array,
@@ -164,18 +157,18 @@ class NumbaBackend(HostBackend):
             a,
             targets,
             sample_weight,
-            kernels.ACTIVATIONS[activation],
-            kernels.LOSSES[loss],
+            kernels.ACTIVATIONS[activation.name],
+            kernels.LOSSES[loss.name],
             delta,
             row_cost,
             row_hit,
         )
 
     def hidden_delta(
-        self, delta_next: Array, weights_next: Array, a: Array, activation: str, delta: Array
+        self, delta_next: Array, weights_next: Array, a: Array, activation: Activation, delta: Array
     ) -> None:
         with self._numba_threads():
-            cpu.hidden_delta(delta_next, weights_next, a, kernels.ACTIVATIONS[activation], delta)
+            cpu.hidden_delta(delta_next, weights_next, a, kernels.ACTIVATIONS[activation.name], delta)
 
     def weight_grad(self, delta: Array, a_prev: Array, grad_weights: Array, grad_bias: Array) -> None:
         with self._numba_threads():

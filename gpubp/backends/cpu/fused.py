@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
@@ -11,23 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.base import (
-    Plan,
-    PlanState,
-    Samples,
-    StepStats,
-    check_batch,
-    check_order,
-    check_rule,
-    dense_inputs,
-)
+from gpubp.backends.backend import check_rule
 from gpubp.backends.cpu.team import Team
+from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, check_order
 from gpubp.backends.threads import counted
+from gpubp.data.samples import Samples, dense_inputs
 from gpubp.data.sparse import is_sparse
 from gpubp.kernels.cpu import inner, steps
 from gpubp.kernels.cpu.vector import BYTES
-from gpubp.network import Layer
-from gpubp.optimizers import Optimizer
 
 # Up to this density, the first layer works on the non-zero inputs only: measured, the same for 32 to 512 units.
 SPARSE_DENSITY = 0.33
@@ -93,30 +84,21 @@ def _unmarked(inputs: np.ndarray) -> np.ndarray:
 class FusedPlan(Plan):
     """Training as calls of :func:`gpubp.kernels.cpu.steps.steps`; nothing is allocated inside one."""
 
-    def __init__(
-        self,
-        device: str,
-        threads: int,
-        layers: Sequence[Layer],
-        parameters: Sequence[tuple[np.ndarray, np.ndarray]],
-        loss: str,
-        optimizer: Optimizer,
-        batch_size: int,
-        samples: Samples,
-    ) -> None:
-        self.device, self.layers, self.loss, self.optimizer = device, list(layers), loss, optimizer
-        self.batch_size = batch_size
-        self.dtype = parameters[0][0].dtype
-        self.step = 0
+    def __init__(self, device: str, threads: int, problem: Problem) -> None:
+        super().__init__(problem)
+        self.device = device
         self._lanes = BYTES // self.dtype.itemsize
         self.team = Team(threads)
-        self.samples = self._store(samples, room=layers[0].n_in)
+        self.samples = self._store(problem.samples, room=self.layers[0].n_in)
         self._most = self.samples.most  # non-zero inputs that there is room for in each sample
-        work: float = batch_size * sum(layer.n_in * layer.n_out for layer in layers[1:])
-        work += batch_size * layers[0].n_in * layers[0].n_out * self.samples.density
-        self.threads = threads if work >= SHARED_WORK else 1
+        first, *others = self.layers
+        work = (
+            sum(layer.n_in * layer.n_out for layer in others)
+            + first.n_in * first.n_out * self.samples.density
+        )
+        self.threads = threads if self.batch_size * work >= SHARED_WORK else 1
         self._net = self._lay_out()
-        for i, (weights, bias) in enumerate(parameters):
+        for i, (weights, bias) in enumerate(problem.parameters):
             self._put(self._net.layers[i, steps.W], i, weights, bias)
         self._sync = np.zeros(steps.SYNC_SIZE, np.int64)
         self._lock = threading.RLock()  # the working memory serves one call at a time
@@ -168,7 +150,7 @@ class FusedPlan(Plan):
         return steps.Net(
             array, table, rows, chunk, zero, one, np.zeros(chunk, np.int64), inputs, most, targets, weights,
             scratch, scratch_size,
-            kernels.LOSSES[self.loss], check_rule(self.optimizer), team,
+            kernels.LOSSES[self.problem.loss.name], check_rule(self.optimizer), team,
         )  # fmt: skip
 
     def _share_rows(self, n_in: int, first: bool) -> np.ndarray:

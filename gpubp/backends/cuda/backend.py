@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.base import Array, Backend, Plan, Samples, check_rule
+from gpubp.backends.backend import Array, Backend, check_rule
 from gpubp.backends.cuda.persistent import (
     MOST_PARTS,
     PersistentPlan,
@@ -27,9 +27,11 @@ from gpubp.backends.cuda.persistent import (
     units_of_a_block,
     why_no_units,
 )
+from gpubp.backends.plan import Plan, Problem
+from gpubp.data.samples import byte_table
 from gpubp.errors import BackendUnavailable, GpubpError, UsageError
+from gpubp.functions import Activation, Loss
 from gpubp.kernels import cuda
-from gpubp.network import Layer, byte_table
 from gpubp.optimizers import Optimizer
 
 _WHEELS = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")
@@ -190,12 +192,12 @@ class CupyBackend(Backend):
         self._launch(name, _row_grid(rows, width), arguments, out.dtype)
 
     def forward(
-        self, a_prev: Array, weights: Array, bias: Array, activation: str, z: Array, a: Array
+        self, a_prev: Array, weights: Array, bias: Array, activation: Activation, z: Array, a: Array
     ) -> None:
         self._matmul(a_prev, weights.T, z)
-        code = np.int32(kernels.ACTIVATIONS[activation])
+        code = np.int32(kernels.ACTIVATIONS[activation.name])
         rows, width = z.shape
-        grid = _row_grid(rows, 1 if activation == "softmax" else width)
+        grid = _row_grid(rows, 1 if activation.name == "softmax" else width)
         self._launch("forward", grid, (z, bias, code, a, np.int64(rows), np.int64(width)), z.dtype)
 
     def output_delta(
@@ -204,25 +206,25 @@ class CupyBackend(Backend):
         a: Array,
         targets: Array,
         sample_weight: Array,
-        activation: str,
-        loss: str,
+        activation: Activation,
+        loss: Loss,
         delta: Array,
         row_cost: Array,
         row_hit: Array,
     ) -> None:
-        codes = np.int32(kernels.ACTIVATIONS[activation]), np.int32(kernels.LOSSES[loss])
+        codes = np.int32(kernels.ACTIVATIONS[activation.name]), np.int32(kernels.LOSSES[loss.name])
         rows, width = a.shape
         outputs = delta, row_cost, row_hit
         arguments = (z, a, targets, sample_weight, *codes, *outputs, np.int64(rows), np.int64(width))
         self._launch("output_delta", _row_grid(rows, 1), arguments, a.dtype)
 
     def hidden_delta(
-        self, delta_next: Array, weights_next: Array, a: Array, activation: str, delta: Array
+        self, delta_next: Array, weights_next: Array, a: Array, activation: Activation, delta: Array
     ) -> None:
         self._matmul(delta_next, weights_next, delta)
-        code = np.int32(kernels.ACTIVATIONS[activation])
+        code = np.int32(kernels.ACTIVATIONS[activation.name])
         rows, width = a.shape
-        grid = _row_grid(rows, 1 if activation == "softmax" else width)
+        grid = _row_grid(rows, 1 if activation.name == "softmax" else width)
         self._launch("hidden_delta", grid, (delta, a, code, np.int64(rows), np.int64(width)), a.dtype)
 
     def weight_grad(self, delta: Array, a_prev: Array, grad_weights: Array, grad_bias: Array) -> None:
@@ -248,65 +250,54 @@ class CupyBackend(Backend):
         grid = (_tiles(parameter.size, FLAT_BLOCK[0]),)
         self._launch(name, grid, arguments, parameter.dtype, block=FLAT_BLOCK)
 
-    def plan(
-        self,
-        layers: Sequence[Layer],
-        parameters: Sequence[tuple[np.ndarray, np.ndarray]],
-        loss: str,
-        optimizer: Optimizer,
-        batch_size: int,
-        samples: Samples,
-    ) -> Plan:
+    def plan(self, problem: Problem) -> Plan:
         """The plan; all that its steps need is compiled and allocated here.
 
         Raises:
             GpubpError: the kernels do not compile, or there is not enough memory.
             UsageError: the plan that is asked for cannot train this network.
         """
-        problem = (layers, parameters, loss, optimizer, batch_size, samples)
-        dtype = parameters[0][0].dtype
-        kind, why = self._choose(layers, dtype, optimizer, batch_size)
+        kind, why = self._choose(problem)
         plan: Plan
         if kind == "units":
-            plan = UnitsPlan(self, *problem)
+            plan = UnitsPlan(self, problem)
         elif kind == "fused":
-            plan = PersistentPlan(self, *problem)
+            plan = PersistentPlan(self, problem)
         else:
-            self._kernels(dtype)
-            self._table(dtype)
-            self._scratch(dtype, batch_size * max(layer.n_out for layer in layers))
-            plan = super().plan(*problem)
+            self._kernels(problem.dtype)
+            self._table(problem.dtype)
+            widest = max(layer.n_out for layer in problem.layers)
+            self._scratch(problem.dtype, problem.batch_size * widest)
+            plan = super().plan(problem)
         plan.why = why
         return plan
 
-    def _choose(
-        self, layers: Sequence[Layer], dtype: np.dtype, optimizer: Optimizer, batch_size: int
-    ) -> tuple[str, str]:
+    def _choose(self, problem: Problem) -> tuple[str, str]:
         """The kind of plan for this network, and why.
 
         Raises UsageError: the plan or the precision is not for it.
         """
         if self.precision != "float32":
-            if dtype != np.float32:
-                raise UsageError(f"precision {self.precision} is for float32 networks, not {dtype}")
+            if problem.dtype != np.float32:
+                raise UsageError(f"precision {self.precision} is for float32 networks, not {problem.dtype}")
             if self.plan_kind not in ("auto", "fused"):
                 raise UsageError(
                     f"only the fused plan has precision {self.precision}, not {self.plan_kind!r}"
                 )
             return "fused", f"which precision {self.precision} asks for"
-        no_units = why_no_units(self, layers, dtype, optimizer, batch_size)
+        no_units = why_no_units(self, problem)
         if self.plan_kind == "units" and no_units is not None:
             raise UsageError(f"the units plan does not fit: {no_units}; choose the fused plan")
         if self.plan_kind != "auto":
             return self.plan_kind, "as asked for"
         why_not = f"the units plan does not fit: {no_units}"
         if no_units is None:
-            n_hidden = layers[0].n_out
+            n_hidden = problem.layers[0].n_out
             blocks = _tiles(n_hidden, units_of_a_block(self, n_hidden))
             if blocks <= MOST_PARTS:
                 return "units", "chosen for the one hidden layer, which fits"
             why_not = f"each of the units plan's {blocks} blocks, more than {MOST_PARTS}, would add up all their parts"
-        work = batch_size * sum(layer.n_in * layer.n_out for layer in layers)
+        work = problem.batch_size * sum(layer.n_in * layer.n_out for layer in problem.layers)
         if work > COMPOSED_WORK:
             return (
                 "composed",

@@ -9,22 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.base import (
-    EVALUATION_ROWS,
-    Array,
-    Plan,
-    PlanState,
-    Samples,
-    StepStats,
-    check_batch,
-    check_order,
-    check_rule,
-    dense_inputs,
-    pairs,
-)
+from gpubp.backends.backend import Array, check_rule
+from gpubp.backends.composed import EVALUATION_ROWS
+from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, check_order, pairs
+from gpubp.data.samples import Samples, dense_inputs
 from gpubp.kernels import cuda
-from gpubp.network import Layer
-from gpubp.optimizers import Optimizer
 
 if TYPE_CHECKING:
     from gpubp.backends.cuda.backend import CupyBackend
@@ -77,40 +66,30 @@ class Layout:
 class PersistentPlan(Plan):
     """Training as launches of ``epoch.cu``; nothing is allocated in one, and what it returns is read at its end."""
 
-    def __init__(
-        self,
-        backend: CupyBackend,
-        layers: Sequence[Layer],
-        parameters: Sequence[tuple[np.ndarray, np.ndarray]],
-        loss: str,
-        optimizer: Optimizer,
-        batch_size: int,
-        samples: Samples,
-    ) -> None:
-        self.backend, self.layers, self.loss, self.optimizer = backend, list(layers), loss, optimizer
-        self.batch_size = batch_size
-        self.dtype = parameters[0][0].dtype
-        self.products = backend.precision
-        self.step = 0
+    def __init__(self, backend: CupyBackend, problem: Problem) -> None:
+        super().__init__(problem)
+        self.backend, self.products = backend, backend.precision
         self._shared = shared_bytes(self.dtype)
         self._kernel = backend.persistent_kernel("epoch", self.dtype, self._shared)
         self._resident = backend.resident_blocks(
             self._kernel, cuda.THREADS, self._shared, "fused", "composed"
         )
-        self._rule = check_rule(optimizer)
-        self.samples = self.upload(samples)
+        self._rule = check_rule(self.optimizer)
+        self.samples = self.upload(problem.samples)
 
-        self._parameters = sum(layer.n_out * (layer.n_in + 1) for layer in layers)
-        self._rows = max(batch_size, EVALUATION_ROWS)
+        self._parameters = sum(layer.n_out * (layer.n_in + 1) for layer in self.layers)
+        self._rows = max(self.batch_size, EVALUATION_ROWS)
         places = self._lay_out()
-        self._training = self._layout(places, batch_size)
+        self._training = self._layout(places, self.batch_size)
         self._evaluation = self._layout(places, self._rows)
         memory = np.zeros(self._size, self.dtype)
-        memory[: self._parameters] = np.concatenate([p.reshape(-1) for pair in parameters for p in pair])
+        memory[: self._parameters] = np.concatenate(
+            [p.reshape(-1) for pair in problem.parameters for p in pair]
+        )
         self._memory = backend.to_device(memory)
 
-        steps = -(-len(samples) // batch_size)
-        self._order = self._device(len(samples), np.int64)
+        steps = -(-len(self.samples) // self.batch_size)
+        self._order = self._device(len(self.samples), np.int64)
         self._coefficients = self._device(steps * 2 * cuda.COEFFICIENTS, self.dtype)
         self._costs, self._hits = self._device(steps, np.float64), self._device(steps, np.int64)
         self._no_outputs = self._device(1, self.dtype)
@@ -290,7 +269,7 @@ class PersistentPlan(Plan):
             np.int64(batch),
             coefficients,
             np.int32(cuda.MODES[mode]),
-            np.int32(kernels.LOSSES[self.loss]),
+            np.int32(kernels.LOSSES[self.problem.loss.name]),
             np.int32(self._rule),
             np.int32(len(self.optimizer.slots)),
         )
@@ -326,24 +305,15 @@ class UnitsPlan(PersistentPlan):
     It is for networks of which ``why_no_units`` has nothing to say.
     """
 
-    def __init__(
-        self,
-        backend: CupyBackend,
-        layers: Sequence[Layer],
-        parameters: Sequence[tuple[np.ndarray, np.ndarray]],
-        loss: str,
-        optimizer: Optimizer,
-        batch_size: int,
-        samples: Samples,
-    ) -> None:
-        super().__init__(backend, layers, parameters, loss, optimizer, batch_size, samples)
-        hidden, output = layers
+    def __init__(self, backend: CupyBackend, problem: Problem) -> None:
+        super().__init__(backend, problem)
+        hidden, output = self.layers
         self._units = units_of_a_block(backend, hidden.n_out)
         self._units_blocks = -(-hidden.n_out // self._units)
-        self._units_shared = units_bytes(layers, self.dtype, optimizer, batch_size, self._units)
+        self._units_shared = units_bytes(problem, self._units)
         self._units_kernel = backend.persistent_kernel("units", self.dtype, self._units_shared, self._units)
         backend.resident_blocks(self._units_kernel, cuda.THREADS, self._units_shared, "units", "fused")
-        self._parts = self._device(2 * self._units_blocks * batch_size * output.n_out, self.dtype)
+        self._parts = self._device(2 * self._units_blocks * self.batch_size * output.n_out, self.dtype)
 
     def describe(self) -> str:
         return (
@@ -378,10 +348,9 @@ class UnitsPlan(PersistentPlan):
         self.backend.start(self._units_kernel, (self._units_blocks,), BLOCK, arguments, self._units_shared)
 
 
-def why_no_units(
-    backend: CupyBackend, layers: Sequence[Layer], dtype: np.dtype, optimizer: Optimizer, batch_size: int
-) -> str | None:
+def why_no_units(backend: CupyBackend, problem: Problem) -> str | None:
     """None if the units plan can train the network, else why not."""
+    layers = problem.layers
     if len(layers) != 2:
         return f"it is for one hidden layer, not {len(layers) - 1}"
     if layers[0].activation == "softmax":
@@ -390,7 +359,7 @@ def why_no_units(
     most = backend.multiprocessors()
     if layers[0].n_out > units * most:
         return f"{layers[0].n_out} hidden units are more than the {units * most} that {most} multiprocessors can own"
-    needed, there_is = units_bytes(layers, dtype, optimizer, batch_size, units), backend.shared_memory()
+    needed, there_is = units_bytes(problem, units), backend.shared_memory()
     if needed > there_is:
         return f"a block would need {needed:,} bytes of shared memory, of which there are {there_is:,}"
     return None
@@ -403,14 +372,14 @@ def units_of_a_block(backend: CupyBackend, n_hidden: int) -> int:
     return next((units for units in of_a_block if -(-n_hidden // units) <= most), of_a_block[-1])
 
 
-def units_bytes(
-    layers: Sequence[Layer], dtype: np.dtype, optimizer: Optimizer, batch_size: int, units: int
-) -> int:
+def units_bytes(problem: Problem, units: int) -> int:
     """Shared memory of a block of ``units.cu``: panels, what it owns with its slots, and its part of a batch."""
-    n_in, n_out = layers[0].n_in, layers[1].n_out
+    n_in, n_out, dtype = problem.layers[0].n_in, problem.layers[1].n_out, problem.dtype
     panels = cuda.DEPTH * (units + 4 + (2 if dtype == np.float32 else 1) * cuda.THREADS + 4)
-    own = (units * (n_in + 1 + n_out) + n_out) * (1 + len(optimizer.slots))
-    return cuda.LAUNCH_BYTES + (panels + own + batch_size * (2 * units + 3 * n_out + 2)) * dtype.itemsize
+    own = (units * (n_in + 1 + n_out) + n_out) * (1 + len(problem.optimizer.slots))
+    return (
+        cuda.LAUNCH_BYTES + (panels + own + problem.batch_size * (2 * units + 3 * n_out + 2)) * dtype.itemsize
+    )
 
 
 def shared_bytes(dtype: np.dtype) -> int:

@@ -11,7 +11,7 @@ import gpubp
 from gpubp.backends.cpu import backend as cpu  # noqa: F401  (importing Numba is part of importing the peer)
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import SEED, Net
-from gpubp.training.fit import Epoch
+from gpubp.training.history import Epoch
 
 FOREVER = 10**9  # epochs; the run ends with the process
 

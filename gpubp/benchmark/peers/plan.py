@@ -6,13 +6,16 @@ import numpy as np
 
 import gpubp
 from gpubp import SGD, backends
-from gpubp.backends.base import Backend, Samples
+from gpubp.backends.backend import Backend
 from gpubp.backends.cpu.fused import StoredSamples
+from gpubp.backends.plan import Problem
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import Net
 from gpubp.data import check_split
-from gpubp.data.prepare import prepare
-from gpubp.verification.verify import Report, check_step
+from gpubp.data.samples import prepare
+from gpubp.functions import LOSSES
+from gpubp.verification.report import Report
+from gpubp.verification.steps import check_step
 
 
 class PlanTrainer:
@@ -30,18 +33,17 @@ class PlanTrainer:
     ) -> None:
         self.version, self.net = gpubp.__version__, net
         self.network = net.network()
-        samples = self._prepared(data)
+        loss = LOSSES[net.loss]
+        split = check_split(data.inputs, data.labels)
+        samples = prepare(split, self.network.sizes, self.network.dtype, loss).samples
         pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
         self.batch = min(net.batch, len(data))
-        self.optimizer = SGD(net.lr, momentum)
         self.backend = backends.get(backend)
-        layers = self.network.layers
-        self.plan = self.backend.plan(layers, pairs, net.loss, self.optimizer, self.batch, samples)
+        optimizer = SGD(net.lr, momentum)
+        problem = Problem(self.network.layers, pairs, loss, optimizer, self.batch, samples)
+        self.plan = self.backend.plan(problem)
         self.rates = np.full(-(-len(data) // self.batch), net.lr)
         self.details = self.plan.describe()
-
-    def _prepared(self, data: Data) -> Samples:
-        return prepare(self.network, check_split(data.inputs, data.labels), self.net.loss).samples
 
     @property
     def input_density(self) -> float:
@@ -61,13 +63,11 @@ class PlanTrainer:
         From where training is now: gradients, cost, hits and the parameters after the update.
         """
         report = Report(f"{self.backend.name} backend, {self.details}")
-        samples, count = self._prepared(data), len(data)
+        count = len(data)
         batches = [np.arange(self.batch), np.arange(count - count % self.batch, count)]
         with self.backend.limits():
             for order in filter(len, batches):
-                checks = check_step(
-                    self.plan, self.network.layers, self.net.loss, self.optimizer, samples, order, self.net.lr
-                ).checks
+                checks = check_step(self.plan, order, self.net.lr).checks
                 report.add(checks)
                 report.steps += bool(checks)
         return report

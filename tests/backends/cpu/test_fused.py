@@ -14,22 +14,20 @@ import pytest
 from llvmlite.binding import get_host_cpu_features
 
 import gpubp
-from gpubp.backends.base import PlanState, Samples, StepStats
 from gpubp.backends.cpu.fused import CHUNK_ROWS, COLUMN_UNITS, SHARED_WORK, FusedPlan, zeros
-from gpubp.data import check_split
-from gpubp.data.prepare import prepare
+from gpubp.backends.plan import PlanState, StepStats
+from gpubp.data.samples import Samples
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.kernels.cpu import steps
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW
 from gpubp.verification import bounds
-from gpubp.verification.verify import check_evaluation, check_step
+from gpubp.verification.steps import check_evaluation, check_step
 from tests import ROOT
-from tests.networks import EVERY_OPTIMIZER, bounded_outputs
+from tests.networks import EVERY_OPTIMIZER, MOMENTUM, bounded_outputs, problem_of, samples_of
 
 DTYPES = ["float32", "float64"]
 SPARSE, DENSE = "non-zero inputs only", "all inputs"
-MOMENTUM = SGD(0.1, momentum=0.9)
 N_IN = 300  # of the sparse problems; not a whole number of vectors, and more than a byte can count
 
 
@@ -64,7 +62,7 @@ def prepared(net: Network, x, rng, loss="cross_entropy", weighted=True) -> Sampl
     """Samples with labels and, if asked for, weights, some of them 0."""
     y = rng.integers(0, net.sizes[-1], len(x))
     weight = rng.random(len(x)) * (rng.random(len(x)) < 0.8) if weighted else None
-    return prepare(net, check_split(x, y, weight), loss).samples
+    return samples_of(net, x, y, weight, loss)
 
 
 def fused(
@@ -72,19 +70,20 @@ def fused(
 ) -> FusedPlan:
     """A plan with this many threads, however many cores there are and however small its steps."""
     with patch("gpubp.backends.cpu.fused.SHARED_WORK", shared_work):
-        return FusedPlan("here", threads, net.layers, net.parameters, loss, optimizer, batch, samples)
+        problem = problem_of(net, samples, batch=batch, optimizer=optimizer, loss=loss)
+        return FusedPlan("here", threads, problem)
 
 
 def flat(state: PlanState) -> np.ndarray:
     return np.concatenate([a.ravel() for a in (*state.parameters, *(s for ss in state.slots for s in ss))])
 
 
-def assert_right(plan, net, samples, *, loss="cross_entropy", optimizer=MOMENTUM, seed=0):
+def assert_right(plan, seed=0):
     """A step on a shuffled batch, and one on the few samples left, are within their bounds."""
-    order = np.random.default_rng(seed).permutation(len(samples))
+    order = np.random.default_rng(seed).permutation(len(plan.samples))
     size = plan.batch_size
     for part in (order[:size], order[-(len(order) % size or size) :]):
-        checks = check_step(plan, net.layers, loss, optimizer, samples, part, optimizer.lr).checks
+        checks = check_step(plan, part, plan.optimizer.lr).checks
         assert checks, "the reference is not finite"
         assert all(check.ok for check in checks), "\n".join(map(str, checks))
 
@@ -122,7 +121,7 @@ def test_inputs_of_any_width(n_in, kind, threads, rng):
     net = network([n_in, 40, 3])
     samples = prepared(net, inputs(rng, kind, 90, n_in), rng)
     plan = fused(net, samples, threads=threads, batch=64)
-    assert_right(plan, net, samples)
+    assert_right(plan)
 
 
 @pytest.mark.parametrize("sizes", [[1, 1], [1, 1, 1], [3, 2], [N_IN, 1], [N_IN, 17, 1], [20, 130, 33, 18, 5]])
@@ -133,15 +132,15 @@ def test_layers_of_any_width_and_number(sizes, kind, dtype, rng):
     net = network(sizes, dtype, output=output)
     x = inputs(rng, kind, 70, sizes[0])
     y = rng.integers(0, max(2, sizes[-1]), 70)
-    samples = prepare(net, check_split(x, y), loss).samples
-    assert_right(fused(net, samples, loss=loss), net, samples, loss=loss)
+    samples = samples_of(net, x, y, loss=loss)
+    assert_right(fused(net, samples, loss=loss))
 
 
 @pytest.mark.parametrize("kind", ["0.1", "dense"])
 def test_a_single_sample(kind, rng):
     net = network([N_IN, 20, 6])
     samples = prepared(net, inputs(rng, kind, 1), rng, weighted=False)
-    assert_right(fused(net, samples, batch=1), net, samples)
+    assert_right(fused(net, samples, batch=1))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -155,7 +154,7 @@ def test_wide_layers_which_threads_share_by_their_units(threads, hidden, kind, d
     plan = fused(net, samples, threads=threads)
     shared = plan._net.layers[:, steps.BY_COLUMNS]
     assert shared.tolist() == ([0] * 4 if threads == 1 else [1, int(hidden != "softmax"), 1, 0])
-    assert_right(plan, net, samples)
+    assert_right(plan)
 
 
 @pytest.mark.usefixtures("no_clipping_warning")
@@ -165,7 +164,7 @@ def test_wide_layers_which_threads_share_by_their_units(threads, hidden, kind, d
 def test_every_activation_and_loss(activation, loss, dtype, rng):
     net = network([20, 15, 7, 5], dtype, hidden=[activation, "sigmoid"], output=activation)
     samples = prepared(net, rng.standard_normal((50, 20)), rng, loss)
-    assert_right(fused(net, samples, loss=loss), net, samples, loss=loss)
+    assert_right(fused(net, samples, loss=loss))
 
 
 @pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
@@ -196,9 +195,9 @@ def test_batches_larger_than_what_is_in_work_at_a_time(n, kind, threads, rng):
     count = n + min(n - 1, CHUNK_ROWS + 100)
     samples = prepared(net, inputs(rng, kind, count), rng)
     plan = fused(net, samples, batch=n, threads=threads)
-    assert_right(plan, net, samples)
+    assert_right(plan)
     for order in (np.arange(n), np.arange(n, count)):  # as they come: chunks of one kind of row each
-        checks = check_step(plan, net.layers, "cross_entropy", MOMENTUM, samples, order, 0.1).checks
+        checks = check_step(plan, order, 0.1).checks
         assert all(check.ok for check in checks), "\n".join(map(str, checks))
 
 
@@ -284,7 +283,7 @@ def test_any_number_of_threads_computes_the_same_within_the_bounds(kind, dtype):
         samples = prepared(net, inputs(rng, "mixed" if kind == "chunked" else kind, n), rng)
         plan = fused(net, samples, batch=batch, threads=threads)
         assert plan.threads == threads
-        assert_right(plan, net, samples)
+        assert_right(plan)
 
 
 def test_small_steps_are_not_shared(rng):
@@ -372,7 +371,7 @@ def test_other_samples_than_those_trained_on_are_evaluated(n, evaluated, trained
     plan = fused(net, prepared(net, inputs(rng, trained, 64), rng), batch=64, threads=threads)
     samples = prepared(net, inputs(rng, evaluated, n), rng, weighted=n > 1)
     before = flat(plan.state())
-    checks = check_evaluation(plan, net.layers, "cross_entropy", samples, net.parameters)
+    checks = check_evaluation(plan, samples)
     assert all(check.ok for check in checks), "\n".join(map(str, checks))
     np.testing.assert_array_equal(flat(plan.state()), before)
 
@@ -411,7 +410,7 @@ def test_a_tie_is_won_by_the_first(rng):
     net.parameters = [(np.zeros((37, 4), np.float32), np.zeros(37, np.float32))]
     targets = np.zeros((3, 37))
     targets[0, [0, 36]], targets[1, [1, 20]], targets[2, [0, 1]] = 0.5, 0.5, 0.5
-    samples = prepare(net, check_split(rng.random((3, 4)), targets), "cross_entropy").samples
+    samples = samples_of(net, rng.random((3, 4)), targets)
     assert fused(net, samples).evaluate(fused(net, samples).upload(samples)).hits.tolist() == [2]
 
 
@@ -419,7 +418,7 @@ def test_one_output_is_a_hit_on_the_side_of_its_target(rng):
     net = Network([1, 1], output="identity", seed=0)
     net.parameters = [(np.ones((1, 1), np.float32), np.zeros(1, np.float32))]
     x = np.array([[0.4], [0.4], [0.6], [0.6], [0.5]])
-    samples = prepare(net, check_split(x, np.array([0.0, 1, 0, 1, 0])), "quadratic").samples
+    samples = samples_of(net, x, np.array([0.0, 1, 0, 1, 0]), loss="quadratic")
     plan = fused(net, samples, loss="quadratic")
     assert plan.evaluate(plan.upload(samples)).hits.tolist() == [3]
 
@@ -502,14 +501,12 @@ def assert_right_within_margins(sizes, kind, threads, rng, dtype="float32") -> N
     samples = prepared(net, inputs(rng, kind, 300, sizes[0]), rng)
     plan = fused(net, samples, batch=70, threads=threads, optimizer=Adam(0.01))
     margins = with_margins(plan)
-    parameters = plan.state().parameters
     for evaluated in ("0.02", "0.3", "dense"):
         others = prepared(net, inputs(rng, evaluated, 300, sizes[0]), rng)
-        pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
-        checks = check_evaluation(plan, net.layers, "cross_entropy", others, pairs)
+        checks = check_evaluation(plan, others)
         assert all(check.ok for check in checks), "\n".join(map(str, checks))
     assert np.isfinite(plan.predict(rng.standard_normal((300, sizes[0])))).all()
-    assert_right(plan, net, samples, optimizer=Adam(0.01))
+    assert_right(plan)
     plan.run(np.arange(300), np.full(5, 0.01))
     assert np.isfinite(flat(plan.state())).all()
     for margin in margins:

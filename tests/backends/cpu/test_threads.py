@@ -16,11 +16,12 @@ import pytest
 
 import gpubp
 from gpubp import backends
-from gpubp.backends.base import ComposedPlan, Samples
 from gpubp.backends.cpu import backend as cpu
 from gpubp.backends.threads import blas_threads, libraries
 from gpubp.errors import UsageError
+from gpubp.functions import ACTIVATIONS
 from tests.conftest import small_data, small_net
+from tests.networks import problem_of, samples_of
 
 MOST = numba.config.NUMBA_NUM_THREADS
 
@@ -82,8 +83,8 @@ def test_operations_keep_to_the_threads_and_leave_numbas_alone(monkeypatch):
     for name in ("forward", "hidden_delta", "weight_grad"):
         monkeypatch.setattr(cpu.cpu, name, lambda *_: seen.append(numba.get_num_threads()))
     device = backends.get("numba", threads=1)
-    device.forward(None, None, None, "relu", None, None)
-    device.hidden_delta(None, None, None, "relu", None)
+    device.forward(None, None, None, ACTIVATIONS["relu"], None, None)
+    device.hidden_delta(None, None, None, ACTIVATIONS["relu"], None)
     device.weight_grad(None, None, None, None)
     assert seen == [1, 1, 1]
     assert numba.get_num_threads() == usual
@@ -123,25 +124,14 @@ def test_without_a_threading_layer_numba_says_so(monkeypatch):
 # Several Python threads at once
 
 
-def samples_of(net, x, y) -> Samples:
-    return Samples(x, np.eye(net.sizes[-1])[y], np.ones(len(x)))
-
-
 def work(seed: int) -> list[np.ndarray]:
     """A gradient and a short training of a net of its own, by the plan that fit takes, and by single operations."""
     rng = np.random.default_rng(seed)
     x, y = small_data(rng, n=64 + seed, n_in=60, n_out=10)
     net = small_net((60, 80 + seed, 10), seed=seed)
     _, found = gpubp.gradients(net, x, y, backend="numba")
-    plan = ComposedPlan(
-        backends.get("numba"),
-        net.layers,
-        net.parameters,
-        "cross_entropy",
-        gpubp.Adam(),
-        16,
-        samples_of(net, x, y),
-    )
+    problem = problem_of(net, samples_of(net, x, y), batch=16, optimizer=gpubp.Adam())
+    plan = backends.get("numba", plan="composed").plan(problem)
     plan.run(np.arange(64), np.full(4, 0.01))
     gpubp.fit(net, x, y, batch_size=16, epochs=2, backend="numba", verify="first")
     arrays = [array for pair in (*found, *net.parameters) for array in pair]
@@ -191,9 +181,8 @@ def plan(rng):
     """A fused plan that gives other Python threads a chance whenever its own threads are done."""
     x, y = small_data(rng, n=64)
     net = small_net()
-    made = backends.get("numba").plan(
-        net.layers, net.parameters, "cross_entropy", gpubp.Adam(), 16, samples_of(net, x, y)
-    )
+    problem = problem_of(net, samples_of(net, x, y), batch=16, optimizer=gpubp.Adam())
+    made = backends.get("numba").plan(problem)
     run = made.team.run
 
     def slow(job):

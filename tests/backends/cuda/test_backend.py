@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 import gpubp
-from gpubp.backends.base import Samples
 from gpubp.backends.cuda import backend as cuda
 from gpubp.backends.numpy import ReferenceBackend
+from gpubp.data.samples import Samples
 from gpubp.errors import BackendUnavailable, GpubpError
 from gpubp.kernels import cuda as kernels
 from gpubp.network import Network
 from gpubp.optimizers import SGD, AdamW
 from tests.cuda_host import fake_cupy, host_backend, missing_compiler
+from tests.networks import MOMENTUM, problem_of
 
 every_plan = pytest.mark.parametrize("plan", ["composed", "fused", "units"])
 needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
@@ -32,8 +33,7 @@ def make_plan(backend, dtype=np.float64, sizes=(20, 23, 10), optimizer=None):
     inputs = rng.integers(0, 256, (130, sizes[0]), np.uint8)
     targets = np.eye(sizes[-1], dtype=dtype)[rng.integers(0, sizes[-1], 130)]
     samples = Samples(inputs, targets, np.ones(130, dtype))
-    optimizer = optimizer or SGD(0.1, momentum=0.9)
-    return backend.plan(network.layers, network.parameters, "cross_entropy", optimizer, BATCH, samples)
+    return backend.plan(problem_of(network, samples, batch=BATCH, optimizer=optimizer or MOMENTUM))
 
 
 def train(plan, epochs=3):
@@ -139,7 +139,7 @@ def test_a_device_lost_in_mid_run_is_one_message_and_leaves_the_checkpoint(plan,
     whole = Network([6, 5, 3], dtype="float64", seed=2)
     gpubp.fit(whole, x, y, **{**options, "save_to": None})
 
-    monkeypatch.setattr("gpubp.training.fit.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr("gpubp.training.loop.CHECKPOINT_SECONDS", 0)
 
     def lose(epoch, _):
         if epoch.epoch == 2:

@@ -7,17 +7,17 @@ from hypothesis import strategies as st
 
 import gpubp
 from gpubp import backends
-from gpubp.backends.base import Samples
 from gpubp.backends.numpy import ReferenceBackend
+from gpubp.data.samples import Samples
 from gpubp.errors import GpubpError, UsageError
 from gpubp.experiments import recipe as recipes
 from gpubp.experiments import run as experiment
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import SGD
-from gpubp.verification.verify import VerificationError
+from gpubp.verification.report import VerificationError
 from tests.cuda_host import cuda_backend, fake_cupy, host_backend, missing_compiler, why_no_cuda
-from tests.networks import EVERY_OPTIMIZER
+from tests.networks import EVERY_OPTIMIZER, problem_of
 
 needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
 pytestmark = pytest.mark.skipif(why_no_cuda is not None, reason=str(why_no_cuda))
@@ -45,9 +45,10 @@ def make_plan(
     targets = np.eye(sizes[-1], dtype=dtype)[rng.integers(0, sizes[-1], count)]
     weight = (1 + rng.random(count)).astype(dtype)
     samples = Samples(inputs if as_bytes else (inputs / 255).astype(dtype), targets, weight)
-    return backend.plan(
-        network.layers, network.parameters, settings["loss"], settings["optimizer"], batch, samples
+    problem = problem_of(
+        network, samples, batch=batch, optimizer=settings["optimizer"], loss=settings["loss"]
     )
+    return backend.plan(problem)
 
 
 def train(plan, steps=4):
@@ -235,8 +236,8 @@ def test_products_in_tf32_do_not_pass_for_float32():
     network, inputs, labels = wide_problem()
 
     class Pretender(type(cuda_backend())):
-        def plan(self, *problem):
-            plan = super().plan(*problem)
+        def plan(self, problem):
+            plan = super().plan(problem)
             plan.products = "float32"
             return plan
 

@@ -19,8 +19,8 @@ from itertools import count
 import numpy as np
 import pytest
 
-from gpubp.backends.base import Samples
 from gpubp.backends.numpy import ReferenceBackend
+from gpubp.data.samples import Samples
 from gpubp.kernels import cuda
 from gpubp.optimizers import SGD, AdamW
 from tests.backends.cuda.test_persistent import make_plan

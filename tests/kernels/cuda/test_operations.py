@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpubp import reference
+from gpubp.data.samples import as_inputs
 from gpubp.functions import ACTIVATIONS, LOSSES
-from gpubp.network import as_inputs
 from gpubp.verification import bounds
 from gpubp.verification.bounds import Bounded, Precision
 from tests.cuda_host import cuda_backend, why_no_cuda
@@ -59,7 +59,7 @@ def run_output_delta(backend, z, a, y, w, activation, loss):
     send = backend.to_device
     delta, cost = send(np.full_like(a, np.nan)), send(np.full_like(w, np.nan))
     hit = send(np.full(len(w), 255, np.uint8))
-    backend.output_delta(*map(send, (z, a, y, w)), activation, loss, delta, cost, hit)
+    backend.output_delta(*map(send, (z, a, y, w)), ACTIVATIONS[activation], LOSSES[loss], delta, cost, hit)
     return tuple(map(backend.to_host, (delta, cost, hit)))
 
 
@@ -106,7 +106,7 @@ def test_forward(backend, activation, dtype, i, o, b, seed, scale, shared):
     on_device = [backend.to_device(array) for array in (a_prev, weights, bias)]
     z = backend.to_device(np.full((b, o), np.nan, dtype))
     a = z if shared else backend.to_device(np.full((b, o), np.nan, dtype))
-    backend.forward(*on_device, activation, z, a)
+    backend.forward(*on_device, sigma, z, a)
     bounded = bounds.forward(exact(a_prev), wide(weights), wide(bias), sigma, Precision.of(dtype))
     assert_within(backend.to_host(a), bounded[1])
     if not shared:
@@ -153,7 +153,7 @@ def test_hidden_delta(backend, activation, dtype, n, n_next, b, seed, scale):
     delta_next, weights, z = normal(seed, dtype, (b, n_next), (n_next, n), (b, n), scale=scale)
     a = sigma.apply(z).astype(dtype)
     arrays = [delta_next, weights, a]
-    (delta,) = run(backend, "hidden_delta", arrays, activation, outputs=[(b, n)], dtype=dtype)
+    (delta,) = run(backend, "hidden_delta", arrays, ACTIVATIONS[activation], outputs=[(b, n)], dtype=dtype)
     side = bounds.known_side(wide(a))
     bounded = bounds.hidden_delta(
         exact(delta_next), wide(weights), side, exact(a), sigma, Precision.of(dtype)
@@ -195,7 +195,12 @@ def test_nan_goes_through_forward_and_back(backend, activation, dtype):
     a_prev, weights, bias = normal(0, dtype, (3, 5), (40, 5), (40,))
     a_prev[1, 2] = np.nan
     results = run(
-        backend, "forward", [a_prev, weights, bias], activation, outputs=[(3, 40), (3, 40)], dtype=dtype
+        backend,
+        "forward",
+        [a_prev, weights, bias],
+        ACTIVATIONS[activation],
+        outputs=[(3, 40), (3, 40)],
+        dtype=dtype,
     )
     for result in results:
         assert np.isnan(result).all(axis=1).tolist() == [False, True, False]
@@ -205,7 +210,7 @@ def test_nan_goes_through_forward_and_back(backend, activation, dtype):
         backend,
         "hidden_delta",
         [a_prev, weights[:, :5].T.copy(), results[1]],
-        activation,
+        ACTIVATIONS[activation],
         outputs=[(3, 40)],
         dtype=dtype,
     )

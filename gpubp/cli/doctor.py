@@ -1,21 +1,32 @@
-"""``gpubp doctor``: what there is to run on, and what to do about what there is not."""
+"""gpubp doctor: what there is to run on, and what to do about what there is not."""
 
 from __future__ import annotations
 
-import os
-import platform
 from typing import Any
 
-from gpubp import backends
-from gpubp.experiments.run import versions
+from gpubp.cli.app import app
+from gpubp.cli.options import JsonOption, require_json, write_json
+
+
+@app.command()
+def doctor(json_path: JsonOption = None) -> None:
+    """Show what gpubp can run on here, and what to do about what it cannot."""
+    require_json(json_path)
+    found = examine()
+    write_json(json_path, found)
+    if json_path != "-":
+        print(render(found))
 
 
 def examine() -> dict[str, Any]:
     """Backends with their devices or the reason they cannot run, versions, threads and BLAS libraries."""
+    from gpubp import backends
+    from gpubp.support.machine import cores, processor, versions
+
     report: dict[str, Any] = {
         "versions": versions(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": processor(),
+        "cores": cores(),
         "backends": {},
         "auto": backends.choose("auto")[0],
     }

@@ -1,18 +1,63 @@
-"""Data as a plan takes it: labels become targets, everything becomes the network's dtype."""
+"""Data as a plan takes it: labels become targets, bytes become numbers, everything the network's dtype."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpubp.backends.base import Samples
-from gpubp.data import Split
-from gpubp.data.sparse import is_sparse
+from gpubp.data.dataset import Split
+from gpubp.data.sparse import is_sparse, with_values
 from gpubp.errors import DataError
-from gpubp.functions import LOSSES, lookup
-from gpubp.network import Network, as_rows
+from gpubp.functions import Loss
+
+
+def byte_table(dtype: np.dtype | type) -> np.ndarray:
+    """The 256 values i/255 in ``dtype``: how every backend scales uint8 inputs, so that their bits agree."""
+    return np.arange(256, dtype=dtype) / np.asarray(255, dtype=dtype)
+
+
+def as_inputs(inputs: Any, dtype: np.dtype | type) -> np.ndarray:
+    """Inputs as floats: uint8 through :func:`byte_table`, anything else converted to ``dtype``; sparse ones dense."""
+    return as_rows(inputs.toarray() if is_sparse(inputs) else inputs, dtype)
+
+
+def as_rows(inputs: Any, dtype: np.dtype | type) -> Any:
+    """As :func:`as_inputs`, but sparse ones stay sparse."""
+    if is_sparse(inputs):
+        return with_values(inputs, as_rows(inputs.data, dtype))
+    if inputs.dtype == np.uint8:
+        return byte_table(dtype)[inputs]
+    return np.ascontiguousarray(inputs, dtype=dtype)
+
+
+def dense_inputs(inputs: Any, dtype: np.dtype) -> np.ndarray:
+    """Host inputs (N, n_in) as an array without gaps: bytes as they are, anything else in ``dtype``."""
+    if is_sparse(inputs):
+        inputs = inputs.toarray()
+    return np.ascontiguousarray(inputs, None if inputs.dtype == np.uint8 else dtype)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N samples as a plan takes them.
+
+    inputs (N, n_in), uint8 or the network's dtype, or a SciPy ``csr_array`` of the latter; targets (N, n_out) and
+    sample_weight (N,) in its dtype; all of them arrays of a backend's own kind, wherever that lives.
+    """
+
+    inputs: Any
+    targets: Any
+    sample_weight: Any
+
+    def __len__(self) -> int:
+        return int(self.inputs.shape[0])
+
+    def take(self, order: np.ndarray) -> Samples:
+        """The samples at ``order``, on the host."""
+        return Samples(self.inputs[order], self.targets[order], self.sample_weight[order])
 
 
 @dataclass(frozen=True)
@@ -23,32 +68,29 @@ class Prepared:
     classification: bool
 
 
-def prepare(network: Network, split: Split, loss: str, name: str = "data") -> Prepared:
-    """Samples for ``network`` and ``loss`` from a checked split; ``name`` is how messages call it.
+def prepare(split: Split, sizes: Sequence[int], dtype: np.dtype, loss: Loss, name: str = "data") -> Prepared:
+    """Samples for a network of these sizes and dtype from a checked split; ``name`` is how messages call it.
 
     Raises:
         DataError: inputs of another width, labels or targets that do not fit the outputs or the loss.
-        UsageError: an unknown loss.
     """
-    lookup(LOSSES, loss, "loss")
-    n_in, n_out = network.sizes[0], network.sizes[-1]
+    n_in, n_out = sizes[0], sizes[-1]
     if split.inputs.shape[1] != n_in:
         raise DataError(
             f"{name}: inputs have {split.inputs.shape[1]} columns, but the network takes {n_in}; "
             f"give it sizes [{split.inputs.shape[1]}, …], on the command line --layers {split.inputs.shape[1]}-…"
         )
     targets, classification = _targets(np.asarray(split.targets), n_out, name)
-    if LOSSES[loss].probabilities:
+    if loss.probabilities:
         classification = classification or (n_out == 1 and bool(((targets == 0) | (targets == 1)).all()))
-        _check_probabilities(targets, loss, name)
+        _check_probabilities(targets, loss.name, name)
     weight = split.sample_weight if split.sample_weight is not None else np.ones(len(split))
-    inputs = _inputs(split.inputs, network.dtype, name)
+    inputs = _inputs(split.inputs, dtype, name)
     with np.errstate(over="ignore"):
-        targets = targets.astype(network.dtype)
+        targets = targets.astype(dtype)
     if not np.isfinite(targets).all():
-        raise DataError(f"{name}: targets are too large for {network.dtype}; scale them down or use float64")
-    samples = Samples(inputs, targets, weight.astype(network.dtype))
-    return Prepared(samples, classification)
+        raise DataError(f"{name}: targets are too large for {dtype}; scale them down or use float64")
+    return Prepared(Samples(inputs, targets, weight.astype(dtype)), classification)
 
 
 def _inputs(inputs: Any, dtype: np.dtype, name: str) -> Any:

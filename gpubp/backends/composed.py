@@ -1,0 +1,214 @@
+"""The plan that every backend has: its operations, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, pairs
+from gpubp.data.samples import Samples, dense_inputs
+from gpubp.network import Layer
+
+if TYPE_CHECKING:
+    from gpubp.backends.backend import Backend
+
+Array = Any
+
+EVALUATION_ROWS = 1024  # rows an evaluation takes at a time, at least
+
+
+class Workspace:
+    """The buffers of one mini-batch of up to ``rows`` samples, allocated once.
+
+    ``activations[0]`` holds the inputs; ``deltas`` holds the errors of each layer, or of the last one only.
+    """
+
+    def __init__(self, backend: Backend, layers: Sequence[Layer], rows: int, dtype: np.dtype, *, train: bool):
+        def buffer(*shape: int) -> Array:
+            return backend.to_device(np.zeros(shape, dtype))
+
+        n_out = layers[-1].n_out
+        self.activations = [buffer(rows, layers[0].n_in)] + [buffer(rows, layer.n_out) for layer in layers]
+        self.logits = buffer(rows, n_out)
+        self.targets = buffer(rows, n_out)
+        self.sample_weight = buffer(rows)
+        hidden = layers[:-1] if train else []
+        self.deltas = [buffer(rows, layer.n_out) for layer in hidden] + [buffer(rows, n_out)]
+        self._views: dict[int, Workspace] = {}
+
+    def first(self, rows: int) -> Workspace:
+        """The same buffers, seen as a batch of ``rows``; made once per size, since a run has two sizes at most."""
+        if rows not in self._views:
+            view = object.__new__(Workspace)
+            view.activations = [a[:rows] for a in self.activations]
+            view.logits, view.targets = self.logits[:rows], self.targets[:rows]
+            view.sample_weight = self.sample_weight[:rows]
+            view.deltas = [delta[:rows] for delta in self.deltas]
+            self._views[rows] = view
+        return self._views[rows]
+
+
+class ComposedPlan(Plan):
+    """Training composed from a backend's operations, one after the other; nothing is allocated inside an epoch."""
+
+    def __init__(self, backend: Backend, problem: Problem) -> None:
+        super().__init__(problem)
+        self.backend = backend
+        self.activations = problem.activations
+        self.samples = self.upload(problem.samples)
+        self.parameters = [backend.to_device(p) for pair in problem.parameters for p in pair]
+        self.gradient = [backend.to_device(np.zeros_like(p)) for pair in problem.parameters for p in pair]
+        self.slots = [
+            tuple(backend.to_device(np.zeros_like(p)) for _ in self.optimizer.slots)
+            for pair in problem.parameters
+            for p in pair
+        ]
+        self._order = backend.to_device(np.zeros(len(self.samples), np.int64))
+        self._row_cost = backend.to_device(np.zeros(len(self.samples), self.dtype))
+        self._row_hit = backend.to_device(np.zeros(len(self.samples), np.uint8))
+        self._workspace = Workspace(backend, self.layers, self.batch_size, self.dtype, train=True)
+        self._evaluation: Workspace | None = None
+
+    def describe(self) -> str:
+        return "; ".join(
+            ["composed plan, one call an operation", *filter(None, [self.why]), self.backend.describe()]
+        )
+
+    def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
+        n = len(order)
+        device_order = self.backend.to_device(order, out=self._order[:n])
+        for s, lr in enumerate(learning_rates):
+            rows = slice(s * self.batch_size, min((s + 1) * self.batch_size, n))
+            self._backpropagate(device_order, rows)
+            self._update(float(lr))
+        return self._stats(self._row_cost[:n], self._row_hit[:n], self.batch_size)
+
+    def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+        n = len(order)
+        check_batch(n, self.batch_size)
+        device_order = self.backend.to_device(order, out=self._order[:n])
+        self._backpropagate(device_order, slice(0, n))
+        flat = [self.backend.to_host(g) for g in self.gradient]
+        mean_cost = self._stats(self._row_cost[:n], self._row_hit[:n], n).mean_cost
+        return mean_cost, pairs(flat)
+
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        work = self._evaluation_workspace()
+        chunk = len(work.logits)
+        order = self.backend.to_device(np.arange(chunk, dtype=np.int64))
+        n = inputs.shape[0]
+        outputs = np.empty((n, self.layers[-1].n_out), self.dtype)
+        for start in range(0, n, chunk):
+            part = self.backend.to_device(dense_inputs(inputs[start : start + chunk], self.dtype))
+            view = work.first(len(part))
+            self._forward(part, order[: len(part)], view)
+            outputs[start : start + chunk] = self.backend.to_host(view.activations[-1])
+        return outputs
+
+    def upload(self, samples: Samples) -> Samples:
+        return Samples(
+            self.backend.to_device(dense_inputs(samples.inputs, self.dtype)),
+            self.backend.to_device(samples.targets),
+            self.backend.to_device(samples.sample_weight),
+        )
+
+    def evaluate(self, samples: Samples) -> StepStats:
+        work = self._evaluation_workspace()
+        n, chunk = len(samples), len(work.logits)
+        order = self.backend.to_device(np.arange(n, dtype=np.int64))
+        row_cost = self.backend.to_device(np.zeros(n, self.dtype))
+        row_hit = self.backend.to_device(np.zeros(n, np.uint8))
+        for start in range(0, n, chunk):
+            rows = slice(start, min(start + chunk, n))
+            view = work.first(rows.stop - rows.start)
+            self._forward(samples.inputs, order[rows], view)
+            self._output_delta(samples, order[rows], view, row_cost[rows], row_hit[rows])
+        return self._stats(row_cost, row_hit, n)
+
+    def state(self) -> PlanState:
+        to_host = self.backend.to_host
+        slots = [tuple(to_host(slot) for slot in slots) for slots in self.slots]
+        return PlanState([to_host(p) for p in self.parameters], slots, self.step)
+
+    def load_state(self, state: PlanState) -> None:
+        for ours, theirs in zip(self.parameters, state.parameters, strict=True):
+            self.backend.to_device(theirs, out=ours)
+        for our_slots, their_slots in zip(self.slots, state.slots, strict=True):
+            for ours, theirs in zip(our_slots, their_slots, strict=True):
+                self.backend.to_device(theirs, out=ours)
+        self.step = state.step
+
+    def _evaluation_workspace(self) -> Workspace:
+        if self._evaluation is None:
+            rows = max(self.batch_size, EVALUATION_ROWS)
+            self._evaluation = Workspace(self.backend, self.layers, rows, self.dtype, train=False)
+        return self._evaluation
+
+    def _stats(self, row_cost: Array, row_hit: Array, batch_size: int) -> StepStats:
+        costs = self.backend.to_host(row_cost).astype(np.float64)
+        hits = self.backend.to_host(row_hit).astype(np.int64)
+        return StepStats(len(costs), _sum_by_step(costs, batch_size), _sum_by_step(hits, batch_size))
+
+    def _forward(self, inputs: Array, order: Array, work: Workspace) -> None:
+        self.backend.gather(inputs, order, work.activations[0])
+        last = len(self.layers) - 1
+        for i, activation in enumerate(self.activations):
+            a = work.activations[i + 1]
+            z = work.logits if i == last else a  # only the output layer's z is needed again, by the cost
+            weights, bias = self.parameters[2 * i], self.parameters[2 * i + 1]
+            self.backend.forward(work.activations[i], weights, bias, activation, z, a)
+
+    def _output_delta(
+        self, samples: Samples, order: Array, work: Workspace, row_cost: Array, row_hit: Array
+    ) -> None:
+        self.backend.gather(samples.targets, order, work.targets)
+        self.backend.gather(samples.sample_weight, order, work.sample_weight)
+        self.backend.output_delta(
+            work.logits,
+            work.activations[-1],
+            work.targets,
+            work.sample_weight,
+            self.activations[-1],
+            self.problem.loss,
+            work.deltas[-1],
+            row_cost,
+            row_hit,
+        )
+
+    def _backpropagate(self, order: Array, rows: slice) -> None:
+        work = self._workspace.first(rows.stop - rows.start)
+        self._forward(self.samples.inputs, order[rows], work)
+        self._output_delta(self.samples, order[rows], work, self._row_cost[rows], self._row_hit[rows])
+        for i in range(len(self.layers) - 1, -1, -1):
+            delta = work.deltas[i]
+            self.backend.weight_grad(
+                delta, work.activations[i], self.gradient[2 * i], self.gradient[2 * i + 1]
+            )
+            if i:
+                self.backend.hidden_delta(
+                    delta,
+                    self.parameters[2 * i],
+                    work.activations[i],
+                    self.activations[i - 1],
+                    work.deltas[i - 1],
+                )
+
+    def _update(self, lr: float) -> None:
+        self.step += 1
+        coefficients = [
+            self.optimizer.coefficients(lr, self.step, decay=True),  # weights
+            self.optimizer.coefficients(lr, self.step, decay=False),  # biases
+        ]
+        for i, (parameter, gradient, slots) in enumerate(
+            zip(self.parameters, self.gradient, self.slots, strict=True)
+        ):
+            self.backend.update(parameter, gradient, slots, self.optimizer, coefficients[i % 2])
+
+
+def _sum_by_step(rows: np.ndarray, batch_size: int) -> np.ndarray:
+    """The sum over each batch of ``batch_size`` rows, (S,); the last may be short."""
+    full = len(rows) // batch_size * batch_size
+    sums = rows[:full].reshape(-1, batch_size).sum(axis=1)
+    return np.append(sums, rows[full:].sum()) if full < len(rows) else sums

@@ -1,0 +1,157 @@
+"""What is to be trained, a :class:`Problem`, and the contract of what trains it, a :class:`Plan`.
+
+The trainer knows nothing of a backend but its plan, and the verifier holds every plan to the same contract.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpubp.data.samples import Samples
+from gpubp.errors import UsageError
+from gpubp.functions import ACTIVATIONS, Activation, Loss
+from gpubp.network import Layer
+from gpubp.optimizers import Optimizer
+from gpubp.reference import Parameters
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a plan trains: a network, from these (W, b) of each layer on, by mini-batches of host samples."""
+
+    layers: Sequence[Layer]
+    parameters: Parameters
+    loss: Loss
+    optimizer: Optimizer
+    batch_size: int
+    samples: Samples
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of parameters and arithmetic."""
+        return self.parameters[0][0].dtype
+
+    @property
+    def activations(self) -> list[Activation]:
+        """That of each layer."""
+        return [ACTIVATIONS[layer.activation] for layer in self.layers]
+
+    def two_batches(self, order: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The samples of a full and a second batch, a short one where there is one, and a learning rate for each.
+
+        They are the first of ``order``, by default of the samples as they come.
+        """
+        n, size = len(self.samples), self.batch_size
+        order = (np.arange(n) if order is None else order)[: size + (n % size or size)]
+        return order, self.optimizer.lr * np.array([1.0, 0.5])[: -(-len(order) // size)]
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """What a run of S steps saw, before each step's update: cost sums (S,) float64 and hits (S,) int64.
+
+    Kept by step, so that an epoch's sum does not depend on how many calls it was run in.
+    """
+
+    samples: int
+    costs: np.ndarray
+    hits: np.ndarray
+
+    @property
+    def mean_cost(self) -> float:
+        return float(self.costs.sum()) / self.samples
+
+    @property
+    def accuracy(self) -> float:
+        return int(self.hits.sum()) / self.samples
+
+
+@dataclass(frozen=True)
+class PlanState:
+    """All that a plan changes as it trains, on the host: enough to go on bitwise.
+
+    ``parameters`` is [W₁, b₁, W₂, b₂, …]; ``slots`` has the optimizer's arrays of each of them; ``step`` counts
+    the updates made.
+    """
+
+    parameters: list[np.ndarray]
+    slots: list[tuple[np.ndarray, ...]]
+    step: int
+
+    @property
+    def layers(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The parameters as (W, b) pairs."""
+        return pairs(self.parameters)
+
+
+class Plan(ABC):
+    """Training data and parameters where a backend wants them, and the steps that change the parameters."""
+
+    why = ""  # it was chosen, where there was a choice
+    products = "float32"  # how it computes products of float32 matrices, as Precision.of has it
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.step = problem, 0
+        self.layers, self.optimizer = problem.layers, problem.optimizer
+        self.batch_size, self.dtype = problem.batch_size, problem.dtype
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Which plan this is, in one line."""
+
+    @abstractmethod
+    def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
+        """Train: step s takes the samples ``order[s*B : (s+1)*B]`` at ``learning_rates[s]``; the last may be short.
+
+        Several steps in one call leave the very bits that they leave one by one.
+        """
+
+    @abstractmethod
+    def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+        """The mean cost over one batch and its gradient (∂C/∂W, ∂C/∂b) for each layer, on the host.
+
+        It is the very gradient, bit for bit, that :meth:`run` would step along from the present parameters.
+        Raises UsageError for more samples than a batch has.
+        """
+
+    @abstractmethod
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        """The network's outputs (N, n_out) for host inputs (N, n_in)."""
+
+    @abstractmethod
+    def upload(self, samples: Samples) -> Any:
+        """Host samples, kept as :meth:`evaluate` wants them."""
+
+    @abstractmethod
+    def evaluate(self, samples: Any) -> StepStats:
+        """Cost and hits of uploaded samples at the present parameters."""
+
+    @abstractmethod
+    def state(self) -> PlanState:
+        """A copy of all that training has changed."""
+
+    @abstractmethod
+    def load_state(self, state: PlanState) -> None:
+        """Go on from ``state``."""
+
+
+def check_batch(n: int, batch_size: int) -> None:
+    """Raises UsageError if gradients of n samples are asked of a plan whose batches are smaller."""
+    if n > batch_size:
+        raise UsageError(f"gradients of {n} samples from a plan whose batches have {batch_size}")
+
+
+def check_order(order: np.ndarray, count: int) -> None:
+    """Raises IndexError if ``order`` has anything but numbers of ``count`` samples, which kernels do not check."""
+    if len(order) and not 0 <= order.min() <= order.max() < count:
+        raise IndexError(f"samples {order.min()} … {order.max()} of {count}")
+
+
+def pairs(flat: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """[W₁, b₁, W₂, b₂, …] as (W, b) of each layer."""
+    return list(zip(flat[::2], flat[1::2], strict=True))

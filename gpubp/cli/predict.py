@@ -1,0 +1,72 @@
+"""gpubp predict: labels or outputs for every row of a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gpubp.cli.app import app
+from gpubp.cli.options import JsonOption, require_json, write_json
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="The model.npz that a run saved, or a .safetensors")],
+    inputs: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="A .npy, .npz, .csv, IDX, .png or .jpg file; .npy, .csv and IDX may exceed memory",
+        ),
+    ],
+    proba: Annotated[bool, typer.Option("--proba", help="Print the outputs, not the labels")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write them to this .npy or .csv file, whole or not at all, instead of printing",
+            show_default=False,
+        ),
+    ] = None,
+    json_path: JsonOption = None,
+) -> None:
+    """Predict the label of every row of a file, one a line, as they come."""
+    from gpubp import formats
+    from gpubp.data import stream_inputs
+    from gpubp.data.predictions import require_suffix, write_predictions
+
+    require_json(json_path)
+    if out is not None:
+        require_suffix(out)
+    network = formats.load(model, checkpoints=False)
+    method = "predict_proba" if proba else "predict"
+    parts = network.stream(stream_inputs(inputs, network.chunk()), method, name=str(inputs))
+    kept: list = []
+    if json_path is not None:
+        parts = _keeping(parts, kept)
+    if out is not None:
+        rows = write_predictions(out, parts, network.classes if proba else None)
+        if json_path != "-":
+            print(f"{rows:,} predictions written to {out}")
+    else:
+        for part in parts:
+            if json_path != "-":
+                _print_rows(part)
+    write_json(json_path, {"model": str(model), "input": str(inputs), "predictions": kept})
+
+
+def _keeping(parts: Iterator[Any], kept: list) -> Iterator[Any]:
+    for part in parts:
+        kept += part.tolist()
+        yield part
+
+
+def _print_rows(part: Any) -> None:
+    import numpy as np
+
+    for row in part:
+        print(*(f"{value:.6g}" if isinstance(value, np.floating) else value for value in np.atleast_1d(row)))
+    sys.stdout.flush()  # for whoever reads along

@@ -1,0 +1,43 @@
+"""gpubp warmup: kernels compiled before they are needed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gpubp.cli.app import app
+from gpubp.cli.options import QuietOption
+from gpubp.errors import UsageError
+
+
+@app.command()
+def warmup(
+    dtype: Annotated[str, typer.Option(help="float32, float64 or all: of the networks")] = "float32",
+    quiet: QuietOption = False,
+) -> None:
+    """Compile what training takes, for the CPU and for a GPU if one answers, so that later runs start at once."""
+    from gpubp import backends
+    from gpubp.backends.cpu.backend import NumbaBackend, cache_folder
+
+    say = (lambda *_: None) if quiet else print
+    dtypes = ("float32", "float64")
+    if dtype not in (*dtypes, "all"):
+        raise UsageError(f"--dtype must be float32, float64 or all, not {dtype!r}")
+    backends.choose("numba")
+    device = NumbaBackend()
+    kinds = dtypes if dtype == "all" else (dtype,)
+    for kind in kinds:
+        for what, seconds in device.warm_up(kind):
+            say(f"{seconds:6.2f} s  {what}")
+    folder = cache_folder()
+    say(f"kept in {folder}" if folder else "not kept: no folder can be written, set NUMBA_CACHE_DIR to one")
+    if backends.why_unavailable("cupy") is not None:
+        return
+    from gpubp.backends.cuda.backend import CupyBackend
+
+    gpu = CupyBackend()
+    for kind in kinds:
+        for what, seconds in gpu.warm_up(kind):
+            say(f"{seconds:6.2f} s  {what}")
+    say("kept by CuPy, in CUPY_CACHE_DIR or ~/.cupy/kernel_cache")

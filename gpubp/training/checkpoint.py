@@ -1,0 +1,185 @@
+"""Where a run stands, written so that another process goes on from there bitwise: a model file and what training adds.
+
+An .npz of :mod:`gpubp.formats.npz` with the parameters W1, b1, …; the optimizer's slots as velocity_W1, …; the best
+epoch's parameters as best_W1, …; and the sums of the epoch in progress. Its header has the rest under "training".
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpubp.backends.plan import PlanState, Problem
+from gpubp.data.samples import Samples
+from gpubp.data.sparse import is_sparse
+from gpubp.errors import DataError, UsageError
+from gpubp.formats import npz
+from gpubp.network import Network, tensor_names
+from gpubp.optimizers import Schedule
+from gpubp.training.history import Epoch
+from gpubp.training.stopping import Best
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What determines a run, besides network, data and problem."""
+
+    epochs: int
+    schedule: Schedule
+    seed: int
+    shuffle: bool
+
+    def header(self, problem: Problem, batch_size: int) -> dict[str, Any]:
+        """All that two runs must share to be the same; not the number of epochs, which may grow."""
+        return {
+            "loss": problem.loss.name,
+            "optimizer": {"kind": problem.optimizer.kind, **asdict(problem.optimizer)},
+            "batch_size": batch_size,
+            "schedule": asdict(self.schedule),
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+        }
+
+
+@dataclass
+class Standing:
+    """Where a run stands: the next step is ``step`` of ``epoch``, both counted from 0.
+
+    ``costs`` and ``hits`` are sums of each step of this epoch, whose training has taken ``seconds`` so far, of
+    ``elapsed`` in all before. ``generator`` is the state from which the epoch's order is drawn.
+    """
+
+    costs: np.ndarray
+    hits: np.ndarray
+    generator: Any
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    elapsed: float = 0.0
+    best: Best = field(default_factory=Best)
+
+    def next_epoch(self, generator: Any) -> None:
+        """Stand before the first step of the next epoch."""
+        self.epoch, self.step = self.epoch + 1, 0
+        self.elapsed, self.seconds = self.elapsed + self.seconds, 0.0
+        self.costs, self.hits = np.zeros_like(self.costs), np.zeros_like(self.hits)
+        self.generator = generator
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds besides the network: where the run stood, the plan's state and the epochs done."""
+
+    standing: Standing
+    state: PlanState
+    epochs: list[Epoch]
+
+
+def fingerprint(samples: Samples) -> str:
+    """Which training data these are: the number of samples, and a checksum of all they hold."""
+    checksum, x = 0, samples.inputs
+    inputs = [x.data, x.indices, x.indptr] if is_sparse(x) else [x]
+    for array in (*inputs, samples.targets, samples.sample_weight):
+        checksum = zlib.crc32(array.reshape(-1).view(np.uint8), checksum)
+    return f"{len(samples)} samples, crc32 {checksum:08x}"
+
+
+def write(
+    path: str | os.PathLike,
+    network: Network,
+    identity: dict[str, Any],
+    checkpoint: Checkpoint,
+    slots: tuple[str, ...],
+    recipe: dict[str, Any] | None,
+) -> None:
+    """Write a checkpoint, atomically. ``identity`` is what must be the same where it is resumed, the data among it.
+
+    Raises:
+        GpubpError: the file cannot be written; an old one is left as it was.
+    """
+    standing, state = checkpoint.standing, checkpoint.state
+    names = tensor_names(network.layers)
+    arrays = {"epoch_costs": standing.costs, "epoch_hits": standing.hits}
+    arrays |= dict(zip(names, state.parameters, strict=True))
+    if standing.best.epoch:
+        arrays |= {f"best_{name}": p for name, p in zip(names, standing.best.parameters, strict=True)}
+    for name, of_parameter in zip(names, state.slots, strict=True):
+        arrays |= {f"{slot}_{name}": array for slot, array in zip(slots, of_parameter, strict=True)}
+    settings = dict(identity)
+    training = {
+        "data": settings.pop("data"),
+        "settings": settings,
+        "update_count": state.step,
+        "epoch": standing.epoch,
+        "step": standing.step,
+        "seconds": standing.seconds,
+        "elapsed": standing.elapsed,
+        "generator": standing.generator,
+        "best": [standing.best.value, standing.best.epoch] if standing.best.epoch else None,
+        "history": [asdict(epoch) for epoch in checkpoint.epochs],
+        "recipe": recipe,
+    }
+    npz.write(path, {"network": npz.network_header(network), "training": training}, arrays)
+
+
+def read_training(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
+    """The part of a checkpoint's header about training, the header, and the arrays.
+
+    Raises:
+        DataError: no such file, damaged, or a model, from which training cannot go on.
+    """
+    header, arrays = npz.read(path, "checkpoint")
+    if "training" not in header:
+        raise DataError(
+            f"{path} is a model without training state; it can be used but not resumed: give the run's checkpoint.npz"
+        )
+    return header["training"], header, arrays
+
+
+def read(
+    path: str | os.PathLike, network: Network, identity: dict[str, Any], slots: tuple[str, ...]
+) -> Checkpoint:
+    """The checkpoint of a run of this network with this ``identity``.
+
+    Raises:
+        DataError: as :func:`read_training` does, or a training state that is not complete.
+        UsageError: it is of another run, data or network.
+    """
+    training, header, arrays = read_training(path)
+    saved = npz.build_network(path, header, arrays)
+    ours = {**identity, "network": npz.network_header(network)}
+    theirs = {
+        **training["settings"],
+        "data": training.get("data"),
+        "network": npz.network_header(saved),
+    }
+    for key, value in ours.items():
+        if theirs.get(key) != value:
+            raise UsageError(
+                f"{path} cannot be resumed here: its {key} is {theirs.get(key)!r}, not {value!r}"
+            )
+    names = tensor_names(saved.layers)
+    try:
+        of_each = [tuple(arrays[f"{slot}_{name}"] for slot in slots) for name in names]
+        state = PlanState([arrays[name] for name in names], of_each, training["update_count"])
+        best = Best()
+        if training["best"] is not None:
+            value, epoch = training["best"]
+            best = Best(epoch, value, [arrays[f"best_{name}"] for name in names])
+        standing = Standing(
+            arrays["epoch_costs"],
+            arrays["epoch_hits"],
+            training["generator"],
+            training["epoch"],
+            training["step"],
+            training["seconds"],
+            training["elapsed"],
+            best,
+        )
+        return Checkpoint(standing, state, [Epoch(**epoch) for epoch in training["history"]])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: its training state is incomplete ({error})") from error

@@ -1,0 +1,59 @@
+"""What a run came to, epoch by epoch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from gpubp.backends.plan import PlanState
+from gpubp.verification.report import Report
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to. Loss and accuracy are means over its batches, each before its update."""
+
+    epoch: int
+    loss: float
+    accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    seconds: float
+
+
+@dataclass
+class History:
+    """A run, epoch by epoch. ``history["loss"]`` is a column; ``history.epochs`` are the rows.
+
+    ``stopped`` is why the run ended: "done", "early stopping", "callback" or "interrupted"; the first
+    ``resumed_epochs`` were trained before, by the run that a checkpoint was resumed from. Seconds are wall
+    time of training alone; ``compile_seconds`` (a warm-up step that is undone) and ``verification.seconds``
+    stand beside it. ``state`` is where the run left the optimizer, for another :func:`fit` to go on from.
+    """
+
+    backend: str = ""
+    why_backend: str = ""
+    device: str = ""
+    plan: str = ""
+    epochs: list[Epoch] = field(default_factory=list, repr=False)
+    compile_seconds: float = 0.0
+    stopped: str = "done"
+    best_epoch: int | None = None
+    resumed_epochs: int = 0
+    verification: Report = field(default_factory=lambda: Report("training"))
+    state: PlanState | None = field(default=None, repr=False)
+
+    def __getitem__(self, column: str) -> list:
+        return [getattr(epoch, column) for epoch in self.epochs]
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **{name: value for name, value in vars(self).items() if name != "state"},
+            "epochs": [asdict(e) for e in self.epochs],
+            "verification": self.verification.to_dict(),
+        }

@@ -1,0 +1,284 @@
+"""The loop of a training run: epochs of mini-batches over a plan, shuffled, verified, watched and saved as they go."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpubp.backends.backend import Backend
+from gpubp.backends.plan import Plan, PlanState, Problem, StepStats
+from gpubp.data.samples import Samples
+from gpubp.errors import GpubpError, UsageError
+from gpubp.network import Network
+from gpubp.training import checkpoint
+from gpubp.training.checkpoint import Checkpoint, Settings, Standing
+from gpubp.training.checks import CheckSchedule
+from gpubp.training.history import Epoch, History
+from gpubp.training.progress import Progress
+from gpubp.training.stopping import Best, EarlyStopping
+from gpubp.verification.compare import TensorCheck
+from gpubp.verification.report import VerificationError
+from gpubp.verification.steps import check_cut, check_evaluation, check_step
+
+CHUNK_SECONDS = 0.2  # how long a plan runs before Ctrl-C and the progress bar are looked after
+CHECKPOINT_SECONDS = 5.0  # a checkpoint on disk is at most about this much older than the training
+
+Callback = Callable[[Epoch, Network], object]
+
+
+class Loop:
+    """One run of fit: what it needs, and where it stands."""
+
+    def __init__(
+        self,
+        network: Network,
+        problem: Problem,
+        settings: Settings,
+        batch_size: int,
+        chosen: Backend,
+        verify: str,
+        *,
+        classification: bool,
+    ) -> None:
+        self.network, self.problem, self.settings = network, problem, settings
+        self.batch_size = batch_size  # as it was given: a checkpoint of few samples may name more
+        self.classification = classification
+        self.steps_per_epoch = -(-len(problem.samples) // problem.batch_size)
+        self.history = History(chosen.name, chosen.why, chosen.describe())
+        self.checks = CheckSchedule(verify, self.steps_per_epoch, self.history.verification)
+        self.plan: Plan = chosen.plan(problem)
+        self.history.plan = self.plan.describe()
+        self.rng = np.random.default_rng(settings.seed)
+        sums = np.zeros(self.steps_per_epoch), np.zeros(self.steps_per_epoch, np.int64)
+        self.standing = Standing(*sums, self.rng.bit_generator.state)
+        self.steps_done = 0  # by this process
+        self.watched: Samples | None = None
+        self._uploaded: Any = None
+        self.early_stopping: EarlyStopping | None = None
+        self.save_to: str | os.PathLike | None = None
+        self.recipe: dict[str, Any] | None = None
+        self._steps_a_second = 0.0
+        self._saved_at = time.perf_counter()
+        self._fingerprint = ""
+
+    def watch(self, samples: Samples | None, early_stopping: EarlyStopping | None) -> None:
+        """Evaluate these samples after every epoch, and stop by what comes of it."""
+        self.watched, self.early_stopping = samples, early_stopping
+        self._uploaded = None if samples is None else self.plan.upload(samples)
+
+    def keep(self, save_to: str | os.PathLike | None, recipe: dict[str, Any] | None) -> None:
+        """Write a checkpoint as the run goes, with the recipe that it is of."""
+        self.save_to, self.recipe = save_to, recipe
+
+    def run(
+        self,
+        callbacks: Sequence[Callback],
+        shown: Progress,
+        interrupted: Callable[[], bool],
+        usual: Any,
+    ) -> None:
+        """Train from where this stands to the end of the last epoch, or until something stops it."""
+        shown.start(self.settings.epochs, len(self.problem.samples), self.history)
+        if self.checks.policy != "off":
+            self._verify_plan()
+        while self.standing.epoch < self.settings.epochs and not self._out_of_patience():
+            if not self._run_epoch(shown, interrupted):
+                self.history.stopped = "interrupted"
+                break
+            epoch = self._finish_epoch()
+            shown.epoch(epoch)
+            self._remember_best(epoch)
+            if callbacks and self._asked_to_stop(epoch, callbacks, usual):
+                self.history.stopped = "callback"
+                break
+        if self.history.stopped == "done" and self._out_of_patience():
+            self.history.stopped = "early stopping"
+        self.save()
+        stopping = self.early_stopping is not None and self.history.stopped != "interrupted"
+        if stopping and self.standing.best.epoch:
+            self._load(self.standing.best.parameters, self.plan.state())
+        self._download()
+
+    def warm_up(self) -> None:
+        """Compile all that a run needs, on a full and a short batch, and undo what that changed."""
+        started = time.perf_counter()
+        before = self.plan.state()
+        order, rates = self.problem.two_batches()
+        self.plan.gradients(order[: self.problem.batch_size])
+        self.plan.run(order, rates)
+        if self.watched is not None:
+            self.plan.evaluate(self._uploaded)
+        self.plan.load_state(before)
+        self.history.compile_seconds = time.perf_counter() - started
+
+    def _run_epoch(self, shown: Progress, interrupted: Callable[[], bool]) -> bool:
+        """The rest of the present epoch; False if interrupted before its end."""
+        at, size = self.standing, self.problem.batch_size
+        at.generator = self.rng.bit_generator.state
+        n = len(self.problem.samples)
+        order = self.rng.permutation(n) if self.settings.shuffle else np.arange(n)
+        while at.step < self.steps_per_epoch:
+            if interrupted():
+                self.rng.bit_generator.state = at.generator  # a resumed run draws this epoch again
+                return False
+            steps = self._next_chunk()
+            batch = order[at.step * size : (at.step + steps) * size]
+            self._account(self._run_steps(batch, self._rates(at.step, steps)), steps)
+            shown.advance(len(batch))
+            if time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS:
+                self.save()
+        return True
+
+    def _rates(self, step: int, steps: int) -> np.ndarray:
+        """The learning rates of so many steps of the present epoch."""
+        settings = self.settings
+        first = self.standing.epoch * self.steps_per_epoch + step
+        factors = settings.schedule.factors(first, steps, self.steps_per_epoch, settings.epochs)
+        return self.problem.optimizer.lr * factors
+
+    def _next_chunk(self) -> int:
+        """How many steps to run in one call: up to the next step to verify, and about CHUNK_SECONDS long."""
+        step = self.standing.step
+        if self._to_verify(step):
+            return 1
+        steps = max(1, int(self._steps_a_second * CHUNK_SECONDS))
+        stop = min(step + steps, self.steps_per_epoch)
+        return next((s for s in range(step, stop) if self._to_verify(s)), stop) - step
+
+    def _to_verify(self, step: int) -> bool:
+        at = self.standing
+        return self.checks.includes(at.epoch, step, self.steps_done + step - at.step, at.elapsed)
+
+    def _run_steps(self, batch: np.ndarray, rates: np.ndarray) -> StepStats:
+        if len(rates) == 1 and self._to_verify(self.standing.step):
+            return self._run_verified(batch, float(rates[0]))
+        started = time.perf_counter()
+        stats = self.plan.run(batch, rates)
+        seconds = time.perf_counter() - started
+        self._steps_a_second = len(rates) / max(seconds, 1e-9)
+        self.standing.seconds += seconds
+        return stats
+
+    def _run_verified(self, batch: np.ndarray, lr: float) -> StepStats:
+        started = time.perf_counter()
+        step = check_step(self.plan, batch, lr)
+        self.standing.seconds += step.seconds
+        self.history.verification.steps += bool(step.checks)
+        self._report(step.checks, time.perf_counter() - started - step.seconds, step.before)
+        return step.stats
+
+    def _report(self, checks: list[TensorCheck], seconds: float, before: PlanState) -> None:
+        """Add to the run's report; on a failure go back to the state before it, save that, and raise."""
+        report, at = self.history.verification, self.standing
+        report.title = f"{self.history.backend} backend, epoch {at.epoch + 1}, step {at.step + 1}"
+        report.add(checks)
+        report.seconds += seconds
+        if report.ok:
+            return
+        self.plan.load_state(before)
+        self._download()
+        self.save()
+        saved = f"\nThe model before that step was saved in {self.save_to}." if self.save_to else ""
+        raise VerificationError(report, saved)
+
+    def _verify_plan(self) -> None:
+        """What a plan must keep to besides single steps: runs of several, and evaluation."""
+        started = time.perf_counter()
+        before = self.plan.state()
+        checks = check_cut(self.plan)
+        if self.watched is not None:
+            checks += check_evaluation(self.plan, self.watched)
+        self._report(checks, time.perf_counter() - started, before)
+
+    def _account(self, stats: StepStats, steps: int) -> None:
+        at = self.standing
+        at.costs[at.step : at.step + steps] = stats.costs
+        at.hits[at.step : at.step + steps] = stats.hits
+        at.step += steps
+        self.steps_done += steps
+
+    def _finish_epoch(self) -> Epoch:
+        at, n = self.standing, len(self.problem.samples)
+        loss, accuracy = float(at.costs.sum()) / n, int(at.hits.sum()) / n
+        validation = None if self.watched is None else self.plan.evaluate(self._uploaded)
+        epoch = Epoch(
+            at.epoch + 1,
+            loss,
+            accuracy if self.classification else None,
+            None if validation is None else validation.mean_cost,
+            None if validation is None or not self.classification else validation.accuracy,
+            float(self._rates(self.steps_per_epoch - 1, 1)[0]),
+            at.seconds,
+        )
+        if not np.isfinite(loss):
+            self._download()
+            raise GpubpError(
+                f"the loss is {loss} after epoch {epoch.epoch}: training has diverged: lower the learning rate "
+                f"(it is {epoch.learning_rate:g}), or scale the inputs"
+            )
+        self.history.epochs.append(epoch)
+        at.next_epoch(self.rng.bit_generator.state)
+        return epoch
+
+    def _asked_to_stop(self, epoch: Epoch, callbacks: Sequence[Callback], usual: Any) -> bool:
+        self._download()
+        with np.errstate(**usual):
+            answers = [callback(epoch, self.network) for callback in callbacks]
+        return any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
+
+    def _remember_best(self, epoch: Epoch) -> None:
+        if self.early_stopping is None:
+            return
+        value = getattr(epoch, self.early_stopping.monitor)
+        if self.early_stopping.improved(value, self.standing.best.value):
+            self.standing.best = Best(epoch.epoch, value, self.plan.state().parameters)
+            self.history.best_epoch = epoch.epoch
+
+    def _out_of_patience(self) -> bool:
+        if self.early_stopping is None:
+            return False
+        return self.standing.epoch - self.standing.best.epoch >= self.early_stopping.patience
+
+    def _load(self, parameters: list[np.ndarray], state: PlanState) -> None:
+        self.plan.load_state(PlanState(parameters, state.slots, state.step))
+
+    def _download(self) -> None:
+        self.history.state = self.plan.state()
+        self.network.parameters = self.history.state.layers
+
+    def go_on_from(self, state: PlanState) -> None:
+        """Take over another run's optimizer, but not its parameters."""
+        own = self.plan.state()
+        shapes = [[[slot.shape for slot in slots] for slots in s.slots] for s in (own, state)]
+        if shapes[0] != shapes[1]:
+            raise UsageError("the state is of another network or optimizer than this run's")
+        self._load(own.parameters, state)
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for this run to go on from a checkpoint."""
+        self._fingerprint = self._fingerprint or checkpoint.fingerprint(self.problem.samples)
+        return {**self.settings.header(self.problem, self.batch_size), "data": self._fingerprint}
+
+    def save(self) -> None:
+        """Write the checkpoint, if one was asked for."""
+        if self.save_to is None:
+            return
+        now = Checkpoint(self.standing, self.plan.state(), self.history.epochs)
+        slots = self.problem.optimizer.slots
+        checkpoint.write(self.save_to, self.network, self._identity(), now, slots, self.recipe)
+        self._saved_at = time.perf_counter()
+
+    def resume(self, path: str | os.PathLike) -> None:
+        """Stand where the checkpoint stood."""
+        slots = self.problem.optimizer.slots
+        saved = checkpoint.read(path, self.network, self._identity(), slots)
+        self.standing, self.history.epochs = saved.standing, saved.epochs
+        self.rng.bit_generator.state = saved.standing.generator
+        self.history.resumed_epochs = len(saved.epochs)
+        self.history.best_epoch = saved.standing.best.epoch or None
+        self.checks.first_epoch = saved.standing.epoch
+        self.plan.load_state(saved.state)

@@ -1,0 +1,153 @@
+"""A backend's operations held to the reference, one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from gpubp import reference
+from gpubp.backends.backend import Array, Backend
+from gpubp.backends.plan import Problem
+from gpubp.data.samples import Samples, as_inputs, dense_inputs
+from gpubp.network import labels_of
+from gpubp.optimizers import OPTIMIZERS, SGD
+from gpubp.verification import bounds
+from gpubp.verification.bounds import Bounded, Precision
+from gpubp.verification.compare import TensorCheck, compare
+from gpubp.verification.steps import bounded_update
+
+
+class Operations:
+    """Each operation of a backend by itself, on the reference's own inputs and into poisoned buffers."""
+
+    def __init__(self, backend: Backend, problem: Problem) -> None:
+        self.backend, self.parameters, self.loss = backend, problem.parameters, problem.loss
+        self.activations, self.dtype = problem.activations, problem.dtype
+        self.samples = replace(problem.samples, inputs=dense_inputs(problem.samples.inputs, problem.dtype))
+        self.precision = Precision.of(self.dtype)
+        self.checks: list[TensorCheck] = []
+
+    def run(self) -> list[TensorCheck]:
+        order = np.arange(len(self.samples))[::-1].copy()
+        inputs = self._gather(order)
+        batch = self.samples.take(order)
+        a, z = [inputs], [inputs]
+        for i in range(len(self.activations)):
+            z_layer, a_layer = self._forward(i, a[-1])
+            z.append(z_layer)
+            a.append(a_layer)
+        delta = self._output_delta(z[-1], a[-1], batch)
+        for i in range(len(self.activations) - 1, -1, -1):
+            self._weight_grad(i, delta, a[i])
+            if i:
+                delta = self._hidden_delta(i, delta, z[i], a[i])
+        self._update()
+        return self.checks
+
+    def _send(self, array: np.ndarray) -> Array:
+        return self.backend.to_device(np.ascontiguousarray(array))
+
+    def _poisoned(self, *shape: int) -> Array:
+        return self._send(np.full(shape, np.nan, self.dtype))
+
+    def _check(self, name: str, got: Array, bounded: Bounded, terms: int = 1) -> None:
+        self.checks.append(compare(name, self.backend.to_host(got), bounded, terms=terms))
+
+    def _gather(self, order: np.ndarray) -> np.ndarray:
+        out = self._poisoned(*self.samples.inputs.shape)
+        self.backend.gather(self._send(self.samples.inputs), self._send(order), out)
+        expected = as_inputs(self.samples.inputs[order], self.dtype)
+        self._check("gather", out, Bounded.exact(expected.astype(np.float64)))
+        return expected
+
+    def _forward(self, i: int, a_prev: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        weights, bias = self.parameters[i]
+        activation = self.activations[i]
+        z, a = self._poisoned(len(a_prev), len(bias)), self._poisoned(len(a_prev), len(bias))
+        self.backend.forward(self._send(a_prev), self._send(weights), self._send(bias), activation, z, a)
+        wide = Bounded.exact(a_prev.astype(np.float64))
+        z_bound, a_bound = bounds.forward(
+            wide, weights.astype(np.float64), bias.astype(np.float64), activation, self.precision
+        )
+        self._check(f"z{i + 1} forward", z, z_bound, weights.shape[1])
+        self._check(f"a{i + 1} forward", a, a_bound, weights.shape[1])
+        return reference.forward(a_prev, weights, bias, activation)
+
+    def _output_delta(self, z: np.ndarray, a: np.ndarray, batch: Samples) -> np.ndarray:
+        activation, loss = self.activations[-1], self.loss
+        delta, cost = self._poisoned(*a.shape), self._poisoned(len(a))
+        hit = self._send(np.full(len(a), 255, np.uint8))
+        self.backend.output_delta(
+            self._send(z),
+            self._send(a),
+            self._send(batch.targets),
+            self._send(batch.sample_weight),
+            activation,
+            loss,
+            delta,
+            cost,
+            hit,
+        )
+        z_wide, a_wide = Bounded.exact(z.astype(np.float64)), Bounded.exact(a.astype(np.float64))
+        y, w = batch.targets.astype(np.float64), batch.sample_weight.astype(np.float64)
+        bounded = bounds.output_delta(z_wide, a_wide, y, w, activation, loss, self.precision)
+        self._check("δ output_delta", delta, bounded)
+        costs = [
+            bounds.cost(
+                Bounded.exact(z_wide.value[b : b + 1]),
+                Bounded.exact(a_wide.value[b : b + 1]),
+                y[b : b + 1],
+                w[b : b + 1],
+                activation,
+                loss,
+                self.precision,
+            )
+            for b in range(len(a))
+        ]
+        values, errors = (np.array([getattr(c, part) for c in costs]) for part in ("value", "error"))
+        self._check("cost output_delta", cost, bounds.worst_only(values, errors))
+        hits = labels_of(a) == labels_of(batch.targets)
+        self._check("hits output_delta", hit, Bounded.exact(hits.astype(np.float64)))
+        return reference.output_delta(a, batch.targets, batch.sample_weight, activation, loss)
+
+    def _hidden_delta(self, i: int, delta_next: np.ndarray, z: np.ndarray, a: np.ndarray) -> np.ndarray:
+        weights, activation = self.parameters[i][0], self.activations[i - 1]
+        delta = self._poisoned(*a.shape)
+        self.backend.hidden_delta(
+            self._send(delta_next), self._send(weights), self._send(a), activation, delta
+        )
+        bounded = bounds.hidden_delta(
+            Bounded.exact(delta_next.astype(np.float64)),
+            weights.astype(np.float64),
+            bounds.known_side(a.astype(np.float64)),
+            Bounded.exact(a.astype(np.float64)),
+            activation,
+            self.precision,
+        )
+        self._check(f"δ{i} hidden_delta", delta, bounded, len(weights))
+        return reference.hidden_delta(delta_next, weights, a, activation)
+
+    def _weight_grad(self, i: int, delta: np.ndarray, a_prev: np.ndarray) -> None:
+        weights, bias = (self._poisoned(*p.shape) for p in self.parameters[i])
+        self.backend.weight_grad(self._send(delta), self._send(a_prev), weights, bias)
+        expected = bounds.weight_grad(
+            Bounded.exact(delta.astype(np.float64)), Bounded.exact(a_prev.astype(np.float64)), self.precision
+        )
+        self._check(f"∂C/∂W{i + 1} weight_grad", weights, expected[0], len(delta))
+        self._check(f"∂C/∂b{i + 1} weight_grad", bias, expected[1], len(delta))
+
+    def _update(self) -> None:
+        rng = np.random.default_rng(0)
+        parameter = self.parameters[0][0]
+        momentum = SGD(momentum=0.9, weight_decay=0.01), SGD(momentum=0.9, nesterov=True)
+        for optimizer in (*(cls(lr=0.1) for cls in OPTIMIZERS.values()), *momentum):
+            gradient = rng.standard_normal(parameter.shape).astype(self.dtype)
+            slots = [np.abs(rng.standard_normal(parameter.shape)).astype(self.dtype) for _ in optimizer.slots]
+            c = optimizer.coefficients(optimizer.lr, 3, decay=True)
+            p, memory = self._send(parameter), [self._send(slot) for slot in slots]
+            self.backend.update(p, self._send(gradient), memory, optimizer, c)
+            expected = bounded_update(parameter, gradient, slots, optimizer, c)
+            nesterov = " nesterov" if getattr(optimizer, "nesterov", False) else ""
+            for kind, got, bounded in zip(("W", *optimizer.slots), [p, *memory], expected, strict=True):
+                self._check(f"{kind} update by {optimizer.kind}{nesterov}", got, bounded)
