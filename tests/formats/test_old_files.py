@@ -1,0 +1,110 @@
+"""Files that versions before this one wrote, in ``old/``, are read and mean what they meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpubp
+from gpubp.errors import DataError
+
+OLD = Path(__file__).with_name("old")
+
+
+def assert_alike(ours, theirs, rtol) -> None:
+    for pair, other in zip(gpubp.load(ours).parameters, gpubp.load(theirs).parameters, strict=True):
+        for a, b in zip(pair, other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_a_model_of_classes(suffix):
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors")
+    net = gpubp.load(OLD / f"iris-model{suffix}")
+    assert repr(net) == "Network(4-5-3: sigmoid, softmax; 43 parameters, float32)"
+    assert net.classes == ("setosa", "versicolor", "virginica")
+    inputs = gpubp.load_data("iris", seed=0, test_fraction=0.3).test.inputs[:2]
+    expected = [[0.1560411, 0.6758396, 0.1681193], [0.1976188, 0.5360305, 0.2663506]]
+    np.testing.assert_allclose(net.forward(inputs), expected, rtol=1e-5)
+
+
+def test_a_model_of_values():
+    net = gpubp.load(OLD / "values.npz")
+    assert net.classes == ()
+    np.testing.assert_allclose(net.predict([[0.0, 0.1], [0.2, 0.3]]), [[0.59166109], [0.71602661]], rtol=1e-7)
+
+
+def test_a_checkpoint_is_gone_on_from_as_if_never_stopped(run):
+    """From its third epoch to the fifth, as five epochs at once; of another machine, so that bits may differ."""
+    code, _, err = run(
+        "train",
+        "--resume",
+        OLD / "parity-checkpoint.npz",
+        "--epochs",
+        5,
+        "--folder",
+        "resumed",
+        "--backend",
+        "numpy",
+        "--no-report",
+    )
+    assert code == 0, err
+    assert (
+        run("train", "parity", "--epochs", 5, "--folder", "whole", "--backend", "numpy", "-q", "--no-report")[
+            0
+        ]
+        == 0
+    )
+    assert_alike("resumed/model.npz", "whole/model.npz", rtol=1e-3)
+
+
+def test_a_checkpoint_with_slots_a_schedule_and_the_best_epoch(run):
+    code, out, err = run(
+        "train",
+        "--resume",
+        OLD / "iris-checkpoint.npz",
+        "--epochs",
+        3,
+        "--folder",
+        "resumed",
+        "--backend",
+        "numpy",
+        "--no-report",
+    )
+    assert code == 0, err
+    assert "stopped" not in out
+
+
+def test_a_checkpoint_of_fit():
+    x = np.arange(12.0).reshape(6, 2) / 10
+    net = gpubp.Network([2, 3, 1], output="identity", hidden="tanh", seed=0, dtype="float64")
+    y = x.sum(axis=1)
+    history = gpubp.fit(
+        net,
+        x,
+        y,
+        loss="quadratic",
+        epochs=3,
+        batch_size=4,
+        backend="numpy",
+        early_stopping=5,
+        validation=(x, y),
+        schedule=gpubp.Schedule("cosine"),
+        resume=OLD / "values-checkpoint.npz",
+    )
+    assert (len(history), history.resumed_epochs) == (3, 2)
+
+
+def test_a_checkpoint_is_no_model(run):
+    code, _, err = run("predict", OLD / "parity-checkpoint.npz", OLD / "values.npz")
+    assert (code, "is a checkpoint, for --resume" in err) == (DataError.exit_code, True)
+
+
+def test_a_recipe_with_its_run(run):
+    code, out, err = run("train", OLD / "iris-recipe.toml", "--folder", "again", "--no-report")
+    assert code == 0, err
+    assert "on 1 thread" in out
+    assert_alike("again/model.npz", OLD / "iris-model.npz", rtol=1e-4)
