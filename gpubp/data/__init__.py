@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from gpubp.data import builtin, mnist
 from gpubp.data.dataset import Dataset, Split, check_split
 from gpubp.data.files import load_inputs, load_path, stream_inputs
 from gpubp.errors import UsageError
+from gpubp.support.hints import did_you_mean
 
 __all__ = ["Dataset", "Split", "check_split", "load", "load_inputs", "load_path", "names", "stream_inputs"]
 
@@ -49,10 +49,9 @@ def load(
         return _FIXED[name]() if name in _FIXED else mnist.load_idx_collection(name, data_dir, quiet)
     if _is_path(name_or_path):
         return load_path(name_or_path, seed=seed, test_fraction=test_fraction)
-    near = difflib.get_close_matches(str(name_or_path).lower(), names(), n=1, cutoff=0)
+    hint = did_you_mean(str(name_or_path).lower(), names(), at_least=0)
     raise UsageError(
-        f"{str(name_or_path)!r} is neither a data set nor a file; "
-        f"did you mean {near[0]!r}? Known are {', '.join(names())}"
+        f"{str(name_or_path)!r} is neither a data set nor a file; {hint}Known are {', '.join(names())}"
     )
 
 

@@ -1,1 +1,1 @@
-"""What any room may need and no room is about: whole files, JSON, optional libraries, facts about the machine."""
+"""What any room may need and none is about: whole files, JSON, hints, optional libraries, facts about the machine."""
