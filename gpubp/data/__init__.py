@@ -8,11 +8,11 @@ from pathlib import Path
 
 from gpubp.data import builtin, mnist
 from gpubp.data.dataset import Dataset, Split, check_split
-from gpubp.data.files import load_inputs, load_path, stream_inputs
+from gpubp.data.files import load_path, stream_inputs
 from gpubp.errors import UsageError
 from gpubp.support.hints import did_you_mean
 
-__all__ = ["Dataset", "Split", "check_split", "load", "load_inputs", "load_path", "names", "stream_inputs"]
+__all__ = ["Dataset", "Split", "check_split", "load", "load_path", "names", "stream_inputs"]
 
 _FIXED: dict[str, Callable[[], Dataset]] = {"mnist-sample": builtin.mnist_sample, "parity": builtin.parity}
 _PARTED: dict[str, Callable[..., Dataset]] = {"digits": builtin.digits, "iris": builtin.iris}

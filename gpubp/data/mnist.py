@@ -163,7 +163,7 @@ def _verified(
 ) -> np.ndarray:
     """The array in a member's bytes once all that is known of it holds; structure first, it explains more."""
     content = unpack(raw, where)
-    array = parse_idx(content, where, expect_dims=len(member.shape))
+    array = parse_idx(content, where)
     if array.dtype != np.uint8 or array.shape != member.shape:
         raise DataError(f"{where}: {array.dtype} {array.shape}, expected uint8 {member.shape}")
     if array.ndim == 1 and array.max() >= classes:
