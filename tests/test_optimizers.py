@@ -21,20 +21,6 @@ def step(optimizer, w, g, slots, count=1, decay=True):
     return optimizer.rule(w, g, slots, optimizer.coefficients(optimizer.lr, count, decay=decay))
 
 
-def test_gradient_descent_on_a_paraboloid_takes_the_seven_printed_steps():
-    """a² + b² from (10, 10) with η = 0.3: 'Neural Networks: The Backward Pass' (2020), section 3.1."""
-    w, rule = np.array([10.0, 10.0]), gpubp.SGD(lr=0.3)
-    points, errors = [], []
-    for _ in range(7):
-        errors.append(float((w**2).sum()))
-        w, _ = step(rule, w, 2 * w, ())
-        points.append(w.copy())
-    expected = [4.0, 1.6, 0.64, 0.256, 0.1024, 0.04096, 0.016384]
-    np.testing.assert_allclose(points, [[p, p] for p in expected], rtol=1e-14)
-    printed = [200, 32, 5.12, 0.8192, 0.131072, 0.02097152, 0.0033554432]
-    np.testing.assert_allclose(errors, printed, rtol=1e-13)
-
-
 def test_momentum_and_nesterov_by_hand():
     w, g, v = np.array([1.0]), np.array([2.0]), np.array([4.0])
     new, (velocity,) = step(SGD(lr=0.1, momentum=0.5), w, g, (v,))
