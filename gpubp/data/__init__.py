@@ -39,20 +39,17 @@ def load(
     Raises UsageError for what is neither a name nor a path and for a test_fraction where the test part is
     given; DataError for data that is missing or unusable.
     """
+    name = str(name_or_path)
     if name_or_path in _PARTED:
-        fraction = {} if test_fraction is None else {"test_fraction": test_fraction}
-        return _PARTED[str(name_or_path)](seed=seed, **fraction)
+        return _PARTED[name](seed=seed, **({} if test_fraction is None else {"test_fraction": test_fraction}))
     if name_or_path in names():
         if test_fraction is not None:
-            raise UsageError(f"{name_or_path} has a test part of its own; leave out the test fraction")
-        name = str(name_or_path)
+            raise UsageError(f"{name} has a test part of its own; leave out the test fraction")
         return _FIXED[name]() if name in _FIXED else mnist.load_idx_collection(name, data_dir, quiet)
     if _is_path(name_or_path):
         return load_path(name_or_path, seed=seed, test_fraction=test_fraction)
-    hint = did_you_mean(str(name_or_path).lower(), names(), at_least=0)
-    raise UsageError(
-        f"{str(name_or_path)!r} is neither a data set nor a file; {hint}Known are {', '.join(names())}"
-    )
+    hint = did_you_mean(name.lower(), names(), at_least=0)
+    raise UsageError(f"{name!r} is neither a data set nor a file; {hint}Known are {', '.join(names())}")
 
 
 def _is_path(text: str | os.PathLike[str]) -> bool:

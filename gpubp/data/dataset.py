@@ -235,11 +235,6 @@ def hold_out(whole: Split, test_size: float | int, seed: int, *, stratify: bool)
     return whole.take(train), whole.take(test)
 
 
-def stratified_split(inputs: Any, labels: Any, test_size: float | int, seed: int) -> tuple[Split, Split]:
-    """Inputs (N, n_in) and class labels (N,) as (train, test); see `check_split` and `hold_out`."""
-    return hold_out(check_split(inputs, labels), test_size, seed, stratify=True)
-
-
 @dataclass(frozen=True, eq=False)
 class Scaling:
     """x → (x − shift) / scale, column by column; both (n_in,) float64."""

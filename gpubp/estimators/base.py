@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -80,18 +80,17 @@ class MLP(Parameters):
         Raises:
             UsageError: a parameter that cannot be used.
         """
-        for name, least in (("max_iter", 1), ("n_iter_no_change", 1)):
+        for name in ("max_iter", "n_iter_no_change"):
             value = getattr(self, name)
             endless = name == "n_iter_no_change" and isinstance(value, float) and value == np.inf
-            if not ((is_whole(value) and value >= least) or endless):
-                raise UsageError(f"{name} must be an integer of {least} or more, not {value!r}")
-        for name in (
-            *("alpha", "tol", "learning_rate_init", "momentum"),
-            *("validation_fraction", "beta_1", "beta_2", "epsilon"),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, float | int | np.number):
-                raise UsageError(f"{name} must be a number, not {value!r}")
+            if not ((is_whole(value) and value >= 1) or endless):
+                raise UsageError(f"{name} must be an integer of 1 or more, not {value!r}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, float) and (
+                isinstance(value, bool) or not isinstance(value, float | int | np.number)
+            ):
+                raise UsageError(f"{field.name} must be a number, not {value!r}")
         for name in ("alpha", "tol"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must be a number of 0 or more, not {getattr(self, name)!r}")
@@ -204,11 +203,9 @@ class MLP(Parameters):
 
     def _fit_all(self, job: Job, *, warm: bool) -> None:
         """Up to ``max_iter`` epochs, with a new network or, ``warm``, the one there is."""
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        seed = self._new_seed()
         network = self._network_again(job) if warm else self._new_network(job, seed)
-        watch = Watch(self.tol, self.n_iter_no_change)
-        if warm:
-            watch.losses, watch.scores = [*self.loss_curve_], [*self.validation_curve_]
+        watch = self._new_watch(self.n_iter_no_change, again=warm)
         history, seen = self._train(job, network, watch, int(self.max_iter), seed, verify=self.verify)
         if watch.best_parameters is not None:
             network.parameters = watch.best_parameters
@@ -260,10 +257,16 @@ class MLP(Parameters):
         Parts of the data differ from each other, so that their losses say nothing of convergence; scores may.
         """
         self._check()
-        watch = Watch(self.tol, self.n_iter_no_change if self.early_stopping else np.inf)
-        if hasattr(self, "network_"):
-            watch.losses, watch.scores = [*self.loss_curve_], [*self.validation_curve_]
-        return Stream(watch, int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)))
+        patience = self.n_iter_no_change if self.early_stopping else np.inf
+        return Stream(self._new_watch(patience, again=hasattr(self, "network_")), self._new_seed())
+
+    def _new_seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+
+    def _new_watch(self, patience: float, *, again: bool) -> Watch:
+        """A watch whose curves go on where the last ones ended, if ``again``."""
+        curves = ([*self.loss_curve_], [*self.validation_curve_]) if again else ([], [])
+        return Watch(self.tol, patience, losses=curves[0], scores=curves[1])
 
     def _keep(self, job: Job, network: Network, history: History, watch: Watch) -> None:
         """The fitted attributes, all that depend on a run, at once; and then a word if it was cut short."""
