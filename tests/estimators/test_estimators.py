@@ -16,7 +16,7 @@ from sklearn.datasets import (
     make_multilabel_classification,
     make_regression,
 )
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier as Theirs
@@ -78,17 +78,11 @@ def test_an_epoch_is_scikit_learns_own(target, solver):
         estimator.partial_fit(X, y, **classes)
     same_start(ours, theirs)
     if solver == "sgd":
-        slots = [
-            v
-            for pair in zip(theirs._optimizer.velocities[:3], theirs._optimizer.velocities[3:], strict=True)
-            for v in pair
-        ]
-        lr = settings["learning_rate_init"]
-        ours.history_.state.slots[:] = [(-v.T / lr,) for v in slots]  # theirs hold η within the velocity
+        lr, vs = settings["learning_rate_init"], theirs._optimizer.velocities
+        slots = [(-v.T / lr,) for v in vs]  # theirs hold η within the velocity
     else:
-        ms, vs = theirs._optimizer.ms, theirs._optimizer.vs
-        order = [0, 3, 1, 4, 2, 5]
-        ours.history_.state.slots[:] = [(ms[i].T, vs[i].T) for i in order]
+        slots = [(m.T, v.T) for m, v in zip(theirs._optimizer.ms, theirs._optimizer.vs, strict=True)]
+    ours.history_.state.slots[:] = [slots[i] for i in (0, 3, 1, 4, 2, 5)]  # theirs begin with all weights
     for estimator in (ours, theirs):
         estimator.partial_fit(X, y)
     for mine, their in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
@@ -163,13 +157,13 @@ def test_each_layer_may_have_its_own_activation():
 # Labels and inputs ------------------------------------------------------------------------------------------
 
 
-def test_string_labels():
+def test_string_labels_are_the_networks_inside_too(tmp_path):
     names = np.array(["setosa", "versicolor", "virginica"])
     net = quick().fit(X, names[Y])
     assert net.classes_.tolist() == names.tolist()
-    assert set(net.predict(X)) <= set(names)
     np.testing.assert_array_equal(net.predict(X), names[net.predict_proba(X).argmax(axis=1)])
-    assert net.predict(X).tolist() == net.network_.predict(X).tolist()
+    net.network_.save(tmp_path / "model.npz")
+    assert gpubp.load(tmp_path / "model.npz").predict(X).tolist() == net.predict(X).tolist()
 
 
 def test_two_classes_have_one_output_and_two_probabilities():
@@ -181,13 +175,11 @@ def test_two_classes_have_one_output_and_two_probabilities():
     np.testing.assert_allclose(net.predict_log_proba(X), np.log(proba))
 
 
-@pytest.mark.parametrize("sparse_labels", [False, True])
-def test_multilabel(sparse_labels):
+@pytest.mark.parametrize("labels", [np.asarray, sp.csr_array])
+def test_multilabel(labels):
     x, y = make_multilabel_classification(200, n_classes=4, random_state=0)
-    given = sp.csr_array(y) if sparse_labels else y
-    net = quick(hidden_layer_sizes=50, max_iter=200, learning_rate_init=0.02).fit(x / x.max(), given)
-    assert net.predict(x / x.max()).shape == (200, 4)
-    assert net.predict_proba(x / x.max()).shape == (200, 4)
+    net = quick(hidden_layer_sizes=50, max_iter=100, learning_rate_init=0.04).fit(x / x.max(), labels(y))
+    assert net.predict(x / x.max()).shape == net.predict_proba(x / x.max()).shape == (200, 4)
     assert net.score(x / x.max(), y) > 0.7
 
 
@@ -204,27 +196,11 @@ def test_sparse_inputs_train_and_predict_like_dense_ones(make, backend):
         assert "non-zero inputs only" in sparse.history_.plan
 
 
-def test_pandas_with_feature_names_and_a_warning_when_they_change():
-    pd = pytest.importorskip("pandas")
-    frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
-    net = quick().fit(frame, pd.Series(Y))
-    assert net.feature_names_in_.tolist() == ["a", "b", "c", "d"]
-    with pytest.raises(ValueError, match="feature names"):
-        net.predict(frame.rename(columns={"a": "z"}))
-
-
 def test_bytes_are_images():
     pixels = (DIGITS * 255).astype(np.uint8)
     net = quick(dtype="float64").fit(pixels, DIGIT)
     same = quick(dtype="float64").fit(pixels / 255, DIGIT)
     np.testing.assert_allclose(net.predict_proba(pixels), same.predict_proba(pixels / 255), rtol=1e-9)
-
-
-def test_the_wrong_number_of_features_and_unfitted():
-    with pytest.raises(NotFittedError):
-        quick().predict(X)
-    with pytest.raises(ValueError, match="X has 3 features, but MLPClassifier is expecting 4"):
-        quick().fit(X, Y).predict(X[:, :3])
 
 
 # Going on ---------------------------------------------------------------------------------------------------
@@ -411,17 +387,13 @@ def test_callbacks_see_every_epoch_and_can_stop():
 # Around it --------------------------------------------------------------------------------------------------
 
 
-def test_pickle_clone_pipeline_and_grid_search():
-    net = quick(max_iter=5).fit(X, Y)
-    copy = pickle.loads(pickle.dumps(net))
-    np.testing.assert_array_equal(copy.predict_proba(X), net.predict_proba(X))
+def test_a_copy_goes_on_and_searches_find_their_way():
+    copy = pickle.loads(pickle.dumps(quick(max_iter=5).fit(X, Y)))
     copy.partial_fit(X, Y)
-    with pytest.raises(NotFittedError):
-        clone(net).predict(X)
-    pipe = make_pipeline(StandardScaler(), quick(max_iter=100, learning_rate_init=0.01))
+    pipe = make_pipeline(StandardScaler(), quick(max_iter=50, learning_rate_init=0.02))
     assert cross_val_score(pipe, *load_iris(return_X_y=True), cv=3).mean() > 0.9
-    grid = GridSearchCV(quick(), {"hidden_layer_sizes": [(2,), (8, 4)], "activation": ["tanh", "relu"]}, cv=2)
-    assert grid.fit(X, Y).best_score_ > 0.3
+    grid = GridSearchCV(quick(), {"hidden_layer_sizes": [(2,), (8, 4)], "max_iter": [1, 20]}, cv=2)
+    assert grid.fit(X, Y).best_params_["max_iter"] == 20
 
 
 def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
@@ -437,12 +409,6 @@ def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
             MLPRegressor(**refused)
     with pytest.raises(TypeError, match="positional"):
         MLPClassifier((5,), "relu", "adam")
-
-
-def test_the_network_inside_can_be_saved_and_used_alone(tmp_path):
-    net = quick().fit(X, np.array(["a", "b", "c"])[Y])
-    net.network_.save(tmp_path / "model.npz")
-    assert gpubp.load(tmp_path / "model.npz").predict(X).tolist() == net.predict(X).tolist()
 
 
 @pytest.mark.parametrize(
