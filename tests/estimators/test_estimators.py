@@ -196,6 +196,15 @@ def test_sparse_inputs_train_and_predict_like_dense_ones(make, backend):
         assert "non-zero inputs only" in sparse.history_.plan
 
 
+def test_pandas_with_feature_names_and_a_refusal_when_they_change():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    net = quick(max_iter=2).fit(frame, pd.Series(Y))
+    assert net.feature_names_in_.tolist() == ["a", "b", "c", "d"]
+    with pytest.raises(ValueError, match="feature names"):
+        net.predict(frame.rename(columns={"a": "z"}))
+
+
 def test_bytes_are_images():
     pixels = (DIGITS * 255).astype(np.uint8)
     net = quick(dtype="float64").fit(pixels, DIGIT)
