@@ -19,7 +19,7 @@ _PARTED: dict[str, Callable[..., Dataset]] = {"digits": builtin.digits, "iris": 
 
 
 def names() -> tuple[str, ...]:
-    """The data sets that `load` knows by name."""
+    """Return the data sets that `load` knows by name."""
     return ("mnist-sample", "digits", "iris", "parity", *mnist.COLLECTIONS)
 
 
@@ -31,7 +31,7 @@ def load(
     seed: int = 0,
     test_fraction: float | None = None,
 ) -> Dataset:
-    """The data set of that name, or in that file or folder (`load_path`); a name goes before a path.
+    """Return the data set of that name, or in that file or folder (`load_path`); a name goes before a path.
 
     data_dir: the folder with the files of mnist or fashion-mnist; the other sets need none.
     quiet: no progress bar.
@@ -53,7 +53,7 @@ def load(
 
 
 def _is_path(text: str | os.PathLike[str]) -> bool:
-    """Whether a path is meant, there or not."""
+    """Return True if a path is meant, whether or not it exists."""
     path = Path(text).expanduser()
     return bool(text) and (
         not isinstance(text, str) or path.exists() or path.name != text or bool(path.suffix)

@@ -1,4 +1,4 @@
-"""What a data set is: a training part, perhaps a test part, and the gate every array passes through."""
+"""Data sets: a training part, perhaps a test part, and the gate every array passes through."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _TARGET_HEADERS = (*_CLASS_HEADERS, "target", "y")
 
 @dataclass(frozen=True)
 class _Raw:
-    """What a file holds, before any check: (inputs, targets) of each part."""
+    """The contents of a file, before any check: (inputs, targets) of each part."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray] | None = None
@@ -76,7 +76,7 @@ def load_path(
 
 
 def stream_inputs(path: str | os.PathLike[str], rows: int) -> Iterator[np.ndarray]:
-    """Inputs to predict for, (n, n_in) in uint8, float32 or float64, some `rows` at a time.
+    """Yield inputs to predict for, (n, n_in) in uint8, float32 or float64, some `rows` at a time.
 
     .npy, .csv of numbers, a header if it likes, and IDX images can be larger than memory; .npz with X or a single
     array; .png and .jpg, one image as (1, h*w) 8-bit grey. Images are taken as they are: one drawn dark on white is
@@ -103,7 +103,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 
 
 def _count_classes(train: Split, test: Split | None, path: Path) -> int | None:
-    """How many classes the labels need; None for values."""
+    """Count the classes that the labels need; None for values."""
     parts = [train.targets] if test is None else [train.targets, test.targets]
     labelled = [targets.dtype == np.int64 for targets in parts]
     if not all(labelled):

@@ -33,7 +33,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def file_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Everything in a file; DataError when it is absent, a directory or unreadable."""
+    """Read a whole file; DataError when it is absent, a directory or unreadable."""
     try:
         return Path(path).read_bytes()
     except OSError as error:

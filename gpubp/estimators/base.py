@@ -1,4 +1,4 @@
-"""What classifier and regressor share: parameters, and how a fit or a part of one runs."""
+"""The base of classifier and regressor: their parameters, and the course of a fit or a part of one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _INPUTS: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.floa
 
 @dataclass(eq=False, repr=False)
 class Parameters(BaseEstimator):
-    """What classifier and regressor both take, each said once: ``__init__`` and its signature come of it."""
+    """The parameters of both estimators, each said once: as dataclass fields they become ``__init__``'s signature."""
 
     hidden_layer_sizes: int | Sequence[int] = (100,)
     activation: str | Sequence[str] = "relu"
@@ -64,7 +64,7 @@ class Parameters(BaseEstimator):
 
 
 class MLP(Parameters):
-    """How a fit, or a part of one, runs."""
+    """The course of a fit, or of a part of one."""
 
     network_: Network
     history_: History
@@ -75,7 +75,7 @@ class MLP(Parameters):
     _stream: Stream | None
 
     def _check(self) -> None:
-        """What nothing else would refuse with a message about the parameter.
+        """Refuse what nothing else would refuse with a message about the parameter.
 
         Raises:
             UsageError: a parameter that cannot be used.
@@ -283,7 +283,7 @@ class MLP(Parameters):
             warn_caller("training was interrupted; the model is as far as it came", UserWarning)
 
     def _hold_out(self, job: Job, seed: int, *, stratify: bool) -> tuple[Job, Job]:
-        """What to train on and what to watch; a part of a stream may lack the samples to have every class in both."""
+        """Part a job into one to train on and one to watch; a part of a stream may be too small to stratify."""
         labels = job.targets if job.targets.dtype.kind == "i" and len(np.unique(job.targets)) > 1 else None
         rows = np.arange(job.inputs.shape[0])
         train, held = train_test_split(
@@ -341,7 +341,7 @@ class MLP(Parameters):
         return tags
 
     def _score_of(self, held: Job) -> tuple[Callable[[Epoch, Network], float], tuple | None]:
-        """How an epoch is scored by what was held out, and what ``fit`` is to evaluate for that, if anything."""
+        """Return the score of an epoch by what was held out, and what ``fit`` is to evaluate for it, if anything."""
         raise NotImplementedError
 
 

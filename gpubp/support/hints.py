@@ -1,4 +1,4 @@
-"""What may have been meant by a name that is not known."""
+"""Hints at the name that was meant by one that is not known."""
 
 from __future__ import annotations
 
