@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import gpubp
-from gpubp.backends.cpu.backend import NumbaBackend
 from gpubp.errors import UsageError
 from gpubp.experiments.recipe import Recipe
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, Schedule
@@ -121,16 +120,9 @@ class SignSGD(Optimizer):
 
 @pytest.mark.parametrize("name", ["numba", "numba, composed", "cupy", "cupy, composed", "cupy, units"])
 def test_an_optimizer_that_the_kernels_do_not_have_is_refused_by_name(name, rng):
-    backend = NumbaBackend(plan="composed") if name == "numba, composed" else backend_by_name(name)
+    settings = {"optimizer": SignSGD(), "backend": backend_by_name(name), "verify": "off", "epochs": 1}
     with pytest.raises(UsageError, match=r"'sign_sgd' is not in the kernels.*numpy"):
-        gpubp.fit(
-            small_net((12, 9, 4)),
-            *small_data(rng),
-            epochs=1,
-            optimizer=SignSGD(),
-            backend=backend,
-            verify="off",
-        )
+        gpubp.fit(small_net((12, 9, 4)), *small_data(rng), **settings)
 
 
 def test_numpy_trains_with_any_optimizer_and_verifies_those_it_has_a_bound_of(rng):
