@@ -14,6 +14,7 @@ import numpy as np
 
 from gpubp.errors import UsageError
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE, PROBABILITY_FLOOR
+from gpubp.support.hints import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,4 @@ def lookup(table: dict[str, T], name: str, what: str) -> T:
     """``table[name]``, or a :class:`UsageError` that names the nearest valid one."""
     if name in table:
         return table[name]
-    from difflib import get_close_matches
-
-    near = get_close_matches(str(name), table, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UsageError(f"unknown {what} {name!r}: {hint}choose from {', '.join(table)}")
+    raise UsageError(f"unknown {what} {name!r}: {did_you_mean(name, table)}choose from {', '.join(table)}")

@@ -69,7 +69,7 @@ def labels_of(outputs: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a network's outputs stand for: classes, by their names where they have any, values, or nobody has said."""
+    """The meaning of a network's outputs: classes, by their names where they have any, values, or nobody has said."""
 
     kind: str = "unknown"
     names: tuple = ()
@@ -152,7 +152,7 @@ class Network:
         return f"Network({'-'.join(map(str, self.sizes))}: {names}; {count:,} parameters, {self.dtype})"
 
     def chunk(self, *, sparse: bool = False) -> int:
-        """How many rows a prediction takes at a time; those of sparse inputs are not the widest."""
+        """Return how many rows a prediction takes at a time; those of sparse inputs are not the widest."""
         return max(1, min(CHUNK, CHUNK_NUMBERS // max(self.sizes[sparse:])))
 
     def forward(self, inputs: Any) -> np.ndarray:
@@ -174,7 +174,7 @@ class Network:
         self.parameters[0] = weights.astype(self.dtype), bias.astype(self.dtype)
 
     def stream(self, inputs: Any, method: str = "predict", *, name: str = "data") -> Iterator[np.ndarray]:
-        """What ``method`` ("forward", "predict" or "predict_proba") gives, a few thousand rows at a time.
+        """Yield what ``method`` ("forward", "predict" or "predict_proba") gives, a few thousand rows at a time.
 
         Neither inputs nor outputs need to fit into memory: inputs are an array, such as a memory map, or an iterator
         of arrays, whose rows follow each other; messages call them ``name``. Whatever is wrong with a row is raised
@@ -204,18 +204,10 @@ class Network:
             first_row += rows.shape[0]
 
     def _whole(self, inputs: Any, method: str) -> np.ndarray:
-        if isinstance(inputs, Iterator):
-            parts = list(self.stream(inputs, method))
-            if not parts:
-                raise DataError("data: no data, the iterator of inputs is empty")
-            return np.concatenate(parts)
-        inputs, start = rows_of(inputs), 0
-        for part in self.stream(inputs, method):
-            if not start:
-                whole = np.empty((inputs.shape[0], *part.shape[1:]), part.dtype)
-            whole[start : start + len(part)] = part
-            start += len(part)
-        return whole
+        parts = list(self.stream(inputs, method))
+        if not parts:
+            raise DataError("data: no data, the iterator of inputs is empty")
+        return np.concatenate(parts)
 
     def _check_width(self, shape: tuple[int, ...], name: str) -> None:
         width, n_in = math.prod(shape[1:]), self.layers[0].n_in

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import gpubp
-from gpubp.backends.cpu.backend import NumbaBackend
 from gpubp.errors import UsageError
 from gpubp.experiments.recipe import Recipe
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, Schedule
@@ -19,20 +18,6 @@ from tests.conftest import backend_by_name, small_data, small_net
 
 def step(optimizer, w, g, slots, count=1, decay=True):
     return optimizer.rule(w, g, slots, optimizer.coefficients(optimizer.lr, count, decay=decay))
-
-
-def test_gradient_descent_on_a_paraboloid_takes_the_seven_printed_steps():
-    """a² + b² from (10, 10) with η = 0.3: 'Neural Networks: The Backward Pass' (2020), section 3.1."""
-    w, rule = np.array([10.0, 10.0]), gpubp.SGD(lr=0.3)
-    points, errors = [], []
-    for _ in range(7):
-        errors.append(float((w**2).sum()))
-        w, _ = step(rule, w, 2 * w, ())
-        points.append(w.copy())
-    expected = [4.0, 1.6, 0.64, 0.256, 0.1024, 0.04096, 0.016384]
-    np.testing.assert_allclose(points, [[p, p] for p in expected], rtol=1e-14)
-    printed = [200, 32, 5.12, 0.8192, 0.131072, 0.02097152, 0.0033554432]
-    np.testing.assert_allclose(errors, printed, rtol=1e-13)
 
 
 def test_momentum_and_nesterov_by_hand():
@@ -135,16 +120,9 @@ class SignSGD(Optimizer):
 
 @pytest.mark.parametrize("name", ["numba", "numba, composed", "cupy", "cupy, composed", "cupy, units"])
 def test_an_optimizer_that_the_kernels_do_not_have_is_refused_by_name(name, rng):
-    backend = NumbaBackend(plan="composed") if name == "numba, composed" else backend_by_name(name)
+    settings = {"optimizer": SignSGD(), "backend": backend_by_name(name), "verify": "off", "epochs": 1}
     with pytest.raises(UsageError, match=r"'sign_sgd' is not in the kernels.*numpy"):
-        gpubp.fit(
-            small_net((12, 9, 4)),
-            *small_data(rng),
-            epochs=1,
-            optimizer=SignSGD(),
-            backend=backend,
-            verify="off",
-        )
+        gpubp.fit(small_net((12, 9, 4)), *small_data(rng), **settings)
 
 
 def test_numpy_trains_with_any_optimizer_and_verifies_those_it_has_a_bound_of(rng):

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from gpubp.data import builtin, mnist
 from gpubp.data.dataset import Dataset, Split, check_split
-from gpubp.data.files import load_inputs, load_path, stream_inputs
+from gpubp.data.files import load_path, stream_inputs
 from gpubp.errors import UsageError
+from gpubp.support.hints import did_you_mean
 
-__all__ = ["Dataset", "Split", "check_split", "load", "load_inputs", "load_path", "names", "stream_inputs"]
+__all__ = ["Dataset", "Split", "check_split", "load", "load_path", "names", "stream_inputs"]
 
 _FIXED: dict[str, Callable[[], Dataset]] = {"mnist-sample": builtin.mnist_sample, "parity": builtin.parity}
 _PARTED: dict[str, Callable[..., Dataset]] = {"digits": builtin.digits, "iris": builtin.iris}
 
 
 def names() -> tuple[str, ...]:
-    """The data sets that `load` knows by name."""
+    """Return the data sets that `load` knows by name."""
     return ("mnist-sample", "digits", "iris", "parity", *mnist.COLLECTIONS)
 
 
@@ -31,7 +31,7 @@ def load(
     seed: int = 0,
     test_fraction: float | None = None,
 ) -> Dataset:
-    """The data set of that name, or in that file or folder (`load_path`); a name goes before a path.
+    """Return the data set of that name, or in that file or folder (`load_path`); a name goes before a path.
 
     data_dir: the folder with the files of mnist or fashion-mnist; the other sets need none.
     quiet: no progress bar.
@@ -39,25 +39,21 @@ def load(
     Raises UsageError for what is neither a name nor a path and for a test_fraction where the test part is
     given; DataError for data that is missing or unusable.
     """
+    name = str(name_or_path)
     if name_or_path in _PARTED:
-        fraction = {} if test_fraction is None else {"test_fraction": test_fraction}
-        return _PARTED[str(name_or_path)](seed=seed, **fraction)
+        return _PARTED[name](seed=seed, **({} if test_fraction is None else {"test_fraction": test_fraction}))
     if name_or_path in names():
         if test_fraction is not None:
-            raise UsageError(f"{name_or_path} has a test part of its own; leave out the test fraction")
-        name = str(name_or_path)
+            raise UsageError(f"{name} has a test part of its own; leave out the test fraction")
         return _FIXED[name]() if name in _FIXED else mnist.load_idx_collection(name, data_dir, quiet)
     if _is_path(name_or_path):
         return load_path(name_or_path, seed=seed, test_fraction=test_fraction)
-    near = difflib.get_close_matches(str(name_or_path).lower(), names(), n=1, cutoff=0)
-    raise UsageError(
-        f"{str(name_or_path)!r} is neither a data set nor a file; "
-        f"did you mean {near[0]!r}? Known are {', '.join(names())}"
-    )
+    hint = did_you_mean(name.lower(), names(), at_least=0)
+    raise UsageError(f"{name!r} is neither a data set nor a file; {hint}Known are {', '.join(names())}")
 
 
 def _is_path(text: str | os.PathLike[str]) -> bool:
-    """Whether a path is meant, there or not."""
+    """Return True if a path is meant, whether or not it exists."""
     path = Path(text).expanduser()
     return bool(text) and (
         not isinstance(text, str) or path.exists() or path.name != text or bool(path.suffix)

@@ -39,7 +39,7 @@ def host_array(values: Any, what: str) -> np.ndarray:
 
 
 def _on_device(values: Any) -> bool:
-    """Whether the values lie in memory that the host cannot read."""
+    """Return True if the values lie in memory that the host cannot read."""
     if hasattr(values, "__cuda_array_interface__"):
         return True
     return hasattr(values, "__dlpack_device__") and int(values.__dlpack_device__()[0]) not in _HOST

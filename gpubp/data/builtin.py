@@ -7,7 +7,7 @@ from importlib import resources
 
 import numpy as np
 
-from gpubp.data.dataset import Dataset, check_split, stratified_split
+from gpubp.data.dataset import Dataset, check_split, hold_out
 from gpubp.errors import DataError
 
 _SAMPLE_SHA256 = "809ec085d551285cf9efad12c42a6aead98c62f96eb9936cc5b778870773e50d"
@@ -47,7 +47,8 @@ def digits(test_fraction: float = 0.2, seed: int = 0) -> Dataset:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    train, test = stratified_split((bunch.data / 16).astype(np.float32), bunch.target, test_fraction, seed)
+    whole = check_split((bunch.data / 16).astype(np.float32), bunch.target)
+    train, test = hold_out(whole, test_fraction, seed, stratify=True)
     source = "UCI Optical Recognition of Handwritten Digits, by way of scikit-learn; CC BY 4.0"
     return Dataset("digits", train, test, 10, (8, 8), tuple("0123456789"), source)
 
@@ -60,7 +61,7 @@ def iris(test_fraction: float = 0.3, seed: int = 0) -> Dataset:
     from sklearn.datasets import load_iris
 
     bunch = load_iris()
-    train, test = stratified_split(bunch.data, bunch.target, test_fraction, seed)
+    train, test = hold_out(check_split(bunch.data, bunch.target), test_fraction, seed, stratify=True)
     names = tuple(str(name) for name in bunch.target_names)
     source = "Iris, R. A. Fisher 1936, UCI, by way of scikit-learn; CC BY 4.0"
     return Dataset("iris", train, test, 3, None, names, source)

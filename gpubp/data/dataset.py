@@ -1,4 +1,4 @@
-"""What a data set is: a training part, perhaps a test part, and the gate every array passes through."""
+"""Data sets: a training part, perhaps a test part, and the gate every array passes through."""
 
 from __future__ import annotations
 
@@ -233,11 +233,6 @@ def hold_out(whole: Split, test_size: float | int, seed: int, *, stratify: bool)
         advice = "; values to be fitted are written with a point: 3.0, not 3" if stratify else ""
         raise DataError(f"cannot hold out a test part of {test_size}: {said}{advice}") from error
     return whole.take(train), whole.take(test)
-
-
-def stratified_split(inputs: Any, labels: Any, test_size: float | int, seed: int) -> tuple[Split, Split]:
-    """Inputs (N, n_in) and class labels (N,) as (train, test); see `check_split` and `hold_out`."""
-    return hold_out(check_split(inputs, labels), test_size, seed, stratify=True)
 
 
 @dataclass(frozen=True, eq=False)

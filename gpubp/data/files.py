@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ _TARGET_HEADERS = (*_CLASS_HEADERS, "target", "y")
 
 @dataclass(frozen=True)
 class _Raw:
-    """What a file holds, before any check: (inputs, targets) of each part."""
+    """The contents of a file, before any check: (inputs, targets) of each part."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray] | None = None
@@ -75,37 +75,24 @@ def load_path(
     return Dataset(path.resolve().stem, train, test, classes, shape, raw.class_names, str(path))
 
 
-def load_inputs(path: str | os.PathLike[str]) -> np.ndarray:
-    """Inputs to predict for, (N, n_in) in uint8, float32 or float64.
-
-    .npy; .npz with X or a single array; .csv of numbers, a header if it likes; IDX images; .png and .jpg, one
-    image as (1, h*w) 8-bit grey. Images are taken as they are: one drawn dark on white is not what a network
-    trained on MNIST's white on black expects.
-    Raises DataError, naming the file, for what is missing, damaged or of another kind.
-    """
-    path = _existing(path)
-    return check_inputs(_INPUTS[_input_kind(path)](path), str(path))
-
-
 def stream_inputs(path: str | os.PathLike[str], rows: int) -> Iterator[np.ndarray]:
-    """As `load_inputs`, some `rows` at a time: a .npy, .csv or IDX file can be larger than memory.
+    """Yield inputs to predict for, (n, n_in) in uint8, float32 or float64, some `rows` at a time.
 
-    Raises DataError as `load_inputs` does; what is wrong with a row, when its turn has come.
+    .npy, .csv of numbers, a header if it likes, and IDX images can be larger than memory; .npz with X or a single
+    array; .png and .jpg, one image as (1, h*w) 8-bit grey. Images are taken as they are: one drawn dark on white is
+    not what a network trained on MNIST's white on black expects.
+    Raises DataError, naming the file, for what is missing, damaged or of another kind; for what is wrong with a row,
+    when its turn has come.
     """
     path = _existing(path)
-    kind = _input_kind(path)
-    first = 0
-    for part in _STREAMED[kind](path, rows) if kind in _STREAMED else [_INPUTS[kind](path)]:
-        checked = check_inputs(part, str(path), first_row=first)
-        first += len(checked)
-        yield checked
-
-
-def _input_kind(path: Path) -> str:
     kind = ".idx" if _may_be_idx(path) else path.suffix.lower()
     if kind not in _INPUTS or path.is_dir():
         raise DataError(f"{path}: not a known kind of file; use {', '.join(_INPUTS)}")
-    return kind
+    first = 0
+    for part in _INPUTS[kind](path, rows):
+        checked = check_inputs(part, str(path), first_row=first)
+        first += len(checked)
+        yield checked
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -116,7 +103,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 
 
 def _count_classes(train: Split, test: Split | None, path: Path) -> int | None:
-    """How many classes the labels need; None for values."""
+    """Count the classes that the labels need; None for values."""
     parts = [train.targets] if test is None else [train.targets, test.targets]
     labelled = [targets.dtype == np.int64 for targets in parts]
     if not all(labelled):
@@ -232,33 +219,31 @@ def _npy_chunks(path: Path, rows: int) -> Iterator[np.ndarray]:
 # CSV -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A CSV file: numbers, and the cells of the target column as they stand."""
-
-    inputs: np.ndarray
-    targets: list[str]
-    lines: list[int]  # where in the file each row is
-    target_column: int
-    target_header: str
-
-
 def _read_csv(path: Path) -> _Raw:
-    table = _read_table(path, targeted=True)
-    cells = table.targets
+    header, rows = _open_table(path, 2)
+    named = [i for i, cell in enumerate(header) if cell in _TARGET_HEADERS]
+    target = named[-1] if named else len(header) - 1
+    cells, lines = [], []
+    flat = array("d")  # a list of floats would take four times the memory
+    for line, row in rows:
+        cells.append(row[target].strip())
+        lines.append(line)
+        row[target] = "0"  # keeps the columns' numbers for messages; dropped below
+        flat.extend(_floats(path, line, row))
+    inputs = np.delete(np.frombuffer(flat).reshape(-1, len(header)), target, axis=1)
     numeric = [_number(cell) is not None for cell in cells]
     if not any(numeric) and all(cells):
         names, labels = np.unique(cells, return_inverse=True)
-        return _Raw((table.inputs, labels), class_names=tuple(str(name) for name in names))
+        return _Raw((inputs, labels), class_names=tuple(str(name) for name in names))
     if not all(numeric):
-        row = numeric.index(False)
-        where = f"{path}: line {table.lines[row]}, column {table.target_column + 1}"
-        raise DataError(f"{where}: the target {cells[row]!r} is not a number, but others are")
+        row_number = numeric.index(False)
+        where = f"{path}: line {lines[row_number]}, column {target + 1}"
+        raise DataError(f"{where}: the target {cells[row_number]!r} is not a number, but others are")
     values = np.array(cells, np.float64)
-    labelled = table.target_header in _CLASS_HEADERS and (values == np.floor(values)).all()
+    labelled = named and header[target] in _CLASS_HEADERS and (values == np.floor(values)).all()
     if labelled or all(cell.isdecimal() for cell in cells):
-        return _labelled(table.inputs, values.astype(np.int64))
-    return _Raw((table.inputs, values))
+        return _labelled(inputs, values.astype(np.int64))
+    return _Raw((inputs, values))
 
 
 def _labelled(inputs: np.ndarray, labels: np.ndarray) -> _Raw:
@@ -268,26 +253,6 @@ def _labelled(inputs: np.ndarray, labels: np.ndarray) -> _Raw:
     if names[0] == 0 or not few:
         return _Raw((inputs, labels))
     return _Raw((inputs, numbers), class_names=tuple(map(str, names)))
-
-
-def _read_table(path: Path, *, targeted: bool) -> _Table:
-    header, rows = _open_table(path, 1 + targeted)
-    named = [i for i, cell in enumerate(header) if cell in _TARGET_HEADERS]
-    width, target = len(header), named[-1] if named else len(header) - 1
-    targets, lines = [], []
-    flat = array("d")  # a list of floats would take four times the memory
-    for line, row in rows:
-        if targeted:
-            targets.append(row[target].strip())
-            row[target] = "0"  # keeps the columns' numbers for messages; dropped below
-        flat.extend(_floats(path, line, row))
-        lines.append(line)
-    if not lines:
-        raise DataError(f"{path}: no rows of data")
-    inputs = np.frombuffer(flat).reshape(-1, width)
-    if targeted:
-        inputs = np.delete(inputs, target, axis=1)
-    return _Table(inputs, targets, lines, target, header[target] if named else "")
 
 
 def _open_table(path: Path, columns: int) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -302,22 +267,21 @@ def _open_table(path: Path, columns: int) -> tuple[list[str], Iterator[tuple[int
         raise DataError(f"{path}: {len(header)} columns, separated by commas, are too few{advice}")
 
     def wide() -> Iterator[tuple[int, list[str]]]:
+        line = 0
         for line, row in rows if headed else itertools.chain([(first_line, first)], rows):
             if len(row) != len(header):
                 raise DataError(f"{path}: line {line} has {len(row)} columns, the first has {len(header)}")
             yield line, row
+        if not line:
+            raise DataError(f"{path}: no rows of data")
 
     return header, wide()
 
 
 def _csv_chunks(path: Path, rows: int) -> Iterator[np.ndarray]:
     _, table = _open_table(path, 1)
-    empty = True
     while part := list(itertools.islice(table, rows)):
-        empty = False
         yield np.array([_floats(path, line, row, "; leave out a column of targets") for line, row in part])
-    if empty:
-        raise DataError(f"{path}: no rows of data")
 
 
 def _floats(path: Path, line: int, row: list[str], advice: str = "") -> list[float]:
@@ -372,17 +336,10 @@ def _read_image(path: Path) -> np.ndarray:
 
 # Inputs ----------------------------------------------------------------------------------------------------
 
-_INPUTS: dict[str, Callable[[Path], np.ndarray]] = {
-    ".npy": _only_array,
-    ".npz": _only_array,
-    ".csv": lambda path: _read_table(path, targeted=False).inputs,
-    ".idx": read_idx,
-    ".png": _read_image,
-    ".jpg": _read_image,
-    ".jpeg": _read_image,
-}
-_STREAMED: dict[str, Callable[[Path, int], Iterator[np.ndarray]]] = {
+_INPUTS: dict[str, Callable[[Path, int], Iterable[np.ndarray]]] = {
     ".npy": _npy_chunks,
+    ".npz": lambda path, _: [_only_array(path)],
     ".csv": _csv_chunks,
     ".idx": idx_chunks,
+    **dict.fromkeys((".png", ".jpg", ".jpeg"), lambda path, _: [_read_image(path)]),
 }

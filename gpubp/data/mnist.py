@@ -17,7 +17,7 @@ import numpy as np
 from gpubp.data.dataset import Dataset, check_split
 from gpubp.data.download import download
 from gpubp.data.idx import file_bytes, parse_idx, unpack
-from gpubp.errors import DataError, UsageError
+from gpubp.errors import DataError, GpubpError, UsageError
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,24 @@ class Collection:
     """
 
     mirrors: tuple[str, ...]
-    members: tuple[Member, Member, Member, Member]
+    members: tuple[Member, ...]
     class_names: tuple[str, ...]
     source: str
+
+
+_CLOTHES = (
+    "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+_FILES = {
+    "train-images-idx3-ubyte": (60000, 28, 28),
+    "train-labels-idx1-ubyte": (60000,),
+    "t10k-images-idx3-ubyte": (10000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10000,),
+}
+
+
+def _members(*sums: str, packed: bool = False) -> tuple[Member, ...]:
+    return tuple(Member(*file, known, packed) for file, known in zip(_FILES.items(), sums, strict=True))
 
 
 COLLECTIONS = {
@@ -52,27 +67,11 @@ COLLECTIONS = {
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
         ),
-        members=(
-            Member(
-                "train-images-idx3-ubyte",
-                (60000, 28, 28),
-                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            ),
-            Member(
-                "train-labels-idx1-ubyte",
-                (60000,),
-                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            ),
-            Member(
-                "t10k-images-idx3-ubyte",
-                (10000, 28, 28),
-                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            ),
-            Member(
-                "t10k-labels-idx1-ubyte",
-                (10000,),
-                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-            ),
+        members=_members(
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
         class_names=tuple("0123456789"),
         source="MNIST, Yann LeCun and Corinna Cortes, CC BY-SA 3.0",
@@ -80,44 +79,14 @@ COLLECTIONS = {
     "fashion-mnist": Collection(
         # Plain http, as this host serves nothing else; the checksums vouch for the files.
         mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
-        members=(
-            Member(
-                "train-images-idx3-ubyte",
-                (60000, 28, 28),
-                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-                packed=True,
-            ),
-            Member(
-                "train-labels-idx1-ubyte",
-                (60000,),
-                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-                packed=True,
-            ),
-            Member(
-                "t10k-images-idx3-ubyte",
-                (10000, 28, 28),
-                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-                packed=True,
-            ),
-            Member(
-                "t10k-labels-idx1-ubyte",
-                (10000,),
-                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-                packed=True,
-            ),
+        members=_members(
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            packed=True,
         ),
-        class_names=(
-            "T-shirt/top",
-            "trouser",
-            "pullover",
-            "dress",
-            "coat",
-            "sandal",
-            "shirt",
-            "sneaker",
-            "bag",
-            "ankle boot",
-        ),
+        class_names=_CLOTHES,
         source="Fashion-MNIST, Han Xiao, Kashif Rasul and Roland Vollgraf (Zalando Research), MIT licence",
     ),
 }
@@ -194,7 +163,7 @@ def _verified(
 ) -> np.ndarray:
     """The array in a member's bytes once all that is known of it holds; structure first, it explains more."""
     content = unpack(raw, where)
-    array = parse_idx(content, where, expect_dims=len(member.shape))
+    array = parse_idx(content, where)
     if array.dtype != np.uint8 or array.shape != member.shape:
         raise DataError(f"{where}: {array.dtype} {array.shape}, expected uint8 {member.shape}")
     if array.ndim == 1 and array.max() >= classes:
@@ -247,16 +216,16 @@ def _owner(path: Path, name: str) -> str | None:
 def _cache(name: str) -> Path:
     if root := os.environ.get("GPUBP_CACHE_DIR"):
         return Path(root).expanduser() / name
-    import pooch
+    from platformdirs import user_cache_path
 
-    return Path(pooch.os_cache("gpubp")) / name
+    return user_cache_path("gpubp") / name
 
 
 def _cached(name: str, quiet: bool) -> list[np.ndarray]:
     collection, folder = _collection(name), _cache(name)
     try:
         return [_cached_member(collection, member, folder, quiet) for member in collection.members]
-    except DataError as error:
+    except GpubpError as error:
         raise DataError(
             f"{name} cannot be had: {error}\n"
             f"Where its four files are at hand, name their folder with --data-dir or $GPUBP_DATA_DIR; "

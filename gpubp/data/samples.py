@@ -25,7 +25,7 @@ def as_inputs(inputs: Any, dtype: np.dtype | type) -> np.ndarray:
 
 
 def as_rows(inputs: Any, dtype: np.dtype | type) -> Any:
-    """As :func:`as_inputs`, but sparse ones stay sparse."""
+    """Convert as :func:`as_inputs` does, but leave sparse ones sparse."""
     if is_sparse(inputs):
         return with_values(inputs, as_rows(inputs.data, dtype))
     if inputs.dtype == np.uint8:

@@ -11,7 +11,7 @@ from gpubp.errors import DataError
 
 
 def is_sparse(inputs: Any) -> bool:
-    """Whether these are a sparse matrix or array of SciPy's, which need not be imported to tell."""
+    """Return True for a sparse matrix or array of SciPy's, which need not be imported to tell."""
     return hasattr(inputs, "tocsr")
 
 

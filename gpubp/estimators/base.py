@@ -1,10 +1,11 @@
-"""What classifier and regressor share: parameters, and how a fit or a part of one runs."""
+"""The base of classifier and regressor: their parameters, and the course of a fit or a part of one."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -29,8 +30,41 @@ _ALIASES = {"logistic": "sigmoid"}  # as scikit-learn calls them
 _INPUTS: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.float32, np.uint8]}
 
 
-class MLP(BaseEstimator):
-    """What classifier and regressor share."""
+@dataclass(eq=False, repr=False)
+class Parameters(BaseEstimator):
+    """The parameters of both estimators, each said once: as dataclass fields they become ``__init__``'s signature."""
+
+    hidden_layer_sizes: int | Sequence[int] = (100,)
+    activation: str | Sequence[str] = "relu"
+    _: KW_ONLY
+    solver: str = "adam"
+    alpha: float = 0.0001
+    batch_size: int | str = "auto"
+    learning_rate: str | Schedule = "constant"
+    learning_rate_init: float = 0.001
+    max_iter: int = 200
+    shuffle: bool = True
+    random_state: Any = None
+    tol: float = 1e-4
+    verbose: bool = False
+    warm_start: bool = False
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    n_iter_no_change: int = 10
+    backend: str = "auto"
+    threads: int | None = None
+    verify: str = "epoch"
+    dtype: str = "float32"
+    callbacks: Sequence[Callable] | None = None
+
+
+class MLP(Parameters):
+    """The course of a fit, or of a part of one."""
 
     network_: Network
     history_: History
@@ -40,81 +74,23 @@ class MLP(BaseEstimator):
     t_: int
     _stream: Stream | None
 
-    def __init__(
-        self,
-        hidden_layer_sizes: int | Sequence[int] = (100,),
-        activation: str | Sequence[str] = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate: str | Schedule = "constant",
-        learning_rate_init: float = 0.001,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: int = 10,
-        backend: str = "auto",
-        threads: int | None = None,
-        verify: str = "epoch",
-        dtype: str = "float32",
-        callbacks: Sequence[Callable] | None = None,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.backend = backend
-        self.threads = threads
-        self.verify = verify
-        self.dtype = dtype
-        self.callbacks = callbacks
-
     def _check(self) -> None:
-        """What nothing else would refuse with a message about the parameter.
+        """Refuse what nothing else would refuse with a message about the parameter.
 
         Raises:
             UsageError: a parameter that cannot be used.
         """
-        for name, least in (("max_iter", 1), ("n_iter_no_change", 1)):
+        for name in ("max_iter", "n_iter_no_change"):
             value = getattr(self, name)
             endless = name == "n_iter_no_change" and isinstance(value, float) and value == np.inf
-            if not ((is_whole(value) and value >= least) or endless):
-                raise UsageError(f"{name} must be an integer of {least} or more, not {value!r}")
-        for name in (
-            *("alpha", "tol", "learning_rate_init", "momentum"),
-            *("validation_fraction", "beta_1", "beta_2", "epsilon"),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, float | int | np.number):
-                raise UsageError(f"{name} must be a number, not {value!r}")
+            if not ((is_whole(value) and value >= 1) or endless):
+                raise UsageError(f"{name} must be an integer of 1 or more, not {value!r}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, float) and (
+                isinstance(value, bool) or not isinstance(value, float | int | np.number)
+            ):
+                raise UsageError(f"{field.name} must be a number, not {value!r}")
         for name in ("alpha", "tol"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must be a number of 0 or more, not {getattr(self, name)!r}")
@@ -227,11 +203,9 @@ class MLP(BaseEstimator):
 
     def _fit_all(self, job: Job, *, warm: bool) -> None:
         """Up to ``max_iter`` epochs, with a new network or, ``warm``, the one there is."""
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        seed = self._new_seed()
         network = self._network_again(job) if warm else self._new_network(job, seed)
-        watch = Watch(self.tol, self.n_iter_no_change)
-        if warm:
-            watch.losses, watch.scores = [*self.loss_curve_], [*self.validation_curve_]
+        watch = self._new_watch(self.n_iter_no_change, again=warm)
         history, seen = self._train(job, network, watch, int(self.max_iter), seed, verify=self.verify)
         if watch.best_parameters is not None:
             network.parameters = watch.best_parameters
@@ -283,10 +257,16 @@ class MLP(BaseEstimator):
         Parts of the data differ from each other, so that their losses say nothing of convergence; scores may.
         """
         self._check()
-        watch = Watch(self.tol, self.n_iter_no_change if self.early_stopping else np.inf)
-        if hasattr(self, "network_"):
-            watch.losses, watch.scores = [*self.loss_curve_], [*self.validation_curve_]
-        return Stream(watch, int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)))
+        patience = self.n_iter_no_change if self.early_stopping else np.inf
+        return Stream(self._new_watch(patience, again=hasattr(self, "network_")), self._new_seed())
+
+    def _new_seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+
+    def _new_watch(self, patience: float, *, again: bool) -> Watch:
+        """A watch whose curves go on where the last ones ended, if ``again``."""
+        curves = ([*self.loss_curve_], [*self.validation_curve_]) if again else ([], [])
+        return Watch(self.tol, patience, losses=curves[0], scores=curves[1])
 
     def _keep(self, job: Job, network: Network, history: History, watch: Watch) -> None:
         """The fitted attributes, all that depend on a run, at once; and then a word if it was cut short."""
@@ -303,7 +283,7 @@ class MLP(BaseEstimator):
             warn_caller("training was interrupted; the model is as far as it came", UserWarning)
 
     def _hold_out(self, job: Job, seed: int, *, stratify: bool) -> tuple[Job, Job]:
-        """What to train on and what to watch; a part of a stream may lack the samples to have every class in both."""
+        """Part a job into one to train on and one to watch; a part of a stream may be too small to stratify."""
         labels = job.targets if job.targets.dtype.kind == "i" and len(np.unique(job.targets)) > 1 else None
         rows = np.arange(job.inputs.shape[0])
         train, held = train_test_split(
@@ -361,7 +341,7 @@ class MLP(BaseEstimator):
         return tags
 
     def _score_of(self, held: Job) -> tuple[Callable[[Epoch, Network], float], tuple | None]:
-        """How an epoch is scored by what was held out, and what ``fit`` is to evaluate for that, if anything."""
+        """Return the score of an epoch by what was held out, and what ``fit`` is to evaluate for it, if anything."""
         raise NotImplementedError
 
 

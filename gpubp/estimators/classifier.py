@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,10 @@ from gpubp.errors import UsageError
 from gpubp.estimators.base import MLP, checked_weights, may_go_on
 from gpubp.estimators.watch import Job, of_some_weight
 from gpubp.network import Network, labels_of
-from gpubp.optimizers import Schedule
 from gpubp.training.history import Epoch
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class MLPClassifier(ClassifierMixin, MLP):
     """A multi-layer perceptron that learns classes, trained by backpropagation on the backend of your choice.
 
@@ -71,66 +71,7 @@ class MLPClassifier(ClassifierMixin, MLP):
             the equations say. BackendUnavailable: it cannot run here.
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: int | Sequence[int] = (100,),
-        activation: str | Sequence[str] = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate: str | Schedule = "constant",
-        learning_rate_init: float = 0.001,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: int = 10,
-        class_weight: Any = None,
-        backend: str = "auto",
-        threads: int | None = None,
-        verify: str = "epoch",
-        dtype: str = "float32",
-        callbacks: Sequence[Callable] | None = None,
-    ) -> None:
-        super().__init__(
-            hidden_layer_sizes,
-            activation,
-            solver=solver,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            learning_rate_init=learning_rate_init,
-            max_iter=max_iter,
-            shuffle=shuffle,
-            random_state=random_state,
-            tol=tol,
-            verbose=verbose,
-            warm_start=warm_start,
-            momentum=momentum,
-            nesterovs_momentum=nesterovs_momentum,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            n_iter_no_change=n_iter_no_change,
-            backend=backend,
-            threads=threads,
-            verify=verify,
-            dtype=dtype,
-            callbacks=callbacks,
-        )
-        self.class_weight = class_weight
+    class_weight: Any = None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPClassifier:
         """Learn from inputs X (N, n_in), dense or sparse, and labels y (N,), or (N, labels) of 0 and 1.

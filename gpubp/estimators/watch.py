@@ -1,4 +1,4 @@
-"""What a fit is to learn, and what is watched as it goes."""
+"""The job of a fit, and the watch kept on it as it goes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpubp.training.history import Epoch
 
 @dataclass(frozen=True)
 class Job:
-    """What a call of ``fit`` or ``partial_fit`` is to learn: targets (N,) class numbers or (N, n_out) values.
+    """All that a call of ``fit`` or ``partial_fit`` is to learn: targets (N,) class numbers or (N, n_out) values.
 
     ``labels`` are the fitted attributes that say what outputs stand for, ``names`` the network's own.
     """
@@ -35,7 +35,7 @@ class Job:
 
 @dataclass
 class Watch:
-    """What is watched from epoch to epoch: the curves, and when they have stopped getting better.
+    """Watch the curves from epoch to epoch, and notice when they have stopped getting better.
 
     That is, scikit-learn's rule, when the validation score, or without one the training loss, has not improved by
     ``tol`` for more than ``patience`` epochs in a row.
@@ -76,7 +76,7 @@ class Watch:
 
 @dataclass
 class Stream:
-    """What calls of ``partial_fit`` hand on: the watch, the next seed, and what verifying so many calls cost."""
+    """State that calls of ``partial_fit`` hand on: the watch, the next seed, and what verifying so many calls cost."""
 
     watch: Watch
     seed: int

@@ -9,13 +9,13 @@ import tomllib
 import typing
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 from gpubp.errors import DataError, UsageError
+from gpubp.support.hints import did_you_mean
 
 if TYPE_CHECKING:  # the command line reads the fields of a recipe and must not wait for NumPy
     from gpubp.network import Network
@@ -300,6 +300,4 @@ def _changed(title: str, changes: dict[str, Any]) -> str:
 
 
 def _unknown(what: str, name: str, known: Any) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what} {name!r}: {hint}There are {', '.join(known)}"
+    return f"unknown {what} {name!r}: {did_you_mean(name, known)}There are {', '.join(known)}"

@@ -1,1 +1,1 @@
-"""What any room may need and no room is about: whole files, JSON, optional libraries, facts about the machine."""
+"""Tools for every room: whole files, JSON, hints, optional libraries, facts about the machine."""

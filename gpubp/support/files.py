@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 from gpubp.errors import GpubpError
@@ -20,7 +21,8 @@ def write_atomically(path: str | os.PathLike, fill: Callable[[BinaryIO], object]
     path = Path(path)
     if not path.name:
         raise GpubpError(f"cannot write {path}: it is a folder; give the name of a file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # The name is this call's own: another thread or process may be writing the same file.
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -37,9 +39,14 @@ def write_atomically(path: str | os.PathLike, fill: Callable[[BinaryIO], object]
     return path
 
 
+def write_bytes(path: str | os.PathLike, content: bytes) -> Path:
+    """Write bytes as :func:`write_atomically` does."""
+    return write_atomically(path, lambda file: file.write(content))
+
+
 def write_text(path: str | os.PathLike, text: str) -> Path:
     """Write UTF-8 text as :func:`write_atomically` does."""
-    return write_atomically(path, lambda file: file.write(text.encode()))
+    return write_bytes(path, text.encode())
 
 
 def _sync_folder(folder: Path) -> None:

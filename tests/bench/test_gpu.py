@@ -494,7 +494,7 @@ def test_what_the_command_needs_is_little():
         "rich",
         "typer",
         "sklearn",
-        "pooch",
+        "requests",
         "threadpoolctl",
         "PIL",
         "hypothesis",

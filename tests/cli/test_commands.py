@@ -572,7 +572,7 @@ def test_help_answers_at_once():
 
 @pytest.mark.parametrize("statement", ["import gpubp", "import gpubp.cli", "from gpubp import Network"])
 def test_importing_loads_no_backend(statement):
-    heavy = ("numba", "cupy", "sklearn", "pooch", "PIL")
+    heavy = ("numba", "cupy", "sklearn", "requests", "PIL")
     code = f"{statement}; import sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -76,32 +76,28 @@ def no_cupy(monkeypatch):
 # On the host -----------------------------------------------------------------------------------------------
 
 
+def read_only(x):
+    fixed = x.copy()
+    fixed.flags.writeable = False
+    return fixed
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
 @pytest.mark.parametrize("wrap", [np.asarray, OnHost])
-def test_host_memory_is_not_copied(dtype, wrap):
-    x, y = X.astype(dtype), np.arange(4)
+def test_host_memory_is_not_copied_and_trained_on_where_it_lies(dtype, wrap):
+    x, y = X.astype(dtype), np.array([0, 1, 1, 0])
     split = check_split(wrap(x), wrap(y))
     assert np.shares_memory(split.inputs, x)
     assert np.shares_memory(split.targets, y)
-    images = x.reshape(2, 2, 3)
-    assert np.shares_memory(check_inputs(wrap(images)), x)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
-def test_training_reads_inputs_of_its_dtype_where_they_lie(dtype):
-    x = X.astype(dtype)
+    assert np.shares_memory(check_inputs(wrap(x.reshape(2, 2, 3))), x)
     net = Network([3, 2], dtype=np.float32 if dtype == np.uint8 else dtype)
-    samples = samples_of(net, OnHost(x), [0, 1, 1, 0])
-    assert np.shares_memory(samples.inputs, x)
+    assert np.shares_memory(samples_of(net, wrap(x), y).inputs, x)
 
 
 def test_memory_maps_and_read_only_arrays_are_not_copied(tmp_path):
     np.save(tmp_path / "x.npy", X)
-    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    assert np.shares_memory(check_inputs(mapped), mapped)
-    fixed = X.copy()
-    fixed.flags.writeable = False
-    assert np.shares_memory(check_inputs(fixed), fixed)
+    for x in (np.load(tmp_path / "x.npy", mmap_mode="r"), read_only(X)):
+        assert np.shares_memory(check_inputs(x), x)
 
 
 @pytest.mark.parametrize(
@@ -118,11 +114,9 @@ def test_strided_swapped_and_other_arrays_become_plain_ones(make):
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_read_only_inputs_compile_nothing_anew(dtype, rng):
     x, y = (rng.random((200, 6)) * 9).astype(dtype), rng.integers(0, 3, 200)
-    fixed = x.copy()
-    fixed.flags.writeable = False
     kernels = [kernel for kernel in vars(steps).values() if isinstance(kernel, Dispatcher)]
     trained, compiled = [], []
-    for inputs in (x, fixed):
+    for inputs in (x, read_only(x)):
         net = Network([6, 5, 3])
         gpubp.fit(net, inputs, y, epochs=2, backend="numba", verify="off", validation=(inputs, y))
         trained.append(net)

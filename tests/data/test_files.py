@@ -1,14 +1,15 @@
 """Data sets and inputs from the user's own files."""
 
+import gzip
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gpubp.data import load, load_inputs, load_path
-from gpubp.data.idx import write_idx
+from gpubp.data import load, load_path, stream_inputs
 from gpubp.errors import DataError, UsageError
+from tests.idx import idx, write_idx
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 4, 3), np.uint8)
@@ -221,111 +222,162 @@ def test_csv_that_is_not_text(tmp_path, content):
         load_path(path)
 
 
-# Whatever else ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("read", [load_path, load_inputs])
-def test_missing_files_and_unknown_kinds(tmp_path, read):
-    with pytest.raises(DataError, match=r"absent\.csv: no such file"):
-        read(tmp_path / "absent.csv")
-    (tmp_path / "a.xlsx").touch()
-    with pytest.raises(DataError, match=r"a.xlsx: .*\.npz, \.csv"):
-        read(tmp_path / "a.xlsx")
+def test_classes_that_do_not_count_from_0_are_named_by_their_numbers(tmp_path):
+    data = load_path(csv(tmp_path, rows(*[1, 2, 7] * 20)))
+    assert data.class_names == ("1", "2", "7")
+    assert set(data.train.targets) == {0, 1, 2}
 
 
 # Inputs ----------------------------------------------------------------------------------------------------
 
 
-def test_inputs_from_every_kind_of_file(tmp_path):
-    flat = IMAGES.reshape(20, 12)
-    np.save(tmp_path / "a.npy", IMAGES)
-    np.savez(tmp_path / "b.npz", X=IMAGES, y=LABELS)
-    np.savez(tmp_path / "c.npz", anything=IMAGES)
-    write_idx(tmp_path / "t10k-images-idx3-ubyte", IMAGES)
-    write_idx(tmp_path / "t10k-images.idx3-ubyte", IMAGES)
-    write_idx(tmp_path / "d.gz", IMAGES)
-    np.savetxt(tmp_path / "e.csv", flat, delimiter=",")
-    np.savetxt(tmp_path / "f.csv", flat, delimiter=",", header=",".join("abcdefghijkl"), comments="")
-    for path in tmp_path.iterdir():
-        inputs = load_inputs(path)
-        np.testing.assert_array_equal(inputs, flat)
-        assert inputs.dtype == (np.float64 if path.suffix == ".csv" else np.uint8)
+def read(path, rows=4096):
+    return np.concatenate(list(stream_inputs(path, rows)))
+
+
+def put(path, content) -> None:
+    """Text or bytes as they are, an array in the format of the name's ending."""
+    if isinstance(content, str):
+        path.write_text(content)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, dict):
+        np.savez(path, **content)
+    elif path.suffix == ".npy":
+        np.save(path, content)
+    elif path.suffix in (".png", ".JPG"):
+        Image.fromarray(content).save(path)
+    elif path.suffix == ".csv":
+        np.savetxt(path, content, delimiter=",")
+    else:
+        write_idx(path, content)
+
+
+VALUES = RNG.standard_normal((20, 5))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "dtype"),
+    [
+        ("a.npy", IMAGES, "u1"),
+        ("a.npy", np.asfortranarray(VALUES), "f8"),
+        ("a.npy", VALUES.astype(">f4"), "f4"),
+        ("a.npz", {"X": IMAGES, "y": LABELS}, "u1"),
+        ("a.npz", {"anything": VALUES}, "f8"),
+        ("a.csv", VALUES, "f8"),
+        ("a.csv", "p,q\n" + "1,2.5\n" * 20, "f8"),
+        ("t10k-images-idx3-ubyte", IMAGES, "u1"),
+        ("t10k-images.idx3-ubyte", IMAGES, "u1"),
+        ("a.gz", IMAGES, "u1"),
+        ("a.idx", VALUES, "f8"),
+        ("a.png", IMAGES[0], "u1"),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 7, 20, 100])
+def test_every_kind_of_file_gives_what_it_holds_in_parts(tmp_path, name, content, dtype, rows):
+    put(tmp_path / name, content)
+    parts = list(stream_inputs(tmp_path / name, rows))
+    held = next(iter(content.values())) if isinstance(content, dict) else content
+    held = np.array([[1, 2.5]] * 20) if isinstance(content, str) else held
+    together = np.concatenate(parts)
+    assert together.dtype == dtype
+    np.testing.assert_array_equal(together, held.reshape(len(together), -1))
+    assert name in ("a.npz", "a.png") or max(map(len, parts)) == min(rows, 20)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
 def test_an_image_is_one_row_of_grey_never_inverted(tmp_path, mode):
     bright = np.where(np.arange(12).reshape(4, 3) == 5, 0, 255).astype(np.uint8)
     Image.fromarray(bright).convert(mode).save(tmp_path / "a.png")
-    inputs = load_inputs(tmp_path / "a.png")
-    assert (inputs.dtype, inputs.shape) == (np.uint8, (1, 12))
-    assert inputs[0].tolist() == bright.ravel().tolist()
+    inputs = read(tmp_path / "a.png")
+    assert (inputs.dtype, inputs.tolist()) == (np.uint8, [bright.ravel().tolist()])
 
 
 def test_jpeg(tmp_path):
-    Image.fromarray(np.full((5, 4), 77, np.uint8)).save(tmp_path / "a.JPG")
-    assert load_inputs(tmp_path / "a.JPG").tolist() == [[77] * 20]
+    put(tmp_path / "a.JPG", np.full((5, 4), 77, np.uint8))
+    assert read(tmp_path / "a.JPG").tolist() == [[77] * 20]
 
 
-def test_images_that_grey_bytes_cannot_show(tmp_path):
-    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / "deep.png")
-    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    with pytest.raises(DataError, match="8 bits"):
-        load_inputs(tmp_path / "deep.png")
-    with pytest.raises(DataError, match="transparent"):
-        load_inputs(tmp_path / "clear.png")
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".npy", ".npz", ".idx"])
-@pytest.mark.parametrize("content", [b"", b"nonsense, nothing but", b"\x80\x04N."])
-def test_damaged_inputs_are_named(tmp_path, suffix, content):
-    path = tmp_path / f"a{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=f"a{suffix}: "):
-        load_inputs(path)
-
-
-def test_truncated_images_and_arrays_never_give_other_numbers(tmp_path):
-    Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
-    np.save(tmp_path / "a.npy", IMAGES)
-    for path in list(tmp_path.iterdir()):
-        sound, expected = path.read_bytes(), load_inputs(path)
-        refused = 0
-        for length in range(len(sound)):
-            path.write_bytes(sound[:length])
-            try:
-                np.testing.assert_array_equal(load_inputs(path), expected)
-            except DataError:
-                refused += 1
-        assert refused >= len(sound) - 24  # behind a PNG's pixels there are two checksums and an end mark
+CLEAR = io.BytesIO()
+Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(CLEAR, "png")
 
 
 @pytest.mark.parametrize(
-    ("name", "array", "message"),
+    ("name", "content", "says"),
     [
-        ("a.npy", np.zeros(5), "two dimensions"),
-        ("a.npy", np.array([[np.nan]]), "row 0, column 0 is nan"),
-        ("a.npy", np.array([["a"]]), "dtype <U1"),
+        ("a.csv", "1,2\n3,4\n5\n", "line 3 has 1 columns"),
+        ("a.csv", "a,b\n\n3,4\nx,4\n", "line 4, column 1: 'x'"),
+        ("a.csv", "a,b\n", "no rows of data"),
+        ("a.csv", "", "0 columns"),
+        ("a.csv", "1,2\n3,nan\n", "line 2, column 2: 'nan' .*leave out a column of targets"),
+        ("a.npy", "text", "not a sound NumPy file"),
+        ("a.npy", "", "not a sound NumPy file"),
+        ("a.npy", b"\x80\x04N.", "not a sound NumPy file"),
+        ("a.npy", np.zeros(3), "two dimensions"),
+        ("a.npy", np.zeros((0, 3)), "no data"),
+        ("a.npy", np.zeros((3, 0)), "no data"),
+        ("a.npy", np.array([[0.0, 1], [2, np.inf]]), "row 1, column 1 is inf"),
+        ("a.npy", np.array([["x"]]), "dtype <U1, not numbers"),
+        ("a.npy", np.array([[None]]), "allow_pickle|Python objects"),
+        ("a.npz", "", "not a sound NumPy file"),
+        ("a.npz", "nonsense", "not a sound NumPy file"),
+        ("a.npz", b"\x80\x04N.", "not a sound NumPy file"),
+        ("a.npz", {"a": IMAGES, "b": IMAGES}, "needs X, or a single array; it holds a, b"),
+        ("a.idx", "", "the file is empty"),
+        ("a.idx", "nonsense", "not an IDX file"),
+        ("a.idx", np.zeros((0, 3), np.uint8), "no data"),
+        ("a.idx", np.array([[0.0], [np.nan]]), "row 1, column 0 is nan"),
+        ("a.png", "", "not a sound image"),
+        ("a.jpg", "nonsense", "not a sound image"),
+        ("a.png", np.full((4, 4), 40000, np.uint16), "8 bits"),
+        ("a.png", CLEAR.getvalue(), "transparent"),
+        ("a.xlsx", "", r"not a known kind of file; use \.npy, \.npz, \.csv"),
     ],
 )
-def test_inputs_pass_the_gate(tmp_path, name, array, message):
-    np.save(tmp_path / name, array)
-    with pytest.raises(DataError, match=f"{name}.*{message}"):
-        load_inputs(tmp_path / name)
+def test_inputs_that_cannot_be_read_say_why(tmp_path, name, content, says):
+    put(tmp_path / name, content)
+    with pytest.raises(DataError, match=f"{name}: .*({says})"):
+        list(stream_inputs(tmp_path / name, 1))
 
 
-def test_inputs_from_ambiguous_archives_and_folders(tmp_path):
-    np.savez(tmp_path / "a.npz", a=IMAGES, b=IMAGES)
-    with pytest.raises(DataError, match="needs X, or a single array; it holds a, b"):
-        load_inputs(tmp_path / "a.npz")
-    with pytest.raises(DataError, match="not a known kind"):
-        load_inputs(tmp_path)
-    with pytest.raises(DataError, match="line 2, column 1: 'x'"):
-        load_inputs(csv(tmp_path, "1,2\nx,3\n"))
+@pytest.mark.parametrize("of", [load_path, read])
+def test_what_is_absent_or_of_no_known_kind(tmp_path, of):
+    with pytest.raises(DataError, match=r"absent\.csv: no such file"):
+        of(tmp_path / "absent.csv")
+    (tmp_path / "a.xlsx").touch()
+    with pytest.raises(DataError, match=r"a.xlsx: .*\.npz, \.csv"):
+        of(tmp_path / "a.xlsx")
+    with pytest.raises(DataError, match=r"not a known kind|no IDX files"):
+        of(tmp_path)
 
 
-def test_classes_that_do_not_count_from_0_are_named_by_their_numbers(tmp_path):
-    path = tmp_path / "data.csv"
-    path.write_text("".join(f"{i},{[1, 2, 7][i % 3]}\n" for i in range(60)))
-    data = load_path(path)
-    assert data.class_names == ("1", "2", "7")
-    assert set(data.train.targets) == {0, 1, 2}
+@pytest.mark.parametrize("suffix", [".npy", ".idx", ".gz", ".png"])
+def test_truncated_files_never_give_other_numbers(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    put(path, IMAGES[0] if suffix == ".png" else IMAGES[:9])
+    sound, expected, refused = path.read_bytes(), read(path), 0
+    for length in range(len(sound)):
+        path.write_bytes(sound[:length])
+        try:
+            assert np.array_equal(read(path, 2), expected)
+        except DataError as error:
+            assert f"a{suffix}: " in str(error)  # noqa: PT017 - either outcome is right
+            refused += 1
+    # Behind a PNG's pixels there are two checksums and an end mark.
+    assert refused == len(sound) or (suffix == ".png" and refused >= len(sound) - 24)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "says"), [(".idx", "needs 56 bytes, found 57"), (".gz", "needs 56 bytes, found more")]
+)
+def test_what_follows_an_idx_array_is_noticed(tmp_path, suffix, says):
+    more = idx(IMAGES[:10, :2, :2]) + b"x"
+    put(tmp_path / f"a{suffix}", gzip.compress(more) if suffix == ".gz" else more)
+    with pytest.raises(DataError, match=says):
+        list(stream_inputs(tmp_path / f"a{suffix}", 2))
+
+
+def test_a_plain_file_of_the_wrong_length_is_refused_before_its_first_rows(tmp_path):
+    put(tmp_path / "a.idx", idx(np.zeros((100, 3), np.uint8))[:-1])
+    with pytest.raises(DataError, match="needs 312 bytes, found 311"):
+        next(stream_inputs(tmp_path / "a.idx", 2))

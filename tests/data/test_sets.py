@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gpubp.data import builtin, check_split, load, names
-from gpubp.data.dataset import Scaling, Split, hold_out, stratified_split
+from gpubp.data.dataset import Scaling, Split, hold_out
 from gpubp.errors import DataError, UsageError
 
 X = np.arange(12.0).reshape(4, 3)
@@ -131,40 +131,41 @@ def test_nan_is_found_wherever_it_is(columns, data):
         check_split(x, np.zeros(len(x)))
 
 
-def test_weights_are_kept():
-    assert check_split(X, Y, [0, 1, 2, 3]).sample_weight.tolist() == [0, 1, 2, 3]
-
-
 # Parting and scaling ---------------------------------------------------------------------------------------
+
+
+def by_class(inputs, labels, size, seed=0):
+    return hold_out(check_split(inputs, labels), size, seed, stratify=True)
 
 
 def test_holding_out_by_class_keeps_shares_rows_and_seed():
     labels = np.repeat([0, 1, 2], [50, 30, 20])
     inputs = np.arange(100.0)[:, None]
-    train, test = stratified_split(inputs, labels, 0.2, seed=3)
+    train, test = by_class(inputs, labels, 0.2, seed=3)
     assert np.bincount(test.targets).tolist() == [10, 6, 4]
     assert sorted([*train.inputs[:, 0], *test.inputs[:, 0]]) == list(range(100))
     assert (labels[test.inputs[:, 0].astype(int)] == test.targets).all()
-    again, other = (stratified_split(inputs, labels, 20, seed)[1].inputs.tolist() for seed in (3, 4))
+    again, other = (by_class(inputs, labels, 20, seed)[1].inputs.tolist() for seed in (3, 4))
     assert again == test.inputs.tolist() != other
 
 
-def test_weights_go_with_their_rows():
+def test_weights_are_kept_and_go_with_their_rows():
     whole = check_split(np.arange(10)[:, None], np.arange(10.0), np.arange(10))
+    assert whole.sample_weight.tolist() == list(range(10))
     for part in hold_out(whole, 3, 0, stratify=False):
         assert part.sample_weight.tolist() == part.inputs[:, 0].tolist() == part.targets.tolist()
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
-def test_a_test_fraction_lies_between_0_and_1(fraction):
-    with pytest.raises(UsageError, match="between 0 and 1"):
-        stratified_split(X, Y, fraction, 0)
-
-
-@pytest.mark.parametrize(("labels", "size"), [([0, 0, 0, 1], 0.5), (Y, 4), (Y, 1)])
-def test_too_few_rows_to_hold_out(labels, size):
-    with pytest.raises(DataError, match="cannot hold out"):
-        stratified_split(X, labels, size, 0)
+@pytest.mark.parametrize(
+    ("labels", "size", "error", "message"),
+    [
+        *((Y, fraction, UsageError, "between 0 and 1") for fraction in (0.0, 1.0, -0.1, float("nan"))),
+        *((y, size, DataError, "cannot hold out") for y, size in (([0, 0, 0, 1], 0.5), (Y, 4), (Y, 1))),
+    ],
+)
+def test_parts_that_cannot_be_held_out(labels, size, error, message):
+    with pytest.raises(error, match=message):
+        by_class(X, labels, size)
 
 
 matrices = hnp.arrays(
@@ -201,30 +202,25 @@ def test_scaling_bytes_gives_float64_and_leaves_the_original():
 
 
 @pytest.mark.parametrize(
-    ("name", "n_train", "n_test", "n_in", "classes", "dtype", "top"),
+    ("name", "n_train", "n_test", "n_in", "each", "dtype", "top"),
     [
-        ("mnist-sample", 4000, 1000, 784, 10, np.uint8, 255),
-        ("digits", 1437, 360, 64, 10, np.float32, 1),
-        ("iris", 105, 45, 4, 3, np.float64, 7.9),
-        ("parity", 700, 324, 10, 2, np.float32, 1),
+        ("mnist-sample", 4000, 1000, 784, [100] * 10, np.uint8, 255),
+        ("digits", 1437, 360, 64, [36, 36, 35, 37, 36, 37, 36, 36, 35, 36], np.float32, 1),
+        ("iris", 105, 45, 4, [15] * 3, np.float64, 7.9),
+        ("parity", 700, 324, 10, [162, 162], np.float32, 1),
     ],
 )
-def test_built_in_sets(name, n_train, n_test, n_in, classes, dtype, top):
+def test_built_in_sets(name, n_train, n_test, n_in, each, dtype, top):
     data, again = load(name), load(name)
     assert (data.name, len(data.train), len(data.test), data.n_in) == (name, n_train, n_test, n_in)
-    assert data.classes == classes == len(data.class_names)
+    assert data.classes == len(each) == len(data.class_names)
     assert data.train.inputs.dtype == data.test.inputs.dtype == dtype
     assert max(data.train.inputs.max(), data.test.inputs.max()) == top
-    assert set(data.train.targets) == set(data.test.targets) == set(range(classes))
+    assert set(data.train.targets) == set(range(data.classes))
+    assert np.bincount(data.test.targets).tolist() == each
     np.testing.assert_array_equal(data.test.inputs, again.test.inputs)
     np.testing.assert_array_equal(data.train.targets, again.train.targets)
-    if data.image_shape:
-        assert np.prod(data.image_shape) == n_in
-
-
-@pytest.mark.parametrize(("name", "each"), [("mnist-sample", [100] * 10), ("iris", [15] * 3)])
-def test_built_in_test_parts_have_every_class_alike(name, each):
-    assert np.bincount(load(name).test.targets).tolist() == each
+    assert data.image_shape is None or np.prod(data.image_shape) == n_in
 
 
 def test_seed_and_fraction_part_the_sets_that_come_whole():
@@ -271,8 +267,6 @@ def test_names():
 
 
 def test_importing_is_light():
-    code = (
-        "import sys, gpubp.data; print(*{'sklearn', 'pooch', 'requests', 'rich', 'PIL'} & set(sys.modules))"
-    )
+    code = "import sys, gpubp.data; print(*{'sklearn', 'platformdirs', 'requests', 'rich', 'PIL'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""

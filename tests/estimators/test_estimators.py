@@ -16,7 +16,7 @@ from sklearn.datasets import (
     make_multilabel_classification,
     make_regression,
 )
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier as Theirs
@@ -26,7 +26,8 @@ from sklearn.preprocessing import StandardScaler
 
 import gpubp
 from gpubp import MLPClassifier, MLPRegressor
-from gpubp.reference import backpropagate
+from gpubp.estimators import base
+from gpubp.training.budget import Budget
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -77,17 +78,11 @@ def test_an_epoch_is_scikit_learns_own(target, solver):
         estimator.partial_fit(X, y, **classes)
     same_start(ours, theirs)
     if solver == "sgd":
-        slots = [
-            v
-            for pair in zip(theirs._optimizer.velocities[:3], theirs._optimizer.velocities[3:], strict=True)
-            for v in pair
-        ]
-        lr = settings["learning_rate_init"]
-        ours.history_.state.slots[:] = [(-v.T / lr,) for v in slots]  # theirs hold η within the velocity
+        lr, vs = settings["learning_rate_init"], theirs._optimizer.velocities
+        slots = [(-v.T / lr,) for v in vs]  # theirs hold η within the velocity
     else:
-        ms, vs = theirs._optimizer.ms, theirs._optimizer.vs
-        order = [0, 3, 1, 4, 2, 5]
-        ours.history_.state.slots[:] = [(ms[i].T, vs[i].T) for i in order]
+        slots = [(m.T, v.T) for m, v in zip(theirs._optimizer.ms, theirs._optimizer.vs, strict=True)]
+    ours.history_.state.slots[:] = [slots[i] for i in (0, 3, 1, 4, 2, 5)]  # theirs begin with all weights
     for estimator in (ours, theirs):
         estimator.partial_fit(X, y)
     for mine, their in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
@@ -100,11 +95,13 @@ def test_an_epoch_is_scikit_learns_own(target, solver):
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("solver", ["sgd", "adam", "adamw"])
 def test_it_learns_digits(solver, backend):
-    rate = {"learning_rate_init": 0.1} if solver == "sgd" else {}
-    net = quick(max_iter=60, solver=solver, backend=backend, hidden_layer_sizes=50, verify="step", **rate)
+    net = quick(
+        solver=solver, backend=backend, max_iter=20, learning_rate_init=0.1 if solver == "sgd" else 0.01,
+        batch_size=100, verify="step",
+    )  # fmt: skip
     assert net.fit(DIGITS, DIGIT).score(DIGITS, DIGIT) > 0.98
     assert net.history_.verification.ok
-    assert net.history_.verification.steps == net.n_iter_ * 2
+    assert net.history_.verification.steps == net.n_iter_ * 3
 
 
 def test_it_learns_values():
@@ -160,13 +157,13 @@ def test_each_layer_may_have_its_own_activation():
 # Labels and inputs ------------------------------------------------------------------------------------------
 
 
-def test_string_labels():
+def test_string_labels_are_the_networks_inside_too(tmp_path):
     names = np.array(["setosa", "versicolor", "virginica"])
     net = quick().fit(X, names[Y])
     assert net.classes_.tolist() == names.tolist()
-    assert set(net.predict(X)) <= set(names)
     np.testing.assert_array_equal(net.predict(X), names[net.predict_proba(X).argmax(axis=1)])
-    assert net.predict(X).tolist() == net.network_.predict(X).tolist()
+    net.network_.save(tmp_path / "model.npz")
+    assert gpubp.load(tmp_path / "model.npz").predict(X).tolist() == net.predict(X).tolist()
 
 
 def test_two_classes_have_one_output_and_two_probabilities():
@@ -178,30 +175,31 @@ def test_two_classes_have_one_output_and_two_probabilities():
     np.testing.assert_allclose(net.predict_log_proba(X), np.log(proba))
 
 
-@pytest.mark.parametrize("sparse_labels", [False, True])
-def test_multilabel(sparse_labels):
+@pytest.mark.parametrize("labels", [np.asarray, sp.csr_array])
+def test_multilabel(labels):
     x, y = make_multilabel_classification(200, n_classes=4, random_state=0)
-    given = sp.csr_array(y) if sparse_labels else y
-    net = quick(hidden_layer_sizes=50, max_iter=200, learning_rate_init=0.02).fit(x / x.max(), given)
-    assert net.predict(x / x.max()).shape == (200, 4)
-    assert net.predict_proba(x / x.max()).shape == (200, 4)
+    net = quick(hidden_layer_sizes=50, max_iter=100, learning_rate_init=0.04).fit(x / x.max(), labels(y))
+    assert net.predict(x / x.max()).shape == net.predict_proba(x / x.max()).shape == (200, 4)
     assert net.score(x / x.max(), y) > 0.7
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
-@pytest.mark.parametrize("make", [sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.coo_array])
+@pytest.mark.parametrize(
+    ("make", "backend"),
+    [(sp.csr_matrix, "numba"), (sp.csr_array, "numba"), (sp.csc_matrix, "numpy"), (sp.coo_array, "numpy")],
+)
 def test_sparse_inputs_train_and_predict_like_dense_ones(make, backend):
     x = np.where(DIGITS > 0.7, DIGITS, 0)
-    dense, sparse = (quick(backend=backend, dtype="float64").fit(i, DIGIT) for i in (x, make(x)))
+    settings = {"backend": backend, "dtype": "float64", "max_iter": 10}
+    dense, sparse = (quick(**settings).fit(i, DIGIT) for i in (x, make(x)))
     np.testing.assert_allclose(dense.predict_proba(x), sparse.predict_proba(make(x)), rtol=1e-9)
     if backend == "numba":
         assert "non-zero inputs only" in sparse.history_.plan
 
 
-def test_pandas_with_feature_names_and_a_warning_when_they_change():
+def test_pandas_with_feature_names_and_a_refusal_when_they_change():
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
-    net = quick().fit(frame, pd.Series(Y))
+    net = quick(max_iter=2).fit(frame, pd.Series(Y))
     assert net.feature_names_in_.tolist() == ["a", "b", "c", "d"]
     with pytest.raises(ValueError, match="feature names"):
         net.predict(frame.rename(columns={"a": "z"}))
@@ -212,13 +210,6 @@ def test_bytes_are_images():
     net = quick(dtype="float64").fit(pixels, DIGIT)
     same = quick(dtype="float64").fit(pixels / 255, DIGIT)
     np.testing.assert_allclose(net.predict_proba(pixels), same.predict_proba(pixels / 255), rtol=1e-9)
-
-
-def test_the_wrong_number_of_features_and_unfitted():
-    with pytest.raises(NotFittedError):
-        quick().predict(X)
-    with pytest.raises(ValueError, match="X has 3 features, but MLPClassifier is expecting 4"):
-        quick().fit(X, Y).predict(X[:, :3])
 
 
 # Going on ---------------------------------------------------------------------------------------------------
@@ -241,10 +232,10 @@ def test_partial_fits_are_the_epochs_of_a_fit(kind, solver):
 
 
 def test_partial_fit_sees_classes_that_come_late():
-    net = quick()
+    net = quick(learning_rate_init=0.01)
     net.partial_fit(X[:50], Y[:50], classes=[0, 1, 2])
     assert net.predict_proba(X).shape == (150, 3)
-    for _ in range(150):
+    for _ in range(60):
         net.partial_fit(X[50:], Y[50:])
     assert set(net.predict(X[50:])) == {1, 2}
 
@@ -343,10 +334,11 @@ def test_the_part_held_out_has_every_class_in_its_share(held_out):
 
 
 def test_early_stopping_of_multilabel_targets_watches_all_labels_at_once():
-    x, y = make_multilabel_classification(200, n_classes=3, random_state=0)
-    net = quick(early_stopping=True, max_iter=5).fit(x, y)
+    x, y = make_multilabel_classification(3000, n_features=50, n_classes=3, random_state=0)
+    net = quick(early_stopping=True, max_iter=2).fit(x, y)
     assert all(0 <= score <= 1 for score in net.validation_curve_)
-    pickle.loads(pickle.dumps(net))
+    # What was held out, 300 × 50 × 8 bytes, is not kept.
+    assert len(pickle.dumps(net)) < 100_000
 
 
 def test_partial_fit_with_early_stopping_stops_learning_once_nothing_is_gained():
@@ -404,17 +396,13 @@ def test_callbacks_see_every_epoch_and_can_stop():
 # Around it --------------------------------------------------------------------------------------------------
 
 
-def test_pickle_clone_pipeline_and_grid_search():
-    net = quick(max_iter=5).fit(X, Y)
-    copy = pickle.loads(pickle.dumps(net))
-    np.testing.assert_array_equal(copy.predict_proba(X), net.predict_proba(X))
+def test_a_copy_goes_on_and_searches_find_their_way():
+    copy = pickle.loads(pickle.dumps(quick(max_iter=5).fit(X, Y)))
     copy.partial_fit(X, Y)
-    with pytest.raises(NotFittedError):
-        clone(net).predict(X)
-    pipe = make_pipeline(StandardScaler(), quick(max_iter=100, learning_rate_init=0.01))
+    pipe = make_pipeline(StandardScaler(), quick(max_iter=50, learning_rate_init=0.02))
     assert cross_val_score(pipe, *load_iris(return_X_y=True), cv=3).mean() > 0.9
-    grid = GridSearchCV(quick(), {"hidden_layer_sizes": [(2,), (8, 4)], "activation": ["tanh", "relu"]}, cv=2)
-    assert grid.fit(X, Y).best_score_ > 0.3
+    grid = GridSearchCV(quick(), {"hidden_layer_sizes": [(2,), (8, 4)], "max_iter": [1, 20]}, cv=2)
+    assert grid.fit(X, Y).best_params_["max_iter"] == 20
 
 
 def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
@@ -423,26 +411,13 @@ def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
         assert {k: v for k, v in mine.items() if k in their} == {k: their[k] for k in mine if k in their}
         assert set(their) - set(mine) == {"power_t", "max_fun"} | ({"loss"} if "loss" in their else set())
         assert set(mine) - set(their) == {"backend", "threads", "verify", "dtype", "callbacks"} | (
-            {"class_weight"} if "class_weight" in mine else set()
+            {"class_weight"} if isinstance(ours, MLPClassifier) else set()
         )
-
-
-def test_the_gradient_of_a_step_is_the_references():
-    net = quick(
-        solver="sgd", momentum=0, alpha=0, batch_size=150, max_iter=1, dtype="float64", shuffle=False, warm_start=True
-    ).fit(X, Y)  # fmt: skip
-    before, activations = net.network_.parameters, net.network_.activations
-    net.fit(X, Y)
-    loss = gpubp.functions.LOSSES["cross_entropy"]
-    _, gradients = backpropagate(before, activations, loss, X, np.eye(3)[Y])
-    for (w, _), (g, _), after in zip(before, gradients, net.coefs_, strict=True):
-        np.testing.assert_allclose(after.T, w - 0.001 * g, rtol=1e-9, atol=1e-12)
-
-
-def test_the_network_inside_can_be_saved_and_used_alone(tmp_path):
-    net = quick().fit(X, np.array(["a", "b", "c"])[Y])
-    net.network_.save(tmp_path / "model.npz")
-    assert gpubp.load(tmp_path / "model.npz").predict(X).tolist() == net.predict(X).tolist()
+    for refused in ({"class_weight": "balanced"}, {"power_t": 0.5}):
+        with pytest.raises(TypeError, match="unexpected keyword argument"):
+            MLPRegressor(**refused)
+    with pytest.raises(TypeError, match="positional"):
+        MLPClassifier((5,), "relu", "adam")
 
 
 @pytest.mark.parametrize(
@@ -468,6 +443,12 @@ def test_the_network_inside_can_be_saved_and_used_alone(tmp_path):
         ({"verify": "always"}, "unknown verify policy"),
         ({"dtype": "int8"}, "dtype must be float32 or float64"),
         ({"tol": "small"}, "tol must be a number"),
+        ({"activation": None}, "activation must be a name"),
+        ({"hidden_layer_sizes": None}, "hidden_layer_sizes must be integers"),
+        ({"hidden_layer_sizes": 50.0}, "hidden_layer_sizes must be integers"),
+        ({"callbacks": print}, "callbacks must be a list of functions"),
+        ({"validation_fraction": "a"}, "validation_fraction must be a number"),
+        ({"beta_1": "a"}, "beta_1 must be a number"),
     ],
 )
 def test_parameters_that_cannot_be_used_are_one_clear_message(settings, message):
@@ -548,9 +529,8 @@ def test_labels_are_set_before_a_warning_that_may_be_an_error():
     assert set(net.predict(X)) <= {"x", "y", "z"}
 
 
-@pytest.mark.parametrize("patience", [np.int64(4), np.int32(4)])
-def test_numbers_of_numpy_stop_training_as_pythons_do(patience):
-    assert quick(tol=0.5, n_iter_no_change=patience, max_iter=100).fit(X, Y).n_iter_ == 6
+def test_numbers_of_numpy_stop_training_as_pythons_do():
+    assert quick(tol=0.5, n_iter_no_change=np.int64(4), max_iter=100).fit(X, Y).n_iter_ == 6
     assert quick(callbacks=[lambda epoch, _: np.bool_(epoch.epoch == 3)]).fit(X, Y).n_iter_ == 3
 
 
@@ -582,25 +562,17 @@ def test_a_failure_in_mid_training_leaves_the_estimator_as_it_was(call):
     net.set_params(callbacks=None).partial_fit(X, Y)
 
 
-def test_what_was_held_out_is_not_kept():
-    x, y = make_multilabel_classification(3000, n_features=50, random_state=0)
-    net = quick(early_stopping=True, max_iter=2).fit(x, y)
-    assert len(pickle.dumps(net)) < 200_000  # held out are 300 × 50 × 8 bytes besides
-
-
 def test_more_threads_than_there_are_is_as_many_as_there_are():
     assert quick(backend="numba", threads=4096, max_iter=2).fit(X, Y).n_iter_ == 2
 
 
-def test_verification_of_a_stream_costs_no_more_than_that_of_a_run():
-    net = quick(hidden_layer_sizes=(200, 200), verify="epoch")
-    wide = np.random.default_rng(0).standard_normal((200, 300))
-    label = np.arange(200) % 3
-    steps = 0
-    for _ in range(60):
-        net.partial_fit(wide, label, classes=[0, 1, 2])
-        steps += net.history_.verification.steps
-    assert 0 < steps < 60
+@pytest.mark.parametrize(("budget", "verified"), [(Budget(0, 0), 1), (Budget(np.inf, 0), 4)])
+def test_verification_of_a_stream_costs_no_more_than_that_of_a_run(monkeypatch, budget, verified):
+    monkeypatch.setattr(base, "VERIFICATION", budget)
+    net, steps = quick(verify="epoch"), []
+    for _ in range(4):
+        steps.append(net.partial_fit(X, Y, classes=[0, 1, 2]).history_.verification.steps)
+    assert np.count_nonzero(steps) == verified
 
 
 def test_a_warning_points_at_the_line_that_called(recwarn):
@@ -619,19 +591,3 @@ def test_another_optimizer_in_mid_stream_is_named(settings):
 def test_targets_that_the_dtype_cannot_hold_are_named():
     with pytest.raises(ValueError, match="targets are too large for float32"):
         quick(MLPRegressor).fit(X, np.full(150, 1e39))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"activation": None}, "activation must be a name"),
-        ({"hidden_layer_sizes": None}, "hidden_layer_sizes must be integers"),
-        ({"hidden_layer_sizes": 50.0}, "hidden_layer_sizes must be integers"),
-        ({"callbacks": print}, "callbacks must be a list of functions"),
-        ({"validation_fraction": "a"}, "validation_fraction must be a number"),
-        ({"beta_1": "a"}, "beta_1 must be a number"),
-    ],
-)
-def test_parameters_of_another_type_are_one_clear_message(settings, message):
-    with pytest.raises(ValueError, match=message):
-        quick(**settings).fit(X, Y)

@@ -20,15 +20,24 @@ def expected_failures(estimator):
     return {}
 
 
+def checks_of(*settings):
+    kinds = (MLPClassifier, 50), (MLPRegressor, 100)  # as many epochs as the checks of what is learned need
+    estimators = [
+        kind(backend=backend, max_iter=epochs, dtype=dtype)
+        for backend, dtype in settings
+        for kind, epochs in kinds
+    ]
+    return parametrize_with_checks(estimators, expected_failed_checks=expected_failures)
+
+
 @pytest.mark.filterwarnings("ignore")  # few epochs: convergence is not what is checked
-@parametrize_with_checks(
-    [
-        kind(backend=backend, max_iter=100, dtype=dtype)
-        for backend in ("numpy", "numba")
-        for kind in (MLPClassifier, MLPRegressor)
-        for dtype in ("float32", "float64")
-    ],
-    expected_failed_checks=expected_failures,
-)
+@checks_of(("numba", "float64"))
 def test_scikit_learn_check(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")
+@checks_of(("numba", "float32"), ("numpy", "float32"), ("numpy", "float64"))
+def test_scikit_learn_check_of_the_others(estimator, check):
     check(estimator)

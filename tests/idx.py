@@ -1,0 +1,24 @@
+"""IDX files for tests; the package only reads them."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
+
+
+def header(code: int, *dims: int) -> bytes:
+    return bytes([0, 0, code, len(dims)]) + b"".join(n.to_bytes(4, "big", signed=n < 0) for n in dims)
+
+
+def idx(array: np.ndarray) -> bytes:
+    content = array.astype(array.dtype.newbyteorder(">")).tobytes()
+    return header(CODES[array.dtype.str[1:]], *array.shape) + content
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Gzipped if the name ends in .gz; the same array gives the same bytes."""
+    path.write_bytes(gzip.compress(idx(array), mtime=0) if path.suffix == ".gz" else idx(array))
