@@ -204,10 +204,18 @@ class Network:
             first_row += rows.shape[0]
 
     def _whole(self, inputs: Any, method: str) -> np.ndarray:
-        parts = list(self.stream(inputs, method))
-        if not parts:
-            raise DataError("data: no data, the iterator of inputs is empty")
-        return np.concatenate(parts)
+        if isinstance(inputs, Iterator):
+            parts = list(self.stream(inputs, method))
+            if not parts:
+                raise DataError("data: no data, the iterator of inputs is empty")
+            return np.concatenate(parts)
+        inputs, start = rows_of(inputs), 0
+        for part in self.stream(inputs, method):
+            if not start:  # outputs of many rows are not held twice
+                whole = np.empty((inputs.shape[0], *part.shape[1:]), part.dtype)
+            whole[start : start + len(part)] = part
+            start += len(part)
+        return whole
 
     def _check_width(self, shape: tuple[int, ...], name: str) -> None:
         width, n_in = math.prod(shape[1:]), self.layers[0].n_in
