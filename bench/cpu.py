@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from gpubp.benchmark import data, machine, measure, results, terminal
+from bench import new_folder
+from gpubp.benchmark import data, measure, terminal
 from gpubp.benchmark.measure import FEWEST_ROUNDS, Case, Settings
 from gpubp.benchmark.nets import NETS, QUICK, Net, parse, select
 from gpubp.benchmark.peers import PEERS, Peer
 from gpubp.errors import GpubpError, UsageError
 from gpubp.functions import lookup
+from gpubp.support import machine
 
 INTERRUPTED = 130
 
@@ -98,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         nets, settings = choose_nets(args), choose_settings(args)
         peers, missing = choose_peers(args.peers)
-        out = args.out or results.new_folder("cpu", datetime.now(UTC).date().isoformat())
+        out = args.out or new_folder("cpu", datetime.now(UTC).date().isoformat())
         console = terminal.console()
         report = measure.run(cases(nets), peers, missing, settings, out, console, terminal.say)
     except GpubpError as error:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
 import sys
 import time
@@ -19,8 +17,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from gpubp.benchmark import machine, results, terminal
+from bench import new_folder
+from gpubp.benchmark import results, terminal
 from gpubp.errors import GpubpError, UsageError
+from gpubp.support import machine
 
 if TYPE_CHECKING:
     from gpubp.backends.base import Plan
@@ -55,14 +55,12 @@ def images(samples: int) -> tuple[np.ndarray, np.ndarray]:
 def plan_for(layers: list[int], batch: int, samples: int) -> Plan:
     """A plan of the Numba backend for a ReLU classifier on that many images."""
     from gpubp import SGD, Network, backends
-    from gpubp.data import Split
-    from gpubp.data.prepare import prepare
+    from gpubp.benchmark.data import Data
+    from gpubp.benchmark.peers.plan import make_plan, prepared
 
-    network = Network(layers)
-    prepared = prepare(network, Split(*images(samples)), "cross_entropy").samples
-    return backends.get("numba").plan(
-        network.layers, network.parameters, "cross_entropy", SGD(1e-3), batch, prepared
-    )
+    network, loss = Network(layers), "cross_entropy"
+    content = prepared(network, Data(*images(samples)), loss)
+    return make_plan(backends.get("numba"), network, loss, SGD(1e-3), batch, content)
 
 
 def seconds_a_run(plan: Plan, order: np.ndarray, batch: int) -> float:
@@ -128,15 +126,6 @@ def slopes(points: list[dict[str, Any]]) -> dict[str, float | None]:
     return {"samples": fit("samples", "samples"), "widths": fit("widths", "parameters")}
 
 
-def to_csv(points: list[dict[str, Any]]) -> str:
-    """One line a point."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(points)
-    return text.getvalue()
-
-
 def show(points: list[dict[str, Any]], fitted: dict[str, float | None], console: Console) -> None:
     """The points as a table, and the slopes."""
     table = Table("layers", box=None, header_style="bold", pad_edge=False)
@@ -190,11 +179,9 @@ def run(args: argparse.Namespace, console: Console, say: Callable[[str], None]) 
         "points": points,
     }
     show(points, fitted, console)
-    out = args.out or results.new_folder("scaling", date)
-    results.write(out, content, to_csv(points))
-    console.print(
-        f"results.csv and results.json are in {os.path.relpath(out)}", highlight=False, soft_wrap=True
-    )
+    out = args.out or new_folder("scaling", date)
+    results.write(out, content, results.csv_text(COLUMNS, points))
+    terminal.print_lines([f"results.csv and results.json are in {os.path.relpath(out)}"], console)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

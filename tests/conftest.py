@@ -31,6 +31,21 @@ def backend_by_name(name: str):
     return cuda_backend(plan or "auto")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--exhaustive", action="store_true", help="run the tests marked exhaustive, too")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "exhaustive: takes long; runs with --exhaustive")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--exhaustive"):
+        for item in items:
+            if item.get_closest_marker("exhaustive"):
+                item.add_marker(pytest.mark.skip(reason="runs with --exhaustive"))
+
+
 @pytest.fixture(params=PLANS)
 def backend(request):
     return backend_by_name(request.param)

@@ -1,9 +1,10 @@
-"""What is measured: one line a net. All train by plain SGD in float32, from the same parameters."""
+"""What is measured: one line a net. All train by SGD in float32, from the same parameters."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 from gpubp.errors import UsageError
 from gpubp.experiments.recipe import Recipe
@@ -18,7 +19,7 @@ class Net:
     """A network and how it is trained.
 
     layers: inputs, hidden widths, outputs. batch: samples a mini-batch. lr: the learning rate.
-    data: a name of ``gpubp.benchmark.data.SOURCES``. init: as ``gpubp.Network`` takes it.
+    data: a name of ``gpubp.benchmark.data.SOURCES``. init: as ``gpubp.Network`` takes it. momentum: plain SGD if 0.
     """
 
     name: str
@@ -30,6 +31,11 @@ class Net:
     batch: int
     data: str
     init: str = "auto"
+    momentum: float = 0.0
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Net:
+        return cls(**{**fields, "layers": tuple(fields["layers"])})
 
     @property
     def parameters(self) -> int:

@@ -66,7 +66,8 @@ def bench(
 
     The cupy backend runs on the GPU, all else on the processor. Writes report.html, results.json and results.csv.
     """
-    from gpubp.benchmark import machine, measure, results, terminal
+    from gpubp.benchmark import measure, results, terminal
+    from gpubp.support import machine
 
     require_json(json_path)
     settings = measure.Settings(

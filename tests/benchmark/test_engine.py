@@ -12,13 +12,13 @@ import pytest
 
 import gpubp
 from bench import cpu, scaling
+from gpubp import backends
 from gpubp.benchmark import measure, results, terminal
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import NETS, SEED, Net, parse, select
 from gpubp.benchmark.peers import PEERS, Peer
 from gpubp.benchmark.peers.plain_numpy import NumpyTrainer
 from gpubp.benchmark.peers.plan import PlanTrainer
-from gpubp.benchmark.process import without_folders
 from gpubp.benchmark.results import BASELINE, DIFFERS, NOT_COMPARABLE, SAME, NetReport, Report, Row
 from gpubp.benchmark.worker import epoch_orders
 from gpubp.errors import UsageError
@@ -26,13 +26,13 @@ from gpubp.errors import UsageError
 BY_NAME = {peer.name: peer for peer in PEERS}
 
 CRASHING = """
-def build(net, data, parameters, threads):
+def build(net, data, parameters, options):
     raise RuntimeError("cannot load /somewhere/on/a/machine/lib.so")
 """
 
 DYING = """
 import os, sys
-from bench.peers.plain_numpy import NumpyTrainer
+from gpubp.benchmark.peers.plain_numpy import NumpyTrainer
 
 class Dying(NumpyTrainer):
     epochs = 0
@@ -45,15 +45,15 @@ class Dying(NumpyTrainer):
             os._exit(3)
         return super().run_epoch(order)
 
-def build(net, data, parameters, threads):
+def build(net, data, parameters, options):
     return Dying(net, data, parameters)
 """
 
 WRONG = """
 from dataclasses import replace
-from bench.peers.plain_numpy import NumpyTrainer
+from gpubp.benchmark.peers.plain_numpy import NumpyTrainer
 
-def build(net, data, parameters, threads):
+def build(net, data, parameters, options):
     return NumpyTrainer(replace(net, lr=1.05 * net.lr), data, parameters)
 """
 
@@ -208,7 +208,7 @@ def test_numpy_by_hand_is_the_reference(net, rng):
     ends = []
     for trainer, into in (
         (NumpyTrainer(small, data, initial), row),
-        (PlanTrainer("numpy", small, data, initial), base),
+        (PlanTrainer(backends.get("numpy"), small, data, initial), base),
     ):
         into.loss = trainer.run_epoch(np.arange(30))
         ends.append(trainer.parameters())
@@ -225,7 +225,9 @@ def test_the_order_of_the_epochs_is_fits(rng):
         network, data.inputs, data.labels, optimizer=gpubp.SGD(net.lr), batch_size=8, epochs=3,
         backend="numpy", verify="off", seed=SEED,
     )  # fmt: skip
-    trainer = PlanTrainer("numpy", net, data, [p for pair in net.network().parameters for p in pair])
+    trainer = PlanTrainer(
+        backends.get("numpy"), net, data, [p for pair in net.network().parameters for p in pair]
+    )
     orders = epoch_orders(SEED, 30)
     assert [trainer.run_epoch(next(orders)) for _ in range(3)] == history["loss"]
 
@@ -257,10 +259,6 @@ def test_wrong_options(options, message, capsys):
     err = capsys.readouterr().err.strip().splitlines()
     assert message in err[-1]
     assert err[-1].startswith("error: ")
-
-
-def test_messages_do_not_tell_where_things_are():
-    assert without_folders("no file '/home/me/x/lib.so.1': a/b or 1/2") == "no file 'lib.so.1': a/b or 1/2"
 
 
 def test_slopes_of_the_scaling():

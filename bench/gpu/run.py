@@ -1,84 +1,53 @@
-"""A run of bench.gpu as its parts see it: time left, samples, worker processes, and where results go."""
+"""A run of bench.gpu as its parts see it: time left, samples, the worker process, and where results go."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import SIGINT
 from typing import Any
 
 import numpy as np
 
-from bench.gpu_report import Part, Report, write
+from bench import ROOT
+from bench.gpu.nets import MNIST, SAMPLE, STAND_IN, Sizes, Variant, extra, of_recipe
+from bench.gpu.report import Part, Report, write
 from gpubp.benchmark import data
-from gpubp.benchmark.gpu_nets import FLOAT32, MNIST, SAMPLE, GpuNet, Sizes, Variant, extra, of_recipe
-from gpubp.benchmark.process import ROOT, NoAnswer, Worker, WorkerFailed, without_folders
+from gpubp.benchmark.nets import Net
+from gpubp.benchmark.peers import FLOAT32
+from gpubp.benchmark.process import (
+    LEAST_SECONDS,
+    NoAnswer,
+    OutOfTime,
+    Refused,
+    Worker,
+    WorkerFailed,
+    end_group,
+    environment,
+    without_folders,
+)
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.experiments import recipe as recipes
 from gpubp.experiments import run as experiment
+from gpubp.support import machine
 
-WORKER = "gpu_worker"
-LEAST_SECONDS = 1.0  # with less left, nothing is begun
+WORKER = "bench.gpu.tasks"
 ITEM_SECONDS = 30.0  # that one item of a part may take; what takes longer hangs
-
-
-def environment(host: bool) -> dict[str, str]:
-    """A child's environment: full float32, no memory taken in advance, and no GPU where the host is meant."""
-    changed = {
-        "CUPY_TF32": "0",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "JAX_PLATFORMS": "cpu" if host else "cuda",
-    }
-    if host:
-        changed["CUDA_VISIBLE_DEVICES"] = ""
-    return {**os.environ, **changed}
-
-
-class Desk:
-    """A worker process, started when something is asked of it, and again after it has failed."""
-
-    def __init__(self, name: str, folder: Path, env: dict[str, str]) -> None:
-        self._stderr, self._env = folder / f"{name}.stderr", env
-        self._worker: Worker | None = None
-
-    def ask(self, task: str, seconds: float, **fields: Any) -> dict[str, Any]:
-        """The answer. Raises what ``send`` and ``receive`` do."""
-        self.send(task, **fields)
-        return self.receive(seconds)
-
-    def send(self, task: str, **fields: Any) -> None:
-        """Ask, without waiting for the answer. Raises WorkerFailed if no process can be started."""
-        if self._worker is None:
-            try:
-                self._worker = Worker(program=WORKER, stderr=self._stderr, env=self._env)
-            except OSError as error:
-                raise WorkerFailed(f"no process can be started: {error.strerror or error}") from None
-        self._worker.send({"do": task, **fields})
-
-    def receive(self, seconds: float) -> dict[str, Any]:
-        """The answer to what was sent. Raises WorkerFailed as Worker.receive does."""
-        assert self._worker is not None
-        try:
-            return self._worker.receive(seconds)
-        except WorkerFailed:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        if self._worker is not None:
-            self._worker.kill()
-            self._worker = None
+INTERRUPT_SECONDS = 5.0  # that a program may take to end by Ctrl-C
 
 
 @dataclass(frozen=True)
 class Loaded:
     """A net and its samples, in folders for ``gpubp.benchmark.data.load``; ``count`` are to train on."""
 
-    net: GpuNet
+    net: Net
     train: Path
     test: Path
     count: int
@@ -107,8 +76,14 @@ class Run:
     _saved: dict[tuple, tuple[Path, Path, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.env = environment(self.host)
-        self.desk = Desk("parts", self.folder, self.env)
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # children find the source tree
+        env = environment(machine.cores(), gpu=not self.host)
+        self.env = {**env, "PYTHONPATH": os.pathsep.join(paths)}
+        self.cupy = STAND_IN if self.host else "cupy"
+        self.worker = self.new_worker("parts")
+
+    def new_worker(self, name: str) -> Worker:
+        return Worker(self.folder / f"{name}.stderr", self.env, WORKER)
 
     @property
     def plans(self) -> tuple[str, ...]:
@@ -142,10 +117,9 @@ class Run:
                 self.recipes.append(Loaded(net, *self._samples(name)))
             except (GpubpError, ImportError, OSError) as error:
                 self.missing.append(f"{name}: {_reason(error)}")
-        recipe = "mnist" if self.data_of_extras == MNIST else "mnist-sample"
         try:
             for net in extra(self.data_of_extras):
-                self.extras.append(Loaded(self.sizes.cut(net), *self._samples(recipe)))
+                self.extras.append(Loaded(self.sizes.cut(net), *self._samples(self.data_of_extras)))
         except (GpubpError, OSError) as error:
             self.missing.append(f"784-128-10 and 784-2048-2048-10: {_reason(error)}")
 
@@ -170,57 +144,69 @@ class Run:
             self._saved[key] = folders[0], folders[1], count
         return self._saved[key]
 
-    def attempt(
-        self,
-        part: Part,
-        what: str,
-        task: str,
-        seconds: float = ITEM_SECONDS,
-        desk: Desk | None = None,
-        **fields: Any,
-    ) -> dict[str, Any] | None:
-        """The answer of a worker; None where there is none, and why is then in the part."""
-        desk = desk or self.desk
-        return (
-            self.outcome(part, what, desk, seconds) if self.begin(part, what, desk, task, **fields) else None
-        )
-
-    def begin(self, part: Part, what: str, desk: Desk, task: str, **fields: Any) -> bool:
-        """Ask a worker, without waiting for the answer; False where it cannot be, and why is then in the part."""
-        self.silent = False
+    def has_time_for(self, part: Part, what: str) -> bool:
+        """Say that it is begun; False where no time is left, which is then in the part."""
         if self.left() < LEAST_SECONDS:
             part.cut.append(what)
             return False
         self.say(f"{part.name}: {what}")
-        try:
-            desk.send(task, **fields)
-        except WorkerFailed as failure:
-            part.failures.append(f"{what}: {failure}")
-            return False
         return True
 
-    def outcome(self, part: Part, what: str, desk: Desk, seconds: float) -> dict[str, Any] | None:
-        """The answer to what was begun; None where there is none, and why is then in the part."""
-        limit, self.silent = min(seconds, self.left()), False
+    def attempt(
+        self, part: Part, what: str, task: str, seconds: float = ITEM_SECONDS, **fields: Any
+    ) -> dict[str, Any] | None:
+        """The worker's answer; None where there is none, and why is then in the part."""
+        self.silent = False
+        if not self.has_time_for(part, what):
+            return None
+        self.worker.until = self.part_end
         try:
-            answer = desk.receive(limit)
-        except NoAnswer as failure:
-            if limit < seconds:
-                part.cut.append(what)
-            else:
-                part.failures.append(f"{what}: {failure}")
-                self.silent = True
-            return None
+            return self.worker.ask(task, seconds, **fields)
         except WorkerFailed as failure:
-            part.failures.append(f"{what}: {failure}")
+            self.silent = isinstance(failure, NoAnswer)
+            record(part, what, failure)
             return None
-        for key, lines in (("failed", part.failures), ("refused", part.skipped)):
-            if key in answer:
-                lines.append(f"{what}: {without_folders(answer[key])}")
-                if key == "failed":
-                    desk.close()  # after some errors of CUDA, whatever else the process asks of the device fails too
-                return None
-        return answer
+
+    def program(self, command: list[str], env: dict[str, str], seconds: float) -> Ended:
+        """Run a command in the root of the source tree; when its time is up it is ended as by Ctrl-C, then by force."""
+        path = self.folder / "program.txt"
+        with path.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gpubp.benchmark.process", *command], stdin=subprocess.DEVNULL,
+                stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=env, start_new_session=True,
+            )  # fmt: skip
+            try:
+                code: int | None = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                code = None
+                process.send_signal(SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(INTERRUPT_SECONDS)
+            finally:  # also after Ctrl-C; and what it has started
+                gone = end_group(process)
+        text = without_folders(path.read_text(errors="replace"))
+        return Ended(code, text if gone else f"{text}\nit does not end when it is killed\n")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended. code: None if its time was up. text: what it said, stderr included."""
+
+    code: int | None
+    text: str
+
+    @property
+    def last_line(self) -> str:
+        lines = (line.strip() for line in reversed(self.text.splitlines()) if line.strip(" ="))
+        return next(lines, "it said nothing")
+
+
+def record(part: Part, what: str, failure: WorkerFailed) -> None:
+    """Why there is no answer, where it belongs: what there was no time for has not failed."""
+    if isinstance(failure, OutOfTime):
+        part.cut.append(what)
+    else:
+        (part.skipped if isinstance(failure, Refused) else part.failures).append(f"{what}: {failure}")
 
 
 def sources() -> str:
@@ -236,9 +222,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed"
     return without_folders(str(error).splitlines()[0])
-
-
-def parts_env(run: Run) -> dict[str, str]:
-    """The environment of a child that is not a worker: it finds the source tree from wherever it runs."""
-    paths = [str(ROOT), *filter(None, [run.env.get("PYTHONPATH")])]
-    return {**run.env, "PYTHONPATH": os.pathsep.join(paths)}

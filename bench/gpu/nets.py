@@ -1,21 +1,22 @@
-"""What bench.gpu trains: the recipes' networks and two of bench.cpu's, and how much of them on a GPU and the host."""
+"""What bench.gpu trains and times: the recipes' networks and two of bench.cpu's, by whom, and how much of them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from gpubp import Adam, Schedule
 from gpubp.backends.cuda.backend import CupyBackend
 from gpubp.benchmark import nets
 from gpubp.benchmark.nets import NETS, Net
+from gpubp.benchmark.peers import FLOAT32, PRODUCTS, Peer, backend_peer, module_name
 from gpubp.errors import UsageError
 from gpubp.experiments.recipe import Recipe
 
 BIG = "784-2048-2048-10"  # bound by its products, which are timed by themselves too
 EXTRA = ("784-128-10", BIG)
+OF_PRECISIONS = ("784-128-10", "mnist", BIG)  # the nets that are timed in other precisions too
 SAMPLE, MNIST = "mnist-sample", "mnist"
-FLOAT32 = "float32"
+STAND_IN = "tests.cuda_host.fake_cupy"  # takes cupy's place on the host
 
 
 @dataclass(frozen=True)
@@ -36,31 +37,48 @@ VARIANTS = (
 )
 
 
-@dataclass(frozen=True)
-class GpuNet(Net):
-    """A net that may train with momentum."""
+def peers(host: bool) -> list[Peer]:
+    """Numba, which all are compared with, gpubp's plans on the GPU, the other libraries, and what cuBLAS takes."""
+    device = "cpu" if host else "gpu"
 
-    momentum: float = 0.0
+    def of(name: str, title: str, module: str, needs: tuple[str, ...], **options: str) -> Peer:
+        return Peer(name, title, module_name(module), needs, device=device, options=options)
 
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> GpuNet:
-        return cls(**{**fields, "layers": tuple(fields["layers"])})
+    plans = {
+        plan: of(f"gpubp-{plan}", f"gpubp cupy, {plan}", "plan", (), backend="cupy", plan=plan)
+        for plan in CupyBackend.plans
+    }
+    others = [v for v in VARIANTS if v.precision != FLOAT32]
+    graph = of("torch-graph", "PyTorch, CUDA graph", "pytorch", ("torch",), step="graph")
+    jax = of("jax", "JAX", "jax_scan", ("jax",))
+    products = of(PRODUCTS, "cuBLAS, its products alone", "products", ())
+    return [
+        backend_peer("numba"),
+        *plans.values(),
+        *(plans[v.plan].with_precision(v.precision, OF_PRECISIONS) for v in others),
+        of("torch", "PyTorch eager", "pytorch", ("torch",), step="eager"),
+        graph,
+        graph.with_precision("tf32", OF_PRECISIONS),
+        jax,
+        jax.with_precision("tf32", OF_PRECISIONS),
+        replace(products, nets=(BIG,)),
+    ]
 
 
-def of_recipe(recipe: Recipe) -> GpuNet:
+def of_recipe(recipe: Recipe) -> Net:
     """The recipe's network and optimizer; its learning rate stays what it is at first.
 
     Raises:
         UsageError: it trains otherwise than by SGD, with momentum perhaps.
     """
-    if recipe.optimizer != "sgd" or recipe.nesterov or recipe.weight_decay or len(recipe.hidden) > 1:
-        raise UsageError("only SGD and one activation for all hidden layers are compared")
-    return GpuNet(**asdict(nets.of_recipe(recipe)[0]), momentum=recipe.momentum or 0.0)
+    if recipe.optimizer != "sgd" or recipe.nesterov or recipe.weight_decay:
+        raise UsageError("only SGD is compared, with momentum perhaps")
+    return replace(nets.of_recipe(recipe)[0], momentum=recipe.momentum or 0.0)
 
 
-def extra(data: str) -> list[GpuNet]:
+def extra(data: str) -> list[Net]:
     """Nets of bench.cpu, on ``data``: MNIST or the sample of it."""
-    return [GpuNet(**{**asdict(net), "data": data}) for net in NETS if net.name in EXTRA]
+    return [replace(net, data=data) for net in NETS if net.name in EXTRA]
 
 
 @dataclass(frozen=True)
@@ -85,10 +103,13 @@ class Sizes:
     seeds: int = 5
     test_seconds: float = 60.0
 
-    def cut(self, net: GpuNet) -> GpuNet:
-        inputs, *hidden, outputs = net.layers
-        layers = (inputs, *(min(n, self.width or n) for n in hidden), outputs)
-        return replace(net, layers=layers, batch=min(net.batch, self.batch or net.batch))
+    def cut_layers(self, layers: tuple[int, ...]) -> tuple[int, ...]:
+        inputs, *hidden, outputs = layers
+        return (inputs, *(min(n, self.width or n) for n in hidden), outputs)
+
+    def cut(self, net: Net) -> Net:
+        layers, batch = self.cut_layers(net.layers), min(net.batch, self.batch or net.batch)
+        return replace(net, layers=layers, batch=batch)
 
 
 ON_GPU = Sizes()
@@ -111,7 +132,7 @@ ON_HOST = Sizes(
 
 @dataclass(frozen=True)
 class Race:
-    """How to come to an accuracy fast; ``targets`` are the test accuracies whose times are wanted.
+    """How to come to an accuracy fast, by Adam; ``targets`` are the test accuracies whose times are wanted.
 
     With these, eight seeds of eight reached 0.981 to 0.983 on MNIST in three epochs of the Numba backend, and no
     seed did in two; so did few or none of eight with 256 or 384 units, or with batches of 512.
@@ -126,23 +147,15 @@ class Race:
     batch: int = 256
     epochs: int = 3
     lr: float = 0.008
+    schedule: str = "cosine"
     warmup: float = 0.3
     targets: tuple[float, ...] = (0.97, 0.98)
 
     def optimizer(self) -> Adam:
         return Adam(self.lr)
 
-    def schedule(self) -> Schedule:
-        return Schedule("cosine", warmup=self.warmup)
-
-    def to_json(self) -> dict[str, Any]:
-        """For JSON, the optimizer and schedule in words too."""
-        return {**asdict(self), "optimizer": "adam", "schedule": "cosine"}
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Race:
-        values = {**fields, "layers": tuple(fields["layers"]), "targets": tuple(fields["targets"])}
-        return cls(**{key: value for key, value in values.items() if key not in ("optimizer", "schedule")})
+    def rates(self) -> Schedule:
+        return Schedule(self.schedule, warmup=self.warmup)
 
 
 RACE = Race()

@@ -7,28 +7,23 @@ import math
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.gpu_report import Part, table
-from bench.gpu_run import LEAST_SECONDS, Loaded, Run, parts_env
-from gpubp.benchmark.gpu_nets import RACE, SAMPLE_RACE, Variant
-from gpubp.benchmark.process import ROOT, end_group, without_folders
+from bench.gpu.nets import RACE, SAMPLE_RACE, Variant
+from bench.gpu.report import Part, table
+from bench.gpu.run import WORKER, Loaded, Run
 
 REPEAT_RUNS = 3
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
-RACING = (
-    "fused",
-    "units",
-)  # the plans that racecheck, the slowest, is run over: those with barriers in their steps
+# The plans that racecheck, the slowest, is run over: those with barriers in their steps.
+RACING = ("fused", "units")
 SANITIZER_EXIT, SANITIZER_SECONDS = 86, 40.0
 FIRST_SECONDS = 60.0  # for what compiles the kernels
-DRIVER_SECONDS = 5.0
 
 
 def each_plan_and_recipe(run: Run, part: Part, do: Callable[[Variant, Loaded], None]) -> None:
@@ -48,7 +43,7 @@ def verify(run: Run, part: Part) -> None:
     def one(variant: Variant, loaded: Loaded) -> None:
         what = f"{variant}, {loaded.net.name}"
         answer = run.attempt(
-            part, what, "verify", FIRST_SECONDS, host=run.host, **asdict(variant), net=asdict(loaded.net),
+            part, what, "verify_net", FIRST_SECONDS, cupy=run.cupy, **asdict(variant), net=asdict(loaded.net),
             samples=str(loaded.train),
         )  # fmt: skip
         if answer is None:
@@ -70,7 +65,7 @@ def repeat(run: Run, part: Part) -> None:
     def one(variant: Variant, loaded: Loaded) -> None:
         what = f"{variant}, {loaded.net.name}"
         answer = run.attempt(
-            part, what, "repeat", host=run.host, **asdict(variant), net=asdict(loaded.net),
+            part, what, "repeat", cupy=run.cupy, **asdict(variant), net=asdict(loaded.net),
             samples=str(loaded.train), epochs=run.sizes.repeat_epochs, runs=REPEAT_RUNS,
         )  # fmt: skip
         if answer is None:
@@ -90,26 +85,11 @@ def repeat(run: Run, part: Part) -> None:
 def device(run: Run, part: Part) -> None:
     """The device as it is found, and what cannot be trained here."""
     part.skipped.extend(run.missing)
-    facts = {**run.report.machine["device"], **driver(min(DRIVER_SECONDS, run.left()))}
+    facts = run.report.machine["device"]
     part.results.append(facts)
     part.tables.append(table(("", ""), [(key.replace("_", " "), str(value)) for key, value in facts.items()]))
     if "failed" in facts:
         part.failures.append(f"what the device is: {facts['failed']}")
-
-
-def driver(seconds: float) -> dict[str, str]:
-    """What nvidia-smi says of the first GPU, if it is there and answers in time."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return {}
-    asked = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit", "temperature.gpu")
-    command = [tool, "--id=0", f"--query-gpu={','.join(asked)}", "--format=csv,noheader"]
-    try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    values = [value.strip() for value in ran.stdout.strip().split(",")]
-    return dict(zip(asked, values, strict=True)) if ran.returncode == 0 and len(values) == len(asked) else {}
 
 
 def micro(run: Run, part: Part) -> None:
@@ -117,7 +97,7 @@ def micro(run: Run, part: Part) -> None:
     sizes, rows = run.sizes, list[tuple[str, str, float]]()
 
     def ask(what: str, task: str, **fields: Any) -> None:
-        answer = run.attempt(part, what, task, host=run.host, **fields)
+        answer = run.attempt(part, what, task, cupy=run.cupy, **fields)
         if answer is not None:
             part.results.append({"what": what, **fields, **answer})
             rows.extend((what, key.replace("_per_", "/").replace("_", " "), v) for key, v in answer.items())
@@ -139,18 +119,15 @@ def race(run: Run, part: Part) -> None:
     if loaded is None:
         part.skipped.append(f"no samples of {name}")
         return
-    rules = wanted.to_json()
-    width, batch = run.sizes.width, run.sizes.batch
-    if width is not None:
-        inputs, *hidden, outputs = rules["layers"]
-        rules |= {"layers": (inputs, *(min(n, width) for n in hidden), outputs), "batch": batch}
+    batch = min(wanted.batch, run.sizes.batch or wanted.batch)
+    rules = asdict(replace(wanted, layers=run.sizes.cut_layers(wanted.layers), batch=batch))
     if name != "mnist":
         part.skipped.append("97% and 98% of MNIST: no MNIST; the sample that comes with gpubp is run instead")
     for plan in run.plans:
         answers: list[dict[str, Any]] = []
         for seed in range(run.sizes.seeds):
             answer = run.attempt(
-                part, f"{plan}, seed {seed}", "race", host=run.host, plan=plan, train=str(loaded.train),
+                part, f"{plan}, seed {seed}", "race", cupy=run.cupy, plan=plan, train=str(loaded.train),
                 test=str(loaded.test), rules=rules, seed=seed,
             )  # fmt: skip
             if answer is None:
@@ -194,43 +171,10 @@ def _race_table(results: list[dict[str, Any]]) -> str:
     rules = results[0]["rules"]
     about = (
         f"  {layers} {rules['hidden']}, {rules['data']}, batch {rules['batch']}, {rules['epochs']} epochs of "
-        f"{rules['optimizer']} at {rules['lr']:g}, {rules['schedule']}; medians over the seeds"
+        f"adam at {rules['lr']:g}, {rules['schedule']}; medians over the seeds"
     )
     header = ("plan", "accuracy", "after", "seeds", "training, s", "evaluation, s", "upload, s")
     return f"{about}\n{table(header, rows)}"
-
-
-# Programs of their own.
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a program ended. code: None if its time was up. text: what it said, stderr included."""
-
-    code: int | None
-    text: str
-
-
-def program(run: Run, command: list[str], env: dict[str, str], seconds: float) -> Ended:
-    """Run a command in the root of the source tree."""
-    path = run.folder / "program.txt"
-    with path.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gpubp.benchmark.process", *command], stdin=subprocess.DEVNULL, stdout=file,
-            stderr=subprocess.STDOUT, cwd=ROOT, env=env, start_new_session=True,
-        )  # fmt: skip
-        try:
-            code: int | None = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:  # also after Ctrl-C; and what it has started
-            gone = end_group(process)
-    text = without_folders(path.read_text(errors="replace"))
-    return Ended(code, text if gone else f"{text}\nit does not end when it is killed\n")
-
-
-def last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip(" =")), "it said nothing")
 
 
 def sanitizer(run: Run, part: Part) -> None:
@@ -248,16 +192,14 @@ def sanitizer(run: Run, part: Part) -> None:
             if kind == "racecheck" and plan not in RACING:
                 continue
             what = f"{kind}, {plan}"
-            if run.left() < LEAST_SECONDS:
-                part.cut.append(what)
+            if not run.has_time_for(part, what):
                 continue
-            run.say(f"{part.name}: {what}")
-            request = json.dumps({"do": "train_a_little", "host": False, "plan": plan})
+            request = json.dumps({"do": "train_a_little", "cupy": run.cupy, "plan": plan})
             command = [tool, "--tool", kind, "--error-exitcode", str(SANITIZER_EXIT)]
-            command += [sys.executable, "-m", "bench.gpu_worker", request]
+            command += [sys.executable, "-m", WORKER, request]
             limit = min(run.left(), SANITIZER_SECONDS)
-            ended = program(run, command, parts_env(run), limit)
-            errors, last = sanitizer_errors(ended.text), last_line(ended.text)
+            ended = run.program(command, run.env, limit)
+            errors, last = sanitizer_errors(ended.text), ended.last_line
             result = {"tool": kind, "plan": plan, "errors": errors, "exit_code": ended.code}
             part.results.append({**result, "last_lines": ended.text.splitlines()[-8:]})
             if ended.code is None:  # what it watches is slower by some factor that nobody knows
