@@ -353,10 +353,34 @@ def full_content():
     return content
 
 
+@pytest.mark.exhaustive
 def test_the_page_reads_well_everywhere(tmp_path):
     browser.require()
     path = page.write(tmp_path / "bench.html", full_content())
     assert browser.problems(path) == []
+
+
+TABLES = """
+return [...document.querySelectorAll('table')].map(table => {
+  const box = table.parentElement;
+  box.scrollLeft = 1e6;
+  return [table.getBoundingClientRect().right <= box.getBoundingClientRect().right + 1, box.scrollLeft];
+});
+"""
+
+
+@pytest.mark.exhaustive
+def test_tables_can_be_read_to_their_last_column(tmp_path, monkeypatch):
+    """On 1,200 pixels as they are, on a phone by scrolling each in its own box."""
+    browser.require()
+    path = page.write(tmp_path / "bench.html", full_content())
+    monkeypatch.setitem(browser.VIEWS, "desk", (1200, 900))
+    for view in browser.VIEWS:
+        with browser.opened(path, view) as driver:
+            tables = driver.execute_script(TABLES)
+        assert len(tables) == 5  # of the comparison, three nets and the machine
+        assert all(whole for whole, _ in tables)
+        assert any(scrolled for _, scrolled in tables) == (view == "phone")
 
 
 def test_the_page_says_what_the_file_holds(tmp_path):
