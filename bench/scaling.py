@@ -32,7 +32,7 @@ QUICK_SAMPLES, QUICK_WIDTHS = SAMPLES[:4], WIDTHS[:5]
 DENSITY = 0.19  # of MNIST: the part of its bytes that are not 0
 STEPS = 4  # in one call, for each width
 REPEATS, SECONDS_A_REPEAT = 3, 0.2
-COLUMNS = (
+COLUMNS = [
     "series",
     "layers",
     "batch",
@@ -41,7 +41,7 @@ COLUMNS = (
     "ms",
     "ms_a_step",
     "ns_per_sample_and_parameter",
-)
+]
 
 
 def images(samples: int) -> tuple[np.ndarray, np.ndarray]:

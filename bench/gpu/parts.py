@@ -9,14 +9,14 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.gpu.nets import RACE, SAMPLE_RACE, Variant
+from bench.gpu.nets import RACE, SAMPLE_RACE
 from bench.gpu.report import Part, table
-from bench.gpu.run import WORKER, Loaded, Run
+from bench.gpu.run import ITEM_SECONDS, WORKER, Run
 
 REPEAT_RUNS = 3
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
@@ -26,60 +26,68 @@ SANITIZER_EXIT, SANITIZER_SECONDS = 86, 40.0
 FIRST_SECONDS = 60.0  # for what compiles the kernels
 
 
-def each_plan_and_recipe(run: Run, part: Part, do: Callable[[Variant, Loaded], None]) -> None:
-    """do(variant, recipe) for all; one that once did not answer, which takes its time, is asked no more."""
-    for variant in run.variants:
-        for loaded in run.recipes:
-            do(variant, loaded)
-            if run.silent:
-                part.skipped.append(f"{variant}, the recipes after {loaded.net.name}: it did not answer")
-                break
-            run.save()
+# The headings of tables, and what of a result is below them.
+OF_VARIANT = {"plan": "plan", "precision": "precision", "recipe": "recipe"}
+VERIFIED = {
+    **OF_VARIANT,
+    "ok": "ok",
+    "worst error / bound": "part_of_bound",
+    "of": "worst",
+    "seconds": "seconds",
+}
+REPEATED = {**OF_VARIANT, f"{REPEAT_RUNS} runs the same": "same", "loss": "loss"}
+RACED = {
+    "plan": "plan", "seconds to accuracy": "reached_s", "seeds": "reached_by", "training, s": "training_s",
+    "evaluation, s": "evaluation_s", "upload, s": "upload_s",
+}  # fmt: skip
+SANITIZED = {"tool": "tool", "plan": "plan", "errors": "errors"}
 
 
 def verify(run: Run, part: Part) -> None:
     """gpubp.verify on each recipe's network and data, for each plan and precision."""
-
-    def one(variant: Variant, loaded: Loaded) -> None:
-        what = f"{variant}, {loaded.net.name}"
-        answer = run.attempt(
-            part, what, "verify_net", FIRST_SECONDS, cupy=run.cupy, **asdict(variant), net=asdict(loaded.net),
-            samples=str(loaded.train),
-        )  # fmt: skip
-        if answer is None:
-            return
-        part.results.append({**asdict(variant), "recipe": loaded.net.name, **answer})
-        if not answer["ok"]:
-            part.failures.append(f"{what}: {answer['wrong'][0]}")
-        header = ("plan", "precision", "recipe", "", "worst error / bound", "of", "seconds")
-        keys = ("plan", "precision", "recipe", "verdict", "part_of_bound", "worst", "seconds")
-        rows = [{**r, "verdict": "ok" if r["ok"] else "WRONG"} for r in part.results]
-        part.tables[:] = [table(header, [[r[key] for key in keys] for r in rows])]
-
-    each_plan_and_recipe(run, part, one)
+    _each_plan_and_recipe(
+        run, part, "verify_net", FIRST_SECONDS, VERIFIED, lambda r: None if r["ok"] else r["wrong"][0]
+    )
 
 
 def repeat(run: Run, part: Part) -> None:
     """Three trainings from one seed must end in the same bits."""
 
-    def one(variant: Variant, loaded: Loaded) -> None:
-        what = f"{variant}, {loaded.net.name}"
-        answer = run.attempt(
-            part, what, "repeat", cupy=run.cupy, **asdict(variant), net=asdict(loaded.net),
-            samples=str(loaded.train), epochs=run.sizes.repeat_epochs, runs=REPEAT_RUNS,
-        )  # fmt: skip
-        if answer is None:
-            return
-        part.results.append({**asdict(variant), "recipe": loaded.net.name, **answer})
-        if not answer["same"]:
-            part.failures.append(f"{what}: parameters differ: {', '.join(answer['digests'])}")
-        rows = [
-            (r["plan"], r["precision"], r["recipe"], "same" if r["same"] else "DIFFER", r["loss"])
-            for r in part.results
-        ]
-        part.tables[:] = [table(("plan", "precision", "recipe", f"{REPEAT_RUNS} runs", "loss"), rows)]
+    def differ(answer: dict[str, Any]) -> str | None:
+        return None if answer["same"] else f"parameters differ: {', '.join(answer['digests'])}"
 
-    each_plan_and_recipe(run, part, one)
+    fields = {"epochs": run.sizes.repeat_epochs, "runs": REPEAT_RUNS}
+    _each_plan_and_recipe(run, part, "repeat", ITEM_SECONDS, REPEATED, differ, **fields)
+
+
+def _each_plan_and_recipe(
+    run: Run,
+    part: Part,
+    task: str,
+    seconds: float,
+    columns: dict[str, str],
+    wrong: Callable[[dict[str, Any]], str | None],
+    **fields: Any,
+) -> None:
+    """Ask it of all; one that once did not answer, which takes its time, is asked no more."""
+    for variant in run.variants:
+        for loaded in run.recipes:
+            name, train = loaded.net.name, str(loaded.train)
+            asked = {
+                "cupy": run.cupy,
+                **asdict(variant),
+                "net": asdict(loaded.net),
+                "samples": train,
+                **fields,
+            }
+            answer = run.attempt(part, f"{variant}, {name}", task, seconds, **asked)
+            if answer is not None:
+                if why := wrong(answer):
+                    part.failures.append(f"{variant}, {name}: {why}")
+                run.keep(part, {**asdict(variant), "recipe": name, **answer}, columns)
+            if run.silent:
+                part.skipped.append(f"{variant}, the recipes after {name}: it did not answer")
+                break
 
 
 def device(run: Run, part: Part) -> None:
@@ -94,15 +102,16 @@ def device(run: Run, part: Part) -> None:
 
 def micro(run: Run, part: Part) -> None:
     """What a launch, a graph's node and a barrier of the grid cost, and what the device can do at most."""
-    sizes, rows = run.sizes, list[tuple[str, str, float]]()
+    sizes = run.sizes
 
     def ask(what: str, task: str, **fields: Any) -> None:
         answer = run.attempt(part, what, task, cupy=run.cupy, **fields)
         if answer is not None:
-            part.results.append({"what": what, **fields, **answer})
-            rows.extend((what, key.replace("_per_", "/").replace("_", " "), v) for key, v in answer.items())
-            part.tables[:] = [table(("", "", ""), rows)]
-            run.save()
+            [(unit, value)] = answer.items()
+            shown = {"unit": unit.replace("_per_", "/").replace("_", " "), "value": value}
+            run.keep(
+                part, {"what": what, **fields, **answer, **shown}, dict.fromkeys(("what", "unit", "value"))
+            )
 
     for blocks in sizes.blocks:
         ask(f"barrier of {blocks} blocks", "barrier", blocks=blocks, count=sizes.barriers)
@@ -119,8 +128,7 @@ def race(run: Run, part: Part) -> None:
     if loaded is None:
         part.skipped.append(f"no samples of {name}")
         return
-    batch = min(wanted.batch, run.sizes.batch or wanted.batch)
-    rules = asdict(replace(wanted, layers=run.sizes.cut_layers(wanted.layers), batch=batch))
+    rules = asdict(run.sizes.cut(wanted))
     if name != "mnist":
         part.skipped.append("97% and 98% of MNIST: no MNIST; the sample that comes with gpubp is run instead")
     for plan in run.plans:
@@ -134,9 +142,9 @@ def race(run: Run, part: Part) -> None:
                 break
             answers.append(answer)
         if answers:
-            part.results.append({"plan": plan, "rules": rules, **medians(answers), "seeds": answers})
-            part.tables[:] = [_race_table(part.results)]
-            run.save()
+            found = {"plan": plan, "rules": rules, **medians(answers), "seeds": answers}
+            run.keep(part, found, RACED)
+    part.tables.insert(0, _about_race(rules))
 
 
 def medians(answers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -160,21 +168,11 @@ def medians(answers: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _race_table(results: list[dict[str, Any]]) -> str:
-    rows = []
-    for r in results:
-        for target, seconds in r["reached_s"].items():
-            by = f"{r['reached_by'][target]} of {len(r['seeds'])}"
-            first = "not reached" if seconds is None else f"{seconds:.4f} s"
-            rows.append((r["plan"], target, first, by, r["training_s"], r["evaluation_s"], r["upload_s"]))
-    layers = "-".join(map(str, results[0]["rules"]["layers"]))
-    rules = results[0]["rules"]
-    about = (
-        f"  {layers} {rules['hidden']}, {rules['data']}, batch {rules['batch']}, {rules['epochs']} epochs of "
-        f"adam at {rules['lr']:g}, {rules['schedule']}; medians over the seeds"
+def _about_race(rules: dict[str, Any]) -> str:
+    return (
+        f"  {'-'.join(map(str, rules['layers']))} {rules['hidden']}, {rules['data']}, batch {rules['batch']}, "
+        f"{rules['epochs']} epochs of adam at {rules['lr']:g}, {rules['schedule']}; medians over the seeds"
     )
-    header = ("plan", "accuracy", "after", "seeds", "training, s", "evaluation, s", "upload, s")
-    return f"{about}\n{table(header, rows)}"
 
 
 def sanitizer(run: Run, part: Part) -> None:
@@ -186,7 +184,6 @@ def sanitizer(run: Run, part: Part) -> None:
     if tool is None:
         part.skipped.append("compute-sanitizer is not found on the PATH, in CUDA_HOME or in /usr/local/cuda*")
         return
-    rows = []
     for kind in SANITIZERS:
         for plan in run.plans:
             if kind == "racecheck" and plan not in RACING:
@@ -200,8 +197,9 @@ def sanitizer(run: Run, part: Part) -> None:
             limit = min(run.left(), SANITIZER_SECONDS)
             ended = run.program(command, run.env, limit)
             errors, last = sanitizer_errors(ended.text), ended.last_line
+            last_lines = ended.text.splitlines()[-8:]
             result = {"tool": kind, "plan": plan, "errors": errors, "exit_code": ended.code}
-            part.results.append({**result, "last_lines": ended.text.splitlines()[-8:]})
+            run.keep(part, {**result, "last_lines": last_lines}, SANITIZED)
             if ended.code is None:  # what it watches is slower by some factor that nobody knows
                 part.cut.append(f"{what}: no end in {limit:.0f} s")
             elif errors is None and "not supported" in ended.text:
@@ -212,9 +210,6 @@ def sanitizer(run: Run, part: Part) -> None:
                 part.failures.append(f"{what}: {last}")
             elif '"digests"' not in ended.text:
                 part.failures.append(f"{what}: nothing was trained: {last}")
-            rows.append((kind, plan, errors))
-            part.tables[:] = [table(("tool", "plan", "errors"), rows)]
-            run.save()
 
 
 def find_sanitizer() -> str | None:

@@ -151,6 +151,10 @@ def text_of(made: Table, above: str | None = None, below: Sequence[str] = ()) ->
 
 def number(value: object) -> str:
     """A number in three or four digits; nothing for None."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {number(one) or 'never'}" for name, one in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return "" if value is None else str(value)

@@ -14,11 +14,9 @@ from pathlib import Path
 from signal import SIGINT
 from typing import Any
 
-import numpy as np
-
 from bench import ROOT
 from bench.gpu.nets import MNIST, SAMPLE, STAND_IN, Sizes, Variant, extra, of_recipe
-from bench.gpu.report import Part, Report, write
+from bench.gpu.report import Part, Report, table, write
 from gpubp.benchmark import data
 from gpubp.benchmark.nets import Net
 from gpubp.benchmark.peers import FLOAT32
@@ -33,9 +31,9 @@ from gpubp.benchmark.process import (
     environment,
     without_folders,
 )
-from gpubp.errors import DataError, GpubpError, UsageError
+from gpubp.errors import DataError, GpubpError
 from gpubp.experiments import recipe as recipes
-from gpubp.experiments import run as experiment
+from gpubp.experiments.recipe import Recipe
 from gpubp.support import machine
 
 WORKER = "bench.gpu.tasks"
@@ -113,36 +111,27 @@ class Run:
         """Write the samples of every net where the workers find them; say which cannot be had."""
         for name in recipes.names():
             try:
-                net = self.sizes.cut(of_recipe(recipes.load(name)))
-                self.recipes.append(Loaded(net, *self._samples(name)))
+                recipe = recipes.load(name)
+                self.recipes.append(self._load(of_recipe(recipe), recipe))
             except (GpubpError, ImportError, OSError) as error:
                 self.missing.append(f"{name}: {_reason(error)}")
         try:
-            for net in extra(self.data_of_extras):
-                self.extras.append(Loaded(self.sizes.cut(net), *self._samples(self.data_of_extras)))
+            recipe = recipes.load(self.data_of_extras)
+            self.extras.extend(self._load(net, recipe) for net in extra(self.data_of_extras))
         except (GpubpError, OSError) as error:
             self.missing.append(f"784-128-10 and 784-2048-2048-10: {_reason(error)}")
 
-    def _samples(self, name: str) -> tuple[Path, Path, int]:
-        recipe = recipes.load(name)
+    def _load(self, net: Net, recipe: Recipe) -> Loaded:
+        if recipe.data == MNIST and self.data_dir is None:
+            raise DataError("no MNIST: name the folder of its four files with --data-dir or $GPUBP_DATA_DIR")
         key = recipe.data, recipe.standardize, recipe.test_fraction
         if key not in self._saved:
-            if recipe.data == MNIST and self.data_dir is None:
-                raise DataError(
-                    "no MNIST: name the folder of its four files with --data-dir or $GPUBP_DATA_DIR"
-                )
-            dataset, _ = experiment.load(recipe, recipe.seed, self.data_dir, quiet=True)
-            if dataset.test is None:
-                raise UsageError(f"{recipe.data} has no test part")
-            folders: list[Path] = []
-            most = self.sizes.samples
-            for part in (dataset.train, dataset.test):
-                inputs = part.inputs if part.inputs.dtype == np.uint8 else part.inputs.astype(np.float32)
-                folders.append(self.folder / f"data-{len(self._saved)}-{len(folders)}")
-                data.save(folders[-1], data.Data(inputs[:most], part.targets[:most].astype(np.int64)))
-            count = len(dataset.train.inputs[:most])
-            self._saved[key] = folders[0], folders[1], count
-        return self._saved[key]
+            folders = [self.folder / f"data-{len(self._saved)}-{part}" for part in ("train", "test")]
+            for part, folder in zip(("train", "test"), folders, strict=True):
+                content = data.of_recipe(recipe, net, self.data_dir, part, quiet=True)
+                data.save(folder, content.first(self.sizes.samples))
+            self._saved[key] = folders[0], folders[1], len(data.load(folders[0]))
+        return Loaded(self.sizes.cut(net), *self._saved[key])
 
     def has_time_for(self, part: Part, what: str) -> bool:
         """Say that it is begun; False where no time is left, which is then in the part."""
@@ -166,6 +155,13 @@ class Run:
             self.silent = isinstance(failure, NoAnswer)
             record(part, what, failure)
             return None
+
+    def keep(self, part: Part, result: dict[str, Any], columns: dict[str, Any]) -> None:
+        """Add a result, and write the files. columns: headings, and what of a result is below them if not their own."""
+        part.results.append(result)
+        rows = [[r[key or heading] for heading, key in columns.items()] for r in part.results]
+        part.tables[:] = [table(tuple(columns), rows)]
+        self.save()
 
     def program(self, command: list[str], env: dict[str, str], seconds: float) -> Ended:
         """Run a command in the root of the source tree; when its time is up it is ended as by Ctrl-C, then by force."""

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
-from bench.gpu.report import Part, table
+from bench.gpu.report import Part
 from bench.gpu.run import Ended, Run
 from gpubp.benchmark.process import without_folders
 from gpubp.benchmark.worker import OURS
@@ -40,8 +40,7 @@ def tests(run: Run, part: Part) -> None:
             results, seconds = run.folder / "tests.xml", run.sizes.test_seconds
             results.unlink(missing_ok=True)
             ended = run.program(command(path, only, seconds, results), env, run.left())
-            record(part, path, ended, outcomes(results))
-            run.save()
+            record(run, part, path, ended, outcomes(results))
 
 
 def command(path: str, only: str, seconds: float, results: Path) -> list[str]:
@@ -90,16 +89,13 @@ def _outcome(said: list[ElementTree.Element]) -> tuple[str, str]:
     return "passed", ""
 
 
-def record(part: Part, path: str, ended: Ended, found: dict[str, dict[str, str]]) -> None:
+def record(run: Run, part: Part, path: str, ended: Ended, found: dict[str, dict[str, str]]) -> None:
     """What a file's tests came to."""
     wrong = [f"{name}: {why}" for kind in ("failed", "error") for name, why in found[kind].items()]
     skipped = Counter(found["skipped"].values())
     counts = {kind: len(found[kind]) for kind in KINDS}
-    part.results.append(
-        {"tests": path, "exit_code": ended.code, "counts": counts, "failed": wrong, "skipped": skipped}
-    )
-    rows = [(r["tests"], *(r["counts"][kind] for kind in KINDS)) for r in part.results]
-    part.tables[:] = [table(("", *KINDS), rows)]
+    result = {"tests": path, "exit_code": ended.code, "counts": counts, "wrong": wrong, "skipped": skipped}
+    run.keep(part, result, {"": "tests", "counts": "counts"})
     part.failures.extend(wrong[:FAILURES_TOLD])
     if len(wrong) > FAILURES_TOLD:
         part.failures.append(f"{path}: {len(wrong) - FAILURES_TOLD} more tests, which results.json names")

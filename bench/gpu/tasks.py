@@ -20,7 +20,7 @@ import numpy as np
 
 import gpubp
 from bench.gpu.nets import Race
-from gpubp import SGD
+from gpubp import SGD, Adam, Schedule
 from gpubp.backends.cuda.backend import CupyBackend
 from gpubp.benchmark import clock, data, worker
 from gpubp.benchmark.nets import Net
@@ -166,16 +166,9 @@ def digest(arrays: list[np.ndarray]) -> str:
 
 def race(cupy: str, plan: str, train: str, test: str, rules: dict[str, Any], seed: int) -> Answer:
     """Seconds of training until the test accuracy is first as high as each target; all else is timed apart."""
-    settings = Race(**rules)
-    optimizer, schedule = settings.optimizer(), settings.rates()
-    network = Network(
-        settings.layers,
-        hidden=settings.hidden,
-        output=settings.output,
-        init=settings.init,
-        seed=seed,
-        dtype="float32",
-    )
+    settings = Race.from_json(rules)
+    network, optimizer = settings.network(seed), Adam(settings.lr)
+    schedule = Schedule(settings.schedule, warmup=settings.warmup)
     samples, tests = data.load(Path(train)), data.load(Path(test))
     few, to_train, to_test = (
         prepared(network, content, settings.loss)

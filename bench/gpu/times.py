@@ -106,7 +106,7 @@ def _one_net(
         lines = {FAILED: part.failures, LEFT_OUT: part.skipped, CUT_SHORT: part.cut}.get(row.status)
         if lines is not None:
             lines.append(f"{name}: {row.title}: {row.notes[-1]}")
-        elif row.same == DIFFERS and row.peer.startswith(OURS):
+        elif row.same_result == DIFFERS and row.peer.startswith(OURS):
             part.failures.append(f"{name}: {row.title} {row.notes[-1]}")
     if fastest := best(report, ours=True):
         report.baseline = fastest.peer

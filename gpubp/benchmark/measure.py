@@ -183,7 +183,7 @@ def _build(entrant: Entrant, net: Net, samples: Path, initial: Path) -> None:
     if answer is None:
         return
     seconds = time.perf_counter() - started
-    row.start = {**entrant.started, "total": entrant.started["total"] + seconds, **answer["seconds"]}
+    row.start_s = {**entrant.started, "total": entrant.started["total"] + seconds, **answer["seconds"]}
     row.version, row.details, row.thread_pools = answer["version"], answer["details"], answer["thread_pools"]
     row.input_density = answer["input_density"]
     entrant.differs = answer["differs"]
@@ -192,7 +192,7 @@ def _build(entrant: Entrant, net: Net, samples: Path, initial: Path) -> None:
 def _first_epoch(entrant: Entrant, folder: Path) -> None:
     answer = entrant.ask("first", save=str(folder / f"{entrant.peer.name}.npz"))
     if answer is not None:
-        entrant.row.first_epoch, entrant.row.loss = answer["seconds"], answer["loss"]
+        entrant.row.first_epoch_s, entrant.row.loss = answer["seconds"], answer["loss"]
 
 
 def _check(trained: list[Entrant], folder: Path) -> None:
@@ -200,7 +200,7 @@ def _check(trained: list[Entrant], folder: Path) -> None:
     first = next((entrant for entrant in trained if not entrant.differs), None)
     if first is None:
         return
-    first.row.same = BASELINE
+    first.row.same_result = BASELINE
     initial = data.load_parameters(folder / "initial.npz")
     expected = data.load_parameters(folder / f"{first.peer.name}.npz")
     for entrant in trained:

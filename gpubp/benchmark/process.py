@@ -26,15 +26,9 @@ LEAST_SECONDS = 1.0  # with less left, nothing is begun
 END_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1  # of prctl.h
 
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "NPROC",  # XLA's
-)
+_THREAD_VARIABLES = (  # the last is XLA's
+    *(f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA")), "VECLIB_MAXIMUM_THREADS", "NPROC",
+)  # fmt: skip
 
 
 def environment(threads: int, caches: Path | None = None, *, gpu: bool = False) -> dict[str, str]:

@@ -48,10 +48,10 @@ class Row:
 
     status: OK, or another of its words with the reason in ``notes``. rounds: seconds an epoch by the clock, of each
     round in turn; a peer may have made fewer than others. events: the same by events of the device, if it is timed by
-    these. first_epoch: seconds, with compilation. start: seconds of "total" (from the start of the process until it was
-    ready) and, within it, "import", "device", "data" and "build". loss: mean over the first epoch. same: one of the
-    words above, or None if it was not checked. cores: CPU seconds a second. input_density: the part of the inputs that
-    it computes with, None if unknown. verification: what the worker answers of it.
+    these. first_epoch_s: with compilation. start_s: of "total" (from the start of the process until it was ready) and,
+    within it, "import", "device", "data" and "build". loss: mean over the first epoch. same_result: one of the words
+    above, or None if it was not checked. cores: CPU seconds a second. input_density: the part of the inputs that it
+    computes with, None if unknown. verification: what the worker answers of it.
     """
 
     peer: str
@@ -61,14 +61,14 @@ class Row:
     notes: list[str] = field(default_factory=list)
     version: str = ""
     details: str = ""
-    start: dict[str, float] = field(default_factory=dict)
-    first_epoch: float | None = None
+    start_s: dict[str, float] = field(default_factory=dict)
+    first_epoch_s: float | None = None
     rounds: list[float] = field(default_factory=list)
     events: list[float] = field(default_factory=list)
     epochs_a_round: list[int] = field(default_factory=list)
     cores: float | None = None
     loss: float | None = None
-    same: str | None = None
+    same_result: str | None = None
     loss_difference: float | None = None
     parameter_difference: float | None = None
     memory_mb: dict[str, float | None] = field(default_factory=dict)
@@ -147,7 +147,7 @@ def ratios(row: Row, baseline: Row | None) -> list[float]:
 
 def fastest(rows: Iterable[Row], precision: str = FLOAT32) -> Row | None:
     """The fastest of these by median, in that precision, among those whose result is not wrong."""
-    right = [row for row in rows if row.rounds and row.precision == precision and row.same != DIFFERS]
+    right = [row for row in rows if row.rounds and row.precision == precision and row.same_result != DIFFERS]
     return min(right, key=lambda row: median(row.times), default=None)
 
 
@@ -169,7 +169,7 @@ def check_same_result(
     differs: why the peer cannot give the same, or "". initial: the parameters before the epoch.
     """
     if differs:
-        row.same = NOT_COMPARABLE
+        row.same_result = NOT_COMPARABLE
         row.notes.append(differs)
         return
     assert row.loss is not None
@@ -181,7 +181,7 @@ def check_same_result(
     of_loss, of_parameters = TOLERANCES[row.precision]
     agrees = row.loss_difference <= of_loss and row.parameter_difference <= of_parameters
     as_float32 = (of_loss, of_parameters) == TOLERANCES[FLOAT32]
-    row.same = (SAME if as_float32 else WITHIN) if agrees else DIFFERS
+    row.same_result = (SAME if as_float32 else WITHIN) if agrees else DIFFERS
     if not agrees:
         row.notes.append(
             f"does not compute the same as {baseline.title}: after the first epoch its loss is {row.loss:.6g}, not "
@@ -202,19 +202,8 @@ def _distance(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
 
 def to_dict(report: Report) -> dict[str, Any]:
     """The JSON, as bench/README.md documents it."""
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "date": report.date,
-        "commit": report.commit,
-        "interrupted": report.interrupted,
-        "machine": report.machine,
-        "settings": report.settings,
-        "missing": report.missing,
-        "peaks": report.peaks,
-        "nets": [net_dict(net) for net in report.nets],
-        "comparison": report.comparison,
-    }
+    nets = [net_dict(net) for net in report.nets]
+    return {"format": FORMAT, "format_version": FORMAT_VERSION, **vars(report), "nets": nets}
 
 
 def net_dict(report: NetReport) -> dict[str, Any]:
@@ -237,33 +226,16 @@ def _row_dict(row: Row, baseline: Row | None, report: NetReport) -> dict[str, An
     time, ratio = Spread.of(row.times), Spread.of(ratios(row, baseline))
     density = row.input_density
     todo = None if density is None else work.of_epoch(report.net, report.samples, density)
+    fields = {name: value for name, value in vars(row).items() if name not in ("rounds", "events")}
     return {
-        "peer": row.peer,
-        "title": row.title,
-        "status": row.status,
-        "notes": row.notes,
-        "version": row.version,
-        "details": row.details,
-        "precision": row.precision,
-        "epoch_ms": {k: v * 1000 for k, v in asdict(time).items()} if time else None,
+        **fields,
+        "epoch_ms": {name: seconds * 1000 for name, seconds in asdict(time).items()} if time else None,
         "rounds_ms": [seconds * 1000 for seconds in row.times],
         "by": "events" if row.events else "clock",
         "clock_rounds_ms": [seconds * 1000 for seconds in row.rounds],
-        "epochs_a_round": row.epochs_a_round,
         "ratio": asdict(ratio) if ratio else None,
         "round_ratios": ratios(row, baseline),
         "samples_per_second": report.samples / time.median if time else None,
-        "cores": row.cores,
-        "first_epoch_s": row.first_epoch,
-        "start_s": row.start,
-        "loss": row.loss,
-        "same_result": row.same,
-        "loss_difference": row.loss_difference,
-        "parameter_difference": row.parameter_difference,
-        "memory_mb": row.memory_mb,
-        "thread_pools": row.thread_pools,
-        "verification": row.verification,
-        "input_density": row.input_density,
         "gflop": todo.flops / 1e9 if todo else None,
         "flop_per_byte": todo.intensity if todo else None,
         "gflop_per_s": todo.flops / time.median / 1e9 if todo and time else None,
@@ -318,33 +290,10 @@ def _verified(found: dict[str, Any]) -> str:
 
 
 CSV_COLUMNS = (
-    "net",
-    "data",
-    "samples",
-    "batch",
-    "peer",
-    "version",
-    "status",
-    "rounds",
-    "median_ms",
-    "min_ms",
-    "max_ms",
-    "ratio",
-    "ratio_min",
-    "ratio_max",
-    "samples_per_second",
-    "first_epoch_s",
-    "start_s",
-    "gflop_per_s",
-    "cores",
-    "peak_mb",
-    "loss",
-    "same_result",
-    "loss_difference",
-    "parameter_difference",
-    "agreement",
-    "notes",
-)
+    "net", "data", "samples", "batch", "peer", "version", "status", "rounds", "median_ms", "min_ms", "max_ms", "ratio",
+    "ratio_min", "ratio_max", "samples_per_second", "first_epoch_s", "start_s", "gflop_per_s", "cores", "peak_mb",
+    "loss", "same_result", "loss_difference", "parameter_difference", "agreement", "notes",
+)  # fmt: skip
 
 
 def to_csv(content: dict[str, Any]) -> str:

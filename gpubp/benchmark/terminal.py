@@ -60,7 +60,7 @@ def net_table(report: NetReport) -> Table:
 
 def _cells(row: Row, baseline: Row | None, by_events: bool) -> list[str]:
     time, ratio = Spread.of(row.times), Spread.of(results.ratios(row, baseline))
-    cold = None if row.first_epoch is None else row.start["total"] + row.first_epoch
+    cold = None if row.first_epoch_s is None else row.start_s["total"] + row.first_epoch_s
     return [
         row.title,
         f"{_ms(time.median)} ({_ms(time.min)}–{_ms(time.max)})" if time else row.status,
@@ -78,13 +78,15 @@ def _cells(row: Row, baseline: Row | None, by_events: bool) -> list[str]:
 def _short_agreement(row: Row) -> str:
     """As few words as fit into a table; the page has more."""
     found = row.verification
-    if row.same == results.DIFFERS:
+    if row.same_result == results.DIFFERS:
         return "DIFFERS"
     if found is not None and not found["ok"]:
         return "WRONG"
     if found is not None and found["tensors"]:
         return f"{found['part_of_bound']:.2f} of bound"
-    return row.same if row.same in (results.SAME, results.WITHIN, results.NOT_COMPARABLE) else ""
+    return (
+        row.same_result if row.same_result in (results.SAME, results.WITHIN, results.NOT_COMPARABLE) else ""
+    )
 
 
 def _ms(seconds: float) -> str:

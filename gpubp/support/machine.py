@@ -14,21 +14,9 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
-    "gpubp",
-    "numpy",
-    "numba",
-    "llvmlite",
-    "cupy",
-    "cupy-cuda12x",
-    "cupy-cuda13x",
-    "torch",
-    "jax",
-    "jaxlib",
-    "keras",
-    "tensorflow",
-    "scikit-learn",
-    "threadpoolctl",
-)
+    "gpubp", "numpy", "numba", "llvmlite", "cupy", "cupy-cuda12x", "cupy-cuda13x", "torch", "jax", "jaxlib", "keras",
+    "tensorflow", "scikit-learn", "threadpoolctl",
+)  # fmt: skip
 
 
 def facts() -> dict[str, Any]:

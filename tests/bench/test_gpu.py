@@ -289,7 +289,7 @@ def test_every_recipe_is_a_net():
         assert (small.layers[0], small.layers[-1]) == (net.layers[0], net.layers[-1])
     with pytest.raises(UsageError):
         of_recipe(recipes.load("mnist").overridden({"optimizer": "adam"}))
-    assert Race(**asdict(RACE)).optimizer().lr == RACE.lr
+    assert Race.from_json(json.loads(json.dumps(asdict(RACE)))) == RACE
 
 
 def test_gpubp_is_compared_on_the_gpu_by_one_clock_and_in_one_precision():
@@ -297,12 +297,12 @@ def test_gpubp_is_compared_on_the_gpu_by_one_clock_and_in_one_precision():
     composed = Row("gpubp-composed", "", rounds=[3.0, 5.0], events=[2.0, 4.0])
     fused = Row("gpubp-fused", "Fused", **by_events)
     numba = Row("gpubp-numba", "", rounds=[0.1])
-    graph = Row("torch-graph", "Graph", rounds=[9.0, 9.0], events=[3.0, 8.0], same=SAME)
-    jax = Row("jax", "JAX", rounds=[3.0, 3.0], same=SAME)
-    wrong = Row("torch", "", rounds=[0.1, 0.1], same=DIFFERS)
-    products = Row(PRODUCTS, "Products", rounds=[1.0, 1.0], events=[0.5, 0.5], same=NOT_COMPARABLE)
-    broken = Row("gpubp-units", "", rounds=[0.1, 0.1], same=DIFFERS)
-    fast = {"rounds": [0.1, 0.1], "precision": "tf32", "same": WITHIN}
+    graph = Row("torch-graph", "Graph", rounds=[9.0, 9.0], events=[3.0, 8.0], same_result=SAME)
+    jax = Row("jax", "JAX", rounds=[3.0, 3.0], same_result=SAME)
+    wrong = Row("torch", "", rounds=[0.1, 0.1], same_result=DIFFERS)
+    products = Row(PRODUCTS, "Products", rounds=[1.0, 1.0], events=[0.5, 0.5], same_result=NOT_COMPARABLE)
+    broken = Row("gpubp-units", "", rounds=[0.1, 0.1], same_result=DIFFERS)
+    fast = {"rounds": [0.1, 0.1], "precision": "tf32", "same_result": WITHIN}
     tf32 = Row("gpubp-fused-tf32", "Ours in tf32", **fast)
     their_tf32 = Row("jax-tf32", "JAX in tf32", **{**fast, "rounds": [0.4, 0.2]})
     rows = [composed, fused, numba, graph, jax, wrong, products, broken, tf32, their_tf32]
@@ -627,10 +627,10 @@ def test_tests_that_the_time_is_up_for_are_cut(run, tmp_path):
     xml = tmp_path / "tests.xml"
     xml.write_text('<testsuite><testcase classname="t" name="test_it" /><testcase /></testsuite>')
     part = Part("tests", "", ended=True)
-    suite.record(part, "t.py", Ended(None, ""), suite.outcomes(xml))
+    suite.record(run, part, "t.py", Ended(None, ""), suite.outcomes(xml))
     assert (part.status, part.results[0]["counts"]["passed"]) == ("cut short", 1)
     xml.write_text("<testsuite>")  # it could not be written to the end
-    suite.record(part, "t.py", Ended(-11, "no more"), suite.outcomes(xml))
+    suite.record(run, part, "t.py", Ended(-11, "no more"), suite.outcomes(xml))
     assert part.failures == ["t.py: pytest: exit code -11: no more"]
 
 

@@ -156,8 +156,8 @@ def test_ratios_are_of_the_same_round():
 
 def test_a_wrong_peer_is_not_the_fastest():
     base = Row("gpubp-numba", "gpubp numba", rounds=[1.0])
-    wrong = Row("torch", "PyTorch", rounds=[0.1], same=DIFFERS)
-    other = Row("sklearn", "scikit-learn", rounds=[3.0], same=NOT_COMPARABLE)
+    wrong = Row("torch", "PyTorch", rounds=[0.1], same_result=DIFFERS)
+    other = Row("sklearn", "scikit-learn", rounds=[3.0], same_result=NOT_COMPARABLE)
     assert results.fastest_peer(report_of(base, wrong, other)) is other
     assert results.fastest_peer(report_of(base, wrong)) is None
     assert "nothing to compare" in terminal.conclusion(report_of(base, wrong))
@@ -179,7 +179,7 @@ def test_the_check_of_the_same_result(loss, shift, differs, expected):
     base, row = Row("a", "A", loss=1.0), Row("b", "B", loss=loss)
     initial, end = [np.zeros(4)], [np.ones(4)]  # moved by 2
     results.check_same_result(row, base, differs, initial, [np.ones(4) + shift], end)
-    assert row.same == expected
+    assert row.same_result == expected
     assert bool(row.notes) == (expected != SAME)
     if expected == SAME:
         assert row.parameter_difference == pytest.approx(shift)
@@ -188,7 +188,7 @@ def test_the_check_of_the_same_result(loss, shift, differs, expected):
 def test_parameters_of_another_shape_differ():
     base, row = Row("a", "A", loss=1.0), Row("b", "B", loss=1.0)
     results.check_same_result(row, base, "", [np.zeros(4)], [np.ones((2, 2))], [np.ones(4)])
-    assert row.same == DIFFERS
+    assert row.same_result == DIFFERS
 
 
 def test_slow_peers_make_fewer_rounds():
@@ -213,7 +213,7 @@ def test_numpy_by_hand_is_the_reference(net, rng):
         into.loss = trainer.run_epoch(np.arange(30))
         ends.append(trainer.parameters())
     results.check_same_result(row, base, "", initial, *ends)
-    assert row.same == SAME, row.notes
+    assert row.same_result == SAME, row.notes
     assert row.parameter_difference < 1e-5
 
 

@@ -419,8 +419,10 @@ def test_labels_of_the_roofline_do_not_meet():
 def test_the_table_fits_a_terminal(capsys):
     from rich.console import Console
 
-    row = Row("torch", "gpubp numba (fit, verified)", rounds=[0.1, 0.2, 0.3], loss=1.0, same=results.SAME)
-    row.first_epoch, row.start = 1.0, {"total": 2.0}
+    row = Row(
+        "torch", "gpubp numba (fit, verified)", rounds=[0.1, 0.2, 0.3], loss=1.0, same_result=results.SAME
+    )
+    row.first_epoch_s, row.start_s = 1.0, {"total": 2.0}
     base = Row("gpubp-numba", "gpubp numba", rounds=[0.05, 0.051, 0.052])
     report = NetReport(
         Net("n", (784, 9, 10), "relu", "softmax", "cross_entropy", 0.1, 5, "d"),
