@@ -132,11 +132,10 @@ def show(points: list[dict[str, Any]], fitted: dict[str, float | None], console:
     for column in ("batch", "samples", "parameters", "ms", "ms a step", "ns a sample and parameter"):
         table.add_column(column, justify="right")
     for p in points:
+        counts = [f"{p[name]:,}" for name in ("batch", "samples", "parameters")]
         table.add_row(
             p["layers"],
-            str(p["batch"]),
-            f"{p['samples']:,}",
-            f"{p['parameters']:,}",
+            *counts,
             f"{p['ms']:,.2f}",
             f"{p['ms_a_step']:.3f}",
             f"{p['ns_per_sample_and_parameter']:.4f}",

@@ -185,10 +185,8 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
         raise KeyboardInterrupt
 
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    taken = {name: signal.getsignal(name) for name in signals}
-    taken = {
-        name: handler for name, handler in taken.items() if handler not in (signal.SIG_IGN, None)
-    }  # as by nohup
+    handlers = {name: signal.getsignal(name) for name in signals}
+    taken = {name: was for name, was in handlers.items() if was not in (signal.SIG_IGN, None)}  # as by nohup
     for name in taken:
         signal.signal(name, interrupt)
     try:

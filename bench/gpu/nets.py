@@ -114,20 +114,9 @@ class Sizes:
 
 ON_GPU = Sizes()
 ON_HOST = Sizes(
-    width=12,
-    batch=8,
-    samples=20,
-    rounds=2,
-    seconds_a_round=0.0,
-    repeat_epochs=1,
-    blocks=(2, 3, 4),
-    barriers=5,
-    launches=5,
-    copy_mb=1,
-    product=64,
-    seeds=2,
-    test_seconds=300.0,
-)
+    width=12, batch=8, samples=20, rounds=2, seconds_a_round=0.0, repeat_epochs=1, blocks=(2, 3, 4), barriers=5,
+    launches=5, copy_mb=1, product=64, seeds=2, test_seconds=300.0,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
