@@ -16,6 +16,7 @@ from gpubp.benchmark.nets import NETS, QUICK, Net, parse, select
 from gpubp.benchmark.peers import PEERS, Peer
 from gpubp.errors import GpubpError, UsageError
 from gpubp.functions import lookup
+from gpubp.reports import benchmark as page
 from gpubp.support import machine
 
 INTERRUPTED = 130
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         peers, missing = choose_peers(args.peers)
         out = args.out or new_folder("cpu", datetime.now(UTC).date().isoformat())
         console = terminal.console()
-        report = measure.run(cases(nets), peers, missing, settings, out, console, terminal.say)
+        report = measure.run(cases(nets), peers, missing, settings, out, console, terminal.say, page.write)
     except GpubpError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -94,7 +94,7 @@ def record(run: Run, part: Part, path: str, ended: Ended, found: dict[str, dict[
     wrong = [f"{name}: {why}" for kind in ("failed", "error") for name, why in found[kind].items()]
     skipped = Counter(found["skipped"].values())
     counts = {kind: len(found[kind]) for kind in KINDS}
-    result = {"tests": path, "exit_code": ended.code, "counts": counts, "wrong": wrong, "skipped": skipped}
+    result = {"tests": path, "exit_code": ended.code, "counts": counts, "failed": wrong, "skipped": skipped}
     run.keep(part, result, {"": "tests", "counts": "counts"})
     part.failures.extend(wrong[:FAILURES_TOLD])
     if len(wrong) > FAILURES_TOLD:

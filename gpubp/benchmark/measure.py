@@ -42,6 +42,7 @@ PAUSE_SECONDS = 0.1
 PEAKS_SECONDS = 120.0  # what takes longer is not measured
 
 Say = Callable[[str], None]
+WritePage = Callable[[Path, dict[str, Any]], Path]
 
 
 @dataclass(frozen=True)
@@ -288,11 +289,12 @@ def run(
     out: Path,
     console: Console,
     say: Say,
+    write_page: WritePage,
     old: dict[str, Any] | None = None,
 ) -> Report:
     """Measure the peers on the cases; after each, print its table and write the files anew. Ctrl-C ends it early.
 
-    old: the content of an earlier results.json, to compare with.
+    write_page: what makes a page of the content of results.json. old: that of an earlier one, to compare with.
 
     Raises:
         GpubpError: ``out`` cannot be written, or a case's samples are not to be had.
@@ -325,7 +327,7 @@ def run(
     report.machine["load_average_after"] = machine.load_average()
     if old is not None:
         report.comparison = compare.compare(old, results.to_dict(report))
-    finish(report, out, console)
+    finish(report, out, console, write_page)
     return report
 
 
@@ -348,16 +350,14 @@ def _measure_cold(
             entrant.worker.close()
 
 
-def finish(report: Report, out: Path, console: Console) -> None:
+def finish(report: Report, out: Path, console: Console, write_page: WritePage) -> None:
     """Write all files and say what came of the run."""
-    from gpubp.reports import benchmark as page
-
     results.write_report(out, report)
     if len(report.nets) > 1:
         terminal.print_lines(map(terminal.conclusion, report.nets), console)
     if report.comparison is not None:
         terminal.print_comparison(report.comparison, console)
-    path = page.write(out / "report.html", results.to_dict(report))
+    path = write_page(out / "report.html", results.to_dict(report))
     lines = [f"results.csv and results.json are in {os.path.relpath(out)}"]
     terminal.print_lines([*lines, f"open {os.path.relpath(path)} in a browser"], console)
 
