@@ -25,7 +25,6 @@ from gpubp.backends.cuda.backend import CupyBackend
 from gpubp.benchmark import clock, data, worker
 from gpubp.benchmark.nets import Net
 from gpubp.benchmark.peers.plan import PlanTrainer, cupy_backend, cupy_of, make_plan, prepared
-from gpubp.benchmark.process import end_with_parent
 from gpubp.benchmark.worker import Answer
 from gpubp.errors import BackendUnavailable, UsageError
 from gpubp.kernels import cuda
@@ -357,6 +356,4 @@ TASKS = worker.TASKS | {
 
 
 if __name__ == "__main__":
-    if not sys.argv[1:]:
-        end_with_parent()
-    worker.main(TASKS, sys.argv[1:] or sys.stdin)
+    worker.main(TASKS, sys.argv[1:] or None)

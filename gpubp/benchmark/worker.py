@@ -35,11 +35,13 @@ Answer = dict[str, Any]
 Task = Callable[..., Answer]
 
 
-def main(tasks: dict[str, Task], requests: Iterable[str] = sys.stdin) -> None:
-    """Answer each line of ``requests`` on stdout."""
+def main(tasks: dict[str, Task], requests: Iterable[str] | None = None) -> None:
+    """Answer each line of ``requests`` on stdout; without them those of stdin, for as long as its parent lives."""
+    if requests is None:
+        end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries that print must not do so in between
-    serve(tasks, requests, answers)
+    serve(tasks, sys.stdin if requests is None else requests, answers)
 
 
 def serve(tasks: dict[str, Task], requests: Iterable[str], answers: TextIO) -> None:
@@ -190,5 +192,4 @@ TASKS: dict[str, Task] = {
 
 
 if __name__ == "__main__":
-    end_with_parent()
     main(TASKS)
