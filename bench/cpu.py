@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from gpubp.benchmark import data, machine, measure, results, terminal
+from bench import new_folder
+from gpubp.benchmark import data, measure, terminal
 from gpubp.benchmark.measure import FEWEST_ROUNDS, Case, Settings
 from gpubp.benchmark.nets import NETS, QUICK, Net, parse, select
 from gpubp.benchmark.peers import PEERS, Peer
 from gpubp.errors import GpubpError, UsageError
 from gpubp.functions import lookup
+from gpubp.reports import benchmark as page
+from gpubp.support import machine
 
 INTERRUPTED = 130
 
@@ -98,9 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         nets, settings = choose_nets(args), choose_settings(args)
         peers, missing = choose_peers(args.peers)
-        out = args.out or results.new_folder("cpu", datetime.now(UTC).date().isoformat())
+        out = args.out or new_folder("cpu", datetime.now(UTC).date().isoformat())
         console = terminal.console()
-        report = measure.run(cases(nets), peers, missing, settings, out, console, terminal.say)
+        report = measure.run(cases(nets), peers, missing, settings, out, console, terminal.say, page.write)
     except GpubpError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

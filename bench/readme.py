@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import Any
 
+from bench import RESULTS, ROOT
 from gpubp.benchmark import results
-from gpubp.benchmark.machine import ROOT
 from gpubp.benchmark.peers import OURS
 from gpubp.benchmark.results import DIFFERS, times
 from gpubp.errors import DataError, GpubpError
 from gpubp.support.files import write_text
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-README, RESULTS = ROOT / "README.md", ROOT / "bench" / "results"
+README = ROOT / "README.md"
 RUNS = tuple(f"2026-11-22-all-nets-{number}" for number in (1, 2, 3))  # a column each
 OTHERS = ("2026-11-22-all-peers", "2026-11-22-all-peers-512")  # with these, the range of every library
 _ORDINALS = ("first", "second", "third")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
 import sys
 import time
@@ -19,8 +17,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from gpubp.benchmark import machine, results, terminal
+from bench import new_folder
+from gpubp.benchmark import results, terminal
 from gpubp.errors import GpubpError, UsageError
+from gpubp.support import machine
 
 if TYPE_CHECKING:
     from gpubp.backends.plan import Plan
@@ -32,7 +32,7 @@ QUICK_SAMPLES, QUICK_WIDTHS = SAMPLES[:4], WIDTHS[:5]
 DENSITY = 0.19  # of MNIST: the part of its bytes that are not 0
 STEPS = 4  # in one call, for each width
 REPEATS, SECONDS_A_REPEAT = 3, 0.2
-COLUMNS = (
+COLUMNS = [
     "series",
     "layers",
     "batch",
@@ -41,7 +41,7 @@ COLUMNS = (
     "ms",
     "ms_a_step",
     "ns_per_sample_and_parameter",
-)
+]
 
 
 def images(samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -55,16 +55,12 @@ def images(samples: int) -> tuple[np.ndarray, np.ndarray]:
 def plan_for(layers: list[int], batch: int, samples: int) -> Plan:
     """A plan of the Numba backend for a ReLU classifier on that many images."""
     from gpubp import SGD, Network, backends
-    from gpubp.backends.plan import Problem
-    from gpubp.data import Split
-    from gpubp.data.samples import prepare
-    from gpubp.functions import LOSSES
+    from gpubp.benchmark.data import Data
+    from gpubp.benchmark.peers.plan import make_plan, prepared
 
-    network = Network(layers)
-    loss = LOSSES["cross_entropy"]
-    prepared = prepare(Split(*images(samples)), network.sizes, network.dtype, loss).samples
-    problem = Problem(network.layers, network.parameters, loss, SGD(1e-3), batch, prepared)
-    return backends.get("numba").plan(problem)
+    network, loss = Network(layers), "cross_entropy"
+    content = prepared(network, Data(*images(samples)), loss)
+    return make_plan(backends.get("numba"), network, loss, SGD(1e-3), batch, content)
 
 
 def seconds_a_run(plan: Plan, order: np.ndarray, batch: int) -> float:
@@ -130,26 +126,16 @@ def slopes(points: list[dict[str, Any]]) -> dict[str, float | None]:
     return {"samples": fit("samples", "samples"), "widths": fit("widths", "parameters")}
 
 
-def to_csv(points: list[dict[str, Any]]) -> str:
-    """One line a point."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(points)
-    return text.getvalue()
-
-
 def show(points: list[dict[str, Any]], fitted: dict[str, float | None], console: Console) -> None:
     """The points as a table, and the slopes."""
     table = Table("layers", box=None, header_style="bold", pad_edge=False)
     for column in ("batch", "samples", "parameters", "ms", "ms a step", "ns a sample and parameter"):
         table.add_column(column, justify="right")
     for p in points:
+        counts = [f"{p[name]:,}" for name in ("batch", "samples", "parameters")]
         table.add_row(
             p["layers"],
-            str(p["batch"]),
-            f"{p['samples']:,}",
-            f"{p['parameters']:,}",
+            *counts,
             f"{p['ms']:,.2f}",
             f"{p['ms_a_step']:.3f}",
             f"{p['ns_per_sample_and_parameter']:.4f}",
@@ -192,11 +178,9 @@ def run(args: argparse.Namespace, console: Console, say: Callable[[str], None]) 
         "points": points,
     }
     show(points, fitted, console)
-    out = args.out or results.new_folder("scaling", date)
-    results.write(out, content, to_csv(points))
-    console.print(
-        f"results.csv and results.json are in {os.path.relpath(out)}", highlight=False, soft_wrap=True
-    )
+    out = args.out or new_folder("scaling", date)
+    results.write(out, content, results.csv_text(COLUMNS, points))
+    terminal.print_lines([f"results.csv and results.json are in {os.path.relpath(out)}"], console)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

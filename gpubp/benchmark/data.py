@@ -40,26 +40,18 @@ class Data:
         return np.eye(classes, dtype=np.float32)[self.labels]
 
 
-def _mnist(net: Net) -> Data:
-    return _named("mnist")
+def _named(net: Net) -> Data:
+    import gpubp
 
-
-def _digits(net: Net) -> Data:
-    return _named("digits")
+    train = gpubp.load_data(net.data).train
+    return Data(train.inputs, train.targets)
 
 
 def _iris(net: Net) -> Data:
     """Standardised, as gpubp's recipe has it."""
-    data = _named("iris")
+    data = _named(net)
     x = (data.inputs - data.inputs.mean(axis=0)) / data.inputs.std(axis=0)
     return Data(x.astype(np.float32), data.labels)
-
-
-def _named(name: str) -> Data:
-    import gpubp
-
-    train = gpubp.load_data(name).train
-    return Data(train.inputs, train.targets)
 
 
 def _dense(net: Net) -> Data:
@@ -71,9 +63,9 @@ def _dense(net: Net) -> Data:
 
 
 SOURCES: dict[str, Callable[[Net], Data]] = {
-    "mnist": _mnist,
+    "mnist": _named,
     "dense": _dense,
-    "digits": _digits,
+    "digits": _named,
     "iris": _iris,
 }
 
@@ -88,23 +80,27 @@ def make(net: Net) -> Data:
     return _fitting(net, SOURCES[net.data](net))
 
 
-def of_recipe(recipe: Recipe, net: Net, data_dir: Path | None) -> Data:
-    """The recipe's training samples, of its first split, scaled as it says.
+def of_recipe(
+    recipe: Recipe, net: Net, data_dir: Path | None, part: str = "train", *, quiet: bool = False
+) -> Data:
+    """The recipe's training or "test" samples, of its first split, scaled as it says.
 
     Raises:
-        UsageError: no labels to tell classes by, or as :func:`make`.
+        UsageError: no labels to tell classes by, no such part, or as :func:`make`.
         DataError: the data is missing or corrupt.
     """
     from gpubp.experiments import run as experiment
 
-    parts = experiment.load(recipe, recipe.seed, data_dir, quiet=False)
-    train = parts.scaled(parts.dataset.train)
-    if train.targets.ndim != 1 or train.targets.dtype.kind not in "iu":
+    parts = experiment.load(recipe, recipe.seed, data_dir, quiet=quiet)
+    split = getattr(parts.dataset, part)
+    if split is None:
+        raise UsageError(f"{recipe.data} has no {part} part")
+    if split.targets.ndim != 1 or split.targets.dtype.kind not in "iu":
         raise UsageError(
             f"recipe {recipe.name}: only classifiers are compared, and {recipe.data} has no labels"
         )
-    inputs = train.inputs if train.inputs.dtype == np.uint8 else train.inputs.astype(np.float32)
-    return _fitting(net, Data(inputs, train.targets.astype(np.int64)))
+    inputs = split.inputs if split.inputs.dtype == np.uint8 else split.inputs.astype(np.float32)
+    return _fitting(net, Data(inputs, split.targets.astype(np.int64)))
 
 
 def _fitting(net: Net, data: Data) -> Data:

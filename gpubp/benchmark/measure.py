@@ -12,27 +12,37 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gpubp.benchmark import compare, data, machine, results, terminal
+from rich.console import Console
+
+from gpubp.benchmark import compare, data, results, terminal
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import SEED, Net
 from gpubp.benchmark.peers import Peer
-from gpubp.benchmark.process import Worker, WorkerFailed, environment, module_command, without_folders
-from gpubp.benchmark.results import BASELINE, NetReport, Report, Row
+from gpubp.benchmark.process import (
+    ANSWER_SECONDS,
+    NoAnswer,
+    OutOfTime,
+    Refused,
+    Worker,
+    WorkerFailed,
+    environment,
+    module_command,
+    without_folders,
+)
+from gpubp.benchmark.results import BASELINE, CUT_SHORT, FAILED, LEFT_OUT, NetReport, Report, Row
 from gpubp.errors import UsageError
-
-if TYPE_CHECKING:  # bench.gpu runs where rich is not installed
-    from rich.console import Console
+from gpubp.support import machine
 
 FEWEST_ROUNDS = 3
 SECONDS_A_ROUND = 0.2  # a round is as many epochs as fill this
-PAUSE_SECONDS = (
-    0.1  # between two peers: OpenMP's and OpenBLAS's threads spin for some milliseconds after work
-)
+# Between two peers: OpenMP's and OpenBLAS's threads spin for some milliseconds after work.
+PAUSE_SECONDS = 0.1
 PEAKS_SECONDS = 120.0  # what takes longer is not measured
 
 Say = Callable[[str], None]
+WritePage = Callable[[Path, dict[str, Any]], Path]
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,23 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Rounds:
+    """How epochs are asked for after the first.
+
+    seconds: what a round fills, in whole epochs. budget: seconds that all rounds of a peer on a net should take at
+    most. pause: seconds before each. events: whether times are those of a device's events, where it has some.
+    """
+
+    count: int
+    seconds: float
+    budget: float
+    pause: float = PAUSE_SECONDS
+    events: bool = False
+
+
+@dataclass(frozen=True)
 class Settings:
-    """How to measure. budget: seconds that the rounds of one peer on one net should take at most.
+    """How a run on the processor measures, as its JSON has it. budget: as of Rounds.
 
     Raises:
         UsageError: a number that cannot be, or more threads than cores.
@@ -73,139 +98,148 @@ class Settings:
 
 
 class Entrant:
-    """A peer's worker on one net, and the row of what it did."""
+    """A peer, its worker, and the row of what it did on the present net.
 
-    def __init__(self, peer: Peer, row: Row) -> None:
-        self.peer, self.row = peer, row
-        self.worker: Worker | None = None
+    options: what its module is given besides its own. seconds: how long it may take for an answer.
+    """
+
+    def __init__(
+        self, peer: Peer, worker: Worker, options: dict[str, Any], seconds: float = ANSWER_SECONDS
+    ) -> None:
+        self.peer, self.worker, self.seconds = peer, worker, seconds
+        self.options = {**peer.options, "precision": peer.precision, "device": peer.device, **options}
+        self.started: dict[str, float] = {}  # seconds that the process took to be ready for any net
+        self.silent = False  # has once not answered
+        self.present = False  # takes part in the present net
         self.differs = ""
         self.rounds = 0  # how many it is to make
+        self.row = Row(peer.name, peer.title)
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """The worker's answer; None, and the reason in the row, if it has failed."""
-        if self.worker is None:
+    def enter(self, report: NetReport) -> None:
+        """Begin a row in the report, if the peer is for its net."""
+        net = report.net
+        self.row = Row(self.peer.name, self.peer.title, self.peer.precision)
+        self.present = not self.peer.nets or net.name in self.peer.nets
+        if not self.present:
+            return
+        report.rows.append(self.row)
+        if reason := "it did not answer before" if self.silent else self.peer.refuses(net):
+            self.row.end(LEFT_OUT, reason)
+            self.present = False
+
+    def ask(self, task: str, **fields: Any) -> dict[str, Any] | None:
+        """The worker's answer; None if it is not present, or fails: the reason is then in the row."""
+        if not self.present:
             return None
         try:
-            answer = self.worker.ask(request)
+            answer = self.worker.ask(task, self.seconds, **fields)
         except WorkerFailed as failure:
-            self.row.status = "failed"
-            self.row.notes.append(f"failed: {failure}")
-            self.close()
+            kinds = {OutOfTime: CUT_SHORT, Refused: LEFT_OUT}
+            self.row.end(kinds.get(type(failure), FAILED), str(failure))
+            self.present, self.silent = False, isinstance(failure, NoAnswer)
+            if not isinstance(failure, Refused):
+                self.started = {}
             return None
         self.row.memory_mb |= answer.get("memory_mb", {})
         return answer
 
-    def close(self) -> None:
-        if self.worker is not None:
-            self.worker.kill()
-            self.worker = None
-
 
 def measure(
     report: NetReport,
-    peers: Sequence[Peer],
+    entrants: Sequence[Entrant],
     folder: Path,
     samples: Path,
-    settings: Settings,
+    rounds: Rounds,
     say: Say = lambda _: None,
 ) -> None:
-    """Measure the peers on one net; what is known goes into ``report`` as soon as it is.
+    """Measure the entrants on one net; what is known goes into ``report`` as soon as it is.
 
-    folder: for parameters and stderr. samples: where ``gpubp.benchmark.data.save`` has put them.
+    folder: for parameters. samples: where ``gpubp.benchmark.data.save`` has put them.
     """
     net = report.net
-    initial = [p for pair in net.network().parameters for p in pair]
-    data.save_parameters(folder / "initial.npz", initial)
-    entrants = []
-    for peer in peers:
-        report.rows.append(Row(peer.name, peer.title))
-        if reason := peer.refuses(net):
-            report.rows[-1].status = "left out"
-            report.rows[-1].notes.append(f"left out: {reason}")
-        else:
-            entrants.append(Entrant(peer, report.rows[-1]))
-    job = {
-        "net": asdict(net),
-        "data": str(samples),
-        "parameters": str(folder / "initial.npz"),
-        "threads": settings.threads,
-        "seed": SEED,
-    }
-    caches = folder / "caches" if settings.fresh else None
-    try:
-        for entrant in entrants:
+    initial = folder / "initial.npz"
+    data.save_parameters(initial, [p for pair in net.network().parameters for p in pair])
+    for entrant in entrants:
+        entrant.enter(report)
+        if entrant.present:
             say(f"{net.name}: starting {entrant.peer.title}")
-            env = environment(settings.threads, caches, gpu=entrant.peer.on_gpu)
-            _start(entrant, job, folder, env)
+            _build(entrant, net, samples, initial)
             _first_epoch(entrant, folder)
-        _check(report, entrants, folder)
-        _rounds(net, entrants, settings, say)
-        _verify(entrants, samples, say)
-    finally:
-        for entrant in entrants:
-            entrant.close()
+    _check([entrant for entrant in entrants if entrant.row.loss is not None], folder)
+    _rounds(net, entrants, rounds, say)
 
 
-def _start(entrant: Entrant, job: dict[str, Any], folder: Path, env: dict[str, str]) -> None:
-    row, started = entrant.row, time.perf_counter()
-    entrant.worker = Worker(entrant.peer.module, stderr=folder / f"{row.peer}.stderr", env=env)
-    answer = entrant.ask(job)
+def _build(entrant: Entrant, net: Net, samples: Path, initial: Path) -> None:
+    row, module, options = entrant.row, entrant.peer.module, entrant.options
+    if not entrant.started:
+        started = time.perf_counter()
+        answer = entrant.ask("hello", module=module, options=options)
+        if answer is not None:
+            entrant.started = {"total": time.perf_counter() - started, **answer["seconds"]}
+    started = time.perf_counter()
+    answer = entrant.ask(
+        "build", module=module, net=asdict(net), samples=str(samples), parameters=str(initial), options=options,
+        seed=SEED,
+    )  # fmt: skip
     if answer is None:
         return
-    row.start = {"total": time.perf_counter() - started, **answer["seconds"]}
+    seconds = time.perf_counter() - started
+    row.start_s = {**entrant.started, "total": entrant.started["total"] + seconds, **answer["seconds"]}
     row.version, row.details, row.thread_pools = answer["version"], answer["details"], answer["thread_pools"]
     row.input_density = answer["input_density"]
     entrant.differs = answer["differs"]
 
 
 def _first_epoch(entrant: Entrant, folder: Path) -> None:
-    answer = entrant.ask({"do": "first", "save": str(folder / f"{entrant.peer.name}.npz")})
+    answer = entrant.ask("first", save=str(folder / f"{entrant.peer.name}.npz"))
     if answer is not None:
-        entrant.row.first_epoch, entrant.row.loss = answer["seconds"], answer["loss"]
+        entrant.row.first_epoch_s, entrant.row.loss = answer["seconds"], answer["loss"]
 
 
-def _check(report: NetReport, entrants: list[Entrant], folder: Path) -> None:
-    """Compare every first epoch with the baseline's."""
-    baseline = report.row(report.baseline)
-    if baseline is None or baseline.loss is None:
+def _check(trained: list[Entrant], folder: Path) -> None:
+    """Compare every first epoch with that of the first which all must agree with."""
+    first = next((entrant for entrant in trained if not entrant.differs), None)
+    if first is None:
         return
-    baseline.same = BASELINE
+    first.row.same_result = BASELINE
     initial = data.load_parameters(folder / "initial.npz")
-    expected = data.load_parameters(folder / f"{baseline.peer}.npz")
-    for entrant in entrants:
-        row = entrant.row
-        if row is not baseline and row.loss is not None:
-            parameters = data.load_parameters(folder / f"{row.peer}.npz")
-            results.check_same_result(row, baseline, entrant.differs, initial, parameters, expected)
+    expected = data.load_parameters(folder / f"{first.peer.name}.npz")
+    for entrant in trained:
+        if entrant is not first:
+            parameters = data.load_parameters(folder / f"{entrant.peer.name}.npz")
+            results.check_same_result(entrant.row, first.row, entrant.differs, initial, parameters, expected)
 
 
-def _rounds(net: Net, entrants: list[Entrant], settings: Settings, say: Say) -> None:
+def _rounds(net: Net, entrants: Sequence[Entrant], rounds: Rounds, say: Say) -> None:
     """Ask each peer in turn, in another order every round; the others are idle meanwhile."""
-    cpu = {entrant.peer.name: 0.0 for entrant in entrants}
+    cpu = dict.fromkeys((entrant.peer.name for entrant in entrants), 0.0)
     for entrant in entrants:
-        entrant.rounds = settings.rounds
-    for number in range(settings.rounds):
-        say(f"{net.name}: round {number + 1} of {settings.rounds}")
-        turns = list(entrants)
+        entrant.rounds = rounds.count
+    for number in range(rounds.count):
+        say(f"{net.name}: round {number + 1} of {rounds.count}")
+        turns = [entrant for entrant in entrants if entrant.present]
         random.Random(number).shuffle(turns)
         for entrant in turns:
             if number >= entrant.rounds:
                 continue
-            time.sleep(PAUSE_SECONDS)
-            answer = entrant.ask({"do": "round", "seconds": settings.seconds_a_round})
+            time.sleep(rounds.pause)
+            answer = entrant.ask("round", at_least=rounds.seconds)
             if answer is None:
                 continue
-            row = entrant.row
-            row.rounds.append(answer["seconds"] / answer["epochs"])
-            row.epochs_a_round.append(answer["epochs"])
+            row, seconds, epochs = entrant.row, answer["seconds"], answer["epochs"]
+            row.rounds.append(seconds / epochs)
+            if rounds.events and answer["events"] is not None:
+                row.events.append(answer["events"] / epochs)
+            row.epochs_a_round.append(epochs)
             cpu[row.peer] += answer["cpu_seconds"]
-            measured = sum(s * n for s, n in zip(row.rounds, row.epochs_a_round, strict=True))
-            row.cores = cpu[row.peer] / measured
+            row.cores = cpu[row.peer] / sum(
+                s * n for s, n in zip(row.rounds, row.epochs_a_round, strict=True)
+            )
             if number == 0:
-                entrant.rounds = rounds_within(settings.budget, answer["seconds"], settings.rounds)
-                if entrant.rounds < settings.rounds:
+                entrant.rounds = rounds_within(rounds.budget, seconds, rounds.count)
+                if entrant.rounds < rounds.count:
                     row.notes.append(
-                        f"{entrant.rounds} rounds of {settings.rounds}, for one takes {answer['seconds']:.0f} s"
+                        f"{entrant.rounds} rounds of {rounds.count}, for one takes {seconds:.0f} s"
                     )
 
 
@@ -214,12 +248,12 @@ def rounds_within(budget: float, seconds: float, rounds: int) -> int:
     return min(rounds, max(FEWEST_ROUNDS, int(budget / seconds)))
 
 
-def _verify(entrants: list[Entrant], samples: Path, say: Say) -> None:
+def verify(entrants: Sequence[Entrant], samples: Path, say: Say) -> None:
     """Hold the next step of each of gpubp's own plans to the reference; after the rounds, which it would disturb."""
     for entrant in entrants:
-        if entrant.peer.backend is not None and entrant.worker is not None:
+        if entrant.peer.backend is not None and entrant.present:
             say(f"holding {entrant.peer.title} to the reference")
-            answer = entrant.ask({"do": "verify", "data": str(samples)})
+            answer = entrant.ask("verify", samples=str(samples))
             if answer is not None:
                 entrant.row.verification = answer["verification"]
 
@@ -229,12 +263,16 @@ def measure_peaks(threads: int) -> dict[str, Any]:
 
     Returns ``{"threads", "gflop_per_s", "gb_per_s"}``, or ``{"threads", "failed": why}``.
     """
-    command, folder = module_command("peaks", str(threads))
+    command = module_command("gpubp.benchmark.peaks", str(threads))
     try:
         ran = subprocess.run(
-            command, cwd=folder, env=environment(threads, None), capture_output=True, text=True,
-            timeout=PEAKS_SECONDS, check=True,
-        )  # fmt: skip
+            command,
+            env=environment(threads),
+            capture_output=True,
+            text=True,
+            timeout=PEAKS_SECONDS,
+            check=True,
+        )
         return {"threads": threads, **json.loads(ran.stdout)}
     except subprocess.TimeoutExpired:
         return {"threads": threads, "failed": f"took more than {PEAKS_SECONDS:.0f} s"}
@@ -251,11 +289,12 @@ def run(
     out: Path,
     console: Console,
     say: Say,
+    write_page: WritePage,
     old: dict[str, Any] | None = None,
 ) -> Report:
     """Measure the peers on the cases; after each, print its table and write the files anew. Ctrl-C ends it early.
 
-    old: the content of an earlier results.json, to compare with.
+    write_page: what makes a page of the content of results.json. old: that of an earlier one, to compare with.
 
     Raises:
         GpubpError: ``out`` cannot be written, or a case's samples are not to be had.
@@ -264,7 +303,7 @@ def run(
     report = Report(date, machine.commit(), machine.facts(), asdict(settings), missing)
     report.machine["load_average_before"] = machine.load_average()
     if line := results.busy(report.machine):
-        console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
+        terminal.print_lines([f"warning: {line}"], console)
     terminal.print_missing(missing, console)
     with tempfile.TemporaryDirectory(prefix="gpubp-bench-") as temporary:
         samples = save_samples(cases, Path(temporary), settings, say)
@@ -278,7 +317,7 @@ def run(
                 where, count = samples[case.key]
                 report.nets.append(NetReport(case.net, count, peers[0].name, [], case.recipe, [*case.notes]))
                 try:
-                    measure(report.nets[-1], peers, folder, where, settings, say)
+                    _measure_cold(report.nets[-1], peers, folder, where, settings, say)
                 finally:  # also after Ctrl-C
                     terminal.print_net(report.nets[-1], console)
                     results.write_report(out, report)
@@ -288,24 +327,39 @@ def run(
     report.machine["load_average_after"] = machine.load_average()
     if old is not None:
         report.comparison = compare.compare(old, results.to_dict(report))
-    finish(report, out, console)
+    finish(report, out, console, write_page)
     return report
 
 
-def finish(report: Report, out: Path, console: Console) -> None:
-    """Write all files and say what came of the run."""
-    from gpubp.reports import benchmark as page
+def _measure_cold(
+    report: NetReport, peers: Sequence[Peer], folder: Path, samples: Path, settings: Settings, say: Say
+) -> None:
+    """Measure the peers on one net, each in a new process."""
+    caches = folder / "caches" if settings.fresh else None
+    entrants = []
+    for peer in peers:
+        env = environment(settings.threads, caches, gpu=peer.device == "gpu")
+        worker = Worker(folder / f"{peer.name}.stderr", env)
+        entrants.append(Entrant(peer, worker, {"threads": settings.threads}))
+    try:
+        rounds = Rounds(settings.rounds, settings.seconds_a_round, settings.budget)
+        measure(report, entrants, folder, samples, rounds, say)
+        verify(entrants, samples, say)
+    finally:
+        for entrant in entrants:
+            entrant.worker.close()
 
+
+def finish(report: Report, out: Path, console: Console, write_page: WritePage) -> None:
+    """Write all files and say what came of the run."""
     results.write_report(out, report)
     if len(report.nets) > 1:
-        for net in report.nets:
-            console.print(terminal.conclusion(net), highlight=False, markup=False, soft_wrap=True)
+        terminal.print_lines(map(terminal.conclusion, report.nets), console)
     if report.comparison is not None:
         terminal.print_comparison(report.comparison, console)
-    text = f"results.csv and results.json are in {os.path.relpath(out)}"
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-    path = page.write(out / "report.html", results.to_dict(report))
-    console.print(f"open {os.path.relpath(path)} in a browser", highlight=False, markup=False, soft_wrap=True)
+    path = write_page(out / "report.html", results.to_dict(report))
+    lines = [f"results.csv and results.json are in {os.path.relpath(out)}"]
+    terminal.print_lines([*lines, f"open {os.path.relpath(path)} in a browser"], console)
 
 
 def save_samples(

@@ -1,9 +1,10 @@
-"""What is measured: one line a net. All train by plain SGD in float32, from the same parameters."""
+"""What is measured: one line a net. All train by SGD in float32, from the same parameters."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any, Self
 
 from gpubp.errors import UsageError
 from gpubp.experiments.recipe import Recipe
@@ -18,7 +19,7 @@ class Net:
     """A network and how it is trained.
 
     layers: inputs, hidden widths, outputs. batch: samples a mini-batch. lr: the learning rate.
-    data: a name of ``gpubp.benchmark.data.SOURCES``. init: as ``gpubp.Network`` takes it.
+    data: a name of ``gpubp.benchmark.data.SOURCES``. init: as ``gpubp.Network`` takes it. momentum: plain SGD if 0.
     """
 
     name: str
@@ -30,41 +31,41 @@ class Net:
     batch: int
     data: str
     init: str = "auto"
+    momentum: float = 0.0
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**values)
 
     @property
     def parameters(self) -> int:
         """Weights and biases of all layers."""
         return sum((n_in + 1) * n_out for n_in, n_out in pairwise(self.layers))
 
-    def network(self) -> Network:
+    def network(self, seed: int = SEED) -> Network:
         """The network with its first parameters."""
-        return Network(
-            list(self.layers),
-            hidden=self.hidden,
-            output=self.output,
-            init=self.init,
-            seed=SEED,
-            dtype="float32",
-        )
+        layers, options = list(self.layers), {"hidden": self.hidden, "output": self.output, "init": self.init}
+        return Network(layers, **options, seed=seed, dtype="float32")
 
 
-_CLASSIFIER = ("relu", "softmax", "cross_entropy")
+CLASSIFIER = ("relu", "softmax", "cross_entropy")
 
 # The learning rates of the dense inputs are lower: all their 784 columns have a mean of ½, and MNIST's rates diverge.
 NETS = (
     Net("784-32-10", (784, 32, 10), "sigmoid", "sigmoid", "squared_error", 0.3, 256, "mnist", "glorot"),
     Net("784-30-10", (784, 30, 10), "sigmoid", "sigmoid", "quadratic", 3.0, 10, "mnist", "lecun"),
-    Net("784-128-10", (784, 128, 10), *_CLASSIFIER, 0.1, 128, "mnist"),
-    Net("784-512-512-10", (784, 512, 512, 10), *_CLASSIFIER, 0.1, 256, "mnist"),
-    Net("784-2048-2048-10", (784, 2048, 2048, 10), *_CLASSIFIER, 0.1, 512, "mnist"),
+    Net("784-128-10", (784, 128, 10), *CLASSIFIER, 0.1, 128, "mnist"),
+    Net("784-512-512-10", (784, 512, 512, 10), *CLASSIFIER, 0.1, 256, "mnist"),
+    Net("784-2048-2048-10", (784, 2048, 2048, 10), *CLASSIFIER, 0.1, 512, "mnist"),
     Net(
         "dense-784-32-10", (784, 32, 10), "sigmoid", "sigmoid", "squared_error", 0.03, 256, "dense", "glorot"
     ),
     Net("dense-784-30-10", (784, 30, 10), "sigmoid", "sigmoid", "quadratic", 0.1, 10, "dense", "lecun"),
-    Net("dense-784-128-10", (784, 128, 10), *_CLASSIFIER, 0.003, 128, "dense"),
-    Net("dense-784-512-512-10", (784, 512, 512, 10), *_CLASSIFIER, 0.003, 256, "dense"),
-    Net("dense-784-2048-2048-10", (784, 2048, 2048, 10), *_CLASSIFIER, 0.003, 512, "dense"),
-    Net("digits", (64, 64, 10), *_CLASSIFIER, 0.1, 32, "digits"),
+    Net("dense-784-128-10", (784, 128, 10), *CLASSIFIER, 0.003, 128, "dense"),
+    Net("dense-784-512-512-10", (784, 512, 512, 10), *CLASSIFIER, 0.003, 256, "dense"),
+    Net("dense-784-2048-2048-10", (784, 2048, 2048, 10), *CLASSIFIER, 0.003, 512, "dense"),
+    Net("digits", (64, 64, 10), *CLASSIFIER, 0.1, 32, "digits"),
     Net("iris", (4, 50, 20, 10, 3), "sigmoid", "softmax", "cross_entropy", 0.5, 2, "iris", "glorot"),
 )
 QUICK = ("784-128-10",)  # starting nine processes and compiling takes most of its minute
@@ -131,6 +132,6 @@ def parse(layers: str, batch: int, lr: float, data: str) -> Net:
         raise UsageError(f"--net takes sizes such as 784-300-100-10, not {layers!r}") from None
     if batch < 1 or not 0 < lr < float("inf"):
         raise UsageError(f"--batch and --lr must be positive, not {batch} and {lr}")
-    net = Net(layers, sizes, *_CLASSIFIER, lr, batch, data)
+    net = Net(layers, sizes, *CLASSIFIER, lr, batch, data)
     net.network()  # refuses what it cannot build
     return net if data == "mnist" else replace(net, name=f"{data}-{layers}")

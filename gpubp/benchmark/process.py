@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import queue
 import re
@@ -14,34 +15,32 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
 ANSWER_SECONDS = 1800.0  # a worker that is silent for so long is given up
-END_SECONDS = (
-    10.0  # for a process to end; one that is inside a driver that hangs does not, not even when it is killed
-)
-OURS = ("bench", "gpubp", "tests")  # packages that cannot be missing
+LEAST_SECONDS = 1.0  # with less left, nothing is begun
+# For a process to end; one that is inside a driver that hangs does not, not even when it is killed.
+END_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1  # of prctl.h
 
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "NPROC",  # XLA's
-)
+_THREAD_VARIABLES = (  # the last is XLA's
+    *(f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA")), "VECLIB_MAXIMUM_THREADS", "NPROC",
+)  # fmt: skip
 
 
-def environment(threads: int, caches: Path | None, *, gpu: bool = False) -> dict[str, str]:
-    """A worker's environment: so many threads, the CPU only unless ``gpu``, and compiled code kept in ``caches``."""
+def environment(threads: int, caches: Path | None = None, *, gpu: bool = False) -> dict[str, str]:
+    """A worker's environment: so many threads, the CPU only unless ``gpu``, and compiled code kept in ``caches``.
+
+    On a GPU products are of full float32, and no memory is taken in advance.
+    """
     changed = dict.fromkeys(_THREAD_VARIABLES, str(threads))
-    changed |= {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    if not gpu:
+    changed |= {"TF_CPP_MIN_LOG_LEVEL": "2", "JAX_PLATFORMS": "cuda" if gpu else "cpu"}
+    if gpu:
+        changed |= {"CUPY_TF32": "0", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    else:
         changed["CUDA_VISIBLE_DEVICES"] = ""
     if caches is not None:
         changed |= {
@@ -53,16 +52,12 @@ def environment(threads: int, caches: Path | None, *, gpu: bool = False) -> dict
     return {**os.environ, **changed}
 
 
-def module_command(module: str, *arguments: str) -> tuple[list[str], Path | None]:
-    """The command that runs a module in a process of its own, and the folder to run it in.
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module in a process of its own.
 
-    A name without a dot is one of this package. In a source tree the folder is its root. An installation is found from
-    anywhere, and the folder that the command happens to run in must not be searched for modules: -P.
+    -P: the folder that it happens to run in is not searched for modules.
     """
-    name = [module if "." in module else f"{__package__}.{module}", *arguments]
-    if __package__ == "bench":
-        return [sys.executable, "-m", *name], ROOT
-    return [sys.executable, "-P", "-m", *name], None
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def end_with_parent() -> None:
@@ -86,61 +81,107 @@ def end_group(process: subprocess.Popen) -> bool:
 
 
 class WorkerFailed(Exception):
-    """The worker ended, or does not answer; the message is its last line on stderr."""
+    """The worker ended, or says that it failed; the message is its last line on stderr, or what it says."""
 
 
 class NoAnswer(WorkerFailed):
     """The worker was silent for too long, and was ended."""
 
 
+class OutOfTime(WorkerFailed):
+    """There was no time left to ask, or for the answer."""
+
+
+class Refused(WorkerFailed):
+    """The worker cannot do that here, and says why."""
+
+
 class Worker:
-    """A running worker process. It is idle unless asked. ``program`` is the module of this package that it runs."""
+    """A worker process, started when something is asked of it, and again after it has failed. It is idle unless asked.
 
-    def __init__(self, *arguments: str, stderr: Path, env: dict[str, str], program: str = "worker") -> None:
-        self._stderr = stderr
-        command, folder = module_command(program, *arguments)
-        with stderr.open("w") as file:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                cwd=folder,
-                env=env,
-                start_new_session=True,  # Ctrl-C is for the parent, who then ends the workers
-            )
+    program: the module that it runs. until: by the clock of time.perf_counter, when all must have been answered.
+    """
+
+    def __init__(
+        self,
+        stderr: Path,
+        env: dict[str, str],
+        program: str = "gpubp.benchmark.worker",
+        until: float = math.inf,
+    ) -> None:
+        self._stderr, self._env, self._program, self.until = stderr, env, program, until
+        self._process: subprocess.Popen[str] | None = None
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._answers.put(line)
-        self._answers.put("")
-
-    def ask(self, request: dict[str, Any], seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
-        """The worker's answer. Raises what ``receive`` does."""
-        self.send(request)
+    def ask(self, task: str, seconds: float = ANSWER_SECONDS, **fields: Any) -> dict[str, Any]:
+        """The answer. Raises what ``send`` and ``receive`` do."""
+        self.send(task, **fields)
         return self.receive(seconds)
 
-    def send(self, request: dict[str, Any]) -> None:
-        """Ask, without waiting for the answer."""
-        assert self._process.stdin is not None
+    def send(self, task: str, **fields: Any) -> None:
+        """Ask, without waiting for the answer.
+
+        Raises:
+            OutOfTime: nothing is begun any more.
+            WorkerFailed: no process can be started.
+        """
+        if self.until - time.perf_counter() < LEAST_SECONDS:
+            raise OutOfTime("no time left")
+        process = self._process or self._start()
+        assert process.stdin is not None
         with suppress(OSError):  # it has ended; why, is told by ``receive``
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+            process.stdin.write(json.dumps({"do": task, **fields}) + "\n")
+            process.stdin.flush()
+
+    def _start(self) -> subprocess.Popen[str]:
+        try:
+            with self._stderr.open("w") as file:
+                process = subprocess.Popen(
+                    module_command(self._program),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=file,
+                    text=True,
+                    encoding="utf-8",
+                    errors="replace",
+                    env=self._env,
+                    start_new_session=True,  # Ctrl-C is for the parent, who then ends the workers
+                )
+        except OSError as error:
+            raise WorkerFailed(f"no process can be started: {error.strerror or error}") from None
+        self._process, self._answers = process, queue.SimpleQueue()
+        threading.Thread(target=_read, args=(process, self._answers), daemon=True).start()
+        return process
 
     def receive(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
         """The answer to what was sent.
 
         Raises:
-            WorkerFailed: it ended instead; NoAnswer: it took more than ``seconds``.
+            Refused: it cannot do that here.
+            OutOfTime: ``until`` came first.
+            NoAnswer: it took more than ``seconds``.
+            WorkerFailed: it ended instead, or it failed.
         """
+        limit = min(seconds, self.until - time.perf_counter())
         try:
-            line = self._answers.get(timeout=max(seconds, 0.0))
+            answer = self._answer(max(limit, 0.0))
+        except NoAnswer as failure:
+            if limit < seconds:
+                raise OutOfTime(f"no time left: {failure}") from None
+            raise
+        except WorkerFailed:
+            self.close()
+            raise
+        if "failed" in answer:
+            self.close()  # after some errors of CUDA, whatever else the process asks of the device fails too
+            raise WorkerFailed(without_folders(answer["failed"]))
+        if "refused" in answer:
+            raise Refused(without_folders(answer["refused"]))
+        return answer
+
+    def _answer(self, seconds: float) -> dict[str, Any]:
+        try:
+            line = self._answers.get(timeout=seconds)
         except queue.Empty:
             raise NoAnswer(f"no answer for {seconds:.3g} s{self._ended()}") from None
         if not line.endswith("\n"):  # it ended, perhaps in the middle of an answer
@@ -148,13 +189,13 @@ class Worker:
         try:
             return json.loads(line)
         except json.JSONDecodeError:
-            self.kill()
             raise WorkerFailed(f"its answer cannot be read: {line.strip()[:80]!r}") from None
 
     def _ended(self) -> str:
-        return "" if self.kill() else ", and it does not end when it is killed"
+        return "" if self.close() else ", and it does not end when it is killed"
 
     def _last_words(self) -> str:
+        assert self._process is not None
         try:
             code = self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -164,9 +205,17 @@ class Worker:
         ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return f"{said[-1]} ({ended})" if said else ended
 
-    def kill(self) -> bool:
+    def close(self) -> bool:
         """End it and what it has started; it holds nothing that would be lost. Whether it has ended."""
-        return end_group(self._process)
+        process, self._process = self._process, None
+        return process is None or end_group(process)
+
+
+def _read(process: subprocess.Popen[str], answers: queue.SimpleQueue[str]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        answers.put(line)
+    answers.put("")
 
 
 def without_folders(text: str) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 from gpubp.benchmark import results
 from gpubp.benchmark.results import NetReport, Row, Spread
-
-if TYPE_CHECKING:  # bench.gpu runs where rich is not installed
-    from rich.console import Console
-    from rich.table import Table
 
 
 def say(line: str) -> None:
@@ -22,8 +22,6 @@ def say(line: str) -> None:
 
 def console(*, stderr: bool = False) -> Console:
     """Where tables are printed; into a file or a pipe, wide enough to wrap nothing."""
-    from rich.console import Console
-
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(stderr=stderr) if terminal else Console(width=120, stderr=stderr)
 
@@ -32,39 +30,41 @@ def print_missing(missing: dict[str, str], console: Console) -> None:
     """Which peers are left out and why; those of one reason in a line."""
     for reason in dict.fromkeys(missing.values()):
         names = ", ".join(name for name, why in missing.items() if why == reason)
-        console.print(f"{names} left out: {reason}", highlight=False, markup=False, soft_wrap=True)
+        print_lines([f"{names} left out: {reason}"], console)
+
+
+def about(report: NetReport) -> str:
+    """The net and how it is trained, in a line."""
+    net = report.net
+    momentum = f", momentum {net.momentum:g}" if net.momentum else ""
+    return (
+        f"{net.name}: {'-'.join(map(str, net.layers))} {net.hidden}, {net.output}; {net.loss}, batch {net.batch}, "
+        f"lr {net.lr:g}{momentum}; {report.samples:,} samples of {net.data}"
+    )
 
 
 def net_table(report: NetReport) -> Table:
-    """All peers on one net, fastest first."""
-    from rich.table import Table
-
-    net, baseline = report.net, report.row(report.baseline)
-    table = Table(
-        title=f"[bold]{net.name}[/]: {'-'.join(map(str, net.layers))} {net.hidden}, {net.output}; {net.loss}, "
-        f"batch {net.batch}, lr {net.lr:g}; {report.samples:,} samples of {net.data}",
-        title_justify="left",
-        title_style="",
-        box=None,
-        header_style="bold",
-        pad_edge=False,
-    )
+    """All peers on one net, fastest first; where some are timed by events, their times by the clock are beside them."""
+    baseline = report.row(report.baseline)
+    table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("")
     over = baseline.title if baseline else report.baseline
-    for column in ("ms an epoch", f"× {over}", "cold, s", "agreement"):
+    by_events = ["by the clock"] if any(row.events for row in report.rows) else []
+    for column in ("ms an epoch", *by_events, f"× {over}", "cold, s", "agreement"):
         left = column == "agreement"
         table.add_column(column, justify="left" if left else "right", no_wrap=not left, overflow="fold")
-    for row in sorted(report.rows, key=lambda row: median(row.rounds) if row.rounds else math.inf):
-        table.add_row(*_cells(row, baseline, report))
+    for row in sorted(report.rows, key=lambda row: median(row.times) if row.rounds else math.inf):
+        table.add_row(*_cells(row, baseline, bool(by_events)))
     return table
 
 
-def _cells(row: Row, baseline: Row | None, report: NetReport) -> list[str]:
-    time, ratio = Spread.of(row.rounds), Spread.of(results.ratios(row, baseline))
-    cold = None if row.first_epoch is None else row.start["total"] + row.first_epoch
+def _cells(row: Row, baseline: Row | None, by_events: bool) -> list[str]:
+    time, ratio = Spread.of(row.times), Spread.of(results.ratios(row, baseline))
+    cold = None if row.first_epoch_s is None else row.start_s["total"] + row.first_epoch_s
     return [
         row.title,
         f"{_ms(time.median)} ({_ms(time.min)}–{_ms(time.max)})" if time else row.status,
+        *([_ms(median(row.rounds)) if row.rounds else ""] if by_events else []),
         "1"
         if row is baseline
         else f"{results.times(ratio.median)} ({results.times(ratio.min)}–{results.times(ratio.max)})"
@@ -78,13 +78,15 @@ def _cells(row: Row, baseline: Row | None, report: NetReport) -> list[str]:
 def _short_agreement(row: Row) -> str:
     """As few words as fit into a table; the page has more."""
     found = row.verification
-    if row.same == results.DIFFERS:
+    if row.same_result == results.DIFFERS:
         return "DIFFERS"
     if found is not None and not found["ok"]:
         return "WRONG"
     if found is not None and found["tensors"]:
         return f"{found['part_of_bound']:.2f} of bound"
-    return row.same if row.same in (results.SAME, results.NOT_COMPARABLE) else ""
+    return (
+        row.same_result if row.same_result in (results.SAME, results.WITHIN, results.NOT_COMPARABLE) else ""
+    )
 
 
 def _ms(seconds: float) -> str:
@@ -119,19 +121,21 @@ def conclusion(report: NetReport) -> str:
 
 def print_net(report: NetReport, console: Console) -> None:
     """Table, notes and conclusion."""
+    console.print(about(report), highlight=False, markup=False)
     console.print(net_table(report))
-    for line in [*notes(report), conclusion(report)]:
+    print_lines([*notes(report), conclusion(report), ""], console)
+
+
+def print_lines(lines: Iterable[str], console: Console) -> None:
+    """Lines as they are: nothing in them is markup, and none is wrapped."""
+    for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print()
 
 
 def print_comparison(comparison: dict[str, Any], console: Console) -> None:
     """What changed since the older run, warnings first."""
-    from rich.table import Table
-
-    console.print(f"\ncompared with the run of {comparison['old_date']}", highlight=False, markup=False)
-    for line in comparison["warnings"]:
-        console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
+    print_lines(["", f"compared with the run of {comparison['old_date']}"], console)
+    print_lines([f"warning: {line}" for line in comparison["warnings"]], console)
     table = Table("", box=None, header_style="bold", pad_edge=False)
     for column in ("ms then", "now", "change", "beside others"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -147,5 +151,4 @@ def print_comparison(comparison: dict[str, Any], console: Console) -> None:
         )
     if comparison["rows"]:
         console.print(table)
-    for line in comparison["conclusions"]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    print_lines(comparison["conclusions"], console)

@@ -1,13 +1,9 @@
-"""One peer on one net, in a process of its own: ``python -m gpubp.benchmark.worker MODULE``.
+"""One peer after another, in a process of its own: ``python -m gpubp.benchmark.worker``.
 
-Started by gpubp.benchmark.process. JSON lines come in and go out, one answer for each:
-
-- the job ``{"net", "data", "parameters", "threads", "seed"}``: import, load, build; answers what it cost;
-- ``{"do": "first", "save": PATH}``: the first epoch; answers its time and loss, and saves the parameters after it;
-- ``{"do": "round", "seconds": S}``: as many whole epochs as it takes to fill S seconds; answers their sum;
-- ``{"do": "verify", "data"}``, to a plan of gpubp's: holds its next steps to the reference; answers what came of it.
-
-Ends at the end of its input. Whatever else is printed goes to stderr.
+Started by gpubp.benchmark.process. JSON lines come in and go out, one answer for each: ``{"do": NAME, …}`` calls the
+function of that name in ``TASKS`` with the other fields. It answers with a dictionary; ``{"refused": WHY}`` where
+something needed is not there, ``{"failed": WHY}`` where gpubp says what went wrong. Any other error ends the process,
+as does the end of its input. Whatever else is printed goes to stderr.
 """
 
 from __future__ import annotations
@@ -18,41 +14,62 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from gpubp.benchmark import data
 from gpubp.benchmark.nets import Net
+from gpubp.benchmark.process import end_with_parent
+from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
+from gpubp.support.machine import peak_mb, resident_mb, thread_pools
+
+if TYPE_CHECKING:
+    from gpubp.verification.report import Report
+
+OURS = ("bench", "gpubp", "tests")  # packages that cannot be missing
+
+Answer = dict[str, Any]
+Task = Callable[..., Answer]
 
 
-def main() -> None:
-    """Answer on stdout until stdin ends."""
+def main(tasks: dict[str, Task], requests: Iterable[str] | None = None) -> None:
+    """Answer each line of ``requests`` on stdout; without them those of stdin, for as long as its parent lives."""
+    if requests is None:
+        end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries that print must not do so in between
-    serve(sys.argv[1], sys.stdin, answers)
+    serve(tasks, sys.stdin if requests is None else requests, answers)
 
 
-def serve(module: str, requests: TextIO, answers: TextIO) -> None:
-    """Build what the first line of ``requests`` says with the peer in ``module``, then do what the others say."""
-
-    def answer(content: dict[str, Any]) -> None:
-        print(json.dumps(content), file=answers, flush=True)
-
-    job = json.loads(requests.readline())
-    trainer, samples, about = build(module, job)
-    answer(about)
-    orders = epoch_orders(job["seed"], samples)
+def serve(tasks: dict[str, Task], requests: Iterable[str], answers: TextIO) -> None:
+    """Answer each line with one."""
     for line in requests:
         request = json.loads(line)
-        if request["do"] == "first":
-            answer(first_epoch(trainer, orders, Path(request["save"])))
-        elif request["do"] == "verify":
-            answer({"verification": verification(trainer, data.load(Path(request["data"])))})
-        else:
-            answer(one_round(trainer, orders, request["seconds"]))
+        print(json.dumps(answer(tasks[request.pop("do")], request)), file=answers, flush=True)
+
+
+def answer(task: Task, request: dict[str, Any]) -> Answer:
+    """What came of a task, or why nothing could."""
+    try:
+        return task(**request)
+    except (UsageError, BackendUnavailable, DataError) as error:
+        return {"refused": str(error)}
+    except GpubpError as error:
+        return {"failed": str(error)}
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in OURS:
+            raise
+        return {"refused": f"{error.name} is not installed"}
+
+
+class Present:
+    """The peer that was built last, and the orders of its epochs."""
+
+    trainer: Any = None
+    orders: Iterator[np.ndarray]
 
 
 def epoch_orders(seed: int, samples: int) -> Iterator[np.ndarray]:
@@ -62,65 +79,98 @@ def epoch_orders(seed: int, samples: int) -> Iterator[np.ndarray]:
         yield rng.permutation(samples)
 
 
-def build(module: str, job: dict[str, Any]) -> tuple[Any, int, dict[str, Any]]:
-    """The peer ready to train, its number of samples, and the answer to the job."""
+def hello(module: str, options: dict[str, Any]) -> Answer:
+    """Import a peer's library, and have ready what it runs on: what a process does once, before its first net."""
     clock = [time.perf_counter()]
     peer = importlib.import_module(module)
-    memory = {"imports": resident_mb()}
     clock.append(time.perf_counter())
+    if hasattr(peer, "ready"):
+        peer.ready(options)
+    clock.append(time.perf_counter())
+    return {"seconds": _between(clock, "import", "device"), "memory_mb": {"imports": resident_mb()}}
 
-    net = Net(**{**job["net"], "layers": tuple(job["net"]["layers"])})
-    samples = data.load(Path(job["data"]))
+
+def build(
+    module: str, net: dict[str, Any], samples: str, parameters: str, options: dict[str, Any], seed: int
+) -> Answer:
+    """Make a peer ready to train a net."""
+    Present.trainer = None
+    gc.collect()  # what the one before had on the device
+    memory: dict[str, float | None] = {}
+    clock = [time.perf_counter()]
+    content = data.load(Path(samples))
     memory["data"] = resident_mb()
     clock.append(time.perf_counter())
-
-    trainer = peer.build(net, samples, data.load_parameters(Path(job["parameters"])), job["threads"])
+    trainer = importlib.import_module(module).build(
+        Net.from_json(net), content, data.load_parameters(Path(parameters)), options
+    )
+    Present.trainer, Present.orders = trainer, epoch_orders(seed, len(content))
     clock.append(time.perf_counter())
-    count = len(samples)
-    del samples  # from here on only what the peer keeps is counted
+    del content  # from here on only what the peer keeps is counted
     gc.collect()
     memory["build"] = resident_mb()
-    seconds = dict(zip(("import", "data", "build"), np.diff(clock).tolist(), strict=True))
-    about = {
+    return {
         "version": str(trainer.version),
         "details": trainer.details,
         "differs": trainer.differs,
-        "input_density": getattr(trainer, "input_density", 1.0),
-        "seconds": seconds,
+        "input_density": trainer.input_density,
+        "seconds": _between(clock, "data", "build"),
         "memory_mb": memory,
-        "thread_pools": thread_pools(),
+        "thread_pools": [
+            {"library": pool["internal_api"], "version": pool.get("version"), "threads": pool["num_threads"]}
+            for pool in thread_pools()
+        ],
     }
-    return trainer, count, about
 
 
-def first_epoch(trainer: Any, orders: Iterator[np.ndarray], path: Path) -> dict[str, Any]:
-    """Train one epoch and save the parameters."""
-    order = next(orders)
-    started = time.perf_counter()
-    loss = trainer.run_epoch(order)
-    seconds = time.perf_counter() - started
+def _between(clock: list[float], *names: str) -> dict[str, float]:
+    return dict(zip(names, np.diff(clock).tolist(), strict=True))
+
+
+def first(save: str) -> Answer:
+    """Train the first epoch, with what compiles in it, and save the parameters after it."""
+    trainer, order, losses = Present.trainer, next(Present.orders), list[float]()
+    seconds = trainer.clock(lambda: losses.append(trainer.run_epoch(order)))[1]
     memory = {"first_epoch": resident_mb(), "peak": peak_mb()}
-    data.save_parameters(path, trainer.parameters())
-    return {"seconds": seconds, "loss": loss, "memory_mb": memory}
+    data.save_parameters(Path(save), trainer.parameters())
+    return {"seconds": seconds, "loss": losses[0], "memory_mb": memory}
 
 
-def one_round(trainer: Any, orders: Iterator[np.ndarray], at_least: float) -> dict[str, Any]:
-    """Epochs until they took ``at_least`` seconds; their seconds, CPU seconds of all threads, and number."""
-    seconds, cpu, epochs = 0.0, 0.0, 0
-    while epochs == 0 or seconds < at_least:
-        order = next(orders)  # drawn outside the time
-        before, started = time.process_time(), time.perf_counter()
-        trainer.run_epoch(order)
-        seconds += time.perf_counter() - started
+def one_round(at_least: float) -> Answer:
+    """Train epochs until they took ``at_least`` seconds.
+
+    Answers their number, their seconds by the clock and by events of the device (None without), and the CPU seconds of
+    all threads.
+    """
+    trainer = Present.trainer
+    by_events: list[float | None] = []
+    by_clock: list[float] = []
+    cpu = 0.0
+    while not by_clock or sum(by_clock) < at_least:
+        order = next(Present.orders)  # drawn outside the time
+        before = time.process_time()
+        events, clock = trainer.clock(lambda order=order: trainer.run_epoch(order))
         cpu += time.process_time() - before
-        epochs += 1
-    return {"seconds": seconds, "cpu_seconds": cpu, "epochs": epochs, "memory_mb": {"peak": peak_mb()}}
+        by_events.append(events)
+        by_clock.append(clock)
+    return {
+        "epochs": len(by_clock),
+        "seconds": sum(by_clock),
+        "events": None if None in by_events else sum(filter(None, by_events)),
+        "cpu_seconds": cpu,
+        "memory_mb": {"peak": peak_mb()},
+    }
 
 
-def verification(trainer: Any, samples: data.Data) -> dict[str, Any]:
-    """What came of holding the trainer's plan to the reference; ``worst`` is the tensor nearest to its bound."""
+def verify(samples: str) -> Answer:
+    """Hold the next steps of a plan of gpubp's to the reference."""
     started = time.perf_counter()
-    report = trainer.verify(samples)
+    found = Present.trainer.verify(data.load(Path(samples)))
+    return {"verification": {**verdict(found), "seconds": time.perf_counter() - started}}
+
+
+def verdict(report: Report) -> Answer:
+    """A verification for JSON; ``worst`` is the tensor nearest to its bound."""
     worst = report.worst
     return {
         "ok": report.ok,
@@ -129,45 +179,17 @@ def verification(trainer: Any, samples: data.Data) -> dict[str, Any]:
         "worst": worst.name if worst else None,
         "part_of_bound": worst.severity if worst else None,
         "wrong": [str(check) for check in report.checks if not check.ok],
-        "seconds": time.perf_counter() - started,
     }
 
 
-def thread_pools() -> list[dict[str, Any]]:
-    """The BLAS and OpenMP libraries that are loaded, with their threads; XLA's pool is not among them."""
-    from threadpoolctl import threadpool_info
-
-    return [
-        {"library": pool["internal_api"], "version": pool.get("version"), "threads": pool["num_threads"]}
-        for pool in threadpool_info()
-    ]
-
-
-def resident_mb() -> float | None:
-    """Memory in RAM now, MB; None where the system does not tell as Linux does."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return None
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
-
-
-def peak_mb() -> float | None:
-    """The most memory that was in RAM at once, MB; None on Windows."""
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux's getrusage counts what the parent had when it started this
-        high_water = next(
-            (line for line in status.read_text().splitlines() if line.startswith("VmHWM")), None
-        )
-        if high_water is not None:
-            return round(int(high_water.split()[1]) * 1024 / 1e6, 1)
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+TASKS: dict[str, Task] = {
+    "hello": hello,
+    "build": build,
+    "first": first,
+    "round": one_round,
+    "verify": verify,
+}
 
 
 if __name__ == "__main__":
-    main()
+    main(TASKS)

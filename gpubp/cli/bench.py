@@ -66,7 +66,9 @@ def bench(
 
     The cupy backend runs on the GPU, all else on the processor. Writes report.html, results.json and results.csv.
     """
-    from gpubp.benchmark import machine, measure, results, terminal
+    from gpubp.benchmark import measure, results, terminal
+    from gpubp.reports import benchmark as page
+    from gpubp.support import machine
 
     require_json(json_path)
     settings = measure.Settings(
@@ -82,7 +84,7 @@ def bench(
     console.quiet = quiet
     say = (lambda _: None) if quiet else terminal.say
     folder = _folder() if out is None else out
-    report = measure.run(cases, chosen, missing, settings, folder, console, say, old)
+    report = measure.run(cases, chosen, missing, settings, folder, console, say, page.write, old)
     write_json(json_path, results.to_dict(report))
     _exit(report)
 

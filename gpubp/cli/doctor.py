@@ -21,7 +21,7 @@ def doctor(json_path: JsonOption = None) -> None:
 def examine() -> dict[str, Any]:
     """Backends with their devices or the reason they cannot run, versions, threads and BLAS libraries."""
     from gpubp import backends
-    from gpubp.support.machine import cores, processor, versions
+    from gpubp.support.machine import blas, cores, processor, versions
 
     report: dict[str, Any] = {
         "versions": versions(),
@@ -33,20 +33,12 @@ def examine() -> dict[str, Any]:
     for name, reason in backends.available().items():
         device = backends.get(name).describe() if reason is None else None
         report["backends"][name] = {"available": reason is None, "device": device, "reason": reason}
-    report["blas"] = _blas()
+    report["blas"] = [
+        {"library": pool["internal_api"], "version": pool.get("version"), "threads": pool["num_threads"]}
+        for pool in blas()
+    ]
     report["numba"] = _numba()
     return report
-
-
-def _blas() -> list[dict[str, Any]]:
-    import numpy  # noqa: F401  (its BLAS must be loaded to be seen)
-    from threadpoolctl import threadpool_info
-
-    return [
-        {"library": pool["internal_api"], "version": pool.get("version"), "threads": pool["num_threads"]}
-        for pool in threadpool_info()
-        if pool["user_api"] == "blas"
-    ]
 
 
 def _numba() -> dict[str, Any] | None:

@@ -188,25 +188,14 @@ def _warm(name: str, rows: Sequence[dict[str, Any]]) -> Markup:
     logarithmic = most > LOG_FROM * least
 
     def draw(axes: Axes) -> None:
-        places = range(len(rows))
         medians = [t["median"] for t in times]
         whiskers = [[t["median"] - t["min"] for t in times], [t["max"] - t["median"] for t in times]]
         start = least / 2 if logarithmic else 0
-        axes.barh(
-            places, [m - start for m in medians], left=start, color=[_colour(r) for r in rows], height=0.6
-        )
-        axes.errorbar(
-            medians, places, xerr=whiskers, fmt="none", ecolor=charts.INK, elinewidth=1, capsize=2.5
-        )
-        for place, t in zip(places, times, strict=True):
-            axes.annotate(
-                _ms(t["median"]),
-                (t["max"], place),
-                (4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-            )
+        bars = axes.barh(
+            range(len(rows)), [m - start for m in medians], left=start, color=[_colour(r) for r in rows], height=0.6,
+            xerr=whiskers, error_kw={"ecolor": charts.INK, "elinewidth": 1, "capsize": 2.5},
+        )  # fmt: skip
+        axes.bar_label(bars, [_ms(m) for m in medians], padding=4, fontsize=8)
         if logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
@@ -225,20 +214,10 @@ def _cold(name: str, rows: Sequence[dict[str, Any]]) -> Markup:
 
     def draw(axes: Axes) -> None:
         places = range(len(rows))
-        axes.barh(places, starts, color=charts.SERIES[2], height=0.6, label="start")
-        axes.barh(
-            places,
-            firsts,
-            left=starts,
-            color=charts.SERIES[3],
-            height=0.6,
-            label="first epoch",
-        )
         ends = [a + b for a, b in zip(starts, firsts, strict=True)]
-        for place, end in zip(places, ends, strict=True):
-            axes.annotate(
-                f"{end:.1f}", (end, place), (4, 0), textcoords="offset points", va="center", fontsize=8
-            )
+        axes.barh(places, starts, color=charts.SERIES[2], height=0.6, label="start")
+        bars = axes.barh(places, firsts, left=starts, color=charts.SERIES[3], height=0.6, label="first epoch")
+        axes.bar_label(bars, [f"{end:.1f}" for end in ends], padding=4, fontsize=8)
         axes.set_xlim(0, max(ends) * 1.12)
         _name_rows(axes, rows)
         axes.set_xlabel("s")

@@ -1,12 +1,11 @@
-"""bench.gpu_worker with a fault: $GPUBP_TEST_FAULT is its name, its task, and words that the request must have."""
+"""bench.gpu.tasks with a fault: $GPUBP_TEST_FAULT is its name, its task, and words that the request must have."""
 
 import os
 import time
 
-from bench import gpu_worker
+from bench.gpu.tasks import TASKS
+from gpubp.benchmark import worker
 from tests.cuda_host import fake_cupy
-
-ANSWERS = os.dup(1)  # the worker's own are its alone
 
 
 def lost() -> None:
@@ -15,20 +14,6 @@ def lost() -> None:
 
 
 def hang() -> None:
-    time.sleep(600)
-
-
-def end() -> None:
-    os._exit(3)
-
-
-def end_in_mid_line() -> None:
-    os.write(ANSWERS, b'{"ok": tr')
-    os._exit(3)
-
-
-def garble() -> None:
-    os.write(ANSWERS, b'{"ok": tr\n')
     time.sleep(600)
 
 
@@ -43,5 +28,4 @@ def with_fault(task, fault, words):
 
 if __name__ == "__main__":
     name, task, *words = os.environ["GPUBP_TEST_FAULT"].split()
-    gpu_worker.TASKS[task] = with_fault(gpu_worker.TASKS[task], globals()[name], words)
-    gpu_worker.main()
+    worker.main(TASKS | {task: with_fault(TASKS[task], globals()[name], words)})

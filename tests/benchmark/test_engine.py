@@ -12,13 +12,13 @@ import pytest
 
 import gpubp
 from bench import cpu, scaling
+from gpubp import backends
 from gpubp.benchmark import measure, results, terminal
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import NETS, SEED, Net, parse, select
 from gpubp.benchmark.peers import PEERS, Peer
 from gpubp.benchmark.peers.plain_numpy import NumpyTrainer
 from gpubp.benchmark.peers.plan import PlanTrainer
-from gpubp.benchmark.process import without_folders
 from gpubp.benchmark.results import BASELINE, DIFFERS, NOT_COMPARABLE, SAME, NetReport, Report, Row
 from gpubp.benchmark.worker import epoch_orders
 from gpubp.errors import UsageError
@@ -26,13 +26,13 @@ from gpubp.errors import UsageError
 BY_NAME = {peer.name: peer for peer in PEERS}
 
 CRASHING = """
-def build(net, data, parameters, threads):
+def build(net, data, parameters, options):
     raise RuntimeError("cannot load /somewhere/on/a/machine/lib.so")
 """
 
 DYING = """
 import os, sys
-from bench.peers.plain_numpy import NumpyTrainer
+from gpubp.benchmark.peers.plain_numpy import NumpyTrainer
 
 class Dying(NumpyTrainer):
     epochs = 0
@@ -45,15 +45,15 @@ class Dying(NumpyTrainer):
             os._exit(3)
         return super().run_epoch(order)
 
-def build(net, data, parameters, threads):
+def build(net, data, parameters, options):
     return Dying(net, data, parameters)
 """
 
 WRONG = """
 from dataclasses import replace
-from bench.peers.plain_numpy import NumpyTrainer
+from gpubp.benchmark.peers.plain_numpy import NumpyTrainer
 
-def build(net, data, parameters, threads):
+def build(net, data, parameters, options):
     return NumpyTrainer(replace(net, lr=1.05 * net.lr), data, parameters)
 """
 
@@ -120,20 +120,6 @@ def test_a_run_with_peers_that_fail(fakes, tmp_path, capsys):
     assert lines[2]["median_ms"] == ""
 
 
-def test_interrupted_runs_write_what_was_measured(tmp_path, monkeypatch, capsys):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(measure, "_rounds", interrupt)
-    options = ["--nets", "iris", "--peers", "numpy", "--samples", "20", "--out", str(tmp_path)]
-    assert cpu.main(options) == 130
-    content = json.loads((tmp_path / "results.json").read_text())
-    assert content["interrupted"] is True
-    (row,) = content["nets"][0]["peers"]
-    assert row["first_epoch_s"] > 0
-    assert row["rounds_ms"] == []
-
-
 def report_of(*rows: Row) -> NetReport:
     return NetReport(NETS[0], 1000, rows[0].peer, list(rows))
 
@@ -156,8 +142,8 @@ def test_ratios_are_of_the_same_round():
 
 def test_a_wrong_peer_is_not_the_fastest():
     base = Row("gpubp-numba", "gpubp numba", rounds=[1.0])
-    wrong = Row("torch", "PyTorch", rounds=[0.1], same=DIFFERS)
-    other = Row("sklearn", "scikit-learn", rounds=[3.0], same=NOT_COMPARABLE)
+    wrong = Row("torch", "PyTorch", rounds=[0.1], same_result=DIFFERS)
+    other = Row("sklearn", "scikit-learn", rounds=[3.0], same_result=NOT_COMPARABLE)
     assert results.fastest_peer(report_of(base, wrong, other)) is other
     assert results.fastest_peer(report_of(base, wrong)) is None
     assert "nothing to compare" in terminal.conclusion(report_of(base, wrong))
@@ -179,7 +165,7 @@ def test_the_check_of_the_same_result(loss, shift, differs, expected):
     base, row = Row("a", "A", loss=1.0), Row("b", "B", loss=loss)
     initial, end = [np.zeros(4)], [np.ones(4)]  # moved by 2
     results.check_same_result(row, base, differs, initial, [np.ones(4) + shift], end)
-    assert row.same == expected
+    assert row.same_result == expected
     assert bool(row.notes) == (expected != SAME)
     if expected == SAME:
         assert row.parameter_difference == pytest.approx(shift)
@@ -188,7 +174,7 @@ def test_the_check_of_the_same_result(loss, shift, differs, expected):
 def test_parameters_of_another_shape_differ():
     base, row = Row("a", "A", loss=1.0), Row("b", "B", loss=1.0)
     results.check_same_result(row, base, "", [np.zeros(4)], [np.ones((2, 2))], [np.ones(4)])
-    assert row.same == DIFFERS
+    assert row.same_result == DIFFERS
 
 
 def test_slow_peers_make_fewer_rounds():
@@ -208,12 +194,12 @@ def test_numpy_by_hand_is_the_reference(net, rng):
     ends = []
     for trainer, into in (
         (NumpyTrainer(small, data, initial), row),
-        (PlanTrainer("numpy", small, data, initial), base),
+        (PlanTrainer(backends.get("numpy"), small, data, initial), base),
     ):
         into.loss = trainer.run_epoch(np.arange(30))
         ends.append(trainer.parameters())
     results.check_same_result(row, base, "", initial, *ends)
-    assert row.same == SAME, row.notes
+    assert row.same_result == SAME, row.notes
     assert row.parameter_difference < 1e-5
 
 
@@ -225,7 +211,9 @@ def test_the_order_of_the_epochs_is_fits(rng):
         network, data.inputs, data.labels, optimizer=gpubp.SGD(net.lr), batch_size=8, epochs=3,
         backend="numpy", verify="off", seed=SEED,
     )  # fmt: skip
-    trainer = PlanTrainer("numpy", net, data, [p for pair in net.network().parameters for p in pair])
+    trainer = PlanTrainer(
+        backends.get("numpy"), net, data, [p for pair in net.network().parameters for p in pair]
+    )
     orders = epoch_orders(SEED, 30)
     assert [trainer.run_epoch(next(orders)) for _ in range(3)] == history["loss"]
 
@@ -259,10 +247,6 @@ def test_wrong_options(options, message, capsys):
     assert err[-1].startswith("error: ")
 
 
-def test_messages_do_not_tell_where_things_are():
-    assert without_folders("no file '/home/me/x/lib.so.1': a/b or 1/2") == "no file 'lib.so.1': a/b or 1/2"
-
-
 def test_slopes_of_the_scaling():
     assert scaling.slope([1, 10, 100], [3, 30, 300]) == pytest.approx(1)
     assert scaling.slope([1, 10, 100], [3, 300, 30000]) == pytest.approx(2)
@@ -278,3 +262,8 @@ def test_images_are_as_sparse_as_mnist():
     assert x.dtype == np.uint8
     assert len(y) == 11_000
     assert np.count_nonzero(x[:1000]) / x[:1000].size == pytest.approx(scaling.DENSITY, abs=0.01)
+
+
+def test_an_interrupted_run_ends_with_130(monkeypatch, tmp_path):
+    monkeypatch.setattr(measure, "run", lambda *_: Report("", None, {}, {}, interrupted=True))
+    assert cpu.main(["--nets", "iris", "--peers", "numpy", "--out", str(tmp_path)]) == 130

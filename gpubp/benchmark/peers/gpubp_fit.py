@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -11,19 +12,20 @@ import gpubp
 from gpubp.backends.cpu import backend as cpu  # noqa: F401  (importing Numba is part of importing the peer)
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import SEED, Net
+from gpubp.benchmark.peers import Trainer
 from gpubp.training.history import Epoch
 
 FOREVER = 10**9  # epochs; the run ends with the process
 
 
-class FitTrainer:
+class FitTrainer(Trainer):
     """fit runs in a thread of its own, and after every epoch its callback waits until the next is asked for.
 
     The first epoch's time has the preparation of the data, compilation and warm-up in it. The order is the one
     that fit draws from the seed, which is the one that all peers are given.
     """
 
-    version, differs = gpubp.__version__, ""
+    version = gpubp.__version__
     input_density = None  # fit does not say
     details = 'gpubp.fit(backend="numba", verify="epoch")'
 
@@ -68,6 +70,6 @@ class FitTrainer:
         return [p for pair in self.network.parameters for p in pair]
 
 
-def build(net: Net, data: Data, parameters: list[np.ndarray], threads: int) -> FitTrainer:
+def build(net: Net, data: Data, parameters: list[np.ndarray], options: dict[str, Any]) -> FitTrainer:
     """Threads come from NUMBA_NUM_THREADS."""
     return FitTrainer(net, data, parameters)

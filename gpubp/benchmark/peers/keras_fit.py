@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from typing import Any
 
 if "KERAS_BACKEND" not in os.environ:
     engines = (("jax", "jax"), ("torch", "torch"), ("tensorflow", "tensorflow"))
@@ -14,12 +15,13 @@ import numpy as np
 
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import Net
+from gpubp.benchmark.peers import Trainer
 
 
-class KerasTrainer:
+class KerasTrainer(Trainer):
     """fit shuffles by a generator of its own, so the samples are put in order first, within the time of the epoch."""
 
-    version, differs = keras.__version__, ""
+    version = keras.__version__
 
     def __init__(self, net: Net, data: Data, parameters: list[np.ndarray]) -> None:
         self.details = f"model.fit on {keras.backend.backend()}, default compile options"
@@ -54,9 +56,11 @@ class KerasTrainer:
         return [np.ascontiguousarray(p.T) for p in self.model.get_weights()]
 
 
-def build(net: Net, data: Data, parameters: list[np.ndarray], threads: int) -> KerasTrainer:
+def ready(options: dict[str, Any]) -> None:
+    """Set the threads of the library below; JAX takes them from the environment."""
+    threads = options["threads"]
     if keras.backend.backend() == "torch":
-        from gpubp.benchmark.peers.torch_eager import set_threads
+        from gpubp.benchmark.peers.pytorch import set_threads
 
         set_threads(threads)
     elif keras.backend.backend() == "tensorflow":
@@ -64,4 +68,7 @@ def build(net: Net, data: Data, parameters: list[np.ndarray], threads: int) -> K
 
         tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
         tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def build(net: Net, data: Data, parameters: list[np.ndarray], options: dict[str, Any]) -> KerasTrainer:
     return KerasTrainer(net, data, parameters)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import Net
+from gpubp.benchmark.peers import Trainer
 
 
-class NumpyTrainer:
+class NumpyTrainer(Trainer):
     """Every product goes into a buffer, and every elementwise step is done in place."""
 
-    version, details, differs = np.__version__, "products into preallocated buffers, updates in place", ""
+    version, details = np.__version__, "products into preallocated buffers, updates in place"
 
     def __init__(self, net: Net, data: Data, parameters: list[np.ndarray]) -> None:
         self.net = net
@@ -112,6 +115,6 @@ def _pull_back(delta: np.ndarray, a: np.ndarray, name: str, slope: np.ndarray) -
     delta *= slope
 
 
-def build(net: Net, data: Data, parameters: list[np.ndarray], threads: int) -> NumpyTrainer:
+def build(net: Net, data: Data, parameters: list[np.ndarray], options: dict[str, Any]) -> NumpyTrainer:
     """Threads are those of NumPy's BLAS, from the environment."""
     return NumpyTrainer(net, data, parameters)

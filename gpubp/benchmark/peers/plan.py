@@ -2,54 +2,66 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import numpy as np
 
 import gpubp
 from gpubp import SGD, backends
 from gpubp.backends.backend import Backend
 from gpubp.backends.cpu.fused import StoredSamples
-from gpubp.backends.plan import Problem
+from gpubp.backends.cuda.backend import CupyBackend
+from gpubp.backends.plan import Plan, Problem
+from gpubp.benchmark import clock
+from gpubp.benchmark.clock import Clock
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import Net
+from gpubp.benchmark.peers import Trainer
 from gpubp.data import check_split
-from gpubp.data.samples import prepare
+from gpubp.data.samples import Samples, prepare
+from gpubp.errors import BackendUnavailable
 from gpubp.functions import LOSSES
+from gpubp.network import Network
+from gpubp.optimizers import Optimizer
 from gpubp.verification.report import Report
 from gpubp.verification.steps import check_step
 
 
-class PlanTrainer:
-    """The samples stay as they are stored: images are bytes."""
+def prepared(network: Network, data: Data, loss: str) -> Samples:
+    """The samples as a plan takes them."""
+    split = check_split(data.inputs, data.labels)
+    return prepare(split, network.sizes, network.dtype, LOSSES[loss]).samples
 
-    differs = ""
+
+def make_plan(
+    backend: Backend, network: Network, loss: str, optimizer: Optimizer, batch: int, samples: Samples
+) -> Plan:
+    """The backend's plan for the network, from its parameters on."""
+    problem = Problem(network.layers, network.parameters, LOSSES[loss], optimizer, batch, samples)
+    return backend.plan(problem)
+
+
+class PlanTrainer(Trainer):
+    """The samples stay as they are stored: images are bytes. An epoch sends their order, and gets the costs back."""
 
     def __init__(
-        self,
-        backend: str | Backend,
-        net: Net,
-        data: Data,
-        parameters: list[np.ndarray],
-        momentum: float = 0.0,
+        self, backend: Backend, net: Net, data: Data, parameters: list[np.ndarray], clock: Clock = clock.wall
     ) -> None:
-        self.version, self.net = gpubp.__version__, net
+        self.version, self.net, self.backend, self.clock = gpubp.__version__, net, backend, clock
         self.network = net.network()
-        loss = LOSSES[net.loss]
-        split = check_split(data.inputs, data.labels)
-        samples = prepare(split, self.network.sizes, self.network.dtype, loss).samples
-        pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
+        self.network.parameters = list(zip(parameters[::2], parameters[1::2], strict=True))
         self.batch = min(net.batch, len(data))
-        self.backend = backends.get(backend)
-        optimizer = SGD(net.lr, momentum)
-        problem = Problem(self.network.layers, pairs, loss, optimizer, self.batch, samples)
-        self.plan = self.backend.plan(problem)
+        self.optimizer = SGD(net.lr, net.momentum)
+        samples = prepared(self.network, data, net.loss)
+        self.plan = make_plan(backend, self.network, net.loss, self.optimizer, self.batch, samples)
         self.rates = np.full(-(-len(data) // self.batch), net.lr)
         self.details = self.plan.describe()
-
-    @property
-    def input_density(self) -> float:
-        """The part of the inputs that the first layer's products are computed with: those that are not 0, or all."""
         stored = getattr(self.plan, "samples", None)
-        return stored.density if isinstance(stored, StoredSamples) and len(stored.data.records) else 1.0
+        if isinstance(stored, StoredSamples) and len(stored.data.records):
+            self.input_density = (
+                stored.density
+            )  # inputs that are 0 are left out of the first layer's products
 
     def run_epoch(self, order: np.ndarray) -> float:
         return self.plan.run(order, self.rates).mean_cost
@@ -71,3 +83,41 @@ class PlanTrainer:
                 report.add(checks)
                 report.steps += bool(checks)
         return report
+
+
+def cupy_of(options: dict[str, Any]) -> Any:
+    """The module that the cupy backend is made with: CuPy, or its stand-in.
+
+    Raises:
+        BackendUnavailable: CuPy is missing or finds no GPU.
+    """
+    name = options.get("cupy", "cupy")
+    if name == "cupy" and (reason := backends.why_unavailable("cupy")):
+        raise BackendUnavailable(reason)
+    return import_module(name)
+
+
+def cupy_backend(options: dict[str, Any]) -> CupyBackend:
+    """The backend on a GPU with the plan and precision that the options name. Raises as :func:`cupy_of`."""
+    plan, precision = options.get("plan", "auto"), options.get("precision", "float32")
+    return CupyBackend(module=cupy_of(options), plan=plan, precision=precision)
+
+
+def ready(options: dict[str, Any]) -> None:
+    """Import what the backend needs, and have its device ready.
+
+    Raises:
+        BackendUnavailable: it cannot run here.
+    """
+    if options.get("backend", "cupy") == "cupy":
+        cupy_backend(options).to_device(np.zeros(1))
+        cupy_of(options).cuda.runtime.deviceSynchronize()
+    else:
+        backends.get(options["backend"])
+
+
+def build(net: Net, data: Data, parameters: list[np.ndarray], options: dict[str, Any]) -> PlanTrainer:
+    """Options: ``backend``, its ``plan``. Threads are those of the environment."""
+    if options["backend"] == "cupy":
+        return PlanTrainer(cupy_backend(options), net, data, parameters, clock.of_cupy(cupy_of(options)))
+    return PlanTrainer(backends.get(options["backend"]), net, data, parameters)

@@ -7,37 +7,38 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.benchmark import clock
 from gpubp.benchmark.data import Data
-from gpubp.benchmark.gpu_device import Device
-from gpubp.benchmark.gpu_nets import GpuNet
+from gpubp.benchmark.nets import Net
+from gpubp.benchmark.peers import Trainer
+from gpubp.benchmark.peers.plan import cupy_backend, cupy_of, ready
+
+__all__ = ["build", "ready"]
 
 
-class Products:
+class Products(Trainer):
     """Not a training: every product reads and writes arrays of its own, on random numbers."""
 
     differs = "the matrix products alone, no training"
     details = "cupy.matmul in float32 for each z, each hidden δ and each ∂C/∂W; TF32 off"
 
-    def __init__(self, device: Device, net: GpuNet, samples: int) -> None:
-        self.version, self.seconds = device.cp.__version__, device.seconds
-        self.matmul = device.cp.matmul
-        to_device = device.backend("composed").to_device
+    def __init__(self, net: Net, samples: int, options: dict[str, Any]) -> None:
+        cp = cupy_of(options)
+        self.version, self.clock, self.matmul = cp.__version__, clock.of_cupy(cp), cp.matmul
+        to_device = cupy_backend(options).to_device
         rng = np.random.default_rng(0)
 
         def numbers(*shape: int) -> Any:
             return to_device(rng.standard_normal(shape, dtype=np.float32))
 
         batch = min(net.batch, samples)
-        sizes = [batch] * (samples // batch) + ([samples % batch] if samples % batch else [])
         layers = list(pairwise(net.layers))
         weights = [numbers(n_out, n_in) for n_in, n_out in layers]
         gradients = [numbers(n_out, n_in) for n_in, n_out in layers]
-        activations = [numbers(batch, n) for n in net.layers]
-        deltas = [numbers(batch, n) for n in net.layers]
-        z = [numbers(batch, n) for n in net.layers]
+        activations, deltas, z = ([numbers(batch, n) for n in net.layers] for _ in range(3))
         self.steps = []
-        for rows in sizes:
-            step = []
+        for start in range(0, samples, batch):
+            rows, step = min(batch, samples - start), []
             for i, (w, g) in enumerate(zip(weights, gradients, strict=True)):
                 a, delta = activations[i][:rows], deltas[i + 1][:rows]
                 step += [(a, w.T, z[i + 1][:rows]), (delta.T, a, g)]
@@ -54,10 +55,5 @@ class Products:
         return []
 
 
-def ready(options: dict[str, Any]) -> None:
-    """Raises BackendUnavailable: no GPU."""
-    Device(options["host"]).prepare()
-
-
-def build(net: GpuNet, data: Data, parameters: list[np.ndarray], options: dict[str, Any]) -> Products:
-    return Products(Device(options["host"]), net, len(data))
+def build(net: Net, data: Data, parameters: list[np.ndarray], options: dict[str, Any]) -> Products:
+    return Products(net, len(data), options)

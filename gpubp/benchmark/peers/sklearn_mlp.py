@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import sklearn
 from sklearn.neural_network import MLPClassifier
 
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import Net
+from gpubp.benchmark.peers import Trainer
 
 
-class SklearnTrainer:
+class SklearnTrainer(Trainer):
     """partial_fit would shuffle by itself, so the samples are put in order first, within the time of the epoch.
 
     Its outputs are softmax with the cross-entropy or, for several labels a sample, sigmoids with the binary
@@ -64,6 +67,6 @@ class SklearnTrainer:
         return [p for w, b in pairs for p in (np.ascontiguousarray(w.T), b)]
 
 
-def build(net: Net, data: Data, parameters: list[np.ndarray], threads: int) -> SklearnTrainer:
+def build(net: Net, data: Data, parameters: list[np.ndarray], options: dict[str, Any]) -> SklearnTrainer:
     """Threads are those of NumPy's BLAS, from the environment."""
     return SklearnTrainer(net, data, parameters)

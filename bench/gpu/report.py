@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gpubp.benchmark.results import CUT_SHORT, FAILED, OK
 from gpubp.support.files import write_text
 from gpubp.support.jsontext import as_json
 
 FORMAT, FORMAT_VERSION = "gpubp-bench-gpu", 1
-OK, FAILED, SKIPPED, CUT_SHORT, UNFINISHED = "ok", "failed", "skipped", "cut short", "unfinished"
+SKIPPED, UNFINISHED = "skipped", "unfinished"
+WIDTH = 400  # no table is wider
 
 
 @dataclass
@@ -43,16 +51,12 @@ class Part:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "part": self.name,
-            "title": self.title,
-            "status": self.status,
-            "seconds": self.seconds,
-            "failures": self.failures,
-            "skipped": self.skipped,
-            "cut_short": self.cut,
-            "results": self.results,
+        fields = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("name", "cut", "tables", "ended")
         }
+        return {"part": self.name, "status": self.status, "cut_short": self.cut, **fields}
 
 
 @dataclass
@@ -82,15 +86,7 @@ class Report:
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "date": self.date,
-            "host": self.host,
-            "commit": self.commit,
-            "sources": self.sources,
-            "refused": self.refused,
-            "interrupted": self.interrupted,
-            "seconds": self.seconds,
-            "machine": self.machine,
-            "settings": self.settings,
+            **{name: value for name, value in vars(self).items() if name != "parts"},
             "parts": [part.to_dict() for part in self.parts],
         }
 
@@ -136,27 +132,32 @@ def part_text(part: Part) -> list[str]:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns under their headings: words to the left, numbers to the right."""
-    texts = [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rows]
-    widths = [max(len(row[k]) for row in [list(header), *texts]) for k in range(len(header))]
-    right = [all(not isinstance(row[k], str) or not row[k] for row in rows) for k in range(len(header))]
+    made = Table(box=None, pad_edge=False, padding=(0, 1))
+    for k, name in enumerate(header):
+        words = any(isinstance(row[k], str) and row[k] for row in rows)
+        made.add_column(Text(name), justify="left" if words else "right", no_wrap=True)
+    for row in rows:
+        made.add_row(*(Text(cell if isinstance(cell, str) else number(cell)) for cell in row))
+    return text_of(made)
 
-    def line(cells: Sequence[str]) -> str:
-        parts = (
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(cells, widths, right, strict=True)
-        )
-        return "  " + "  ".join(parts).rstrip()
 
-    return "\n".join([line(header), *(line(row) for row in texts)])
+def text_of(made: Table, above: str | None = None, below: Sequence[str] = ()) -> str:
+    """A table as it is printed, two columns to the right, with a line above it and others below."""
+    text = io.StringIO()
+    Console(width=WIDTH, file=text, color_system=None).print(made)
+    lines = [*([above] if above else []), *text.getvalue().splitlines(), *below]
+    return indent("\n".join(line.rstrip() for line in lines), "  ")
 
 
 def number(value: object) -> str:
     """A number in three or four digits; nothing for None."""
-    if value is None:
-        return ""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {number(one) or 'never'}" for name, one in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return str(value)
+    return "" if value is None else str(value)
 
 
 def write(folder: Path, report: Report) -> None:

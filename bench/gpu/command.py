@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import TextIO
 
 import gpubp
-from bench import gpu_parts, gpu_tests, gpu_times
-from bench.gpu_report import Part, Report, part_text, write
-from bench.gpu_run import LEAST_SECONDS, Run, sources
-from gpubp.benchmark import machine, results
-from gpubp.benchmark.gpu_nets import ON_GPU, ON_HOST, VARIANTS
-from gpubp.benchmark.process import WorkerFailed, without_folders
+from bench import new_folder
+from bench.gpu import parts, suite, times
+from bench.gpu.nets import ON_GPU, ON_HOST, VARIANTS
+from bench.gpu.report import Part, Report, part_text, write
+from bench.gpu.run import Run, sources
+from gpubp.benchmark.process import LEAST_SECONDS, Refused, WorkerFailed, without_folders
 from gpubp.data.mnist import load_idx_collection
 from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
 from gpubp.functions import lookup
+from gpubp.support import machine
 from gpubp.support.jsontext import as_json
 
 BUDGET = 530.0
@@ -34,21 +35,21 @@ INTERRUPTED = 130
 
 # In order of worth: the share of the budget that a part may take; what it leaves is for the others.
 PARTS: dict[str, tuple[str, float, Callable[[Run, Part], None]]] = {
-    "device": ("The device", 0.01, gpu_parts.device),
-    "verify": ("Every recipe held to the reference", 0.14, gpu_parts.verify),
-    "repeat": ("Three runs from one seed, bit by bit", 0.06, gpu_parts.repeat),
-    "micro": ("Microbenchmarks", 0.06, gpu_parts.micro),
-    "times": ("Milliseconds an epoch", 0.43, gpu_times.times),
-    "race": ("Time to accuracy", 0.06, gpu_parts.race),
-    "tests": ("The tests of what runs on a GPU", 0.12, gpu_tests.tests),
-    "sanitizer": ("compute-sanitizer", 0.12, gpu_parts.sanitizer),
+    "device": ("The device", 0.01, parts.device),
+    "verify": ("Every recipe held to the reference", 0.14, parts.verify),
+    "repeat": ("Three runs from one seed, bit by bit", 0.06, parts.repeat),
+    "micro": ("Microbenchmarks", 0.06, parts.micro),
+    "times": ("Milliseconds an epoch", 0.43, times.times),
+    "race": ("Time to accuracy", 0.06, parts.race),
+    "tests": ("The tests of what runs on a GPU", 0.12, suite.tests),
+    "sanitizer": ("compute-sanitizer", 0.12, parts.sanitizer),
 }
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu",
-        description="Check and time gpubp on a GPU; needs NumPy, Numba, CuPy and pytest, and no network.",
+        description="Check and time gpubp on a GPU; needs CuPy, what gpubp and its tests need, and no network.",
         epilog=f"Parts: {', '.join(PARTS)}.",
     )
     parser.add_argument(
@@ -112,7 +113,7 @@ def prepare(
     }
     run = Run(
         report=report,
-        out=args.out or results.new_folder("gpu", date),
+        out=args.out or new_folder("gpu", date),
         folder=folder,
         sizes=sizes,
         host=args.host,
@@ -135,13 +136,13 @@ def begin(run: Run, names: Sequence[str]) -> None:
     """
     run.say("the device")
     try:
-        answer = run.desk.ask("facts", min(FACTS_SECONDS, run.left()), host=run.host)
+        answer = run.worker.ask("facts", min(FACTS_SECONDS, run.left()), cupy=run.cupy)
+    except Refused as why:
+        run.report.refused = str(why)
+        advice = "" if run.host else "; without a GPU, --host runs what can run on the processor"
+        raise BackendUnavailable(f"{why}{advice}") from None
     except WorkerFailed as failure:
         answer = {"failed": str(failure)}
-    if "refused" in answer:
-        run.report.refused = answer["refused"]
-        advice = "" if run.host else "; without a GPU, --host runs what can run on the processor"
-        raise BackendUnavailable(answer["refused"] + advice)
     run.report.machine["device"] = answer
     run.report.parts = [Part(name, PARTS[name][0]) for name in names]
     run.say("the samples")
@@ -184,10 +185,8 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
         raise KeyboardInterrupt
 
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    taken = {name: signal.getsignal(name) for name in signals}
-    taken = {
-        name: handler for name, handler in taken.items() if handler not in (signal.SIG_IGN, None)
-    }  # as by nohup
+    handlers = {name: signal.getsignal(name) for name in signals}
+    taken = {name: was for name, was in handlers.items() if was not in (signal.SIG_IGN, None)}  # as by nohup
     for name in taken:
         signal.signal(name, interrupt)
     try:
@@ -234,7 +233,7 @@ def finish(run: Run, names: Sequence[str], started: float) -> int:
     except BackendUnavailable as error:
         refused = error
     finally:
-        run.desk.close()
+        run.worker.close()
         run.report.seconds = time.perf_counter() - started
         run.report.machine["load_average_after"] = machine.load_average()
         run.save()
@@ -251,7 +250,3 @@ def finish(run: Run, names: Sequence[str], started: float) -> int:
     if run.report.interrupted:
         return INTERRUPTED
     return 1 if run.report.failed or run.unsaved else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,220 @@
+"""A run of bench.gpu as its parts see it: time left, samples, the worker process, and where results go."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from signal import SIGINT
+from typing import Any
+
+from bench import ROOT
+from bench.gpu.nets import MNIST, SAMPLE, STAND_IN, Sizes, Variant, extra, of_recipe
+from bench.gpu.report import Part, Report, table, write
+from gpubp.benchmark import data
+from gpubp.benchmark.nets import Net
+from gpubp.benchmark.peers import FLOAT32
+from gpubp.benchmark.process import (
+    LEAST_SECONDS,
+    NoAnswer,
+    OutOfTime,
+    Refused,
+    Worker,
+    WorkerFailed,
+    end_group,
+    environment,
+    without_folders,
+)
+from gpubp.errors import DataError, GpubpError
+from gpubp.experiments import recipe as recipes
+from gpubp.experiments.recipe import Recipe
+from gpubp.support import machine
+
+WORKER = "bench.gpu.tasks"
+ITEM_SECONDS = 30.0  # that one item of a part may take; what takes longer hangs
+INTERRUPT_SECONDS = 5.0  # that a program may take to end by Ctrl-C
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A net and its samples, in folders for ``gpubp.benchmark.data.load``; ``count`` are to train on."""
+
+    net: Net
+    train: Path
+    test: Path
+    count: int
+
+
+@dataclass
+class Run:
+    """What is measured and how; ``end`` and ``part_end`` are by the clock of time.perf_counter."""
+
+    report: Report
+    out: Path
+    folder: Path
+    sizes: Sizes
+    host: bool
+    variants: tuple[Variant, ...]
+    data_dir: Path | None
+    tests: list[str]
+    say: Callable[[str], None]
+    end: float
+    part_end: float = 0.0
+    recipes: list[Loaded] = field(default_factory=list)
+    extras: list[Loaded] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # recipes that cannot be trained here, and why
+    silent: bool = False  # whether the last attempt got no answer in the time that it could have had
+    unsaved: str | None = None  # why the files could not be written when they last were to be
+    _saved: dict[tuple, tuple[Path, Path, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # children find the source tree
+        env = environment(machine.cores(), gpu=not self.host)
+        self.env = {**env, "PYTHONPATH": os.pathsep.join(paths)}
+        self.cupy = STAND_IN if self.host else "cupy"
+        self.worker = self.new_worker("parts")
+
+    def new_worker(self, name: str) -> Worker:
+        return Worker(self.folder / f"{name}.stderr", self.env, WORKER)
+
+    @property
+    def plans(self) -> tuple[str, ...]:
+        """The plans, in float32."""
+        return tuple(variant.plan for variant in self.variants if variant.precision == FLOAT32)
+
+    @property
+    def data_of_extras(self) -> str:
+        return MNIST if self.data_dir is not None else SAMPLE
+
+    def left(self) -> float:
+        """Seconds that are left for the present part."""
+        return self.part_end - time.perf_counter()
+
+    def save(self) -> None:
+        """Write the files; a full disk is said once, and the run goes on."""
+        warned = self.unsaved is not None
+        try:
+            write(self.out, self.report)
+            self.unsaved = None
+        except GpubpError as error:
+            self.unsaved = str(error)
+            if not warned:
+                self.say(f"{error}; the run goes on")
+
+    def load(self) -> None:
+        """Write the samples of every net where the workers find them; say which cannot be had."""
+        for name in recipes.names():
+            try:
+                recipe = recipes.load(name)
+                self.recipes.append(self._load(of_recipe(recipe), recipe))
+            except (GpubpError, ImportError, OSError) as error:
+                self.missing.append(f"{name}: {_reason(error)}")
+        try:
+            recipe = recipes.load(self.data_of_extras)
+            self.extras.extend(self._load(net, recipe) for net in extra(self.data_of_extras))
+        except (GpubpError, OSError) as error:
+            self.missing.append(f"784-128-10 and 784-2048-2048-10: {_reason(error)}")
+
+    def _load(self, net: Net, recipe: Recipe) -> Loaded:
+        if recipe.data == MNIST and self.data_dir is None:
+            raise DataError("no MNIST: name the folder of its four files with --data-dir or $GPUBP_DATA_DIR")
+        key = recipe.data, recipe.standardize, recipe.test_fraction
+        if key not in self._saved:
+            folders = [self.folder / f"data-{len(self._saved)}-{part}" for part in ("train", "test")]
+            for part, folder in zip(("train", "test"), folders, strict=True):
+                content = data.of_recipe(recipe, net, self.data_dir, part, quiet=True)
+                data.save(folder, content.first(self.sizes.samples))
+            self._saved[key] = folders[0], folders[1], len(data.load(folders[0]))
+        return Loaded(self.sizes.cut(net), *self._saved[key])
+
+    def has_time_for(self, part: Part, what: str) -> bool:
+        """Say that it is begun; False where no time is left, which is then in the part."""
+        if self.left() < LEAST_SECONDS:
+            part.cut.append(what)
+            return False
+        self.say(f"{part.name}: {what}")
+        return True
+
+    def attempt(
+        self, part: Part, what: str, task: str, seconds: float = ITEM_SECONDS, **fields: Any
+    ) -> dict[str, Any] | None:
+        """The worker's answer; None where there is none, and why is then in the part."""
+        self.silent = False
+        if not self.has_time_for(part, what):
+            return None
+        self.worker.until = self.part_end
+        try:
+            return self.worker.ask(task, seconds, **fields)
+        except WorkerFailed as failure:
+            self.silent = isinstance(failure, NoAnswer)
+            record(part, what, failure)
+            return None
+
+    def keep(self, part: Part, result: dict[str, Any], columns: dict[str, Any]) -> None:
+        """Add a result, and write the files. columns: headings, and what of a result is below them if not their own."""
+        part.results.append(result)
+        rows = [[r[key or heading] for heading, key in columns.items()] for r in part.results]
+        part.tables[:] = [table(tuple(columns), rows)]
+        self.save()
+
+    def program(self, command: list[str], env: dict[str, str], seconds: float) -> Ended:
+        """Run a command in the root of the source tree; when its time is up it is ended as by Ctrl-C, then by force."""
+        path = self.folder / "program.txt"
+        with path.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gpubp.benchmark.process", *command], stdin=subprocess.DEVNULL,
+                stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=env, start_new_session=True,
+            )  # fmt: skip
+            try:
+                code: int | None = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                code = None
+                process.send_signal(SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(INTERRUPT_SECONDS)
+            finally:  # also after Ctrl-C; and what it has started
+                gone = end_group(process)
+        text = without_folders(path.read_text(errors="replace"))
+        return Ended(code, text if gone else f"{text}\nit does not end when it is killed\n")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended. code: None if its time was up. text: what it said, stderr included."""
+
+    code: int | None
+    text: str
+
+    @property
+    def last_line(self) -> str:
+        lines = (line.strip() for line in reversed(self.text.splitlines()) if line.strip(" ="))
+        return next(lines, "it said nothing")
+
+
+def record(part: Part, what: str, failure: WorkerFailed) -> None:
+    """Why there is no answer, where it belongs: what there was no time for has not failed."""
+    if isinstance(failure, OutOfTime):
+        part.cut.append(what)
+    else:
+        (part.skipped if isinstance(failure, Refused) else part.failures).append(f"{what}: {failure}")
+
+
+def sources() -> str:
+    """A digest of the code that is measured, where there may be no git to name it: gpubp, its kernels and bench."""
+    digest = hashlib.sha256()
+    files = (path for folder in ("gpubp", "kernels", "bench") for path in (ROOT / folder).rglob("*"))
+    for path in sorted(path for path in files if path.suffix in (".py", ".cu", ".cuh")):
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed"
+    return without_folders(str(error).splitlines()[0])

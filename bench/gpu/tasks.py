@@ -1,0 +1,359 @@
+"""What bench.gpu asks for, done in a process of its own: a kernel that hangs or breaks the device ends no more than it.
+
+``python -m bench.gpu.tasks`` is gpubp.benchmark.worker with more tasks. ``cupy`` is the module that the backend is made
+with: CuPy, or on the host its stand-in. With a line as its argument it answers that and ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import gpubp
+from bench.gpu.nets import Race
+from gpubp import SGD, Adam, Schedule
+from gpubp.backends.cuda.backend import CupyBackend
+from gpubp.benchmark import clock, data, worker
+from gpubp.benchmark.nets import Net
+from gpubp.benchmark.peers.plan import PlanTrainer, cupy_backend, cupy_of, make_plan, prepared
+from gpubp.benchmark.worker import Answer
+from gpubp.errors import BackendUnavailable, UsageError
+from gpubp.kernels import cuda
+from gpubp.network import Network
+
+REPEATS = 7  # of what is timed; the median counts
+SMALL_NETS = ((20, 40, 33, 10), (20, 23, 10))  # of which compute-sanitizer watches one
+
+# To follow grid.cuh, whose barrier this is.
+BARRIERS = """
+extern "C" __global__ void __launch_bounds__(THREADS, 1) barriers(unsigned long long* arrived, long long count) {
+    for (long long i = 0; i < count; ++i) grid_barrier(arrived);
+}
+"""
+NOTHING = 'extern "C" __global__ void nothing(unsigned long long* unused) {}'
+
+
+@cache
+def module(cupy: str) -> Any:
+    """CuPy or its stand-in.
+
+    Raises:
+        BackendUnavailable: no GPU or no CuPy; on the host, no C++ compiler.
+    """
+    found = cupy_of({"cupy": cupy})
+    if reason := getattr(found, "missing_compiler", None):
+        raise BackendUnavailable(reason)
+    return found
+
+
+def backend(cupy: str, plan: str = "auto", precision: str = "float32") -> CupyBackend:
+    module(cupy)
+    return cupy_backend({"cupy": cupy, "plan": plan, "precision": precision})
+
+
+def need_gpu(cupy: str, why: str) -> None:
+    """Raises UsageError on the host."""
+    if cupy != "cupy":
+        raise UsageError(f"needs a GPU: {why}")
+
+
+def facts(cupy: str) -> Answer:
+    """The device and what it is driven by; None for what cannot be known."""
+    cp = module(cupy)
+    runtime = cp.cuda.runtime
+
+    def properties() -> dict[str, Any]:
+        return runtime.getDeviceProperties(runtime.getDevice())
+
+    asked: dict[str, Callable[[], Any]] = {
+        "name": lambda: properties()["name"].decode(),
+        "compute_capability": lambda: "{major}.{minor}".format(**properties()),
+        "multiprocessors": lambda: properties()["multiProcessorCount"],
+        "memory_gb": lambda: round(properties()["totalGlobalMem"] / 1e9, 1),
+        "second_level_cache_mb": lambda: round(properties()["l2CacheSize"] / 1e6, 1),
+        "driver_cuda": runtime.driverGetVersion,
+        "runtime_cuda": runtime.runtimeGetVersion,
+        "cupy": lambda: cp.__version__,
+    }
+    found: Answer = dict.fromkeys(asked)
+    for name, ask in asked.items():
+        with suppress(Exception):  # what is not known of a device is no reason to leave it
+            found[name] = ask()
+    with suppress(Exception):  # nor is what its driver does not tell, or a library that is not installed
+        found |= driver() if cupy == "cupy" else {}
+    return found
+
+
+def driver() -> dict[str, Any]:
+    """The driver of the first GPU, its clocks in MHz, the limit of its power and its temperature, as NVML has them."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+    return {
+        "driver_version": pynvml.nvmlSystemGetDriverVersion(),
+        "clock_mhz": pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),
+        "clock_at_most_mhz": pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_SM),
+        "memory_clock_mhz": pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
+        "power_limit_w": pynvml.nvmlDeviceGetPowerManagementLimit(gpu) / 1e3,
+        "temperature_c": pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),
+    }
+
+
+def plan_of_auto(cupy: str, net: dict[str, Any]) -> Answer:
+    """Which plan the backend makes of the net if left the choice."""
+    chosen = Net.from_json(net)
+    few = data.Data(np.zeros((chosen.batch, chosen.layers[0]), np.float32), np.zeros(chosen.batch, np.int64))
+    parameters = [p for pair in chosen.network().parameters for p in pair]
+    return {"plan": PlanTrainer(backend(cupy), chosen, few, parameters).details.partition(",")[0]}
+
+
+def verify_net(cupy: str, plan: str, precision: str, net: dict[str, Any], samples: str) -> Answer:
+    """gpubp.verify: every operation, gradient and step against the reference."""
+    chosen, content = Net.from_json(net), data.load(Path(samples))
+    report = gpubp.verify(
+        chosen.network(),
+        content.inputs,
+        content.labels,
+        loss=chosen.loss,
+        optimizer=SGD(chosen.lr, chosen.momentum),
+        backend=backend(cupy, plan, precision),
+    )
+    return {**worker.verdict(report), "seconds": report.seconds}
+
+
+def repeat(
+    cupy: str, plan: str, precision: str, net: dict[str, Any], samples: str, epochs: int, runs: int
+) -> Answer:
+    """Whether runs from one seed end in the same bits."""
+    chosen, content = Net.from_json(net), data.load(Path(samples))
+    digests = []
+    for _ in range(runs):
+        network = chosen.network()
+        history = gpubp.fit(
+            network,
+            content.inputs,
+            content.labels,
+            loss=chosen.loss,
+            optimizer=SGD(chosen.lr, chosen.momentum),
+            batch_size=chosen.batch,
+            epochs=epochs,
+            backend=backend(cupy, plan, precision),
+            verify="off",
+            seed=0,
+        )
+        digests.append(digest([p for pair in network.parameters for p in pair]))
+    return {"same": len(set(digests)) == 1, "digests": digests, "loss": history["loss"][-1]}
+
+
+def digest(arrays: list[np.ndarray]) -> str:
+    """A short name for the very bits of arrays."""
+    text = hashlib.sha256()
+    for array in arrays:
+        text.update(np.ascontiguousarray(array).tobytes())
+    return text.hexdigest()[:16]
+
+
+def race(cupy: str, plan: str, train: str, test: str, rules: dict[str, Any], seed: int) -> Answer:
+    """Seconds of training until the test accuracy is first as high as each target; all else is timed apart."""
+    settings = Race.from_json(rules)
+    network, optimizer = settings.network(seed), Adam(settings.lr)
+    schedule = Schedule(settings.schedule, warmup=settings.warmup)
+    samples, tests = data.load(Path(train)), data.load(Path(test))
+    few, to_train, to_test = (
+        prepared(network, content, settings.loss)
+        for content in (samples.first(settings.batch), samples, tests)
+    )
+    synchronize = module(cupy).cuda.runtime.deviceSynchronize
+
+    started = time.perf_counter()
+    chosen = backend(cupy, plan)
+    warm_up = make_plan(chosen, network, settings.loss, optimizer, settings.batch, few)
+    warm_up.run(np.arange(len(few)), np.array([settings.lr]))
+    warm_up.evaluate(warm_up.upload(few))
+    synchronize()
+    compile_seconds = time.perf_counter() - started
+
+    started = time.perf_counter()
+    trained = make_plan(chosen, network, settings.loss, optimizer, settings.batch, to_train)
+    uploaded = trained.upload(to_test)
+    synchronize()
+    upload_seconds = time.perf_counter() - started
+
+    steps, rng = -(-len(to_train) // settings.batch), np.random.default_rng(seed)
+    training = evaluation = 0.0
+    accuracies: list[float] = []
+    reached: dict[str, float | None] = {f"{target:g}": None for target in settings.targets}
+    for number in range(settings.epochs):
+        started = time.perf_counter()
+        rates = settings.lr * schedule.factors(number * steps, steps, steps, settings.epochs)
+        trained.run(rng.permutation(len(to_train)), rates)
+        training += time.perf_counter() - started
+        started = time.perf_counter()
+        accuracies.append(trained.evaluate(uploaded).accuracy)
+        evaluation += time.perf_counter() - started
+        for target in settings.targets:
+            if accuracies[-1] >= target and reached[f"{target:g}"] is None:
+                reached[f"{target:g}"] = training
+    return {
+        "reached_s": reached,
+        "accuracies": accuracies,
+        "training_s": training,
+        "evaluation_s": evaluation,
+        "upload_s": upload_seconds,
+        "compile_s": compile_seconds,
+    }
+
+
+def train_a_little(cupy: str, plan: str) -> Answer:
+    """A few steps of the first small net that the plan takes, for compute-sanitizer to watch."""
+    rng = np.random.default_rng(0)
+    if cupy == "cupy":
+        module(cupy).cuda.set_allocator(None)  # a pool would hide what is written beyond an array
+    inputs, labels = rng.integers(0, 256, (90, 20), np.uint8), rng.integers(0, 10, 90)
+    for sizes in SMALL_NETS:
+        network = Network(sizes, hidden="relu", output="softmax", seed=0, dtype="float32")
+        try:
+            gpubp.fit(
+                network,
+                inputs,
+                labels,
+                batch_size=32,
+                epochs=1,
+                validation=(inputs, labels),
+                backend=backend(cupy, plan),
+                verify="off",
+            )
+        except UsageError:
+            if sizes == SMALL_NETS[-1]:
+                raise
+            continue  # a plan need not take every net
+        break
+    parameters = [p for pair in network.parameters for p in pair]
+    return {"digests": {"-".join(map(str, sizes)): digest(parameters)}}
+
+
+# Microbenchmarks.
+
+
+@cache
+def barriers(cupy: str) -> Any:
+    """The kernel of barriers; its launch is cooperative."""
+    code = cuda.source(("functions.cuh", "grid.cuh")) + BARRIERS
+    options = ("--std=c++17", *cuda.definitions(np.float32))
+    made = module(cupy).RawModule(code=code, options=options, enable_cooperative_groups=True)
+    return made.get_function("barriers")
+
+
+def empty_launch(cupy: str) -> Callable[[], object]:
+    """A launch of a kernel that does nothing."""
+    kernel = module(cupy).RawModule(code=NOTHING).get_function("nothing")
+    unused = backend(cupy).to_device(np.zeros(1, np.uint64))
+    return lambda: kernel((1,), (cuda.WARP,), (unused,))
+
+
+def median_seconds(cupy: str, job: Callable[[], object]) -> float:
+    """The median over REPEATS of the device's time; where there are no events, of the clock's."""
+    seconds = clock.of_cupy(module(cupy))
+    seconds(job)  # warms up
+    times = [seconds(job) for _ in range(REPEATS)]
+    return median(wall if events is None else events for events, wall in times)
+
+
+def barrier(cupy: str, blocks: int, count: int) -> Answer:
+    """A barrier of the whole grid: the time of ``count`` of them less that of none, over their number."""
+    kernel, chosen = barriers(cupy), backend(cupy)
+    resident = chosen.resident_blocks(kernel, cuda.THREADS, 0)
+    if blocks > resident:
+        raise UsageError(f"the device holds {resident} blocks at a time")
+    arrived = chosen.to_device(np.zeros(1, np.uint64))
+
+    def seconds(number: int) -> float:
+        def launch() -> None:
+            kernel((blocks,), (cuda.WARP, cuda.ROW_BLOCK), (arrived, np.int64(number)))
+
+        return median_seconds(cupy, launch)  # the counter may go on from a multiple of the grid
+
+    return {"us": (seconds(count) - seconds(0)) / count * 1e6}
+
+
+def launch_cost(cupy: str, count: int) -> Answer:
+    """Empty launches one after the other: what it takes the host to ask for one, which is longer than the launch."""
+    launch = empty_launch(cupy)
+    asking: list[float] = []
+
+    def launches() -> None:
+        started = time.perf_counter()
+        for _ in range(count):
+            launch()
+        asking.append(time.perf_counter() - started)
+
+    median_seconds(cupy, launches)
+    return {"host_us": median(asking) / count * 1e6}
+
+
+def graph_gap(cupy: str, count: int) -> Answer:
+    """A node of a CUDA graph of empty kernels, one after the other: what a further one adds."""
+    need_gpu(cupy, "there are no CUDA graphs on the host")
+    launch = empty_launch(cupy)
+    stream = module(cupy).cuda.Stream(non_blocking=True)
+
+    def seconds(nodes: int) -> float:
+        with stream:
+            stream.begin_capture()
+            for _ in range(nodes):
+                launch()
+            graph = stream.end_capture()
+            return median_seconds(cupy, graph.launch)
+
+    launch()  # loads the kernel, which a capture does not allow
+    return {"us": (seconds(1 + count) - seconds(1)) / count * 1e6}
+
+
+def copy(cupy: str, megabytes: int) -> Answer:
+    """A large copy on the device, counting the bytes read and those written."""
+    need_gpu(cupy, "the host's memory is not the device's")
+    size = megabytes * 10**6
+    numbers = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    source, target = (backend(cupy).to_device(numbers) for _ in range(2))
+    seconds = median_seconds(cupy, lambda: target.data.copy_from_device_async(source.data, size))
+    return {"gb_per_s": 2 * size / seconds / 1e9}
+
+
+def product(cupy: str, size: int) -> Answer:
+    """A large square product of float32 by cuBLAS, a multiply-add counting as two operations."""
+    rng, to_device = np.random.default_rng(0), backend(cupy, "composed").to_device
+    a, b, out = (to_device(rng.random((size, size), np.float32)) for _ in range(3))
+    seconds = median_seconds(cupy, lambda: module(cupy).matmul(a, b, out=out))
+    return {"tflop_per_s": 2 * size**3 / seconds / 1e12}
+
+
+TASKS = worker.TASKS | {
+    task.__name__: task
+    for task in (
+        facts,
+        plan_of_auto,
+        verify_net,
+        repeat,
+        race,
+        train_a_little,
+        barrier,
+        launch_cost,
+        graph_gap,
+        copy,
+        product,
+    )
+}
+
+
+if __name__ == "__main__":
+    worker.main(TASKS, sys.argv[1:] or None)
