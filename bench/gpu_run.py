@@ -17,8 +17,8 @@ from gpubp.benchmark import data
 from gpubp.benchmark.gpu_nets import FLOAT32, MNIST, SAMPLE, GpuNet, Sizes, Variant, extra, of_recipe
 from gpubp.benchmark.process import ROOT, NoAnswer, Worker, WorkerFailed, without_folders
 from gpubp.errors import DataError, GpubpError, UsageError
-from gpubp.experiments import recipe as recipes
-from gpubp.experiments import run as experiment
+from gpubp.experiments.recipe import load_recipe, recipe_names
+from gpubp.experiments.run import load_parts
 
 WORKER = "gpu_worker"
 LEAST_SECONDS = 1.0  # with less left, nothing is begun
@@ -136,9 +136,9 @@ class Run:
 
     def load(self) -> None:
         """Write the samples of every net where the workers find them; say which cannot be had."""
-        for name in recipes.names():
+        for name in recipe_names():
             try:
-                net = self.sizes.cut(of_recipe(recipes.load(name)))
+                net = self.sizes.cut(of_recipe(load_recipe(name)))
                 self.recipes.append(Loaded(net, *self._samples(name)))
             except (GpubpError, ImportError, OSError) as error:
                 self.missing.append(f"{name}: {_reason(error)}")
@@ -150,14 +150,14 @@ class Run:
             self.missing.append(f"784-128-10 and 784-2048-2048-10: {_reason(error)}")
 
     def _samples(self, name: str) -> tuple[Path, Path, int]:
-        recipe = recipes.load(name)
+        recipe = load_recipe(name)
         key = recipe.data, recipe.standardize, recipe.test_fraction
         if key not in self._saved:
             if recipe.data == MNIST and self.data_dir is None:
                 raise DataError(
                     "no MNIST: name the folder of its four files with --data-dir or $GPUBP_DATA_DIR"
                 )
-            parts = experiment.load(recipe, recipe.seed, self.data_dir, quiet=True)
+            parts = load_parts(recipe, recipe.seed, self.data_dir, quiet=True)
             if parts.test is None:
                 raise UsageError(f"{recipe.data} has no test part")
             folders: list[Path] = []

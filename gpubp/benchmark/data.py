@@ -95,9 +95,9 @@ def of_recipe(recipe: Recipe, net: Net, data_dir: Path | None) -> Data:
         UsageError: no labels to tell classes by, or as :func:`make`.
         DataError: the data is missing or corrupt.
     """
-    from gpubp.experiments import run as experiment
+    from gpubp.experiments.run import load_parts
 
-    parts = experiment.load(recipe, recipe.seed, data_dir, quiet=False)
+    parts = load_parts(recipe, recipe.seed, data_dir, quiet=False)
     train = parts.scaled(parts.dataset.train)
     if train.targets.ndim != 1 or train.targets.dtype.kind not in "iu":
         raise UsageError(

@@ -11,13 +11,16 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from gpubp import reference
-from gpubp.data.samples import Samples, as_inputs
+from gpubp.data.dataset import Split
+from gpubp.data.samples import Samples, as_inputs, prepare
 from gpubp.errors import GpubpError, UsageError
-from gpubp.functions import Activation, Loss, clipped
+from gpubp.experiments.recipe import Recipe
+from gpubp.functions import LOSSES, Activation, Loss, clipped, lookup
 from gpubp.network import Layer, Network
 from gpubp.optimizers import SGD, Optimizer
 from gpubp.training.signals import LayerSignal, of_layer, saturated_units
@@ -120,14 +123,20 @@ class LayerWalk:
     z: np.ndarray
     a: np.ndarray
     arriving: np.ndarray | None
-    slope: np.ndarray | None
     delta: np.ndarray
     gradients: tuple[np.ndarray, np.ndarray]
-    signal: LayerSignal
     carried: float | None
     kept: float | None
     followed: Followed
     differences: list[Difference]
+
+    @property
+    def slope(self) -> np.ndarray | None:
+        return None if self.activation.slope is None else self.activation.slope(self.a)
+
+    @cached_property
+    def signal(self) -> LayerSignal:
+        return of_layer(self.delta, self.a, self.activation)
 
 
 @dataclass(frozen=True)
@@ -204,6 +213,20 @@ def walk(
     return Walk(network, samples, loss, optimizer, lr, layers, whole.costs, cost, after, predicted)
 
 
+def first_step(network: Network, train: Split, recipe: Recipe) -> Walk:
+    """The step that the recipe's training takes first, from this network and on this data.
+
+    Raises:
+        GpubpError: data that the network cannot train on, or as :func:`walk`.
+    """
+    network, loss = in_float64(network), lookup(LOSSES, recipe.loss, "loss")
+    samples = prepare(train, network.sizes, network.dtype, loss, recipe.data).samples
+    batch = first_mini_batch(samples, recipe.batch_size, recipe.seed)
+    optimizer, steps = recipe.build_optimizer(), -(-len(samples) // recipe.batch_size)
+    factor = recipe.build_schedule().factors(0, 1, steps, recipe.epochs)[0]
+    return walk(network, batch, loss, optimizer, float(optimizer.lr * factor))
+
+
 def first_mini_batch(samples: Samples, batch_size: int, seed: int) -> Samples:
     """The mini-batch that training with this seed takes first.
 
@@ -254,35 +277,17 @@ def _layers(
     layers = []
     for i, (layer, activation) in enumerate(zip(network.layers, network.activations, strict=True)):
         a, delta = whole.a[i + 1], whole.delta[i]
-        carried = kept = None
+        arriving, carried, kept = None, None, None
         if i < last:
             arriving = whole.delta[i + 1] @ network.parameters[i + 1][0]
             carried = _ratio(np.abs(arriving).mean(), np.abs(whole.delta[i + 1]).mean())
             kept = _ratio(np.abs(delta).mean(), np.abs(arriving).mean())
-        else:
-            matched = loss.matched == activation.name
-            arriving = None if matched else loss.gradient(a, samples.targets)
-        layers.append(
-            LayerWalk(
-                number=i + 1,
-                layer=layer,
-                activation=activation,
-                parameters=network.parameters[i],
-                updated=updated[i],
-                a_prev=whole.a[i],
-                z=whole.z[i],
-                a=a,
-                arriving=arriving,
-                slope=None if activation.slope is None else activation.slope(a),
-                delta=delta,
-                gradients=whole.gradients[i],
-                signal=of_layer(delta, a, activation),
-                carried=carried,
-                kept=kept,
-                followed=_followed(network, whole, updated, i),
-                differences=differences[i],
-            )
-        )
+        elif loss.matched != activation.name:
+            arriving = loss.gradient(a, samples.targets)
+        followed = _followed(network, whole, updated, i)
+        before, after, gradients = network.parameters[i], updated[i], whole.gradients[i]
+        numbers = before, after, whole.a[i], whole.z[i], a, arriving, delta, gradients
+        layers.append(LayerWalk(i + 1, layer, activation, *numbers, carried, kept, followed, differences[i]))
     return layers
 
 
@@ -449,10 +454,10 @@ def descent(lr: float = 0.3, steps: int = 7, start: Sequence[float] = (10.0, 10.
     for number in range(1, steps + 1):
         gradient = 2 * at
         to, _ = optimizer.rule(at, gradient, (), optimizer.coefficients(lr, number, decay=False))
-        taken.append(DescentStep(_pair(at), float((at * at).sum()), _pair(gradient), _pair(to)))
+        taken.append(
+            DescentStep(
+                tuple(at.tolist()), float((at * at).sum()), tuple(gradient.tolist()), tuple(to.tolist())
+            )
+        )
         at = to
     return taken
-
-
-def _pair(point: np.ndarray) -> tuple[float, float]:
-    return float(point[0]), float(point[1])

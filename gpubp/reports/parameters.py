@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.experiments.run import Result
-from gpubp.reports import pictures as weights
+from gpubp.reports import pictures
 
 LAYERS_SHOWN = 6
 
@@ -19,11 +19,11 @@ def shown(result: Result) -> dict[str, Any] | None:
         return None
     shape = result.dataset.image_shape if result.dataset else None
     if shape is not None:
-        units = weights.unit_pictures(parameters[0], shape)
+        units = pictures.unit_pictures(parameters[0], shape)
         return {"kind": "images", "units": units, "width": shape[1], "unused": _unused(result)}
     return {
         "kind": "matrices",
-        "matrices": [weights.matrix(w) for w in parameters[:LAYERS_SHOWN]],
+        "matrices": [pictures.matrix(w) for w in parameters[:LAYERS_SHOWN]],
         "sizes": result.network.sizes,
         "inputs": _input_names(result),
         "heaviest": _heaviest_input(parameters[0], _input_names(result)),

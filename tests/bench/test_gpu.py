@@ -37,7 +37,7 @@ from gpubp.benchmark.gpu_nets import (
 from gpubp.benchmark.process import ROOT, NoAnswer, WorkerFailed
 from gpubp.benchmark.results import BASELINE, DIFFERS, NOT_COMPARABLE, SAME
 from gpubp.errors import UsageError
-from gpubp.experiments import recipe as recipes
+from gpubp.experiments.recipe import load_recipe, recipe_names
 from tests.cuda_host import missing_compiler
 
 needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
@@ -192,7 +192,7 @@ def test_what_there_is_no_time_for_is_cut_and_has_not_failed(run):
 
 
 def test_a_plan_that_hangs_is_not_asked_again(run):
-    nets = [of_recipe(recipes.load(name)) for name in ("parity", "iris", "digits")]
+    nets = [of_recipe(load_recipe(name)) for name in ("parity", "iris", "digits")]
     run.recipes = [Loaded(net, Path(), Path(), 1) for net in nets]
     run.desk, part = Scripted(NoAnswer("no answer for 60 s")), Part("verify", "")
     gpu_parts.verify(run, part)
@@ -268,7 +268,7 @@ def test_children_compute_in_full_float32():
 
 
 def test_every_recipe_is_a_net():
-    nets = [of_recipe(recipes.load(name)) for name in recipes.names()]
+    nets = [of_recipe(load_recipe(name)) for name in recipe_names()]
     assert {net.name: net.momentum for net in nets}["mnist"] == 0.9
     for net in [*nets, *extra("mnist")]:
         assert GpuNet.from_json(json.loads(json.dumps(vars(net)))) == net
@@ -277,7 +277,7 @@ def test_every_recipe_is_a_net():
         assert max(small.layers[1:-1]) <= ON_HOST.width
         assert (small.layers[0], small.layers[-1]) == (net.layers[0], net.layers[-1])
     with pytest.raises(UsageError):
-        of_recipe(recipes.load("mnist").overridden({"optimizer": "adam"}))
+        of_recipe(load_recipe("mnist").overridden({"optimizer": "adam"}))
     assert Race.from_json(json.loads(json.dumps(RACE.to_json()))) == RACE
 
 
@@ -554,7 +554,7 @@ def test_a_fault_in_one_net_leaves_the_peer_to_the_others(fault, monkeypatch, ca
 
 
 def test_an_error_in_one_net_leaves_the_others_alone(run, monkeypatch):
-    nets = [of_recipe(recipes.load(name)) for name in ("parity", "iris", "digits")]
+    nets = [of_recipe(load_recipe(name)) for name in ("parity", "iris", "digits")]
     run.recipes = [Loaded(net, Path(), Path(), 1) for net in nets]
 
     def measure(run, part, report, *_):

@@ -17,11 +17,12 @@ from tests.networks import assert_same
 
 @pytest.fixture
 def net(run):
-    """A trained network, saved in m.npz beside its checkpoint and its inputs x.npy."""
-    run("train", "digits", "--epochs", 2, "--backend", "numpy", "--folder", "run", "-q")
-    Path("run/model.npz").rename("m.npz")
-    np.save("x.npy", gpubp.load_data("digits").test.inputs)
-    return gpubp.load("m.npz")
+    """A network, saved in m.npz beside its checkpoint and its inputs x.npy."""
+    net, test = Network([64, 12, 10], seed=1), gpubp.load_data("digits").test
+    gpubp.fit(net, test.inputs, test.targets, epochs=1, backend="numpy", save_to="run/checkpoint.npz")
+    net.save("m.npz")
+    np.save("x.npy", test.inputs)
+    return net
 
 
 def test_export_writes_every_kind_and_reads_back_what_gpubp_reads(run, net):
@@ -49,7 +50,7 @@ def test_export_writes_every_kind_and_reads_back_what_gpubp_reads(run, net):
     ("args", "code", "says"),
     [
         (("m.npz", "m.pt"), 2, r"m.pt: export writes .onnx, .safetensors or .npz"),
-        (("m.npz", "m.safetensors", "--bytes"), 2, "--bytes is for ONNX"),
+        (("m.npz", "m.safetensors", "--bytes"), 2, "(--bytes) are for ONNX"),
         (("absent.npz", "m.onnx"), 5, "there is no file absent.npz"),
         (("absent.safetensors", "m.onnx"), 5, "there is no file absent.safetensors"),
         (("x.npy", "m.onnx"), 5, "x.npy is no gpubp model"),
