@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 import gpubp
+from gpubp.cli.export import ENDINGS
 from gpubp.network import Network
 from tests.networks import assert_same
 
@@ -49,7 +50,7 @@ def test_export_writes_every_kind_and_reads_back_what_gpubp_reads(run, net):
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (("m.npz", "m.pt"), 2, r"m.pt: export writes .onnx, .safetensors or .npz"),
+        (("m.npz", "m.pt"), 2, f"m.pt: export writes {ENDINGS}"),
         (("m.npz", "m.safetensors", "--bytes"), 2, "(--bytes) are for ONNX"),
         (("absent.npz", "m.onnx"), 5, "there is no file absent.npz"),
         (("absent.safetensors", "m.onnx"), 5, "there is no file absent.safetensors"),

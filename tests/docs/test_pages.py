@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpubp.cli import app
-from tests import ROOT
+from tests import ROOT, param
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -49,10 +49,7 @@ COMMANDS = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "command",
-    [
-        pytest.param(command, marks=[] if command.startswith("gpubp explain") else pytest.mark.exhaustive)
-        for command in sorted(COMMANDS)
-    ],
+    [param(command, always=command.startswith("gpubp explain")) for command in sorted(COMMANDS)],
 )
 def test_the_commands_of_the_pages_run(run, command):
     code, out, err = run(*shlex.split(command, comments=True)[1:])
@@ -71,7 +68,11 @@ def test_the_files_links_and_commands_that_a_page_names_are_there(page):
         assert word in commands, f"gpubp {word}"
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=named)
+@pytest.mark.parametrize(
+    "example",
+    [param(path, always=path.stem != "compare_backends") for path in EXAMPLES],
+    ids=named,
+)
 def test_an_example_runs(example, capsys):
     runpy.run_path(str(example), run_name="__main__")
     assert capsys.readouterr().out

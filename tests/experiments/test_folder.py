@@ -30,7 +30,7 @@ from gpubp.training.history import Epoch
 from gpubp.training.signals import GROWTH, LayerSignal, SignalRecorder
 from tests.networks import assert_same, samples_of
 
-QUIET = ("--backend", "numpy", "-q", "--no-report")
+QUIET = ("--backend", "numpy", "--threads", 1, "-q", "--no-report")
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -45,7 +45,7 @@ def test_a_run_repeats_from_its_recipe(run, rng):
     table = "".join(f"{a:.3f},{b:.3f},{int(a > b)}\n" for a, b in rng.random((90, 2)))
     Path("mine.csv").write_text(table)
     changes = ("--layers", "2-6-2", "--epochs", 4, "--lr", 0.3, "--seed", 5, "--standardize", "--splits", 2)
-    code, _, err = run("train", "--data", "mine.csv", *changes, *QUIET, "--threads", 1)
+    code, _, err = run("train", "--data", "mine.csv", *changes, *QUIET)
     assert (code, err) == (0, "")
     Path("elsewhere").mkdir()
     saved = Path("gpubp-runs/mine-1/recipe.toml").resolve()

@@ -20,6 +20,7 @@ from gpubp.experiments.recipe import (
     to_toml,
 )
 from gpubp.experiments.run import load_parts, run_recipe
+from tests import param
 
 # Every field off its default at least once.
 EVERY_FIELD = (
@@ -165,25 +166,19 @@ def test_standardised_inputs_are_those_of_the_data():
     np.testing.assert_array_equal(parts.train.inputs, gpubp.load_data("iris").train.inputs)  # as they come
 
 
-QUICK = {("digits", "numpy"), ("mnist-sample", "numba")}  # the others take longer
-MNIST = pytest.mark.skipif("GPUBP_DATA_DIR" not in os.environ, reason="MNIST's files: set GPUBP_DATA_DIR")
+QUICK = {("digits", "numba"), ("mnist-sample", "numba")}  # the others take longer
 
 
 @pytest.mark.parametrize(
     ("name", "backend"),
     [
-        pytest.param(
-            name,
-            backend,
-            marks=[
-                *([MNIST] if name == "mnist" else []),
-                *([] if (name, backend) in QUICK else [pytest.mark.exhaustive]),
-            ],
-        )
+        param(name, backend, always=(name, backend) in QUICK)
         for name in ("mnist-sample", "digits", "parity", "iris", "mnist")
         for backend in ("numpy", "numba")
     ],
 )
 def test_a_recipe_reaches_its_figure(name, backend):
+    if name == "mnist" and "GPUBP_DATA_DIR" not in os.environ:
+        pytest.skip("MNIST's files: set GPUBP_DATA_DIR to their folder")
     result = run_recipe(load_recipe(name), backend=backend)
     assert result.reached, result.accuracy

@@ -31,14 +31,12 @@ def trained(backend, x, y, *, net=None, **settings):
     return net, history
 
 
-@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
-def test_the_same_seed_twice_is_bitwise_equal(backend, optimizer, rng):
+def test_the_same_seed_twice_is_bitwise_equal(backend, rng):
     x, y = small_data(rng)
-    (a, first), (b, second) = (trained(backend, x, y, optimizer=optimizer) for _ in range(2))
+    (a, first), (b, second), (c, _) = (trained(backend, x, y, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(flat(a), flat(b))
     assert first["loss"] == second["loss"]
     assert first["accuracy"] == second["accuracy"]
-    c, _ = trained(backend, x, y, optimizer=optimizer, seed=1)
     assert (flat(a) != flat(c)).any()
 
 
@@ -483,6 +481,7 @@ def test_a_batch_larger_than_the_plans_is_refused(backend, rng):
         plan.gradients(np.arange(17))
 
 
+@pytest.mark.exhaustive
 def test_the_product_refuses_arrays_it_would_misread(rng):
     from numba.core.errors import TypingError
 
@@ -508,7 +507,7 @@ def test_bytes_are_scaled_to_the_very_bits_of_the_table(backend, dtype):
     np.testing.assert_array_equal(backend.to_host(out), byte_table(dtype)[every[::-1]])
 
 
-@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+@pytest.mark.parametrize("optimizer", [SGD(0.1, momentum=0.9), Adam()], ids=repr)
 def test_a_run_that_goes_on_from_the_state_of_another_is_bitwise_one_run(backend, optimizer, rng):
     x, y = small_data(rng)
     whole, _ = trained(backend, x, y, optimizer=optimizer, shuffle=False, epochs=4)
