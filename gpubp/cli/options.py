@@ -31,8 +31,7 @@ PlanOption = Annotated[
     ),
 ]
 PrecisionOption = Annotated[
-    str,
-    typer.Option(help="Of products, on a GPU: float32, 3xtf32 or tf32", rich_help_panel="Run"),
+    str, typer.Option(help="Of products, on a GPU: float32, 3xtf32 or tf32", rich_help_panel="Run")
 ]
 DataDirOption = Annotated[
     Path | None,

@@ -146,72 +146,77 @@ def run_recipe(
         GpubpError: of the data, the recipe's values, the backend, or the training; where that had begun, ``result``
             of the error is what there is of it.
     """
-    chosen = backends.get(backend)
-    loss = lookup(LOSSES, recipe.loss, "loss")
     started = time.perf_counter()
     result = Result(recipe, recipe.network(recipe.seed), [], [], 0.0)
     checkpoint = folder / CHECKPOINT if folder is not None and recipe.splits == 1 else None
-    settings = {"backend": chosen, "verify": verify, "save_to": checkpoint, "resume": resume}
-    settings["recipe"] = recipe.to_dict() | {
-        "data_dir": None if data_dir is None else str(Path(data_dir).resolve())
+    saved_dir = None if data_dir is None else str(Path(data_dir).resolve())
+    chosen = backends.get(backend)
+    settings: dict[str, Any] = {
+        "verify": verify,
+        "save_to": checkpoint,
+        "resume": resume,
+        "recipe": recipe.to_dict() | {"data_dir": saved_dir},
     }
     before = {} if resume is None else read_signals(resume.parent, len(recipe.layers) - 1)
     for seed in range(recipe.seed, recipe.seed + recipe.splits):
         parts = load_parts(recipe, seed, data_dir, quiet)
-        result.dataset = parts.dataset
-        result.network = network = recipe.network(seed)
-        recorder = SignalRecorder(parts.scaled(parts.train), loss, before)
-        if resume is None:
-            with chosen.limits():
-                recorder.measure(0, network)
-        failure: GpubpError | None = None
-        try:
-            history = _fit(
-                recipe, seed, network, parts, callbacks=[recorder], progress=progress(), **settings
-            )
-        except GpubpError as error:
-            if error.history is None:
-                raise
-            history, failure = error.history, error
-        with chosen.limits():
-            outputs = _outputs(network, parts, failure)
-        result.histories.append(history)
-        result.accuracies.append(_test_accuracy(network, parts.test, outputs))
-        result.evidence.append(Evidence(parts.test, outputs, recorder.signals, recorder.samples))
-        _finish(network, parts)
+        failure = _train(result, parts, seed, chosen, before, progress=progress(), **settings)
         result.seconds = time.perf_counter() - started
         if folder is not None and (failure is None or isinstance(failure, VerificationError)):
-            formats.save(network, folder / MODEL)
+            formats.save(result.network, folder / MODEL)
         if isinstance(failure, VerificationError) and folder is not None:
             state = f", its training state in {checkpoint}" if checkpoint else ""
             failure = VerificationError(failure.report, f"\nThe model was saved in {folder / MODEL}{state}.")
         if failure is not None:
             result.failure, failure.result = str(failure), result
             raise failure
-        if history.stopped == "interrupted":
+        if result.stopped == "interrupted":
             break
     return result
 
 
-def _fit(recipe: Recipe, seed: int, network: Network, parts: Parts, /, **settings: Any) -> History:
-    """Train the network on a split, as the recipe says."""
-    train = parts.scaled(parts.train)
+def _train(
+    result: Result, parts: Parts, seed: int, backend: Backend, signals: Signals, /, **settings: Any
+) -> GpubpError | None:
+    """Train on one split and add what came of it to the result; gives the error that ended the training, if one did."""
+    recipe = result.recipe
+    result.dataset, result.network = parts.dataset, recipe.network(seed)
+    network, train = result.network, parts.scaled(parts.train)
     watched = None if parts.watched is None else parts.scaled(parts.watched)
-    return fit(
-        network,
-        train.inputs,
-        train.targets,
-        loss=recipe.loss,
-        optimizer=recipe.build_optimizer(),
-        schedule=recipe.build_schedule(),
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        sample_weight=train.sample_weight,
-        validation=None if watched is None else (watched.inputs, watched.targets),
-        early_stopping=None if recipe.patience is None else EarlyStopping(recipe.patience),
-        seed=seed,
-        **settings,
-    )
+    recorder = SignalRecorder(train, lookup(LOSSES, recipe.loss, "loss"), signals)
+    if settings["resume"] is None:
+        with backend.limits():
+            recorder.measure(0, network)
+    failure = None
+    try:
+        history = fit(
+            network,
+            train.inputs,
+            train.targets,
+            loss=recipe.loss,
+            optimizer=recipe.build_optimizer(),
+            schedule=recipe.build_schedule(),
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            sample_weight=train.sample_weight,
+            validation=None if watched is None else (watched.inputs, watched.targets),
+            early_stopping=None if recipe.patience is None else EarlyStopping(recipe.patience),
+            callbacks=[recorder],
+            seed=seed,
+            backend=backend,
+            **settings,
+        )
+    except GpubpError as error:
+        if error.history is None:
+            raise
+        history, failure = error.history, error
+    with backend.limits():
+        outputs = _outputs(network, parts, failure)
+    result.histories.append(history)
+    result.accuracies.append(_test_accuracy(network, parts.test, outputs))
+    result.evidence.append(Evidence(parts.test, outputs, recorder.signals, recorder.samples))
+    _finish(network, parts)
+    return failure
 
 
 def load_parts(recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, quiet: bool) -> Parts:

@@ -75,11 +75,7 @@ class Loop:
         self.save_to, self.recipe = save_to, recipe
 
     def run(
-        self,
-        callbacks: Sequence[Callback],
-        shown: Progress,
-        interrupted: Callable[[], bool],
-        usual: Any,
+        self, callbacks: Sequence[Callback], shown: Progress, interrupted: Callable[[], bool], usual: Any
     ) -> None:
         """Train from where this stands to the end of the last epoch, or until something stops it."""
         shown.start(self.settings.epochs, len(self.problem.samples), self.history)

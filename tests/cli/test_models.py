@@ -41,6 +41,9 @@ def test_export_writes_every_kind_and_reads_back_what_gpubp_reads(run, net):
     assert code == 0
     assert out.endswith("b.onnx; it takes uint8 rows of 64\n")
     x = np.load("x.npy")
+    code, out, _ = run("predict", "m.safetensors", "x.npy")
+    assert code == 0
+    assert [int(line) for line in out.split()] == net.predict(x).tolist()
     session = onnxruntime.InferenceSession("m.onnx")
     got = session.run(None, {"inputs": x.astype(np.float32)})[0]
     np.testing.assert_allclose(got, net.forward(x), atol=1e-5)
@@ -69,13 +72,6 @@ def test_export_refuses_with_one_line_and_writes_nothing(run, args, code, says):
     assert says in err
     assert err.count("\n") == 1
     assert sorted(Path().rglob("*")) == before
-
-
-def test_predict_takes_models_as_safetensors(run, net):
-    run("export", "m.npz", "m.safetensors")
-    code, out, _ = run("predict", "m.safetensors", "x.npy")
-    assert code == 0
-    assert [int(line) for line in out.split()] == net.predict(np.load("x.npy")).tolist()
 
 
 def test_predictions_go_to_a_file_instead(run, net):

@@ -48,8 +48,7 @@ COMMANDS = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "command",
-    [param(command, always=command.startswith("gpubp explain")) for command in sorted(COMMANDS)],
+    "command", [param(command, always=command.startswith("gpubp explain")) for command in sorted(COMMANDS)]
 )
 def test_the_commands_of_the_pages_run(run, command):
     code, out, err = run(*shlex.split(command, comments=True)[1:])
@@ -69,9 +68,7 @@ def test_the_files_links_and_commands_that_a_page_names_are_there(page):
 
 
 @pytest.mark.parametrize(
-    "example",
-    [param(path, always=path.stem != "compare_backends") for path in EXAMPLES],
-    ids=named,
+    "example", [param(path, always=path.stem != "compare_backends") for path in EXAMPLES], ids=named
 )
 def test_an_example_runs(example, capsys):
     runpy.run_path(str(example), run_name="__main__")

@@ -17,12 +17,7 @@ from gpubp.data.dataset import Split
 from gpubp.errors import GpubpError
 from gpubp.experiments.folder import HISTORY, read_signals
 from gpubp.experiments.folder import SIGNALS as SIGNAL_COLUMNS
-from gpubp.experiments.recipe import (
-    RunSettings,
-    load_recipe,
-    load_with_run,
-    to_toml,
-)
+from gpubp.experiments.recipe import RunSettings, load_recipe, load_with_run, to_toml
 from gpubp.functions import LOSSES
 from gpubp.network import Network
 from gpubp.training.budget import SIGNALS
@@ -121,6 +116,7 @@ def test_a_resumed_run_keeps_what_was_measured_before(run):
     run("train", "parity", "--epochs", 3, "--folder", "part", *QUIET)
     assert run("train", "--resume", "part/checkpoint.npz", "--epochs", 6, *QUIET)[0] == 0
     assert len(rows(Path("part/history.csv"))) == 6
+    assert not Path("part/report.html").exists()
     assert Path("part/signals.csv").read_text() == Path("whole/signals.csv").read_text()
     assert_same(gpubp.load("part/model.npz"), gpubp.load("whole/model.npz"))
 

@@ -254,16 +254,6 @@ def test_no_test_data_and_no_validation(tmp_path, monkeypatch, loss):
     assert "verification: off" in words
 
 
-def test_no_report_if_none_is_wanted(run):
-    code, out, _ = run(
-        "train", "parity", "--epochs", 1, "--backend", "numpy", "--folder", "run", "--no-report"
-    )
-    assert code == 0
-    assert "report" not in out
-    assert not PAGE.exists()
-    assert Path("run/history.csv").exists()
-
-
 def test_a_report_that_cannot_be_written_is_one_line(run, monkeypatch):
     def fail(*_):
         raise GpubpError("cannot write run/report.html: No space left on device")
