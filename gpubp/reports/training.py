@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpubp.experiments.run import Result
-from gpubp.reports import learning, page, parameters, tested
+from gpubp.reports import learning, page, pictures, tested
 from gpubp.support.machine import cores, processor, versions
 
 
@@ -35,7 +35,7 @@ def content(result: Result, folder: Path) -> dict[str, Any]:
         "curves": learning.curves(result),
         "signals": learning.signals(result),
         "test": tested.results(result),
-        "weights": parameters.shown(result),
+        "weights": pictures.weights(result),
         "verifications": [history.verification for history in result.histories],
         "checks": [(c.name, f"{c.got:.9g}", f"{c.expected:.9g}", f"{c.severity:.2g}") for c in checks],
         "marks": ["" if check.ok else "bad" for check in checks],
