@@ -57,7 +57,7 @@ def read(path: str | os.PathLike, kind: str = "model") -> tuple[dict[str, Any], 
 @contextmanager
 def reading(path: str | os.PathLike, kind: str, *damage: type[Exception]) -> Iterator[None]:
     """Tell of a file that cannot be read, or raises one of ``damage``, by a DataError that names it."""
-    corrupt = (ValueError, KeyError, TypeError, AttributeError, *damage)
+    corrupt: tuple[type[Exception], ...] = (ValueError, KeyError, TypeError, AttributeError, *damage)
     try:
         yield
     except FileNotFoundError:

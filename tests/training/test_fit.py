@@ -17,7 +17,8 @@ from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, Schedule
 from gpubp.training.stopping import EarlyStopping
-from tests.conftest import BACKENDS, backend_by_name, small_data, small_net
+from tests import param
+from tests.conftest import BACKENDS, PLANS, backend_by_name, small_data, small_net
 from tests.networks import EVERY_OPTIMIZER, problem_of, samples_of
 
 
@@ -40,9 +41,21 @@ def test_the_same_seed_twice_is_bitwise_equal(backend, rng):
     assert (flat(a) != flat(c)).any()
 
 
-@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
-def test_a_resumed_run_is_bitwise_the_one_that_never_stopped(backend, optimizer, rng, tmp_path):
-    x, y = small_data(rng)
+@pytest.mark.parametrize(
+    ("plan", "optimizer"),
+    [
+        param(
+            plan,
+            optimizer,
+            always="cupy" not in plan or optimizer in (EVERY_OPTIMIZER[3], EVERY_OPTIMIZER[5]),
+        )
+        for plan in PLANS
+        for optimizer in EVERY_OPTIMIZER
+    ],
+    ids=str,
+)
+def test_a_resumed_run_is_bitwise_the_one_that_never_stopped(plan, optimizer, rng, tmp_path):
+    backend, (x, y) = backend_by_name(plan), small_data(rng)
     settings = {"optimizer": optimizer, "schedule": Schedule("step", every=2), "validation": (x, y)}
     whole, history = trained(backend, x, y, epochs=5, **settings)
     path = tmp_path / "checkpoint.npz"
@@ -126,7 +139,7 @@ widths = st.lists(st.integers(1, 40), min_size=2, max_size=4) | st.lists(
 )
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", [param(name, always=name != "cupy") for name in BACKENDS])
 @given(
     sizes=widths,
     hidden=st.sampled_from(sorted(ACTIVATIONS)),

@@ -302,12 +302,15 @@ def test_verification_changes_no_bit_of_the_result(backend, rng):
 def test_verifying_an_epoch_keeps_to_its_budget():
     """Two steps cost 0.12 s: a third keeps to 0.2 s, a fourth only to 3% of a run that is long enough."""
     report = Report("of a run", steps=2, seconds=0.12)
-    schedule = CheckSchedule("epoch", 3, report)
-    assert [schedule.includes(1, step, 5, elapsed=1.0) for step in range(3)] == [False, False, True]
+    schedule = CheckSchedule("epoch", 7, report)
+    assert [step for step in range(7) if schedule.includes(1, step, 9, elapsed=1.0)] == [6]
     report.steps, report.seconds = 3, 0.18
-    assert not schedule.includes(1, 2, 5, elapsed=7.9)
-    assert schedule.includes(1, 2, 5, elapsed=8.1)
-    assert [schedule.includes(epoch, 2, 9, elapsed=99.0) for epoch in (1, 2, 3)] == [True, False, True]
+    assert not schedule.includes(1, 6, 9, elapsed=7.9)
+    assert schedule.includes(1, 6, 9, elapsed=8.1)
+    chosen = [
+        [step for step in range(7) if schedule.includes(epoch, step, 9, elapsed=99.0)] for epoch in (2, 3, 4)
+    ]
+    assert chosen == [[2], [6], [4]]
 
 
 def clip_at(low, high):
