@@ -26,19 +26,20 @@ from gpubp.training.stopping import Best
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines a run, besides network, data and problem."""
+    """What determines a run, besides network, data and problem; a checkpoint of few samples may name a larger batch."""
 
     epochs: int
+    batch_size: int
     schedule: Schedule
     seed: int
     shuffle: bool
 
-    def header(self, problem: Problem, batch_size: int) -> dict[str, Any]:
+    def header(self, problem: Problem) -> dict[str, Any]:
         """All that two runs must share to be the same; not the number of epochs, which may grow."""
         return {
             "loss": problem.loss.name,
             "optimizer": {"kind": problem.optimizer.kind, **asdict(problem.optimizer)},
-            "batch_size": batch_size,
+            "batch_size": self.batch_size,
             "schedule": asdict(self.schedule),
             "seed": self.seed,
             "shuffle": self.shuffle,
