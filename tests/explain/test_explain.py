@@ -52,17 +52,7 @@ def test_a_walk_takes_the_step_that_training_takes(optimizer, rng):
     net = small_net()
     x, y = small_data(rng, 10)
     step = walk(net, samples_of(net, x, y), "cross_entropy", optimizer)
-    gpubp.fit(
-        net,
-        x,
-        y,
-        loss="cross_entropy",
-        optimizer=optimizer,
-        batch_size=10,
-        epochs=1,
-        backend="numpy",
-        verify="off",
-    )
+    gpubp.fit(net, x, y, optimizer=optimizer, batch_size=10, epochs=1, backend="numpy", verify="off")
     for layer, (weights, bias) in zip(step.layers, net.parameters, strict=True):
         np.testing.assert_allclose(layer.updated[0], weights, rtol=1e-12)
         np.testing.assert_allclose(layer.updated[1], bias, rtol=1e-12, atol=1e-15)
@@ -311,15 +301,15 @@ def test_a_number_takes_seven_columns(x, text):
     assert len(text) <= 7
 
 
-HEADINGS = [
+HEADINGS = (
     "Forward",
     "BP1",
     "BP2",
     "BP3 and BP4",
     "The update",
-    "Where the signal dies",
+    "Where the signal",
     "Gradient descent by itself",
-]
+)
 
 
 @pytest.mark.parametrize(
@@ -372,20 +362,8 @@ def test_a_trained_network_can_be_looked_at(run):
     assert code == 0
     costs = [json.loads(text)["cost"] for text in (new, trained)]
     assert costs[1] < costs[0] / 4
-    run(
-        "train",
-        "iris",
-        "--epochs",
-        60,
-        "--splits",
-        1,
-        "--backend",
-        "numpy",
-        "--folder",
-        "run",
-        "-q",
-        "--no-report",
-    )
+    options = ("--epochs", 60, "--splits", 1, "--backend", "numpy", "-q", "--no-report")
+    run("train", "iris", *options, "--folder", "run")
     assert run("export", "run/model.npz", "m.safetensors")[0] == 0
     for model in ("run/model.npz", "m.safetensors"):
         code, out, _ = run("explain", "iris", "--model", model, "--json", "-")

@@ -159,17 +159,8 @@ def test_any_shape_trains_within_the_bounds(name, sizes, hidden, output, batch, 
         else rng.standard_normal((n, sizes[0]))
     )
     y = rng.random((n, sizes[-1]))
-    history = gpubp.fit(
-        net,
-        x,
-        y,
-        loss="quadratic",
-        optimizer=SGD(0.01, momentum=0.5),
-        batch_size=batch,
-        epochs=1,
-        backend=backend_by_name(name),
-        verify="step",
-    )
+    how = {"loss": "quadratic", "optimizer": SGD(0.01, momentum=0.5), "verify": "step"}
+    history = gpubp.fit(net, x, y, batch_size=batch, epochs=1, backend=backend_by_name(name), **how)
     assert history.verification.steps == -(-n // batch)
 
 
@@ -225,24 +216,13 @@ def test_early_stopping_restores_the_best_epoch(rng):
     x, y = small_data(rng, n=40)
     xv, yv = small_data(rng, n=40)  # noise: validation soon gets worse
     seen = []
-    net, history = trained(
-        "numpy",
-        x,
-        y,
-        optimizer=SGD(0.5, momentum=0.9),
-        epochs=200,
-        validation=(xv, yv),
-        early_stopping=3,
-        callbacks=[
-            lambda epoch, network: seen.append([p.copy() for pair in network.parameters for p in pair])
-        ],
-    )
+    keep = lambda _, network: seen.append(flat(network).copy())  # noqa: E731
+    how = {"optimizer": SGD(0.5, momentum=0.9), "epochs": 200, "validation": (xv, yv), "early_stopping": 3}
+    net, history = trained("numpy", x, y, callbacks=[keep], **how)
     assert history.stopped == "early stopping"
     assert history.best_epoch == 1 + int(np.argmin(history["validation_loss"]))
     assert len(history) == history.best_epoch + 3
-    best = seen[history.best_epoch - 1]
-    for got, expected in zip([p for pair in net.parameters for p in pair], best, strict=True):
-        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(flat(net), seen[history.best_epoch - 1])
 
 
 def test_early_stopping_resumes_with_its_memory(rng, tmp_path):
@@ -288,17 +268,9 @@ def test_regression_has_no_accuracy_and_predicts_numbers(backend, rng):
 def test_a_diverging_run_says_so(backend, rng):
     x, y = small_data(rng)
     net = small_net(output="identity", hidden="relu", dtype="float32")
+    how = {"loss": "quadratic", "optimizer": SGD(1e6), "epochs": 20, "batch_size": 16}
     with pytest.raises(gpubp.GpubpError, match="diverged: lower the learning rate"):
-        gpubp.fit(
-            net,
-            x,
-            np.eye(4)[y],
-            loss="quadratic",
-            optimizer=SGD(1e6),
-            epochs=20,
-            backend=backend,
-            batch_size=16,
-        )
+        gpubp.fit(net, x, np.eye(4)[y], backend=backend, **how)
 
 
 @pytest.mark.parametrize(

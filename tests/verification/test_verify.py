@@ -231,14 +231,8 @@ def test_nan_on_one_side_only_fails_and_on_both_passes():
         return compare("x", np.array([got]), worst_only(np.array([expected]), np.array([bound])))
 
     nan, inf = np.nan, np.inf
-    for got, expected, bound in (
-        (nan, 1, inf),
-        (inf, 1, 1),
-        (inf, 1, inf),
-        (1, nan, nan),
-        (1, inf, inf),
-        (1, 2, nan),
-    ):
+    cases = ((nan, 1, inf), (inf, 1, 1), (inf, 1, inf), (1, nan, nan), (1, inf, inf), (1, 2, nan))
+    for got, expected, bound in cases:
         assert not check(got, expected, bound).ok
         report = Report("a report keeps the worst, which is not NaN")
         report.add([check(1, 1, 0)])
