@@ -115,8 +115,8 @@ def require_json(path: str | None) -> None:
         raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write_json(path: str | None, result: dict[str, Any]) -> None:
-    if path is None:
+def write_json(path: str | None, result: dict[str, Any] | None) -> None:
+    if path is None or result is None:
         return
     text = as_json(result)
     if path == "-":

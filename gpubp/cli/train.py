@@ -73,7 +73,7 @@ def train(
     from gpubp import backends
     from gpubp.experiments.folder import new_folder, written
     from gpubp.experiments.recipe import RunSettings
-    from gpubp.experiments.run import MODEL, run_recipe
+    from gpubp.experiments.run import run_recipe
     from gpubp.training.progress import progress_for
 
     quiet = quiet or json_path == "-"
@@ -82,11 +82,7 @@ def train(
     given = RunSettings(backend=backend, threads=threads, plan=plan, precision=precision, data_dir=where)
     if resume is None:
         chosen, run = _new(recipe or DEFAULT_RECIPE, changes, given, context)
-        if folder is not None and os.path.exists(folder / MODEL):
-            raise UsageError(
-                f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz"
-            )
-        folder = folder or new_folder(chosen.name)
+        folder = _unused(folder) if folder else new_folder(chosen.name)
     else:
         chosen, run = _resumed(resume, recipe, changes, given)
         folder = folder or resume.parent
@@ -109,7 +105,7 @@ def train(
         except GpubpError as error:
             if error.result is not None:
                 _leave(error.result, run, folder, report, say)
-            _write_failure(json_path, chosen, error)
+            write_json(json_path, _failure(chosen, error))
             raise
     _conclude(result, folder, say)
     try:
@@ -120,6 +116,15 @@ def train(
         raise typer.Exit(INTERRUPTED)
     if result.reached is False:
         raise typer.Exit(1)
+
+
+def _unused(folder: Path) -> Path:
+    """The folder, unless there is a run in it."""
+    from gpubp.experiments.run import MODEL
+
+    if os.path.exists(folder / MODEL):
+        raise UsageError(f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz")
+    return folder
 
 
 def _new(
@@ -158,15 +163,12 @@ def _resumed(
     return recipe, run
 
 
-def _write_failure(path: str | None, recipe: Recipe, error: GpubpError) -> None:
-    """Write what a failed verification found as JSON."""
-    from gpubp.verification.report import VerificationError
-
-    if isinstance(error, VerificationError):
-        checks = error.report.to_dict()
-        write_json(
-            path, {"recipe": recipe.to_dict(), "ok": False, "error": str(error), "verification": checks}
-        )
+def _failure(recipe: Recipe, error: GpubpError) -> dict[str, Any] | None:
+    """For JSON: what a failed verification found."""
+    report = getattr(error, "report", None)
+    if report is None:
+        return None
+    return {"recipe": recipe.to_dict(), "ok": False, "error": str(error), "verification": report.to_dict()}
 
 
 def _leave(result: Result, run: RunSettings, folder: Path, report: bool, say: Say) -> None:
