@@ -332,7 +332,7 @@ def central_differences(
     smooth = [
         c[0] + c[4] - 4 * (c[1] + c[3]) + 6 * c[2] for layer in found for *_, c, kink in layer if not kink
     ]
-    noise = float(np.sqrt(np.mean(np.square(np.divide(smooth, 70**0.5))))) if smooth else 0.0
+    noise = float(np.sqrt(np.mean(np.square(smooth)) / 70)) if smooth else 0.0
     noise = max(noise, 2.0**-53 * abs(float(whole.costs.mean())))
     rounding = DEVIATIONS * noise / (2**0.5 * STEP)
 

@@ -82,7 +82,7 @@ def _by_epoch(result: Result, column: str, label: str, *, log: bool = False) -> 
         ):
             if getattr(history.epochs[0], name, None) is not None:
                 legend = "" if split or column == "learning_rate" else called
-                lines.append((history["epoch"], np.array(history[name]), colour, legend))
+                lines.append((history["epoch"], np.array(history[name], float), colour, legend))
     history = result.histories[-1]
     marks: list[tuple[float, str, str]] = []
     if len(result.histories) == 1 and history.best_epoch is not None:
@@ -117,7 +117,9 @@ def _lines(
         if any(axes.get_legend_handles_labels()[1]):
             axes.legend()
 
-    width = 1.6 if len(lines) <= LAYERS_SHOWN else 1
+    width = (
+        1.6 if len({colour for _, _, colour, _ in lines}) == len(lines) else 1
+    )  # of several splits, thinner
     return chart(draw, alt)
 
 
