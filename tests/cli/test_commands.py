@@ -223,9 +223,8 @@ def test_what_a_run_left_is_taken_only_for_what_it_is(run, args, code, says):
 
 
 def test_a_backend_that_is_not_there_says_why_and_exits_4(run, monkeypatch):
-    from gpubp.backends.cuda import backend as cuda
-
-    monkeypatch.setattr(cuda, "why_unavailable", lambda: "no NVIDIA driver; install one")
+    why = "no NVIDIA driver; install one"
+    monkeypatch.setattr("gpubp.backends.cuda.backend.why_unavailable", lambda: why)
     code, _, err = run("train", "--backend", "cupy")
     assert code == 4
     assert err == "error: backend 'cupy' cannot run here: no NVIDIA driver; install one\n"

@@ -83,8 +83,6 @@ class InterruptAfter:
 def test_a_run_stopped_inside_an_epoch_resumes_bitwise(questions, rng, tmp_path, monkeypatch):
     from contextlib import contextmanager
 
-    from gpubp.training import fit as trainer
-
     x, y = small_data(rng)  # 4 steps an epoch: 16, 16, 16 and 2 samples
     settings = {"epochs": 2, "optimizer": Adam(0.01), "verify": "step"}  # a question before every step
     whole, history = trained("numpy", x, y, **settings)
@@ -95,7 +93,7 @@ def test_a_run_stopped_inside_an_epoch_resumes_bitwise(questions, rng, tmp_path,
 
     path = tmp_path / "checkpoint.npz"
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_until_interrupted", interrupted)
+        patch.setattr("gpubp.training.fit._until_interrupted", interrupted)
         _, stopped = trained("numpy", x, y, save_to=path, **settings)
     assert stopped.stopped == ("interrupted" if questions < 8 else "done")
     resumed, rest = trained("numpy", x, y, resume=path, **settings)
@@ -350,11 +348,9 @@ def test_auto_says_what_it_passed_over():
 
 def test_auto_falls_back_where_numba_is_broken(monkeypatch):
     from gpubp import backends
-    from gpubp.backends.cpu import backend as cpu
-    from gpubp.backends.cuda import backend as cuda
 
-    monkeypatch.setattr(cpu, "_import_error", ImportError("LLVM is missing"))
-    monkeypatch.setattr(cuda, "why_unavailable", lambda: "no NVIDIA driver")
+    monkeypatch.setattr("gpubp.backends.cpu.backend._import_error", ImportError("LLVM is missing"))
+    monkeypatch.setattr("gpubp.backends.cuda.backend.why_unavailable", lambda: "no NVIDIA driver")
     assert backends.choose("auto")[0] == "numpy"
     with pytest.raises(gpubp.BackendUnavailable, match=r"LLVM is missing.*pip install"):
         backends.get("numba")
