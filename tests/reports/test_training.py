@@ -25,7 +25,7 @@ NUMPY = ("--backend", "numpy", "--threads", 1, "-q", "--folder", "run")
 PAGE = Path("run/report.html")
 KINDS = {
     "images": ("--epochs", 3, "--reach", 0.8),
-    "numbers": ("parity", "--epochs", 200),
+    "numbers": ("parity", "--epochs", 80),
     "splits": ("iris", "--epochs", 20, "--splits", 3),
     "regression": ("--data", "waves.csv", "--layers", "3-8-1", "--output", "identity", "--loss", "quadratic"),
     "words": (
