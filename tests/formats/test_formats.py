@@ -209,7 +209,7 @@ def test_bytes_are_scaled_to_the_very_bits_of_the_table(tmp_path, dtype):
 def test_a_trained_model_answers_the_same_in_onnxruntime(tmp_path):
     data = gpubp.load_data("mnist-sample")
     net = Network([784, 32, 10], seed=0)
-    gpubp.fit(net, data.train.inputs, data.train.targets, epochs=3, backend="numpy", verify="off")
+    gpubp.fit(net, data.train.inputs, data.train.targets, epochs=1, backend="numpy", verify="off")
     net.to_onnx(tmp_path / "bytes.onnx", byte_inputs=True)
     net.to_onnx(tmp_path / "floats.onnx")
     outputs = run_onnx(tmp_path / "bytes.onnx", data.test.inputs)

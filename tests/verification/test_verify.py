@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gpubp
+from gpubp.backends import get
 from gpubp.functions import ACTIVATIONS, LOSSES, Activation
 from gpubp.network import Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam
@@ -92,7 +93,7 @@ def no_fault(inputs, before, after):
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
-        param(name, shape, always=shape == "2 layers" or name == "numba, fused")
+        param(name, shape, always=shape == "2 layers" or (name, shape) == ("numba, fused", "10 layers"))
         for name in FAULTY
         for shape in SHAPES
     ],
@@ -422,7 +423,7 @@ def test_a_wrong_layer_of_a_deep_net_is_seen_from_its_gradient_alone(rng):
         return cost, [(pairs[0][0] * 0.999, pairs[0][1]), *pairs[1:]]
 
     net = Network([784, 256, 128, 64, 10], hidden="tanh")  # which has no kink to be in doubt of
-    faulty = wrapped_plan(backend_by_name("numpy"), gradients=off)
+    faulty = wrapped_plan(get("numpy", threads=1), gradients=off)
     x, y = rng.random((100, 784)), rng.integers(0, 10, 100)
     checks = {check.name: check for check in gpubp.verify(net, x, y, backend=faulty).checks}
     assert checks["∂C/∂W1"].fraction < 1 < checks["∂C/∂W1"].norm_fraction
