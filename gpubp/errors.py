@@ -10,6 +10,7 @@ class GpubpError(Exception):
 
     exit_code = 1
     history: Any = None  # of the training run that it ended, a gpubp.History
+    result: Any = None  # of the recipe that it ended, a gpubp.experiments.run.Result
 
 
 class UsageError(GpubpError, ValueError):

@@ -5,9 +5,11 @@ Needs Chromium and its driver (Debian: chromium, chromium-driver); without them 
 
 from __future__ import annotations
 
+import atexit
+import base64
+import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,46 +47,45 @@ return faint;
 """
 
 
+FLAGS = (
+    *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "hide-scrollbars"),
+    *("disable-background-networking", "disable-component-update", "disable-sync"),
+)
+
+
 def require() -> None:
     """Skip the test where there is no browser."""
     if _DRIVER is None or _BROWSER is None:
         pytest.skip("no Chromium with its driver here (Debian: apt-get install chromium chromium-driver)")
 
 
-@contextmanager
-def opened(page: Path, view: str = "desk", *, dark: bool = False) -> Iterator[Any]:
-    """The Selenium driver with ``page`` open, as wide as ``view`` and in the theme asked for."""
+@cache
+def _driver() -> Any:
+    """Selenium's driver of one Chromium, which all tests share."""
     from selenium import webdriver
 
     require()
     options = webdriver.ChromeOptions()
     options.binary_location = _BROWSER
-    for flag in (
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "hide-scrollbars",
-    ):
+    for flag in FLAGS:
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=_DRIVER))
-    try:
-        width, height = VIEWS[view]
-        driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": view == "phone"},
-        )
-        theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": theme})
-        driver.get(page.resolve().as_uri())
-        yield driver
-    finally:
-        driver.quit()
+    atexit.register(driver.quit)
+    return driver
+
+
+def opened(page: Path, view: str = "desk", *, dark: bool = False) -> Any:
+    """The Selenium driver with ``page`` open, as wide as ``view`` and in the theme asked for."""
+    driver, (width, height) = _driver(), VIEWS[view]
+    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": view == "phone"}
+    theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": theme})
+    for log in ("browser", "performance"):
+        driver.get_log(log)  # of the page before
+    driver.get(page.resolve().as_uri())
+    return driver
 
 
 def problems(page: Path, shots: Path | None = None) -> list[str]:
@@ -94,41 +95,28 @@ def problems(page: Path, shots: Path | None = None) -> list[str]:
     not load, text of too little contrast. With ``shots``, a folder, each view is kept there as a PNG of all the page.
     """
     found = []
-    for view in VIEWS:
-        for dark in (False, True):
-            where = f"{view}, {'dark' if dark else 'light'}"
-            with opened(page, view, dark=dark) as driver:
-                found += [f"{where}: {entry['message']}" for entry in driver.get_log("browser")]
-                found += [
-                    f"{where}: loads {url}"
-                    for url in _loaded(driver)
-                    if not url.startswith(("data:", "file:"))
-                ]
-                wide, screen = driver.execute_script(
-                    "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-                )
-                if wide > screen:
-                    found.append(f"{where}: the page is {wide} px wide on a screen of {screen}")
-                broken = driver.execute_script(
-                    "return [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.alt)"
-                )
-                found += [f"{where}: the picture {alt!r} does not show" for alt in broken]
-                found += [f"{where}: faint text: {text}" for text in driver.execute_script(_FAINT_TEXT)]
-                if shots is not None:
-                    _shoot(driver, shots / f"{page.stem}-{view}-{'dark' if dark else 'light'}.png")
+    for view, dark in ((view, dark) for view in VIEWS for dark in (False, True)):
+        where = f"{view}, {'dark' if dark else 'light'}"
+        driver = opened(page, view, dark=dark)
+        told = [entry["message"] for entry in driver.get_log("browser")]
+        told += [f"loads {url}" for url in _loaded(driver) if not url.startswith(("data:", "file:"))]
+        root = "document.documentElement"
+        wide, screen = driver.execute_script(f"return [{root}.scrollWidth, {root}.clientWidth]")
+        if wide > screen:
+            told.append(f"the page is {wide} px wide on a screen of {screen}")
+        broken = "return [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.alt)"
+        told += [f"the picture {alt!r} does not show" for alt in driver.execute_script(broken)]
+        told += [f"faint text: {text}" for text in driver.execute_script(_FAINT_TEXT)]
+        found += [f"{where}: {text}" for text in told]
+        if shots is not None:
+            shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
+            shots.mkdir(parents=True, exist_ok=True)
+            (shots / f"{page.stem}-{where.replace(', ', '-')}.png").write_bytes(
+                base64.b64decode(shot["data"])
+            )
     return found
 
 
 def _loaded(driver: Any) -> list[str]:
-    import json
-
     events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-
-
-def _shoot(driver: Any, path: Path) -> None:
-    import base64
-
-    shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(base64.b64decode(shot["data"]))

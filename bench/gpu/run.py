@@ -32,8 +32,7 @@ from gpubp.benchmark.process import (
     without_folders,
 )
 from gpubp.errors import DataError, GpubpError
-from gpubp.experiments import recipe as recipes
-from gpubp.experiments.recipe import Recipe
+from gpubp.experiments.recipe import Recipe, load_recipe, recipe_names
 from gpubp.support import machine
 
 WORKER = "bench.gpu.tasks"
@@ -109,14 +108,14 @@ class Run:
 
     def load(self) -> None:
         """Write the samples of every net where the workers find them; say which cannot be had."""
-        for name in recipes.names():
+        for name in recipe_names():
             try:
-                recipe = recipes.load(name)
+                recipe = load_recipe(name)
                 self.recipes.append(self._load(of_recipe(recipe), recipe))
             except (GpubpError, ImportError, OSError) as error:
                 self.missing.append(f"{name}: {_reason(error)}")
         try:
-            recipe = recipes.load(self.data_of_extras)
+            recipe = load_recipe(self.data_of_extras)
             self.extras.extend(self._load(net, recipe) for net in extra(self.data_of_extras))
         except (GpubpError, OSError) as error:
             self.missing.append(f"784-128-10 and 784-2048-2048-10: {_reason(error)}")

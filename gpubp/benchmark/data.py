@@ -89,12 +89,13 @@ def of_recipe(
         UsageError: no labels to tell classes by, no such part, or as :func:`make`.
         DataError: the data is missing or corrupt.
     """
-    from gpubp.experiments import run as experiment
+    from gpubp.experiments.run import load_parts
 
-    parts = experiment.load(recipe, recipe.seed, data_dir, quiet=quiet)
+    parts = load_parts(recipe, recipe.seed, data_dir, quiet=quiet)
     split = getattr(parts.dataset, part)
     if split is None:
         raise UsageError(f"{recipe.data} has no {part} part")
+    split = parts.scaled(split)
     if split.targets.ndim != 1 or split.targets.dtype.kind not in "iu":
         raise UsageError(
             f"recipe {recipe.name}: only classifiers are compared, and {recipe.data} has no labels"

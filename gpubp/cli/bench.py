@@ -107,11 +107,11 @@ def _cases(names: list[str], data_dir: Path | None) -> list[Case]:
 
     from gpubp.benchmark import data, nets
     from gpubp.benchmark.measure import Case
-    from gpubp.experiments import recipe as recipes
+    from gpubp.experiments.recipe import load_recipe
 
     cases: dict[str, Case] = {}
     for name in dict.fromkeys(names):
-        recipe = recipes.load(name)
+        recipe = load_recipe(name)
         if recipe.name in cases:
             raise UsageError(
                 f"two recipes are called {recipe.name}: rename one, or run them one after the other"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +13,7 @@ from gpubp.cli.options import DataDirOption, JsonOption, recipe_options, require
 from gpubp.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpubp.data import Dataset
-    from gpubp.data.samples import Samples
     from gpubp.experiments.recipe import Recipe
-    from gpubp.functions import Loss
     from gpubp.network import Network
 
 DEFAULT = "parity"  # its every number fits on a screen
@@ -31,7 +28,10 @@ def explain(
         typer.Argument(metavar="[NAME|FILE.toml]", help="See: gpubp recipes", show_default=DEFAULT),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="Look at this model.npz, not at a new network", rich_help_panel="Run")
+        Path | None,
+        typer.Option(
+            help="Look at this model.npz or .safetensors, not at a new network", rich_help_panel="Run"
+        ),
     ] = None,
     sample: Annotated[
         int, typer.Option(help="The sample of the mini-batch whose numbers are shown", rich_help_panel="Run")
@@ -58,103 +58,76 @@ def explain(
             )
         _descent(changes.get("lr", 0.3), json_path)
         return
-    from gpubp.experiments import recipe as recipes
-    from gpubp.explain import microscope
-    from gpubp.explain import words as explanation
+    from gpubp.experiments.recipe import load_recipe
+    from gpubp.experiments.run import load_parts
+    from gpubp.explain import microscope, terminal, words
 
-    chosen = recipes.load(recipe or DEFAULT).overridden(changes)
-    subject = _subject(chosen, changes, model, data_dir, quiet=json_path == "-")
-    if not 0 <= sample < len(subject.batch):
+    chosen = load_recipe(recipe or DEFAULT).overridden(changes)
+    if model is not None and (
+        own := [f"--{name.replace('_', '-')}" for name in OF_A_MODEL if name in changes]
+    ):
+        raise UsageError(f"--model brings its own network: leave out {', '.join(own)}")
+    quiet = json_path == "-"
+    parts = load_parts(chosen, chosen.seed, data_dir, quiet)
+    if model is not None:
+        network, told = _loaded(model, chosen, parts.dataset.n_in), f"as {model} holds it"
+    elif "epochs" in changes:
+        network, epochs = _trained(chosen, data_dir, quiet)
+        told = f"after {epochs} epochs of training"
+    else:
+        network, told = chosen.network(chosen.seed), f"new, its weights drawn with seed {chosen.seed}"
+    # A trained network takes inputs as they come: its scaling is part of W1.
+    train = parts.train if model is not None or "epochs" in changes else parts.scaled(parts.train)
+    step = microscope.first_step(network, train, chosen)
+    if not 0 <= sample < len(step.samples):
         raise UsageError(
-            f"--sample counts from 0 to {len(subject.batch) - 1} in this mini-batch, not {sample}"
+            f"--sample counts from 0 to {len(step.samples) - 1} in this mini-batch, not {sample}"
         )
-    step = microscope.walk(subject.network, subject.batch, subject.loss, chosen.build_optimizer(), subject.lr)
     if html is not None:
-        from gpubp.reports import explain as page
+        from gpubp.reports.explain import write_page
 
-        page.write(html, step, sample, subject.title, subject.told, subject.dataset)
-    write_json(json_path, {"recipe": chosen.name, "shown": subject.told, **explanation.to_dict(step, sample)})
-    if json_path == "-":
-        return
-    if html is not None:
+        write_page(html, step, sample, chosen.heading, told, parts.dataset)
+    write_json(json_path, {"recipe": chosen.name, "shown": told, **words.to_dict(step, sample)})
+    if html is not None and not quiet:
         print(f"written to {html}")
-        return
-    from gpubp.explain import terminal as explain_text
-
-    explain_text.show(step, sample, subject.title, subject.told)
+    elif not quiet:
+        terminal.show(step, sample, chosen.heading, told)
 
 
 def _descent(lr: float, json_path: str | None) -> None:
-    from gpubp.explain import microscope
-    from gpubp.explain import words as explanation
+    from gpubp.explain import microscope, terminal, words
 
     microscope.descent(lr)  # refuses an η that is none
-    write_json(json_path, explanation.descent_to_dict(lr))
+    write_json(json_path, words.descent_to_dict(lr))
     if json_path != "-":
-        from gpubp.explain import terminal as explain_text
-
-        explain_text.show_descent(lr)
+        terminal.show_descent(lr)
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """What is looked at, and in words how it came to be."""
-
-    network: Network
-    batch: Samples
-    loss: Loss
-    lr: float
-    dataset: Dataset
-    title: str
-    told: str
-
-
-def _subject(
-    recipe: Recipe, changes: dict[str, Any], model: Path | None, data_dir: Path | None, *, quiet: bool
-) -> _Subject:
-    """The network, new, trained or loaded, and the mini-batch that training takes first."""
-    from dataclasses import replace
-
+def _loaded(model: Path, recipe: Recipe, n_in: int) -> Network:
     from gpubp import formats
-    from gpubp.data.samples import prepare
-    from gpubp.experiments import run as experiment
-    from gpubp.explain import microscope
-    from gpubp.functions import LOSSES, lookup
+
+    network = formats.load(model, checkpoints=False)
+    if network.sizes[0] != n_in:
+        raise UsageError(
+            f"{model} takes {network.sizes[0]} inputs, and those of {recipe.name} are {n_in}: name the recipe it was "
+            f"trained by, gpubp explain NAME --model {model}"
+        )
+    return network
+
+
+def _trained(recipe: Recipe, data_dir: Path | None, quiet: bool) -> tuple[Network, int]:
+    """The network after the recipe's epochs, and how many there were."""
+    from gpubp.experiments.run import run_recipe
     from gpubp.training.progress import progress_for
 
-    own = [f"--{name.replace('_', '-')}" for name in OF_A_MODEL if name in changes]
-    if model is not None and own:
-        raise UsageError(f"--model brings its own network: leave out {', '.join(own)}")
-    trained = model is not None or "epochs" in changes
-    parts = experiment.load(recipe, recipe.seed, data_dir, quiet)
-    if model is not None:
-        network, told = formats.load(model, checkpoints=False), f"as {model} holds it"
-    elif trained:
-        result = experiment.run(
-            replace(recipe, splits=1),
-            data_dir=data_dir,
-            backend="numpy",
-            verify="off",
-            progress=lambda: progress_for(quiet=quiet),
-            quiet=quiet,
-        )
-        if result.stopped == "interrupted":
-            raise KeyboardInterrupt
-        network, told = result.network, f"after {len(result.histories[0])} epochs of training"
-    else:
-        network, told = recipe.network(recipe.seed), f"new, its weights drawn with seed {recipe.seed}"
-    if model is not None and network.sizes[0] != parts.dataset.n_in:
-        raise UsageError(
-            f"{model} takes {network.sizes[0]} inputs, and those of {recipe.name} are {parts.dataset.n_in}: name the "
-            f"recipe it was trained by, gpubp explain NAME --model {model}"
-        )
-    network = microscope.in_float64(network)
-    # A trained network takes inputs as they come: its scaling is part of W1.
-    train = parts.train if trained else parts.scaled(parts.train)
-    loss = lookup(LOSSES, recipe.loss, "loss")
-    samples = prepare(train, network.sizes, network.dtype, loss, recipe.data).samples
-    batch = microscope.first_mini_batch(samples, recipe.batch_size, recipe.seed)
-    steps = -(-len(samples) // recipe.batch_size)
-    lr = recipe.build_optimizer().lr * recipe.build_schedule().factors(0, 1, steps, recipe.epochs)[0]
-    title = f"{recipe.name}: {recipe.title}" if recipe.title else recipe.name
-    return _Subject(network, batch, loss, float(lr), parts.dataset, title, told)
+    result = run_recipe(
+        replace(recipe, splits=1),
+        data_dir=data_dir,
+        backend="numpy",
+        verify="off",
+        progress=lambda: progress_for(quiet=quiet),
+        quiet=quiet,
+    )
+    if result.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return result.network, len(result.histories[0])

@@ -9,7 +9,6 @@ from dataclasses import fields
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
-from types import UnionType
 from typing import Annotated, Any
 
 import typer
@@ -32,8 +31,7 @@ PlanOption = Annotated[
     ),
 ]
 PrecisionOption = Annotated[
-    str,
-    typer.Option(help="Of products, on a GPU: float32, 3xtf32 or tf32", rich_help_panel="Run"),
+    str, typer.Option(help="Of products, on a GPU: float32, 3xtf32 or tf32", rich_help_panel="Run")
 ]
 DataDirOption = Annotated[
     Path | None,
@@ -56,57 +54,44 @@ RecipeArgument = Annotated[
 
 def recipe_options(command: Callable) -> Callable:
     """Give the command an option for every field of a recipe, and hand it those that were used as ``changes``."""
-    from gpubp.experiments.recipe import Recipe
+    from gpubp.experiments.recipe import Recipe, field_types
 
-    kinds = typing.get_type_hints(Recipe)
+    kinds = field_types(Recipe)
     options = []
     for field in fields(Recipe):
-        kind = _option_type(kinds[field.name])
-        names = [f"--{field.name.replace('_', '-')}"]
-        if kind is bool:
-            names = [f"{names[0]}/--no-{names[0][2:]}"]
+        kind = str if typing.get_origin(kinds[field.name]) is tuple else kinds[field.name]
+        name = field.name.replace("_", "-")
         option = typer.Option(
-            *names, help=field.metadata["help"], rich_help_panel="Recipe", show_default=False
+            f"--{name}/--no-{name}" if kind is bool else f"--{name}",
+            help=field.metadata["help"],
+            rich_help_panel="Recipe",
+            show_default=False,
         )
-        options.append(
-            Parameter(
-                field.name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-            )
-        )
-    own = {
-        name: parameter
-        for name, parameter in signature(command, eval_str=True).parameters.items()
-        if name != "changes"
-    }
+        annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
+        options.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
 
     @wraps(command)
     def wrapped(**values: Any) -> None:
-        changes = {field.name: values.pop(field.name) for field in fields(Recipe)}
-        command(**values, changes={name: _parsed(name, v) for name, v in changes.items() if v is not None})
+        changes = {name: values.pop(name) for name in kinds}
+        command(**values, changes={n: _parsed(n, kinds[n], v) for n, v in changes.items() if v is not None})
 
-    all_parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in own.values()] + options
-    wrapped.__signature__ = signature(command).replace(parameters=all_parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {p.name: p.annotation for p in all_parameters}
+    own = signature(command, eval_str=True).parameters.values()
+    parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in own if p.name != "changes"] + options
+    wrapped.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapped
 
 
-def _option_type(kind: Any) -> type:
-    """str for lists, which are written 784-128-10 or relu,tanh; else the field's own type."""
-    choices = (
-        [k for k in typing.get_args(kind) if k is not type(None)] if isinstance(kind, UnionType) else [kind]
-    )
-    return str if typing.get_origin(choices[0]) is tuple else choices[0]
-
-
-def _parsed(name: str, value: Any) -> Any:
-    if name == "hidden":
+def _parsed(name: str, kind: Any, value: Any) -> Any:
+    """An option's value: lists are written 784-128-10 and relu,tanh."""
+    if typing.get_origin(kind) is not tuple:
+        return value
+    if typing.get_args(kind)[0] is str:
         return tuple(value.split(","))
-    if name == "layers":
-        try:
-            return tuple(int(n) for n in value.replace(",", "-").split("-"))
-        except ValueError:
-            raise UsageError(f"--layers takes sizes such as 784-128-10, not {value!r}") from None
-    return value
+    try:
+        return tuple(int(n) for n in value.replace(",", "-").split("-"))
+    except ValueError:
+        raise UsageError(f"--{name} takes sizes such as 784-128-10, not {value!r}") from None
 
 
 def require_json(path: str | None) -> None:
@@ -130,8 +115,8 @@ def require_json(path: str | None) -> None:
         raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write_json(path: str | None, result: dict[str, Any]) -> None:
-    if path is None:
+def write_json(path: str | None, result: dict[str, Any] | None) -> None:
+    if path is None or result is None:
         return
     text = as_json(result)
     if path == "-":

@@ -11,11 +11,11 @@ def list_recipes() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gpubp.experiments import recipe as recipes
+    from gpubp.experiments.recipe import load_recipe, recipe_names
 
     table = Table("recipe", "layers", "what", "must reach", box=None, header_style="bold", pad_edge=False)
-    for name in recipes.names():
-        recipe = recipes.load(name)
+    for name in recipe_names():
+        recipe = load_recipe(name)
         reach = "" if recipe.reach is None else f"{recipe.reach:g}"
         table.add_row(name, "-".join(map(str, recipe.layers)), recipe.title, reach)
     Console().print(table)

@@ -29,7 +29,6 @@ from gpubp.cli.options import (
 from gpubp.errors import GpubpError, UsageError
 
 if TYPE_CHECKING:
-    from gpubp.backends.backend import Backend
     from gpubp.experiments.recipe import Recipe, RunSettings
     from gpubp.experiments.run import Result
 
@@ -72,58 +71,41 @@ def train(
 ) -> None:
     """Train a network by a recipe and test it. Every field of the recipe has an option."""
     from gpubp import backends
-    from gpubp.experiments import folder as folders
-    from gpubp.experiments import recipe as recipes
-    from gpubp.experiments import run as experiment
+    from gpubp.experiments.folder import new_folder, written
+    from gpubp.experiments.recipe import RunSettings
+    from gpubp.experiments.run import run_recipe
     from gpubp.training.progress import progress_for
-    from gpubp.verification.report import VerificationError
 
     quiet = quiet or json_path == "-"
     say = (lambda *_: None) if quiet else print
-    given = recipes.RunSettings(
-        backend=backend,
-        threads=threads,
-        plan=plan,
-        precision=precision,
-        data_dir=None if data_dir is None else str(data_dir),
-    )
+    where = None if data_dir is None else str(data_dir)
+    given = RunSettings(backend=backend, threads=threads, plan=plan, precision=precision, data_dir=where)
     if resume is None:
-        chosen, saved = recipes.load_with_run(recipe or DEFAULT_RECIPE)
-        run, done = _overridden(saved, given, context), 0
+        chosen, run = _new(recipe or DEFAULT_RECIPE, changes, given, context)
+        folder = _unused(folder) if folder else new_folder(chosen.name)
     else:
-        chosen, run, done = _recipe_of(resume, given)
-        if recipe is not None and recipes.load(recipe).name != chosen.name:
-            raise UsageError(f"{resume} is of recipe {chosen.name!r}, not {recipe!r}: name none to --resume")
-    chosen = chosen.overridden(changes)
-    if resume is not None and done >= chosen.epochs:
-        raise UsageError(
-            f"all {done} epochs of {resume} are done: go on with more of them by --epochs {2 * done}"
-        )
-    if resume is None and folder is not None and os.path.exists(folder / "model.npz"):
-        raise UsageError(f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz")
-    folder = folder or (resume.parent if resume else folders.new(chosen.name))
+        chosen, run = _resumed(resume, recipe, changes, given)
+        folder = folder or resume.parent
     device = backends.get(run.backend, threads=run.threads, plan=run.plan, precision=run.precision)
-    _announce(chosen, run, device, say)
-    with folders.written(folder):
+    say(chosen.heading)
+    say(f"backend {device.name}" + ("" if run.backend != "auto" else f" ({device.why})"))
+    with written(folder):
         require_json(json_path)
         try:
-            result = experiment.run(
+            result = run_recipe(
                 chosen,
                 data_dir=run.data_dir,
                 backend=device,
                 verify=verify,
                 progress=lambda: progress_for(quiet=quiet),
-                model=folder / "model.npz",
-                checkpoint=folder / "checkpoint.npz" if chosen.splits == 1 else None,
+                folder=folder,
                 resume=resume,
-                signals=folders.read_signals(resume.parent, len(chosen.layers) - 1) if resume else None,
-                on_failure=lambda failed: _leave(failed, run, folder, report, say),
                 quiet=quiet,
             )
-        except VerificationError as error:
-            checks = error.report.to_dict()
-            failure = {"recipe": chosen.to_dict(), "ok": False, "error": str(error), "verification": checks}
-            write_json(json_path, failure)
+        except GpubpError as error:
+            if error.result is not None:
+                _leave(error.result, run, folder, report, say)
+            write_json(json_path, _failure(chosen, error))
             raise
     _conclude(result, folder, say)
     try:
@@ -136,56 +118,80 @@ def train(
         raise typer.Exit(1)
 
 
-def _overridden(saved: RunSettings, given: RunSettings, context: typer.Context) -> RunSettings:
-    """How a recipe file says to run it, but for the options that were given."""
+def _unused(folder: Path) -> Path:
+    """The folder, unless there is a run in it."""
+    from gpubp.experiments.run import MODEL
+
+    if os.path.exists(folder / MODEL):
+        raise UsageError(f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz")
+    return folder
+
+
+def _new(
+    name: str, changes: dict[str, Any], given: RunSettings, context: typer.Context
+) -> tuple[Recipe, RunSettings]:
+    """The recipe with its changes, and how its file says to run it, but for the options that were given."""
+    from gpubp.experiments.recipe import load_with_run
+
+    recipe, saved = load_with_run(name)
     sources = {f.name: context.get_parameter_source(f.name) for f in fields(given)}
     used = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
-    return replace(saved, **{name: getattr(given, name) for name in used})
+    return recipe.overridden(changes), replace(saved, **{name: getattr(given, name) for name in used})
+
+
+def _resumed(
+    path: Path, name: str | None, changes: dict[str, Any], given: RunSettings
+) -> tuple[Recipe, RunSettings]:
+    """The recipe that a checkpoint was made by, and how to run it: as given, with its data where it was."""
+    from gpubp.errors import DataError
+    from gpubp.experiments.recipe import Recipe, load_recipe
+    from gpubp.training import checkpoint
+
+    training = checkpoint.read_training(path)[0]
+    table, done = training.get("recipe"), training["epoch"]
+    if table is None:
+        raise DataError(f"{path} holds no recipe: resume it by gpubp.fit(…, resume={str(path)!r})")
+    saved_dir = table.pop("data_dir", None)
+    run, recipe = replace(given, data_dir=given.data_dir or saved_dir), Recipe.from_dict(table, str(path))
+    if name is not None and load_recipe(name).name != recipe.name:
+        raise UsageError(f"{path} is of recipe {recipe.name!r}, not {name!r}: name none to --resume")
+    recipe = recipe.overridden(changes)
+    if done >= recipe.epochs:
+        raise UsageError(
+            f"all {done} epochs of {path} are done: go on with more of them by --epochs {2 * done}"
+        )
+    return recipe, run
+
+
+def _failure(recipe: Recipe, error: GpubpError) -> dict[str, Any] | None:
+    """For JSON: what a failed verification found."""
+    report = getattr(error, "report", None)
+    if report is None:
+        return None
+    return {"recipe": recipe.to_dict(), "ok": False, "error": str(error), "verification": report.to_dict()}
 
 
 def _leave(result: Result, run: RunSettings, folder: Path, report: bool, say: Say) -> None:
     """Write what a run leaves beside its model. A run whose records cannot be written has still succeeded."""
-    from gpubp.experiments import folder as folders
+    from gpubp.experiments.folder import write_records
 
-    def write_report() -> None:
+    def write_page() -> None:
         import logging
 
-        from gpubp.reports import training as reports
+        from gpubp.reports.training import write_report
 
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it finds no cache folder
-        say(f"report in {reports.write(folder / 'report.html', result, folder)}")
+        say(f"report in {write_report(folder / 'report.html', result, folder)}")
 
-    for write in (lambda: folders.write_records(folder, result, run), write_report if report else None):
+    for write in (lambda: write_records(folder, result, run), write_page if report else lambda: None):
         try:
-            if write is not None:
-                write()
+            write()
         except GpubpError as error:
             print(f"warning: {error}", file=sys.stderr)
 
 
-def _recipe_of(path: Path, given: RunSettings) -> tuple[Recipe, RunSettings, int]:
-    """The recipe that a checkpoint was made by, how to run it (as given, with its data where it was), and how many
-    epochs are done."""
-    from gpubp.errors import DataError
-    from gpubp.experiments import recipe as recipes
-    from gpubp.training import checkpoint
-
-    training = checkpoint.read_training(path)[0]
-    table = training.get("recipe")
-    if table is None:
-        raise DataError(f"{path} holds no recipe: resume it by gpubp.fit(…, resume={str(path)!r})")
-    saved_dir = table.pop("data_dir", None)
-    run = replace(given, data_dir=given.data_dir or saved_dir)
-    return recipes.from_dict(table, str(path)), run, training["epoch"]
-
-
-def _announce(recipe: Recipe, run: RunSettings, device: Backend, say: Say) -> None:
-    say(f"{recipe.name}: {recipe.title}" if recipe.title else recipe.name)
-    say(f"backend {device.name}" + ("" if run.backend != "auto" else f" ({device.why})"))
-
-
 def _conclude(result: Result, folder: Path, say: Say) -> None:
-    history, recipe = result.histories[-1], result.recipe
+    history = result.histories[-1]
     say(f"{result.network!r} on {history.plan}")
     if history.stopped != "done":
         at = f", best epoch {history.best_epoch} restored" if history.stopped == "early stopping" else ""
@@ -197,16 +203,12 @@ def _conclude(result: Result, folder: Path, say: Say) -> None:
     if history.verification.steps:
         say(history.verification.summary())
     if result.accuracy is not None:
-        spread = ""
+        told = f"test accuracy {result.accuracy:.4f}"
         if len(result.accuracies) > 1:
-            spread = f" (mean of {', '.join(f'{a:.4f}' for a in result.accuracies)})"
-        say(f"test accuracy {result.accuracy:.4f}{spread}" + _verdict(recipe, result))
+            told += f" (mean of {', '.join(f'{a:.4f}' for a in result.accuracies)})"
+        if result.reached is not None and result.stopped != "interrupted":
+            told += f", {'reached' if result.reached else 'DID NOT REACH'} {result.recipe.reach}"
+        say(told)
     say(f"model saved in {folder / 'model.npz'}")
-    if history.stopped == "interrupted" and recipe.splits == 1:
+    if history.stopped == "interrupted" and result.recipe.splits == 1:
         say(f"go on with: gpubp train --resume {folder / 'checkpoint.npz'}")
-
-
-def _verdict(recipe: Recipe, result: Result) -> str:
-    if result.reached is None or result.stopped == "interrupted":
-        return ""
-    return f", {'reached' if result.reached else 'DID NOT REACH'} {recipe.reach}"

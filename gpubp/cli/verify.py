@@ -32,17 +32,17 @@ def verify(
     json_path: JsonOption = None,
 ) -> None:
     """Hold a backend to the reference on a recipe's network and data: every operation, gradient and a step."""
+    import gpubp
     from gpubp import backends
-    from gpubp import verify as verify_network
-    from gpubp.experiments import recipe as recipes
-    from gpubp.experiments import run as experiment
+    from gpubp.experiments.recipe import load_recipe
+    from gpubp.experiments.run import load_parts
 
     require_json(json_path)
-    chosen = recipes.load(recipe or DEFAULT_RECIPE)
+    chosen = load_recipe(recipe or DEFAULT_RECIPE)
     device = backends.get(backend, threads=threads, plan=plan, precision=precision)
-    parts = experiment.load(chosen, chosen.seed, data_dir, quiet)
+    parts = load_parts(chosen, chosen.seed, data_dir, quiet)
     train = parts.scaled(parts.dataset.train)
-    report = verify_network(
+    report = gpubp.verify(
         chosen.network(chosen.seed),
         train.inputs,
         train.targets,

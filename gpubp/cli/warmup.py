@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,19 +25,15 @@ def warmup(
     if dtype not in (*dtypes, "all"):
         raise UsageError(f"--dtype must be float32, float64 or all, not {dtype!r}")
     backends.choose("numba")
-    device = NumbaBackend()
-    kinds = dtypes if dtype == "all" else (dtype,)
-    for kind in kinds:
-        for what, seconds in device.warm_up(kind):
-            say(f"{seconds:6.2f} s  {what}")
     folder = cache_folder()
-    say(f"kept in {folder}" if folder else "not kept: no folder can be written, set NUMBA_CACHE_DIR to one")
-    if backends.why_unavailable("cupy") is not None:
-        return
-    from gpubp.backends.cuda.backend import CupyBackend
+    kept = f"kept in {folder}" if folder else "not kept: no folder can be written, set NUMBA_CACHE_DIR to one"
+    devices: list[Any] = [(NumbaBackend(), kept)]
+    if backends.why_unavailable("cupy") is None:
+        from gpubp.backends.cuda.backend import CupyBackend
 
-    gpu = CupyBackend()
-    for kind in kinds:
-        for what, seconds in gpu.warm_up(kind):
-            say(f"{seconds:6.2f} s  {what}")
-    say("kept by CuPy, in CUPY_CACHE_DIR or ~/.cupy/kernel_cache")
+        devices.append((CupyBackend(), "kept by CuPy, in CUPY_CACHE_DIR or ~/.cupy/kernel_cache"))
+    for device, kept in devices:
+        for kind in dtypes if dtype == "all" else (dtype,):
+            for what, seconds in device.warm_up(kind):
+                say(f"{seconds:6.2f} s  {what}")
+        say(kept)

@@ -1,10 +1,9 @@
 """What a training run leaves in its folder: the recipe, the history and the layers' signals, as text files.
 
 ``recipe.toml`` repeats the run: ``gpubp train FOLDER/recipe.toml``. ``history.csv`` has a row for each epoch of each
-split: split, epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate, seconds (of training alone).
-``signals.csv`` has a row for each layer at each epoch that was measured, epoch 0 being before training: split, epoch,
-layer (1 is the first after the inputs), mean_delta, saturated, dead (:class:`gpubp.training.signals.LayerSignal`).
-Cells are empty where there is nothing to say.
+split: the fields of :class:`gpubp.training.history.Epoch`. ``signals.csv`` has a row for each layer (1 is the first
+after the inputs) at each epoch that was measured, epoch 0 being before training: the fields of
+:class:`gpubp.training.signals.LayerSignal`. Cells are empty where there is nothing to say.
 """
 
 from __future__ import annotations
@@ -18,28 +17,21 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpubp.data import names
 from gpubp.errors import GpubpError
+from gpubp.experiments.recipe import Recipe, RunSettings, to_toml
 from gpubp.support.files import write_text
+from gpubp.training.history import Epoch
+from gpubp.training.signals import LayerSignal, Signals
 
 if TYPE_CHECKING:
-    from gpubp.experiments.recipe import Recipe, RunSettings
     from gpubp.experiments.run import Result
-    from gpubp.training.signals import Signals
 
-HISTORY = (
-    "split",
-    "epoch",
-    "loss",
-    "accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "learning_rate",
-    "seconds",
-)
-SIGNALS = ("split", "epoch", "layer", "mean_delta", "saturated", "dead")
+HISTORY = ("split", *(field.name for field in fields(Epoch)))
+SIGNALS = ("split", "epoch", "layer", *(field.name for field in fields(LayerSignal)))
 
 
-def new(name: str) -> Path:
+def new_folder(name: str) -> Path:
     """gpubp-runs/NAME-1, -2, …: no run overwrites another's model."""
     root, number = Path("gpubp-runs"), 1
     while (root / f"{name}-{number}").exists():
@@ -77,55 +69,48 @@ def write_records(folder: Path, result: Result, run: RunSettings) -> None:
     Raises:
         GpubpError: the folder cannot be written or is full, or a library is missing.
     """
-    write_text(folder / "history.csv", _table(HISTORY, _history_rows(result)))
-    write_text(folder / "signals.csv", _table(SIGNALS, _signal_rows(result)))
+    epochs = [
+        {"split": split, **asdict(epoch)}
+        for split, history in enumerate(result.histories, start=1)
+        for epoch in history.epochs
+    ]
+    signals = [
+        {"split": split, "epoch": epoch, "layer": layer, **asdict(signal)}
+        for split, evidence in enumerate(result.evidence, start=1)
+        for epoch, of_layers in sorted(evidence.signals.items())
+        for layer, signal in enumerate(of_layers, start=1)
+    ]
+    write_text(folder / "history.csv", _table(HISTORY, epochs))
+    write_text(folder / "signals.csv", _table(SIGNALS, signals))
     run = replace(run, backend=result.histories[-1].backend)  # what "auto" chose
     write_text(folder / "recipe.toml", recipe_text(result.recipe, run))
 
 
 def recipe_text(recipe: Recipe, run: RunSettings) -> str:
     """The recipe as a file that means the same from any folder: paths in it are whole."""
-    from gpubp import data
-    from gpubp.experiments import recipe as recipes
-
-    if recipe.data not in data.names():
+    if recipe.data not in names():
         recipe = replace(recipe, data=str(Path(recipe.data).expanduser().resolve()))
     if run.data_dir is not None:
         run = replace(run, data_dir=str(Path(run.data_dir).expanduser().resolve()))
     try:
-        return recipes.to_toml(recipe, run)
+        return to_toml(recipe, run)
     except ImportError as error:
         raise GpubpError(f"recipes need tomli-w: python -m pip install tomli-w ({error})") from error
 
 
 def read_signals(folder: Path, layers: int) -> Signals:
     """What signals.csv in ``folder`` has of the first split of a net with that many layers; {} if nothing of use."""
-    from gpubp.training.signals import LayerSignal
-
     found: Signals = {}
-    names = [field.name for field in fields(LayerSignal)]
+    measured = [field.name for field in fields(LayerSignal)]
     try:
         with open(folder / "signals.csv", encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 if row["split"] == "1":
-                    values = (float(row[name]) if row[name] else None for name in names)
+                    values = (float(row[name]) if row[name] else None for name in measured)
                     found.setdefault(int(row["epoch"]), []).append(LayerSignal(*values))  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return {}
     return found if all(len(signals) == layers for signals in found.values()) else {}
-
-
-def _history_rows(result: Result) -> Iterator[dict[str, Any]]:
-    for split, history in enumerate(result.histories, start=1):
-        for epoch in history.epochs:
-            yield {"split": split, **asdict(epoch)}
-
-
-def _signal_rows(result: Result) -> Iterator[dict[str, Any]]:
-    for split, evidence in enumerate(result.evidence, start=1):
-        for epoch, signals in sorted(evidence.signals.items()):
-            for layer, signal in enumerate(signals, start=1):
-                yield {"split": split, "epoch": epoch, "layer": layer, **asdict(signal)}
 
 
 def _table(columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
-from types import UnionType
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from gpubp.errors import DataError, UsageError
@@ -103,6 +103,11 @@ class Recipe:
         if getattr(self, name) is not None and chosen not in owners:
             raise UsageError(f"{name} belongs to {role} {' and '.join(owners)}, not to {chosen}")
 
+    @property
+    def heading(self) -> str:
+        """Name and title."""
+        return f"{self.name}: {self.title}" if self.title else self.name
+
     def network(self, seed: int) -> Network:
         """A new network as the recipe says."""
         from gpubp.network import Network
@@ -155,6 +160,23 @@ class Recipe:
         """For JSON: the fields that say something."""
         return {key: value for key, value in asdict(self).items() if value not in (None, "")}
 
+    @classmethod
+    def from_dict(cls, table: dict[str, Any], where: str) -> Recipe:
+        """The recipe of a plain dictionary, every key and type checked.
+
+        Raises:
+            UsageError: an unknown key (names the nearest), a value of the wrong type or out of range, or no data or
+                layers: their defaults are those of one recipe, and seldom what another one means.
+        """
+        values = _fields_of(cls, table, where)
+        for key in ("data", "layers"):
+            if key not in values:
+                raise UsageError(f"{where}: {key} is missing")
+        try:
+            return cls(**values)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
+
 
 def _of_optimizers() -> dict[str, tuple[str, ...]]:
     """The recipe's fields that are settings of optimizers, and the kinds that have each."""
@@ -190,7 +212,7 @@ def to_toml(recipe: Recipe, run: RunSettings | None = None) -> str:
     return tomli_w.dumps(table)
 
 
-def names() -> list[str]:
+def recipe_names() -> list[str]:
     """The recipes in the package."""
     return sorted(
         path.name.removesuffix(".toml")
@@ -199,45 +221,41 @@ def names() -> list[str]:
     )
 
 
-def load(name: str) -> Recipe:
+def load_recipe(name: str) -> Recipe:
     """The recipe of that name, or in that TOML file.
 
     Raises:
-        UsageError: no such recipe (names the nearest), or one that :func:`parse` refuses.
+        UsageError: no such recipe (names the nearest), or one that :func:`parse_recipe` refuses.
         DataError: no such file, or none that is TOML.
     """
     return load_with_run(name)[0]
 
 
 def load_with_run(name: str) -> tuple[Recipe, RunSettings]:
-    """The recipe as :func:`load` gives it, and how the file's table ``[run]`` says to run it."""
-    if name in names():
+    """The recipe as :func:`load_recipe` gives it, and how the file's table ``[run]`` says to run it."""
+    if name in recipe_names():
         text = files("gpubp.experiments.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
-        return _parsed(text, name, f"recipe {name}")
+        return parse_recipe(text, name, f"recipe {name}")
     path = Path(name)
     if path.suffix in (".csv", ".npz") or path.is_dir():
         raise UsageError(f"{name} is data and no recipe: gpubp train --data {name} --layers …")
     if path.suffix != ".toml" and not path.exists():
-        raise UsageError(_unknown("recipe", name, names()) + ", or give a .toml file")
+        raise UsageError(_unknown("recipe", name, recipe_names()) + ", or give a .toml file")
     try:
-        return _parsed(path.read_text(encoding="utf-8"), path.stem, str(path))
+        return parse_recipe(path.read_text(encoding="utf-8"), path.stem, str(path))
     except OSError as error:
         raise DataError(f"cannot read recipe {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"recipe {path} is no text file") from error
 
 
-def parse(text: str, name: str, where: str | None = None) -> Recipe:
-    """The recipe that TOML text describes.
+def parse_recipe(text: str, name: str, where: str) -> tuple[Recipe, RunSettings]:
+    """The recipe that TOML text describes, and how to run it.
 
     Raises:
-        UsageError: written for a newer gpubp, or as :func:`from_dict`.
+        UsageError: written for a newer gpubp, or as :meth:`Recipe.from_dict`.
         DataError: no TOML.
     """
-    return _parsed(text, name, where or f"recipe {name}")[0]
-
-
-def _parsed(text: str, name: str, where: str) -> tuple[Recipe, RunSettings]:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -245,42 +263,29 @@ def _parsed(text: str, name: str, where: str) -> tuple[Recipe, RunSettings]:
     if _converted("format", table.pop("format", FORMAT), int, where) > FORMAT:
         raise UsageError(f"{where} was written for a newer gpubp; upgrade gpubp")
     run = _converted("run", table.pop("run", {}), dict, where)
-    return from_dict({"name": name, **table}, where), RunSettings(
-        **_fields_of(RunSettings, run, f"{where}: run")
-    )
+    settings = RunSettings(**_fields_of(RunSettings, run, f"{where}: run"))
+    return Recipe.from_dict({"name": name, **table}, where), settings
+
+
+def field_types(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, those that may be None without it."""
+    hints = typing.get_type_hints(kind)
+    return {
+        name: next((k for k in typing.get_args(hint) if NoneType in typing.get_args(hint)), hint)
+        for name, hint in hints.items()
+    }
 
 
 def _fields_of(kind: type, table: dict[str, Any], where: str) -> dict[str, Any]:
     """The values of a dataclass's fields, every key and type checked."""
-    kinds = typing.get_type_hints(kind)
+    kinds = field_types(kind)
     for key in table:
         if key not in kinds:
             raise UsageError(f"{where}: {_unknown('key', key, kinds)}")
     return {key: _converted(key, value, kinds[key], where) for key, value in table.items()}
 
 
-def from_dict(table: dict[str, Any], where: str) -> Recipe:
-    """The recipe of a plain dictionary, every key and type checked.
-
-    Raises:
-        UsageError: an unknown key (names the nearest), a value of the wrong type or out of range, or no data or
-            layers: their defaults are those of one recipe, and seldom what another one means.
-    """
-    values = _fields_of(Recipe, table, where)
-    for key in ("data", "layers"):
-        if key not in values:
-            raise UsageError(f"{where}: {key} is missing")
-    try:
-        return Recipe(**values)
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error
-
-
-def _converted(key: str, value: Any, kind: Any, where: str) -> Any:
-    options = (
-        [k for k in typing.get_args(kind) if k is not type(None)] if isinstance(kind, UnionType) else [kind]
-    )
-    wanted = options[0]
+def _converted(key: str, value: Any, wanted: Any, where: str) -> Any:
     if typing.get_origin(wanted) is tuple:
         element = typing.get_args(wanted)[0]
         values = value if isinstance(value, list | tuple) else [value]

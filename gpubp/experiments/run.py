@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from gpubp import backends, data, formats
 from gpubp.backends.backend import Backend
 from gpubp.data.dataset import Dataset, Scaling, Split, hold_out
 from gpubp.errors import GpubpError
+from gpubp.experiments.folder import read_signals
 from gpubp.experiments.recipe import Recipe
 from gpubp.functions import LOSSES, lookup
 from gpubp.network import VALUES, Meaning, Network, labels_of
@@ -25,6 +26,8 @@ from gpubp.training.progress import Progress
 from gpubp.training.signals import SignalRecorder, Signals
 from gpubp.training.stopping import EarlyStopping
 from gpubp.verification.report import VerificationError
+
+MODEL, CHECKPOINT = "model.npz", "checkpoint.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,18 +120,15 @@ class Result:
         }
 
 
-def run(
+def run_recipe(
     recipe: Recipe,
     *,
     data_dir: str | os.PathLike | None = None,
     backend: str | Backend = "auto",
     verify: str = "epoch",
     progress: Callable[[], Progress] = Progress,
-    model: Path | None = None,
-    checkpoint: Path | None = None,
+    folder: Path | None = None,
     resume: Path | None = None,
-    signals: Signals | None = None,
-    on_failure: Callable[[Result], object] | None = None,
     quiet: bool = False,
 ) -> Result:
     """Train as the recipe says, once a split, and test.
@@ -137,66 +137,57 @@ def run(
         data_dir: the folder with the files of mnist or fashion-mnist.
         backend: "auto", a backend's name, or one that :func:`gpubp.backends.get` made, with its threads and plan.
         progress: makes what shows one training run.
-        model: where to save the trained network, also after Ctrl-C or a failed verification.
-        checkpoint: where to save what a later run can resume. Only for recipes with one split.
-        resume: a checkpoint to go on from.
-        signals: of the epochs before that checkpoint, to be kept.
-        on_failure: is given what there is of a run that fails after training has begun, before the error is raised.
+        folder: where to save the trained network, also after Ctrl-C or a failed verification, and, of a recipe with
+            one split, the checkpoint that a later run can resume.
+        resume: a checkpoint to go on from; what signals.csv beside it has of the epochs before is kept.
 
     Raises:
         VerificationError: the backend computed something else than the equations say; names the saved files.
-        GpubpError: of the data, the recipe's values, the backend, or the training.
+        GpubpError: of the data, the recipe's values, the backend, or the training; where that had begun, ``result``
+            of the error is what there is of it.
     """
-    chosen = backends.get(backend)
-    loss = lookup(LOSSES, recipe.loss, "loss")
+    started = time.perf_counter()
+    result = Result(recipe, recipe.network(recipe.seed), [], [], 0.0)
+    checkpoint = folder / CHECKPOINT if folder is not None and recipe.splits == 1 else None
     saved_dir = None if data_dir is None else str(Path(data_dir).resolve())
+    chosen = backends.get(backend)
     settings: dict[str, Any] = {
-        "backend": chosen,
         "verify": verify,
         "save_to": checkpoint,
         "resume": resume,
-        "recipe": {**recipe.to_dict(), "data_dir": saved_dir},
+        "recipe": recipe.to_dict() | {"data_dir": saved_dir},
     }
-    result = Result(recipe, recipe.network(recipe.seed), [], [], 0.0)
-    started = time.perf_counter()
+    before = {} if resume is None else read_signals(resume.parent, len(recipe.layers) - 1)
     for seed in range(recipe.seed, recipe.seed + recipe.splits):
-        parts = load(recipe, seed, data_dir, quiet)
-        result.dataset = parts.dataset
-        result.network = network = recipe.network(seed)
-        train = parts.scaled(parts.train)
-        recorder = SignalRecorder(train, loss, signals)
-        if resume is None:
-            with chosen.limits():
-                recorder.measure(0, network)
-        history, failure = _fit(recipe, seed, network, train, parts, recorder, progress(), settings)
-        with chosen.limits():
-            outputs = _outputs(network, parts, failure)
-        result.histories.append(history)
-        result.accuracies.append(_test_accuracy(network, parts.test, outputs))
-        result.evidence.append(Evidence(parts.test, outputs, recorder.signals, recorder.samples))
-        _finish(network, parts)
-        if model is not None and (failure is None or isinstance(failure, VerificationError)):
-            formats.save(network, model)
+        parts = load_parts(recipe, seed, data_dir, quiet)
+        failure = _train(result, parts, seed, chosen, before, progress=progress(), **settings)
         result.seconds = time.perf_counter() - started
+        if folder is not None and (failure is None or isinstance(failure, VerificationError)):
+            formats.save(result.network, folder / MODEL)
+        if isinstance(failure, VerificationError) and folder is not None:
+            state = f", its training state in {checkpoint}" if checkpoint else ""
+            failure = VerificationError(failure.report, f"\nThe model was saved in {folder / MODEL}{state}.")
         if failure is not None:
-            _fail(result, failure, model, checkpoint, on_failure)
-        if history.stopped == "interrupted":
+            result.failure, failure.result = str(failure), result
+            raise failure
+        if result.stopped == "interrupted":
             break
     return result
 
 
-def _fit(
-    recipe: Recipe,
-    seed: int,
-    network: Network,
-    train: Split,
-    parts: Parts,
-    recorder: SignalRecorder,
-    progress: Progress,
-    settings: dict[str, Any],
-) -> tuple[History, GpubpError | None]:
-    """The history of one training run, and the error that ended it if one did once it had begun."""
+def _train(
+    result: Result, parts: Parts, seed: int, backend: Backend, signals: Signals, /, **settings: Any
+) -> GpubpError | None:
+    """Train on one split and add what came of it to the result; gives the error that ended the training, if one did."""
+    recipe = result.recipe
+    result.dataset, result.network = parts.dataset, recipe.network(seed)
+    network, train = result.network, parts.scaled(parts.train)
     watched = None if parts.watched is None else parts.scaled(parts.watched)
+    recorder = SignalRecorder(train, lookup(LOSSES, recipe.loss, "loss"), signals)
+    if settings["resume"] is None:
+        with backend.limits():
+            recorder.measure(0, network)
+    failure = None
     try:
         history = fit(
             network,
@@ -212,34 +203,23 @@ def _fit(
             early_stopping=None if recipe.patience is None else EarlyStopping(recipe.patience),
             callbacks=[recorder],
             seed=seed,
-            progress=progress,
+            backend=backend,
             **settings,
         )
     except GpubpError as error:
         if error.history is None:
             raise
-        return error.history, error
-    return history, None
+        history, failure = error.history, error
+    with backend.limits():
+        outputs = _outputs(network, parts, failure)
+    result.histories.append(history)
+    result.accuracies.append(_test_accuracy(network, parts.test, outputs))
+    result.evidence.append(Evidence(parts.test, outputs, recorder.signals, recorder.samples))
+    _finish(network, parts)
+    return failure
 
 
-def _fail(
-    result: Result,
-    failure: GpubpError,
-    model: Path | None,
-    checkpoint: Path | None,
-    on_failure: Callable[[Result], object] | None,
-) -> NoReturn:
-    """Raise the failure, once whoever wants it has what there is; a failed verification names the saved files."""
-    if isinstance(failure, VerificationError) and model is not None:
-        state = f", its training state in {checkpoint}" if checkpoint else ""
-        failure = VerificationError(failure.report, f"\nThe model was saved in {model}{state}.")
-    result.failure = str(failure)
-    if on_failure is not None:
-        on_failure(result)
-    raise failure
-
-
-def load(recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, quiet: bool) -> Parts:
+def load_parts(recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, quiet: bool) -> Parts:
     """The recipe's data, parted for training, watching and testing.
 
     Early stopping must not choose by the test data, so that it watches a part of the training data instead.

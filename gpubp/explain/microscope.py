@@ -11,13 +11,16 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from gpubp import reference
-from gpubp.data.samples import Samples, as_inputs
+from gpubp.data.dataset import Split
+from gpubp.data.samples import Samples, as_inputs, prepare
 from gpubp.errors import GpubpError, UsageError
-from gpubp.functions import Activation, Loss, clipped
+from gpubp.experiments.recipe import Recipe
+from gpubp.functions import LOSSES, Activation, Loss, clipped, lookup
 from gpubp.network import Layer, Network
 from gpubp.optimizers import SGD, Optimizer
 from gpubp.training.signals import LayerSignal, of_layer, saturated_units
@@ -120,14 +123,20 @@ class LayerWalk:
     z: np.ndarray
     a: np.ndarray
     arriving: np.ndarray | None
-    slope: np.ndarray | None
     delta: np.ndarray
     gradients: tuple[np.ndarray, np.ndarray]
-    signal: LayerSignal
     carried: float | None
     kept: float | None
     followed: Followed
     differences: list[Difference]
+
+    @property
+    def slope(self) -> np.ndarray | None:
+        return None if self.activation.slope is None else self.activation.slope(self.a)
+
+    @cached_property
+    def signal(self) -> LayerSignal:
+        return of_layer(self.delta, self.a, self.activation)
 
 
 @dataclass(frozen=True)
@@ -204,6 +213,20 @@ def walk(
     return Walk(network, samples, loss, optimizer, lr, layers, whole.costs, cost, after, predicted)
 
 
+def first_step(network: Network, train: Split, recipe: Recipe) -> Walk:
+    """The step that the recipe's training takes first, from this network and on this data.
+
+    Raises:
+        GpubpError: data that the network cannot train on, or as :func:`walk`.
+    """
+    network, loss = in_float64(network), lookup(LOSSES, recipe.loss, "loss")
+    samples = prepare(train, network.sizes, network.dtype, loss, recipe.data).samples
+    batch = first_mini_batch(samples, recipe.batch_size, recipe.seed)
+    optimizer, steps = recipe.build_optimizer(), -(-len(samples) // recipe.batch_size)
+    factor = recipe.build_schedule().factors(0, 1, steps, recipe.epochs)[0]
+    return walk(network, batch, loss, optimizer, float(optimizer.lr * factor))
+
+
 def first_mini_batch(samples: Samples, batch_size: int, seed: int) -> Samples:
     """The mini-batch that training with this seed takes first.
 
@@ -254,35 +277,17 @@ def _layers(
     layers = []
     for i, (layer, activation) in enumerate(zip(network.layers, network.activations, strict=True)):
         a, delta = whole.a[i + 1], whole.delta[i]
-        carried = kept = None
+        arriving, carried, kept = None, None, None
         if i < last:
             arriving = whole.delta[i + 1] @ network.parameters[i + 1][0]
             carried = _ratio(np.abs(arriving).mean(), np.abs(whole.delta[i + 1]).mean())
             kept = _ratio(np.abs(delta).mean(), np.abs(arriving).mean())
-        else:
-            matched = loss.matched == activation.name
-            arriving = None if matched else loss.gradient(a, samples.targets)
-        layers.append(
-            LayerWalk(
-                number=i + 1,
-                layer=layer,
-                activation=activation,
-                parameters=network.parameters[i],
-                updated=updated[i],
-                a_prev=whole.a[i],
-                z=whole.z[i],
-                a=a,
-                arriving=arriving,
-                slope=None if activation.slope is None else activation.slope(a),
-                delta=delta,
-                gradients=whole.gradients[i],
-                signal=of_layer(delta, a, activation),
-                carried=carried,
-                kept=kept,
-                followed=_followed(network, whole, updated, i),
-                differences=differences[i],
-            )
-        )
+        elif loss.matched != activation.name:
+            arriving = loss.gradient(a, samples.targets)
+        followed = _followed(network, whole, updated, i)
+        before, after, gradients = network.parameters[i], updated[i], whole.gradients[i]
+        numbers = before, after, whole.a[i], whole.z[i], a, arriving, delta, gradients
+        layers.append(LayerWalk(i + 1, layer, activation, *numbers, carried, kept, followed, differences[i]))
     return layers
 
 
@@ -306,60 +311,38 @@ def _followed(network: Network, whole: reference.Trace, updated: list, i: int) -
     )
 
 
-@dataclass(frozen=True)
-class _Shifted:
-    """Costs at w − 2h, w − h, w, w + h and w + 2h of one element w, and whether the cost is smooth in between."""
-
-    name: str
-    gradient: float
-    costs: list[float]
-    kink: bool
-
-    @property
-    def single(self) -> float:
-        return (self.costs[3] - self.costs[1]) / (2 * STEP)
-
-    @property
-    def truncation(self) -> float:
-        """With D(h) = C' + h² C‴ / 6 + …, D(2h) − D(h) is three times the truncation of D(h)."""
-        return abs((self.costs[4] - self.costs[0]) / (4 * STEP) - self.single) / 3
-
-    @property
-    def noise(self) -> float:
-        """The costs' rounding error, one standard deviation: h⁴ is below 2⁻⁶⁷, so their fourth difference is all noise.
-
-        Its variance is 1 + 16 + 36 + 16 + 1 times theirs (Moré and Wild, SIAM J. Sci. Comput. 33, 2011).
-        """
-        far, near = self.costs[0] + self.costs[4], self.costs[1] + self.costs[3]
-        return abs(far - 4 * near + 6 * self.costs[2]) / 70**0.5
-
-
 def central_differences(
     network: Network, samples: Samples, loss: Loss, whole: reference.Trace, elements: int = 3
 ) -> list[list[Difference]]:
     """For each layer of a float64 network, the gradients in ``whole`` beside central differences of the cost.
 
     Of each tensor those are the largest gradient in size and the ones a quarter and half way down among those that
-    are not 0. The cost's rounding error is measured over all of them, and is at least u times the cost.
+    are not 0. With D(h) = C' + h² C‴ / 6 + …, D(2h) − D(h) is three times the truncation of D(h). h⁴ is below 2⁻⁶⁷, so
+    that a fourth difference of costs is all noise, its variance 1 + 16 + 36 + 16 + 1 times theirs (Moré and Wild, SIAM
+    J. Sci. Comput. 33, 2011): the costs' rounding error is its root mean square, and at least u times the cost.
     """
-    shifted = [
+    found = [
         [
-            _shifted(network, samples, loss, whole, (i, which, at))
+            (which, at, *_shifted(network, samples, loss, whole, (i, which, at)))
             for which in (0, 1)
             for at in _instructive(gradients[which], elements)
         ]
         for i, gradients in enumerate(whole.gradients)
     ]
-    smooth = [s.noise for layer in shifted for s in layer if not s.kink]
-    noise = max(
-        float(np.sqrt(np.mean(np.square(smooth)))) if smooth else 0.0,
-        2.0**-53 * abs(float(whole.costs.mean())),
-    )
-    rounding = DEVIATIONS * noise / (2**0.5 * STEP)
-    return [
-        [Difference(s.name, s.gradient, s.single, s.truncation + rounding, s.kink) for s in layer]
-        for layer in shifted
+    smooth = [
+        c[0] + c[4] - 4 * (c[1] + c[3]) + 6 * c[2] for layer in found for *_, c, kink in layer if not kink
     ]
+    noise = float(np.sqrt(np.mean(np.square(smooth)) / 70)) if smooth else 0.0
+    noise = max(noise, 2.0**-53 * abs(float(whole.costs.mean())))
+    rounding = DEVIATIONS * noise / (2**0.5 * STEP)
+
+    def difference(i: int, which: int, at: tuple[int, ...], costs: np.ndarray, kink: bool) -> Difference:
+        name = f"{'Wb'[which]}{i + 1}[{','.join(map(str, at))}]"
+        single, double = ((costs[2 + s] - costs[2 - s]) / (2 * s * STEP) for s in (1, 2))
+        expected = abs(double - single) / 3 + rounding
+        return Difference(name, float(whole.gradients[i][which][at]), float(single), float(expected), kink)
+
+    return [[difference(i, *element) for element in layer] for i, layer in enumerate(found)]
 
 
 def _instructive(gradient: np.ndarray, elements: int) -> list[tuple[int, ...]]:
@@ -376,24 +359,22 @@ def _shifted(
     loss: Loss,
     whole: reference.Trace,
     where: tuple[int, int, tuple[int, ...]],
-) -> _Shifted:
-    """Move element ``at`` of W (``which`` 0) or b (1) of layer ``i``, and look at the cost."""
+) -> tuple[np.ndarray, bool]:
+    """Costs at w − 2h, w − h, w, w + h and w + 2h of one element w, and whether there is a kink in between.
+
+    It is element ``at`` of W (``which`` 0) or b (1) of layer ``i``.
+    """
     i, which, at = where
-    costs, pieces = [], []
+    costs, sides = [], []
     for s in (-2, -1, 0, 1, 2):
-        parameters = list(network.parameters[i:])
-        pair = [parameters[0][0], parameters[0][1]]
+        pair = [*network.parameters[i]]
         pair[which] = pair[which].copy()
         pair[which][at] += s * STEP
-        parameters[0] = (pair[0], pair[1])
-        cost, piece = _cost_from(network, samples, loss, whole.a[i], parameters)
+        parameters = [(pair[0], pair[1]), *network.parameters[i + 1 :]]
+        cost, masks = _cost_from(network, samples, loss, whole.a[i], parameters)
         costs.append(cost)
-        pieces.append(piece)
-    kink = any(
-        not np.array_equal(a, b) for piece in pieces[1:] for a, b in zip(piece, pieces[0], strict=True)
-    )
-    name = f"{'Wb'[which]}{i + 1}[{','.join(map(str, at))}]"
-    return _Shifted(name, float(whole.gradients[i][which][at]), costs, kink)
+        sides.append(np.concatenate([mask.ravel() for mask in masks] or [np.zeros(0, bool)]))
+    return np.array(costs), bool((np.array(sides) != sides[0]).any())
 
 
 def _cost_from(
@@ -449,10 +430,10 @@ def descent(lr: float = 0.3, steps: int = 7, start: Sequence[float] = (10.0, 10.
     for number in range(1, steps + 1):
         gradient = 2 * at
         to, _ = optimizer.rule(at, gradient, (), optimizer.coefficients(lr, number, decay=False))
-        taken.append(DescentStep(_pair(at), float((at * at).sum()), _pair(gradient), _pair(to)))
+        taken.append(
+            DescentStep(
+                tuple(at.tolist()), float((at * at).sum()), tuple(gradient.tolist()), tuple(to.tolist())
+            )
+        )
         at = to
     return taken
-
-
-def _pair(point: np.ndarray) -> tuple[float, float]:
-    return float(point[0]), float(point[1])

@@ -11,7 +11,6 @@ from gpubp.explain.microscope import (
     COST_GRADIENTS,
     DEVIATIONS,
     STEP,
-    DescentStep,
     LayerWalk,
     Walk,
     descent,
@@ -29,6 +28,14 @@ _STEEPEST = {
     "relu": "a ReLU's slope is 1 where it is on and 0 where it is off",
     "leaky_relu": "a leaky ReLU's slope is 1, or 0.01 where z is not above 0",
 }
+
+
+def introduction(step: Walk, sample: int) -> str:
+    """What the numbers are of."""
+    return (
+        f"One mini-batch of {len(step.samples)} samples, the first that training takes, in float64. Vectors are those "
+        f"of sample {sample}."
+    )
 
 
 def output_delta(step: Walk) -> str:
@@ -201,6 +208,17 @@ def statistics(values: np.ndarray) -> dict[str, float]:
     }
 
 
+def told(values: np.ndarray) -> str:
+    """How many numbers there are and what they range over."""
+    if not values.any():
+        return f"{values.size:,} numbers, all 0"
+    found = statistics(values)
+    return (
+        f"{values.size:,} numbers from {number(found['min'])} to {number(found['max'])}, mean {number(found['mean'])}, "
+        f"{found['zeros']:,} are 0"
+    )
+
+
 def to_dict(step: Walk, sample: int) -> dict[str, Any]:
     """For JSON; vectors are those of one sample."""
     return {
@@ -223,6 +241,11 @@ def to_dict(step: Walk, sample: int) -> dict[str, Any]:
 
 
 def _layer(layer: LayerWalk, sample: int) -> dict[str, Any]:
+    followed = vars(layer.followed) | {
+        "a_prev": layer.followed.a_prev.tolist(),
+        "delta": layer.followed.delta.tolist(),
+    }
+    weights, bias = ({"shape": list(g.shape), **statistics(g)} for g in layer.gradients)
     return {
         "layer": layer.number,
         "sizes": [layer.layer.n_in, layer.layer.n_out],
@@ -230,39 +253,16 @@ def _layer(layer: LayerWalk, sample: int) -> dict[str, Any]:
         "z": layer.z[sample].tolist(),
         "a": layer.a[sample].tolist(),
         "delta": layer.delta[sample].tolist(),
-        "grad_weights": {"shape": list(layer.gradients[0].shape), **statistics(layer.gradients[0])},
-        "grad_bias": {"shape": list(layer.gradients[1].shape), **statistics(layer.gradients[1])},
-        "mean_delta": layer.signal.mean_delta,
-        "saturated": layer.signal.saturated,
-        "dead": layer.signal.dead,
+        "grad_weights": weights,
+        "grad_bias": bias,
+        **vars(layer.signal),
         "through_weights": layer.carried,
         "through_slope": layer.kept,
-        "followed": {
-            "name": layer.followed.name,
-            "a_prev": layer.followed.a_prev.tolist(),
-            "delta": layer.followed.delta.tolist(),
-            "gradient": layer.followed.gradient,
-            "before": layer.followed.before,
-            "after": layer.followed.after,
-        },
-        "differences": [
-            {
-                "name": d.name,
-                "gradient": d.gradient,
-                "difference": d.difference,
-                "expected": d.expected,
-                "kink": d.kink,
-                "agrees": d.agrees,
-            }
-            for d in layer.differences
-        ],
+        "followed": followed,
+        "differences": [vars(d) | {"agrees": d.agrees} for d in layer.differences],
     }
 
 
 def descent_to_dict(lr: float) -> dict[str, Any]:
     """For JSON."""
-
-    def plain(step: DescentStep) -> dict[str, Any]:
-        return {"at": step.at, "value": step.value, "gradient": step.gradient, "to": step.to}
-
-    return {"function": "a² + b²", "learning_rate": lr, "steps": [plain(step) for step in descent(lr)]}
+    return {"function": "a² + b²", "learning_rate": lr, "steps": [vars(step) for step in descent(lr)]}

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from gpubp.errors import DataError, UsageError
-from gpubp.network import Network
+
+if TYPE_CHECKING:  # the command line reads the endings and must not wait for NumPy
+    from gpubp.network import Network
 
 FORMATS = {
-    ".npz": "gpubp.formats.npz",
-    ".safetensors": "gpubp.formats.safetensors",
     ".onnx": "gpubp.formats.onnx",
+    ".safetensors": "gpubp.formats.safetensors",
+    ".npz": "gpubp.formats.npz",
 }
 
 
@@ -31,7 +35,7 @@ def save(
 ) -> None:
     """Write a network to ``path``, atomically and without pickle, in the format that the name's ending says.
 
-    .safetensors, .onnx, or else .npz, gpubp's own. :func:`load` reads the first and the last; these keep every bit.
+    Any ending that is not in ``FORMATS`` means .npz, gpubp's own, which keeps every bit, as .safetensors does.
     ``ending`` names a format whatever the file is called; ``byte_inputs`` lets an ONNX graph take bytes and divide
     them by 255 itself.
 
@@ -39,15 +43,12 @@ def save(
         UsageError: ``byte_inputs`` for another format, or an activation that ONNX has no operators for.
         GpubpError: it cannot be written, and an old file is left as it was; a library is not installed.
     """
-    module = _format(Path(path).suffix if ending is None else ending)
-    if not byte_inputs:
-        module.save(path, network)
-    elif module.__name__ == FORMATS[".onnx"]:
-        module.save(path, network, byte_inputs=True)
-    else:
+    write = _format(Path(path).suffix if ending is None else ending).save
+    if byte_inputs and "byte_inputs" not in signature(write).parameters:
         raise UsageError(
-            f"byte inputs are for ONNX, whose graph scales them; {path} holds the parameters alone"
+            f"byte inputs (--bytes) are for ONNX, whose graph scales them; {path} holds the parameters alone"
         )
+    write(path, network, **({"byte_inputs": True} if byte_inputs else {}))
 
 
 def load(path: str | os.PathLike, *, checkpoints: bool = True) -> Network:
@@ -56,11 +57,12 @@ def load(path: str | os.PathLike, *, checkpoints: bool = True) -> Network:
     Raises:
         UsageError: a format that gpubp writes and does not read.
         DataError: no such file, none that gpubp wrote whole, or a checkpoint where that is refused.
-        GpubpError: safetensors is not installed.
+        GpubpError: the format's library is not installed.
     """
     module = _format(Path(path).suffix)
     if not hasattr(module, "load"):
-        raise UsageError(f"{path} is for other programs to read; gpubp reads .npz and .safetensors")
+        *others, last = (ending for ending in FORMATS if hasattr(_format(ending), "load"))
+        raise UsageError(f"{path} is for other programs to read; gpubp reads {', '.join(others)} and {last}")
     network, is_checkpoint = module.load(path)
     if is_checkpoint and not checkpoints:
         raise DataError(f"{path} is a checkpoint, for --resume; give the model.npz that the run saved")

@@ -10,7 +10,8 @@ import json
 import os
 import zipfile
 import zlib
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -41,20 +42,32 @@ def read(path: str | os.PathLike, kind: str = "model") -> tuple[dict[str, Any], 
     Raises:
         DataError: no such file, truncated, not gpubp's, of another kind or of a newer format.
     """
-    path = Path(path)
-    try:
-        # NumPy takes what is no zip file for an array or a pickle; ZipFile refuses it.
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+    # NumPy takes what is no zip file for an array or a pickle; ZipFile refuses it.
+    with (
+        reading(path, f"gpubp {kind}", zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError),
+        zipfile.ZipFile(path),
+        np.load(path, allow_pickle=False) as file,
+    ):
+        arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays.pop("header").tobytes())
+    check_header(path, header, kind)
+    return header, arrays
+
+
+@contextmanager
+def reading(path: str | os.PathLike, kind: str, *damage: type[Exception]) -> Iterator[None]:
+    """Tell of a file that cannot be read, or raises one of ``damage``, by a DataError that names it."""
+    corrupt: tuple[type[Exception], ...] = (ValueError, KeyError, TypeError, AttributeError, *damage)
+    try:
+        yield
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError) as error:
-        raise DataError(f"{path} is no gpubp {kind}, or it is truncated or corrupt ({error})") from error
-    check_header(path, header, kind)
-    return header, arrays
+    except DataError:
+        raise
+    except corrupt as error:
+        raise DataError(f"{path} is no {kind}, or it is truncated or corrupt ({error})") from error
 
 
 def check_header(path: str | os.PathLike, header: Any, kind: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -43,27 +42,21 @@ def load(path: str | os.PathLike) -> tuple[Network, bool]:
         DataError: no such file, truncated, of another kind, or safetensors that gpubp did not write.
         GpubpError: safetensors is not installed.
     """
-    library, path = need("safetensors", "export"), Path(path)
-    try:
-        with library.safe_open(path, framework="numpy") as file:
-            metadata, names = file.metadata() or {}, sorted(file.keys())
-            if _KEY not in metadata:
-                raise DataError(_foreign(path, names))
-            header = json.loads(metadata[_KEY])
-            arrays = {name: file.get_tensor(name).copy() for name in names}  # views of what was read
-    except FileNotFoundError:
-        raise DataError(f"there is no file {path}") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except DataError:
-        raise
-    except (library.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is no safetensors model, or it is truncated or corrupt ({error})") from error
+    library = need("safetensors", "export")
+    with (
+        npz.reading(path, "safetensors model", library.SafetensorError),
+        library.safe_open(path, framework="numpy") as file,
+    ):
+        metadata, names = file.metadata() or {}, sorted(file.keys())
+        if _KEY not in metadata:
+            raise DataError(_foreign(path, names))
+        header = json.loads(metadata[_KEY])
+        arrays = {name: file.get_tensor(name).copy() for name in names}  # views of what was read
     npz.check_header(path, header, "model")
     return npz.build_network(path, header, arrays), False
 
 
-def _foreign(path: Path, names: list[str]) -> str:
+def _foreign(path: str | os.PathLike, names: list[str]) -> str:
     shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
     return (
         f"{path} holds tensors ({shown or 'none'}) but no metadata {_KEY!r}, which tells a network's sizes and "

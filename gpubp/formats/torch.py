@@ -151,9 +151,9 @@ def _activation(place: str, part: Any) -> str:
 def _parameters(place: str, linear: Any) -> tuple[np.ndarray, np.ndarray]:
     """W and b as arrays of their own; without a bias, b is 0."""
     if linear.weight.dtype not in (torch.float32, torch.float64):
+        kind = linear.weight.dtype
         raise UsageError(
-            f"{_at(place, linear)} has {linear.weight.dtype} weights; .float() or .double() makes them "
-            "float32 or float64"
+            f"{_at(place, linear)} has {kind} weights; .float() or .double() makes them float32 or float64"
         )
     weights = linear.weight.detach().cpu().numpy().copy()
     if linear.bias is None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,16 +24,6 @@ SERIES = tuple(f"#0000{10 + i:02d}" for i in range(1, 7))  # six colours that di
 _VARIABLES = {INK: "--ink", FAINT: "--faint", **{c: f"--series-{i}" for i, c in enumerate(SERIES, start=1)}}
 
 SIZE = (4.4, 2.9)  # inches: drawn for a phone's width, so that text is still read there
-
-
-@dataclass(frozen=True)
-class Line:
-    """One curve: values over x, and what the legend calls it."""
-
-    label: str
-    x: Sequence[float] | np.ndarray
-    y: Sequence[float] | np.ndarray
-    style: str = "-"
 
 
 def chart(draw: Callable[[Axes], object], alt: str, *, size: tuple[float, float] = SIZE) -> Markup:
@@ -86,24 +75,6 @@ def chart(draw: Callable[[Axes], object], alt: str, *, size: tuple[float, float]
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
     return Markup(svg)
-
-
-def lines(
-    series: Sequence[Line], *, x_label: str, y_label: str, alt: str, log: bool = False, **axes_settings: Any
-) -> Markup:
-    """Curves over a common axis; NaN leaves a gap. ``axes_settings`` go to ``Axes.set``."""
-
-    def draw(axes: Axes) -> None:
-        for line in series:
-            alone = np.count_nonzero(np.isfinite(np.asarray(line.y, float))) == 1  # a line would not show
-            axes.plot(line.x, line.y, line.style, label=line.label, marker="o" if alone else None)
-        if log:
-            axes.set_yscale("log")
-        axes.set(xlabel=x_label, ylabel=y_label, **axes_settings)
-        if len(series) > 1:
-            axes.legend()
-
-    return chart(draw, alt)
 
 
 def picture(pixels: np.ndarray) -> str:

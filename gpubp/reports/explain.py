@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpubp.data import Dataset
-from gpubp.explain import words as explanation
-from gpubp.explain.microscope import LayerWalk, Walk, descent
-from gpubp.reports import page as pages
+from gpubp.explain import words
+from gpubp.explain.lesson import lesson
+from gpubp.explain.microscope import Walk, descent
+from gpubp.reports import page
 from gpubp.reports.charts import FAINT, INK, SERIES, chart, picture
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 FULL = 16  # numbers of a vector that are written out
 TINTED = 64  # rows and columns of a matrix that are shown as tints
-FOLLOWED = 8  # samples of a weight that is followed
 STRONGEST = 45  # percent of the tint of the largest number, at which text on it is still read
 
 
@@ -36,20 +36,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows of cells with a name each; ``numbers``: whether they are written out or only tinted."""
+    """Rows of cells, none where there are too many; ``numbers``: whether they are written out or only tinted."""
 
-    name: str
-    shape: str
-    rows: list[tuple[str, list[Cell]]]
+    rows: list[list[Cell]]
     numbers: bool
     told: str
 
 
-def write(
+def write_page(
     path: str | os.PathLike, step: Walk, sample: int, title: str, told: str, dataset: Dataset | None = None
 ) -> Path:
     """Write the page of a walk, its vectors those of ``sample``; see :func:`gpubp.reports.page.write`."""
-    return pages.write(path, "explain.html", **context(step, sample, title, told, dataset))
+    return page.write(path, "explain.html", **context(step, sample, title, told, dataset))
 
 
 def context(step: Walk, sample: int, title: str, told: str, dataset: Dataset | None) -> dict[str, Any]:
@@ -59,103 +57,35 @@ def context(step: Walk, sample: int, title: str, told: str, dataset: Dataset | N
     return {
         "title": title,
         "told": told,
+        "introduction": words.introduction(step, sample),
         "step": step,
         "sample": sample,
-        "batch": len(step.samples),
-        "words": explanation,
         "image": image,
-        "inputs": vectors(*([] if image else [("a0", inputs)])),
-        "targets": vectors(("y", targets)),
-        "layers": [_layer(step, layer, sample) for layer in step.layers],
-        "output": _output(step, sample),
+        "given": {"y": targets} if image else {"a0": inputs, "y": targets},
+        "sections": lesson(step, sample),
         "signal_chart": _signal_chart(step),
-        "descent": descent(),
         "descent_chart": _descent_chart(),
         "number": _number,
+        "grid": grid,
     }
 
 
 def _number(x: float) -> str:
-    return explanation.number(x).replace("-", "−")
+    return words.number(x).replace("-", "−")
 
 
 def _cells(values: np.ndarray, most: float) -> list[Cell]:
-    return [
-        Cell(
-            _number(float(v)),
-            "up" if v > 0 else "down",
-            round(STRONGEST * abs(float(v)) / most) if most else 0,
-        )
-        for v in values
-    ]
+    tints = np.rint(STRONGEST * np.abs(values) / (most or 1.0)).astype(int)
+    return [Cell(_number(float(v)), "up" if v > 0 else "down", t) for v, t in zip(values, tints, strict=True)]
 
 
-def vectors(*named: tuple[str, np.ndarray]) -> list[Grid]:
-    """Vectors of one layer under each other; each has tints of its own, for their units differ."""
-    return [
-        Grid(
-            name,
-            "",
-            [("", _cells(values, float(np.abs(values).max())))],
-            len(values) <= FULL,
-            "" if len(values) <= FULL else _told(values),
-        )
-        for name, values in named
-    ]
-
-
-def matrix(name: str, values: np.ndarray) -> Grid:
-    """A (n_out, n_in) matrix, a row for each unit."""
-    n_out, n_in = values.shape
-    shape = f"{n_out} × {n_in}"
-    if max(n_out, n_in) > TINTED:
-        return Grid(name, shape, [], False, _told(values))
-    most = float(np.abs(values).max())
-    written = n_in <= FULL and n_out <= FULL
-    rows = [(str(j), _cells(row, most)) for j, row in enumerate(values)]
-    return Grid(name, shape, rows, written, "" if written else _told(values))
-
-
-def _told(values: np.ndarray) -> str:
-    if not values.any():
-        return f"{values.size:,} numbers, all 0"
-    found = explanation.statistics(values)
-    return (
-        f"{values.size:,} numbers from {_number(found['min'])} to {_number(found['max'])}, "
-        f"mean {_number(found['mean'])}, {found['zeros']:,} are 0"
+def grid(values: np.ndarray) -> Grid:
+    """A vector, or a (n_out, n_in) matrix with a row for each unit, tinted on a common scale."""
+    most, longest = np.abs(values).max(), max(values.shape)
+    rows = (
+        [] if values.ndim == 2 and longest > TINTED else [_cells(row, most) for row in np.atleast_2d(values)]
     )
-
-
-def _layer(step: Walk, layer: LayerWalk, sample: int) -> dict[str, Any]:
-    n, hidden = layer.number, layer.number < len(step.layers)
-    named = []
-    if hidden and layer.arriving is not None:
-        named.append((f"δ{n + 1} W{n + 1}", layer.arriving[sample]))
-        if layer.slope is not None:
-            named.append((f"σ'(z{n})", layer.slope[sample]))
-    named.append((f"δ{n}", layer.delta[sample]))
-    followed = layer.followed
-    return {
-        "walk": layer,
-        "weights": matrix(f"W{n}", layer.parameters[0]),
-        "forward": vectors(
-            (f"b{n}", layer.parameters[1]), (f"z{n}", layer.z[sample]), (f"a{n}", layer.a[sample])
-        ),
-        "deltas": vectors(*named),
-        "gradient": matrix(f"∂C/∂W{n}", layer.gradients[0]),
-        "bias_gradient": vectors((f"∂C/∂b{n}", layer.gradients[1])),
-        "followed": list(zip(followed.a_prev, followed.delta, followed.products, strict=True))[:FOLLOWED],
-    }
-
-
-def _output(step: Walk, sample: int) -> list[Grid]:
-    output = step.layers[-1]
-    named = [(f"a{output.number}", output.a[sample]), ("y", step.samples.targets[sample])]
-    if output.arriving is not None:
-        named.append(("∇ₐC", output.arriving[sample]))
-        if output.slope is not None:
-            named.append((f"σ'(z{output.number})", output.slope[sample]))
-    return vectors(*named, (f"δ{output.number}", output.delta[sample]))
+    return Grid(rows, longest <= FULL, words.told(values).replace("-", "−"))
 
 
 def _image(inputs: np.ndarray, dataset: Dataset | None) -> str | None:

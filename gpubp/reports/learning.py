@@ -74,51 +74,53 @@ def _watched(result: Result) -> str:
 
 def _by_epoch(result: Result, column: str, label: str, *, log: bool = False) -> Markup:
     """A column of the history and its counterpart of validation, a line each for every split."""
+    lines = []
+    for split, history in enumerate(result.histories):
+        for name, colour, called in (
+            (column, SERIES[0], "training"),
+            (f"validation_{column}", SERIES[1], "validation"),
+        ):
+            if getattr(history.epochs[0], name, None) is not None:
+                legend = "" if split or column == "learning_rate" else called
+                lines.append((history["epoch"], np.array(history[name], float), colour, legend))
+    history = result.histories[-1]
+    marks: list[tuple[float, str, str]] = []
+    if len(result.histories) == 1 and history.best_epoch is not None:
+        marks.append((history.best_epoch, ":", f"best, epoch {history.best_epoch}"))
+    if len(result.histories) == 1 and 0 < history.resumed_epochs < len(history):
+        marks.append((history.resumed_epochs + 0.5, "--", "resumed"))
+    first, last = (getattr(history.epochs[i], column) for i in (0, -1))
+    return _lines(lines, label, f"{label} by epoch, from {first:.4g} to {last:.4g}", marks, log=log)
+
+
+def _lines(
+    lines: Sequence[tuple[Sequence[int], np.ndarray, str, str]],
+    label: str,
+    alt: str,
+    marks: Sequence[tuple[float, str, str]] = (),
+    *,
+    log: bool = False,
+    **settings: Any,
+) -> Markup:
+    """Curves by epoch, each (epochs, values, colour, legend), and vertical marks, each (epoch, style, legend)."""
 
     def draw(axes: Axes) -> None:
-        for split, history in enumerate(result.histories):
-            for name, colour in ((column, SERIES[0]), (f"validation_{column}", SERIES[1])):
-                if not hasattr(history.epochs[0], name) or getattr(history.epochs[0], name) is None:
-                    continue
-                called = "validation" if name != column else "training"
-                marker = "o" if len(history) == 1 else None  # a line would not show
-                axes.plot(
-                    history["epoch"],
-                    history[name],
-                    color=colour,
-                    marker=marker,
-                    label=called if split == 0 else None,
-                    linewidth=1.6 if len(result.histories) == 1 else 1,
-                )
-        _mark_epochs(axes, result)
-        if log:
-            axes.set_yscale("log")
-        axes.set(xlabel="epoch", ylabel=label)
-        if axes.get_legend_handles_labels()[0] and column != "learning_rate":
+        from matplotlib.ticker import MaxNLocator
+
+        for x, y, colour, legend in lines:
+            alone = np.count_nonzero(np.isfinite(y)) == 1  # a line would not show
+            axes.plot(x, y, color=colour, label=legend, marker="o" if alone else None, linewidth=width)
+        for at, style, legend in marks:
+            axes.axvline(at, color=INK, linestyle=style, linewidth=1, label=legend)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set(xlabel="epoch", ylabel=label, yscale="log" if log else "linear", **settings)
+        if any(axes.get_legend_handles_labels()[1]):
             axes.legend()
 
-    first, last = (getattr(result.histories[-1].epochs[i], column) for i in (0, -1))
-    return chart(draw, f"{label} by epoch, from {first:.4g} to {last:.4g}")
-
-
-def _mark_epochs(axes: Axes, result: Result) -> None:
-    """Where the best epoch is, and where a resumed run went on."""
-    from matplotlib.ticker import MaxNLocator
-
-    history = result.histories[-1]
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    if len(result.histories) > 1:
-        return
-    if history.best_epoch is not None:
-        axes.axvline(
-            history.best_epoch,
-            color=INK,
-            linestyle=":",
-            linewidth=1,
-            label=f"best, epoch {history.best_epoch}",
-        )
-    if 0 < history.resumed_epochs < len(history):
-        axes.axvline(history.resumed_epochs + 0.5, color=INK, linestyle="--", linewidth=1, label="resumed")
+    width = (
+        1.6 if len({colour for _, _, colour, _ in lines}) == len(lines) else 1
+    )  # of several splits, thinner
+    return chart(draw, alt)
 
 
 # Signals
@@ -137,7 +139,7 @@ def signals(result: Result) -> dict[str, Any] | None:
     )
     figures = [
         Figure(
-            _layer_lines(points, delta, layers, names, "mean |δ|", log=bool(np.nanmax(delta, initial=0) > 0)),
+            _by_layer(points, delta, layers, names, "mean |δ|", log=bool(np.nanmax(delta, initial=0) > 0)),
             "|δ| of each layer: how much the cost of a sample would change with a unit's weighted input z. BP3 and BP4 "
             "make the gradients of it, so that a layer with a δ ten times smaller learns about ten times slower. "
             + _fading(delta, points)
@@ -148,7 +150,7 @@ def signals(result: Result) -> dict[str, Any] | None:
         sloped = [i for i in layers if np.isfinite(saturated[:, i]).any()]
         figures.append(
             Figure(
-                _layer_lines(points, saturated, sloped, names, "share saturated", ylim=(-0.03, 1.03)),
+                _by_layer(points, saturated, sloped, names, "share saturated", ylim=(-0.03, 1.03)),
                 f"Saturated: the share of units, over all samples, whose slope σ'(z) is below {SATURATED:.0%} of the "
                 f"steepest. {_kinds(names)}BP2 multiplies δ by that slope, so that almost nothing of the error gets "
                 f"through such a unit, and for that sample its weights stand still. {_dead(evidence, points[-1])}",
@@ -163,7 +165,7 @@ def signals(result: Result) -> dict[str, Any] | None:
     }
 
 
-def _layer_lines(
+def _by_layer(
     x: Sequence[int],
     y: np.ndarray,
     layers: Sequence[int] | np.ndarray,
@@ -173,26 +175,12 @@ def _layer_lines(
     log: bool = False,
     **settings: Any,
 ) -> Markup:
-    def draw(axes: Axes) -> None:
-        from matplotlib.ticker import MaxNLocator
-
-        for colour, layer in zip(SERIES, layers, strict=False):
-            values = np.where(y[:, layer] > 0, y[:, layer], np.nan) if log else y[:, layer]
-            alone = np.count_nonzero(np.isfinite(values)) == 1
-            axes.plot(
-                x,
-                values,
-                color=colour,
-                marker="o" if alone else None,
-                label=f"layer {layer + 1}, {names[layer]}",
-            )
-        if log:
-            axes.set_yscale("log")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set(xlabel="epoch", ylabel=label, **settings)
-        axes.legend()
-
-    return chart(draw, f"{label} of each layer by epoch")
+    shown = np.where(y > 0, y, np.nan) if log else y
+    lines = [
+        (x, shown[:, layer], colour, f"layer {layer + 1}, {names[layer]}")
+        for colour, layer in zip(SERIES, layers, strict=False)
+    ]
+    return _lines(lines, label, f"{label} of each layer by epoch", log=log, **settings)
 
 
 def _fading(delta: np.ndarray, points: list[int]) -> str:

@@ -6,9 +6,11 @@ What is transparent shows the page, so that a weight of 0 is white on a white pa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from gpubp.experiments.run import Result
 from gpubp.reports.charts import picture
 
 POSITIVE, NEGATIVE = (
@@ -18,16 +20,8 @@ POSITIVE, NEGATIVE = (
 LEVELS = 48  # of opacity; more would not be seen, and PNGs would be twice as large
 PIXELS = 80_000  # in all the pictures of a page together
 UNITS = 64
+LAYERS_SHOWN = 6
 NUMBERS = (32, 8)  # rows and columns up to which a matrix is shown as numbers
-
-
-@dataclass(frozen=True)
-class UnitPictures:
-    """The incoming weights of some units as images, each (unit number from 1, data URI); ``scale`` is full colour."""
-
-    pictures: list[tuple[int, str]]
-    scale: float
-    units: int
 
 
 @dataclass(frozen=True)
@@ -61,17 +55,32 @@ def coloured(weights: np.ndarray, scale: float) -> np.ndarray:
     return pixels
 
 
-def unit_pictures(weights: np.ndarray, image_shape: tuple[int, int]) -> UnitPictures:
-    """The rows of ``weights``, (n_out, h·w), as images on a common scale: those with the largest norms, in order."""
+def weights(result: Result) -> dict[str, Any] | None:
+    """The first layer as images, or all layers as heat maps; None for weights that are not finite."""
+    parameters = [w for w, _ in result.network.parameters]
+    if not all(np.isfinite(w).all() for w in parameters):
+        return None
+    shape = result.dataset.image_shape if result.dataset else None
+    if shape is not None:
+        return {"kind": "images", "unused": _unused(result), **_unit_pictures(parameters[0], shape)}
+    return {
+        "kind": "matrices",
+        "matrices": [matrix(w) for w in parameters[:LAYERS_SHOWN]],
+        "sizes": result.network.sizes,
+        "inputs": _input_names(result),
+        "heaviest": _heaviest_input(parameters[0], _input_names(result)),
+    }
+
+
+def _unit_pictures(rows: np.ndarray, image_shape: tuple[int, int]) -> dict[str, Any]:
+    """``rows``, (n_out, h·w), as images on a common scale, those with the largest norms, in order: (number, image)."""
     height, width = image_shape
     step = int(np.ceil(np.sqrt(height * width / PIXELS)))  # only images of a size that screens hardly have
-    units = _heaviest(weights, min(UNITS, max(1, PIXELS // (height * width))))
-    scale = _scale(weights[units])
-    pictures = [
-        (int(unit) + 1, picture(coloured(weights[unit].reshape(height, width)[::step, ::step], scale)))
-        for unit in units
-    ]
-    return UnitPictures(pictures, scale, len(weights))
+    units = _heaviest(rows, min(UNITS, max(1, PIXELS // (height * width))))
+    scale = _scale(rows[units])
+    images = rows[units].reshape(-1, height, width)[:, ::step, ::step]
+    shown = [(int(u) + 1, picture(coloured(image, scale))) for u, image in zip(units, images, strict=True)]
+    return {"pictures": shown, "scale": scale, "units": len(rows)}
 
 
 def matrix(weights: np.ndarray) -> Matrix:
@@ -94,3 +103,30 @@ def _heaviest(rows: np.ndarray, count: int) -> np.ndarray:
 def _scale(weights: np.ndarray) -> float:
     """Nearly the largest |w|: a few outliers must not pale all others."""
     return float(np.quantile(np.abs(weights), 0.998)) or float(np.abs(weights).max()) or 1.0
+
+
+def _unused(result: Result) -> int:
+    """How many inputs are 0 in every training sample, so that their weights never move."""
+    if result.dataset is None or result.recipe.weight_decay or result.recipe.standardize:
+        return 0
+    return int((~result.dataset.train.inputs.any(axis=0)).sum())
+
+
+def _input_names(result: Result) -> list[str]:
+    count = result.network.sizes[0]
+    if result.dataset is not None and result.dataset.name == "parity":
+        return [f"bit {2**i}" for i in range(count - 1, 0, -1)] + ["bit 1, the least significant"]
+    return [f"input {i}" for i in range(1, count + 1)]
+
+
+def _heaviest_input(first: np.ndarray, names: list[str]) -> str:
+    """The input whose weights are the heaviest, in words; "" if none stands out."""
+    means = np.abs(first).mean(axis=0)
+    top = int(means.argmax())
+    others = np.delete(means, top)
+    if not len(others) or means[top] < 2 * others.mean():
+        return ""
+    return (
+        f"The heaviest weights of the first layer are those of {names[top]}: {means[top]:.3g} in the mean of |w|, "
+        f"where all others come to {others.mean():.3g}."
+    )

@@ -8,10 +8,9 @@ import numpy as np
 
 from gpubp.data.dataset import Split
 from gpubp.experiments.run import Result
-from gpubp.network import VALUES
-from gpubp.reports import pictures as weights
+from gpubp.network import VALUES, labels_of
+from gpubp.reports import pictures
 from gpubp.reports.charts import FAINT, SERIES, chart, picture
-from gpubp.reports.mistakes import Mistake, confusion_matrix, fits, most_confident
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -46,7 +45,7 @@ def _classified(result: Result, parts: list[_Part]) -> dict[str, Any]:
     outputs = np.concatenate([part.outputs for part in parts])
     labels = np.concatenate([_labels(part.test.targets) for part in parts])
     classes = max(int(labels.max()) + 1, outputs.shape[1], 2)
-    counts = confusion_matrix(outputs, labels, classes)
+    counts = confusion_matrix(labels, labels_of(outputs), classes)
     names = _class_names(result, classes)
     mistakes = most_confident(outputs, labels, IMAGES_SHOWN)
     activation = result.network.layers[-1].activation
@@ -61,6 +60,7 @@ def _classified(result: Result, parts: list[_Part]) -> dict[str, Any]:
         ],
         "confusions": _confusions(counts, names),
         "mistakes": _illustrated(result, parts, mistakes, names),
+        "images": result.dataset is not None and result.dataset.image_shape is not None,
         "measure": "probability" if activation in ("softmax", "sigmoid") else "output",
     }
 
@@ -68,6 +68,38 @@ def _classified(result: Result, parts: list[_Part]) -> dict[str, Any]:
 def _labels(targets: np.ndarray) -> np.ndarray:
     """Classes (N,), of targets that are labels or a distribution over classes."""
     return targets.astype(np.int64) if targets.ndim == 1 else targets.argmax(axis=1)
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """How many samples of class i are taken for class j, at [i, j], (classes, classes)."""
+    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+class Mistake(NamedTuple):
+    """A test sample by its row, its class, the class predicted, and the outputs of either."""
+
+    row: int
+    true: int
+    predicted: int
+    output: float
+    output_of_true: float
+
+
+def most_confident(outputs: np.ndarray, labels: np.ndarray, count: int) -> list[Mistake]:
+    """The ``count`` samples with the largest output at a wrong class that is predicted, the largest first.
+
+    Outputs are (N, n_out); a single one is the probability of class 1. A class without an output has 0.
+    """
+    by_class = outputs if outputs.shape[1] > 1 else np.hstack([1 - outputs, outputs])
+    by_class = np.pad(by_class, ((0, 0), (0, max(0, int(labels.max()) + 1 - by_class.shape[1]))))
+    rows, predicted = np.arange(len(labels)), labels_of(outputs)
+    said, right = by_class[rows, predicted], by_class[rows, labels]
+    wrong = np.flatnonzero(predicted != labels)
+    surest = wrong[np.argsort(-said[wrong], kind="stable")][:count]
+    return [
+        Mistake(*found)
+        for found in zip(*(x[surest].tolist() for x in (rows, labels, predicted, said, right)), strict=True)
+    ]
 
 
 def _class_names(result: Result, classes: int) -> list[str]:
@@ -78,41 +110,34 @@ def _class_names(result: Result, classes: int) -> list[str]:
 def _tinted(counts: np.ndarray) -> list[list[tuple[int, str]]]:
     """Cells as (count, CSS colour): blue for right ones, orange for wrong ones, by their share of the class."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    off = shares[~np.eye(len(counts), dtype=bool)].max() or 1.0
-
-    def colour(i: int, j: int) -> str:
-        if counts[i, j] == 0:
-            return "transparent"
-        return weights.tint(shares[i, i]) if i == j else weights.tint(-(0.15 + 0.85 * shares[i, j] / off))
-
-    return [[(int(n), colour(i, j)) for j, n in enumerate(row)] for i, row in enumerate(counts)]
+    right = np.eye(len(counts), dtype=bool)
+    off = shares[~right].max() or 1.0
+    tints = np.where(right, shares, -(0.15 + 0.85 * shares / off))
+    return [
+        [(int(n), pictures.tint(t) if n else "transparent") for n, t in zip(*row, strict=True)]
+        for row in zip(counts, tints, strict=True)
+    ]
 
 
 def _confusions(counts: np.ndarray, names: list[str]) -> list[tuple[str, str, int, int]]:
     """(true, predicted, count, samples of the class), the most frequent first."""
-    wrong = counts * (1 - np.eye(len(counts), dtype=np.int64))
+    wrong = counts - np.diag(counts.diagonal())
     order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS_SHOWN]
-    pairs = [np.unravel_index(k, wrong.shape) for k in order]
+    pairs = np.transpose(np.unravel_index(order, wrong.shape))
     return [(names[i], names[j], int(wrong[i, j]), int(counts[i].sum())) for i, j in pairs if wrong[i, j]]
 
 
 def _illustrated(
     result: Result, parts: list[_Part], mistakes: list[Mistake], names: list[str]
-) -> list[dict[str, Any]]:
-    """Mistakes with their inputs: as an image where they are one, else as numbers."""
+) -> list[tuple[str, ...]]:
+    """(true, predicted, its output, that of the true class, inputs), these as an image where they are one."""
     shape = result.dataset.image_shape if result.dataset else None
     mistakes = mistakes[: ROWS_SHOWN if shape is None else max(1, PIXELS // (shape[0] * shape[1]))]
     rows = _raw_rows(parts, [m.row for m in mistakes])
+    shown = [_numbers(row) if shape is None else picture(_grey(row.reshape(shape))) for row in rows]
     return [
-        {
-            "true": names[m.true],
-            "predicted": names[m.predicted],
-            "output": f"{m.output:.3f}",
-            "output_of_true": f"{m.output_of_true:.3f}",
-            "image": None if shape is None else picture(_grey(row.reshape(shape))),
-            "inputs": _numbers(row),
-        }
-        for m, row in zip(mistakes, rows, strict=True)
+        (names[m.true], names[m.predicted], f"{m.output:.3f}", f"{m.output_of_true:.3f}", inputs)
+        for m, inputs in zip(mistakes, shown, strict=True)
     ]
 
 
@@ -154,8 +179,8 @@ def _regressed(parts: list[_Part]) -> dict[str, Any] | None:
         "outputs": outputs.shape[1],
         "shown": shown,
         "fits": [
-            (i + 1, f"{fit.rmse:.4g}", "–" if fit.r2 is None else f"{fit.r2:.4f}")
-            for i, fit in enumerate(fits(outputs, targets)[:OUTPUTS_SHOWN])
+            (i, f"{rmse:.4g}", f"{r2:.4f}" if np.isfinite(r2) else "–")
+            for i, (rmse, r2) in enumerate(fits(outputs, targets)[:OUTPUTS_SHOWN], start=1)
         ],
         "figure": _scatter(outputs[:, :shown], targets[:, :shown]),
         "points": min(len(targets), POINTS),
@@ -164,6 +189,18 @@ def _regressed(parts: list[_Part]) -> dict[str, Any] | None:
             for i, x in zip(worst, inputs, strict=True)
         ],
     }
+
+
+def fits(outputs: np.ndarray, targets: np.ndarray) -> list[tuple[float, float]]:
+    """Of each output, the root mean squared error and R², the share of the targets' variance that is explained.
+
+    R² is no finite number for targets that are all the same.
+    """
+    targets = targets.astype(np.float64)
+    squares = ((outputs - targets) ** 2).mean(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r2 = 1 - squares / targets.var(axis=0)
+    return list(zip(np.sqrt(squares).tolist(), r2.tolist(), strict=True))
 
 
 def _scatter(outputs: np.ndarray, targets: np.ndarray) -> Markup:

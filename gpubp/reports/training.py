@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from gpubp.experiments.run import Result
-from gpubp.reports import learning, parameters, tested
-from gpubp.reports import page as pages
+from gpubp.reports import learning, page, pictures, tested
 from gpubp.support.machine import cores, processor, versions
 
 
-def write(path: str | os.PathLike, result: Result, folder: Path) -> Path:
+def write_report(path: str | os.PathLike, result: Result, folder: Path) -> Path:
     """Write the page of a run whose model and recipe are in ``folder``.
 
     Raises:
         GpubpError: the folder cannot be written or is full, or a library is missing.
     """
-    return pages.write(path, "training.html", **content(result, folder))
+    return page.write(path, "training.html", **content(result, folder))
 
 
 def content(result: Result, folder: Path) -> dict[str, Any]:
     """What the template ``training.html`` shows."""
+    checks = result.histories[-1].verification.checks
+    recipe = [(key.replace("_", " "), _shown(value)) for key, value in result.recipe.to_dict().items()]
     return {
         "title": result.recipe.name or "training",
         "lead": result.recipe.title,
@@ -34,10 +35,11 @@ def content(result: Result, folder: Path) -> dict[str, Any]:
         "curves": learning.curves(result),
         "signals": learning.signals(result),
         "test": tested.results(result),
-        "weights": parameters.shown(result),
+        "weights": pictures.weights(result),
         "verifications": [history.verification for history in result.histories],
-        "recipe": [(key.replace("_", " "), _shown(value)) for key, value in result.recipe.to_dict().items()],
-        "machine": _machine(result),
+        "checks": [(c.name, f"{c.got:.9g}", f"{c.expected:.9g}", f"{c.severity:.2g}") for c in checks],
+        "marks": ["" if check.ok else "bad" for check in checks],
+        "made": [("Recipe", recipe), ("Machine and versions", _machine(result))],
         "repeat": f"gpubp train {folder / 'recipe.toml'}",
     }
 

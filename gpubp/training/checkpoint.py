@@ -26,23 +26,27 @@ from gpubp.training.stopping import Best
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines a run, besides network, data and problem."""
+    """What determines a run, besides network, data and problem; a checkpoint of few samples may name a larger batch."""
 
     epochs: int
+    batch_size: int
     schedule: Schedule
     seed: int
     shuffle: bool
 
-    def header(self, problem: Problem, batch_size: int) -> dict[str, Any]:
+    def header(self, problem: Problem) -> dict[str, Any]:
         """All that two runs must share to be the same; not the number of epochs, which may grow."""
         return {
             "loss": problem.loss.name,
             "optimizer": {"kind": problem.optimizer.kind, **asdict(problem.optimizer)},
-            "batch_size": batch_size,
+            "batch_size": self.batch_size,
             "schedule": asdict(self.schedule),
             "seed": self.seed,
             "shuffle": self.shuffle,
         }
+
+
+IN_HEADER = ("epoch", "step", "seconds", "elapsed", "generator")  # of a standing; its sums are arrays
 
 
 @dataclass
@@ -109,16 +113,11 @@ def write(
         arrays |= {f"best_{name}": p for name, p in zip(names, standing.best.parameters, strict=True)}
     for name, of_parameter in zip(names, state.slots, strict=True):
         arrays |= {f"{slot}_{name}": array for slot, array in zip(slots, of_parameter, strict=True)}
-    settings = dict(identity)
     training = {
-        "data": settings.pop("data"),
-        "settings": settings,
+        "data": identity["data"],
+        "settings": {key: value for key, value in identity.items() if key != "data"},
         "update_count": state.step,
-        "epoch": standing.epoch,
-        "step": standing.step,
-        "seconds": standing.seconds,
-        "elapsed": standing.elapsed,
-        "generator": standing.generator,
+        **{name: getattr(standing, name) for name in IN_HEADER},
         "best": [standing.best.value, standing.best.epoch] if standing.best.epoch else None,
         "history": [asdict(epoch) for epoch in checkpoint.epochs],
         "recipe": recipe,
@@ -152,11 +151,7 @@ def read(
     training, header, arrays = read_training(path)
     saved = npz.build_network(path, header, arrays)
     ours = {**identity, "network": npz.network_header(network)}
-    theirs = {
-        **training["settings"],
-        "data": training.get("data"),
-        "network": npz.network_header(saved),
-    }
+    theirs = {**training["settings"], "data": training.get("data"), "network": npz.network_header(saved)}
     for key, value in ours.items():
         if theirs.get(key) != value:
             raise UsageError(
@@ -166,20 +161,10 @@ def read(
     try:
         of_each = [tuple(arrays[f"{slot}_{name}"] for slot in slots) for name in names]
         state = PlanState([arrays[name] for name in names], of_each, training["update_count"])
-        best = Best()
-        if training["best"] is not None:
-            value, epoch = training["best"]
-            best = Best(epoch, value, [arrays[f"best_{name}"] for name in names])
-        standing = Standing(
-            arrays["epoch_costs"],
-            arrays["epoch_hits"],
-            training["generator"],
-            training["epoch"],
-            training["step"],
-            training["seconds"],
-            training["elapsed"],
-            best,
-        )
+        value, epoch = training["best"] or (None, 0)
+        best = Best(epoch, value, [arrays[f"best_{name}"] for name in names if epoch])
+        sums = arrays["epoch_costs"], arrays["epoch_hits"]
+        standing = Standing(*sums, **{name: training[name] for name in IN_HEADER}, best=best)
         return Checkpoint(standing, state, [Epoch(**epoch) for epoch in training["history"]])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: its training state is incomplete ({error})") from error

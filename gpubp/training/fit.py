@@ -86,9 +86,9 @@ def fit(
     """
     _check_arguments(optimizer, schedule, validation, early_stopping, callbacks)
     objective = lookup(LOSSES, loss, "loss")
-    batch_size = _positive(batch_size, "batch_size")
     settings = Settings(
         epochs=_positive(epochs, "epochs"),
+        batch_size=_positive(batch_size, "batch_size"),
         schedule=schedule or Schedule(),
         seed=_positive(seed, "seed") if seed else 0,
         shuffle=bool(shuffle),
@@ -120,14 +120,12 @@ def fit(
         network.parameters,
         objective,
         optimizer or SGD(lr=0.1, momentum=0.9),
-        min(batch_size, len(train.samples)),
+        min(settings.batch_size, len(train.samples)),
         train.samples,
     )
     # A run that diverges is reported once, by name, at the end of the epoch.
     with _until_interrupted() as interrupted, shown, np.errstate(all="ignore"), chosen.limits():
-        loop = Loop(
-            network, problem, settings, batch_size, chosen, verify, classification=train.classification
-        )
+        loop = Loop(network, problem, settings, chosen, verify, classification=train.classification)
         loop.watch(watched, early_stopping)
         loop.keep(save_to, recipe)
         loop.warm_up()

@@ -38,14 +38,12 @@ class Loop:
         network: Network,
         problem: Problem,
         settings: Settings,
-        batch_size: int,
         chosen: Backend,
         verify: str,
         *,
         classification: bool,
     ) -> None:
         self.network, self.problem, self.settings = network, problem, settings
-        self.batch_size = batch_size  # as it was given: a checkpoint of few samples may name more
         self.classification = classification
         self.steps_per_epoch = -(-len(problem.samples) // problem.batch_size)
         self.history = History(chosen.name, chosen.why, chosen.describe())
@@ -75,11 +73,7 @@ class Loop:
         self.save_to, self.recipe = save_to, recipe
 
     def run(
-        self,
-        callbacks: Sequence[Callback],
-        shown: Progress,
-        interrupted: Callable[[], bool],
-        usual: Any,
+        self, callbacks: Sequence[Callback], shown: Progress, interrupted: Callable[[], bool], usual: Any
     ) -> None:
         """Train from where this stands to the end of the last epoch, or until something stops it."""
         shown.start(self.settings.epochs, len(self.problem.samples), self.history)
@@ -261,7 +255,7 @@ class Loop:
     def _identity(self) -> dict[str, Any]:
         """What must be the same for this run to go on from a checkpoint."""
         self._fingerprint = self._fingerprint or checkpoint.fingerprint(self.problem.samples)
-        return {**self.settings.header(self.problem, self.batch_size), "data": self._fingerprint}
+        return {**self.settings.header(self.problem), "data": self._fingerprint}
 
     def save(self) -> None:
         """Write the checkpoint, if one was asked for."""

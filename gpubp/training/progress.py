@@ -37,7 +37,7 @@ def epoch_line(epoch: Epoch, epochs: int) -> str:
     if epoch.validation_loss is not None:
         parts.append(f"validation loss {epoch.validation_loss:.4f}")
     if epoch.validation_accuracy is not None:
-        parts.append(f"accuracy {epoch.validation_accuracy:.4f}")
+        parts.append(f"validation accuracy {epoch.validation_accuracy:.4f}")
     return "  ".join([*parts, f"{epoch.seconds * 1000:.0f} ms"])
 
 

@@ -51,12 +51,7 @@ class TensorCheck:
 
 
 def compare(
-    name: str,
-    got: np.ndarray | float,
-    bounded: Bounded,
-    working: np.ndarray | None = None,
-    *,
-    terms: int = 1,
+    name: str, got: np.ndarray | float, bounded: Bounded, working: np.ndarray | None = None, *, terms: int = 1
 ) -> TensorCheck:
     """Check one tensor against its bounded value.
 

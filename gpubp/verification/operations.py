@@ -18,6 +18,14 @@ from gpubp.verification.compare import TensorCheck, compare
 from gpubp.verification.steps import bounded_update
 
 
+def _wide(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64)
+
+
+def _exact(array: np.ndarray) -> Bounded:
+    return Bounded.exact(_wide(array))
+
+
 class Operations:
     """Each operation of a backend by itself, on the reference's own inputs and into poisoned buffers."""
 
@@ -32,16 +40,15 @@ class Operations:
         order = np.arange(len(self.samples))[::-1].copy()
         inputs = self._gather(order)
         batch = self.samples.take(order)
-        a, z = [inputs], [inputs]
+        a = [inputs]
         for i in range(len(self.activations)):
-            z_layer, a_layer = self._forward(i, a[-1])
-            z.append(z_layer)
+            z, a_layer = self._forward(i, a[-1])
             a.append(a_layer)
-        delta = self._output_delta(z[-1], a[-1], batch)
+        delta = self._output_delta(z, a[-1], batch)
         for i in range(len(self.activations) - 1, -1, -1):
             self._weight_grad(i, delta, a[i])
             if i:
-                delta = self._hidden_delta(i, delta, z[i], a[i])
+                delta = self._hidden_delta(i, delta, a[i])
         self._update()
         return self.checks
 
@@ -58,7 +65,7 @@ class Operations:
         out = self._poisoned(*self.samples.inputs.shape)
         self.backend.gather(self._send(self.samples.inputs), self._send(order), out)
         expected = as_inputs(self.samples.inputs[order], self.dtype)
-        self._check("gather", out, Bounded.exact(expected.astype(np.float64)))
+        self._check("gather", out, _exact(expected))
         return expected
 
     def _forward(self, i: int, a_prev: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,9 +73,8 @@ class Operations:
         activation = self.activations[i]
         z, a = self._poisoned(len(a_prev), len(bias)), self._poisoned(len(a_prev), len(bias))
         self.backend.forward(self._send(a_prev), self._send(weights), self._send(bias), activation, z, a)
-        wide = Bounded.exact(a_prev.astype(np.float64))
         z_bound, a_bound = bounds.forward(
-            wide, weights.astype(np.float64), bias.astype(np.float64), activation, self.precision
+            _exact(a_prev), _wide(weights), _wide(bias), activation, self.precision
         )
         self._check(f"z{i + 1} forward", z, z_bound, weights.shape[1])
         self._check(f"a{i + 1} forward", a, a_bound, weights.shape[1])
@@ -76,54 +82,30 @@ class Operations:
 
     def _output_delta(self, z: np.ndarray, a: np.ndarray, batch: Samples) -> np.ndarray:
         activation, loss = self.activations[-1], self.loss
+        how = activation, loss, self.precision
         delta, cost = self._poisoned(*a.shape), self._poisoned(len(a))
         hit = self._send(np.full(len(a), 255, np.uint8))
-        self.backend.output_delta(
-            self._send(z),
-            self._send(a),
-            self._send(batch.targets),
-            self._send(batch.sample_weight),
-            activation,
-            loss,
-            delta,
-            cost,
-            hit,
-        )
-        z_wide, a_wide = Bounded.exact(z.astype(np.float64)), Bounded.exact(a.astype(np.float64))
-        y, w = batch.targets.astype(np.float64), batch.sample_weight.astype(np.float64)
-        bounded = bounds.output_delta(z_wide, a_wide, y, w, activation, loss, self.precision)
-        self._check("δ output_delta", delta, bounded)
-        costs = [
-            bounds.cost(
-                Bounded.exact(z_wide.value[b : b + 1]),
-                Bounded.exact(a_wide.value[b : b + 1]),
-                y[b : b + 1],
-                w[b : b + 1],
-                activation,
-                loss,
-                self.precision,
-            )
-            for b in range(len(a))
-        ]
+        targets, weight = self._send(batch.targets), self._send(batch.sample_weight)
+        outputs = self._send(z), self._send(a)
+        self.backend.output_delta(*outputs, targets, weight, activation, loss, delta, cost, hit)
+        y, w = _wide(batch.targets), _wide(batch.sample_weight)
+        self._check("δ output_delta", delta, bounds.output_delta(_exact(z), _exact(a), y, w, *how))
+        each = [slice(b, b + 1) for b in range(len(a))]
+        costs = [bounds.cost(_exact(z[b]), _exact(a[b]), y[b], w[b], *how) for b in each]
         values, errors = (np.array([getattr(c, part) for c in costs]) for part in ("value", "error"))
         self._check("cost output_delta", cost, bounds.worst_only(values, errors))
-        hits = labels_of(a) == labels_of(batch.targets)
-        self._check("hits output_delta", hit, Bounded.exact(hits.astype(np.float64)))
+        self._check("hits output_delta", hit, _exact(labels_of(a) == labels_of(batch.targets)))
         return reference.output_delta(a, batch.targets, batch.sample_weight, activation, loss)
 
-    def _hidden_delta(self, i: int, delta_next: np.ndarray, z: np.ndarray, a: np.ndarray) -> np.ndarray:
+    def _hidden_delta(self, i: int, delta_next: np.ndarray, a: np.ndarray) -> np.ndarray:
         weights, activation = self.parameters[i][0], self.activations[i - 1]
         delta = self._poisoned(*a.shape)
         self.backend.hidden_delta(
             self._send(delta_next), self._send(weights), self._send(a), activation, delta
         )
+        side = bounds.known_side(_wide(a))
         bounded = bounds.hidden_delta(
-            Bounded.exact(delta_next.astype(np.float64)),
-            weights.astype(np.float64),
-            bounds.known_side(a.astype(np.float64)),
-            Bounded.exact(a.astype(np.float64)),
-            activation,
-            self.precision,
+            _exact(delta_next), _wide(weights), side, _exact(a), activation, self.precision
         )
         self._check(f"δ{i} hidden_delta", delta, bounded, len(weights))
         return reference.hidden_delta(delta_next, weights, a, activation)
@@ -131,9 +113,7 @@ class Operations:
     def _weight_grad(self, i: int, delta: np.ndarray, a_prev: np.ndarray) -> None:
         weights, bias = (self._poisoned(*p.shape) for p in self.parameters[i])
         self.backend.weight_grad(self._send(delta), self._send(a_prev), weights, bias)
-        expected = bounds.weight_grad(
-            Bounded.exact(delta.astype(np.float64)), Bounded.exact(a_prev.astype(np.float64)), self.precision
-        )
+        expected = bounds.weight_grad(_exact(delta), _exact(a_prev), self.precision)
         self._check(f"∂C/∂W{i + 1} weight_grad", weights, expected[0], len(delta))
         self._check(f"∂C/∂b{i + 1} weight_grad", bias, expected[1], len(delta))
 

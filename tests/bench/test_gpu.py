@@ -42,7 +42,7 @@ from gpubp.benchmark.peers import PRODUCTS
 from gpubp.benchmark.process import NoAnswer
 from gpubp.benchmark.results import BASELINE, DIFFERS, NOT_COMPARABLE, SAME, WITHIN, NetReport, Row
 from gpubp.errors import UsageError
-from gpubp.experiments import recipe as recipes
+from gpubp.experiments.recipe import load_recipe, recipe_names
 from tests.cuda_host import missing_compiler
 
 needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
@@ -162,7 +162,7 @@ def run(tmp_path):
         sizes=ON_HOST, host=True, variants=(Variant("one"), Variant("two")), data_dir=None, tests=[],
         say=lambda _: None, end=1e9, part_end=1e9,
     )  # fmt: skip
-    nets = [of_recipe(recipes.load(name)) for name in ("parity", "iris", "digits")]
+    nets = [of_recipe(load_recipe(name)) for name in ("parity", "iris", "digits")]
     made.recipes = [Loaded(net, Path(), Path(), 1) for net in nets]
     yield made
     made.worker.close()
@@ -282,7 +282,7 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys, tmp_path):
 
 
 def test_every_recipe_is_a_net():
-    nets = [of_recipe(recipes.load(name)) for name in recipes.names()]
+    nets = [of_recipe(load_recipe(name)) for name in recipe_names()]
     assert {net.name: net.momentum for net in nets}["mnist"] == 0.9
     for net in [*nets, *extra("mnist")]:
         assert Net.from_json(json.loads(json.dumps(asdict(net)))) == net
@@ -291,7 +291,7 @@ def test_every_recipe_is_a_net():
         assert max(small.layers[1:-1]) <= ON_HOST.width
         assert (small.layers[0], small.layers[-1]) == (net.layers[0], net.layers[-1])
     with pytest.raises(UsageError):
-        of_recipe(recipes.load("mnist").overridden({"optimizer": "adam"}))
+        of_recipe(load_recipe("mnist").overridden({"optimizer": "adam"}))
     assert Race.from_json(json.loads(json.dumps(asdict(RACE)))) == RACE
 
 

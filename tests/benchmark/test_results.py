@@ -16,7 +16,7 @@ from gpubp.benchmark.nets import Net
 from gpubp.benchmark.peers import Peer
 from gpubp.benchmark.results import NetReport, Row
 from gpubp.errors import DataError, UsageError
-from gpubp.experiments import recipe as recipes
+from gpubp.experiments.recipe import load_recipe, recipe_names
 from gpubp.reports import benchmark as page
 from tests import browser
 
@@ -165,19 +165,19 @@ def test_what_is_named_and_not_there(run, monkeypatch):
 
 
 def test_every_recipe_makes_a_net():
-    for name in recipes.names():
-        recipe = recipes.load(name)
+    for name in recipe_names():
+        recipe = load_recipe(name)
         net, notes = nets.of_recipe(recipe)
         assert (net.layers, net.batch, net.loss) == (recipe.layers, recipe.batch_size, recipe.loss)
         assert bool(notes) == bool(
             recipe.momentum or recipe.schedule != "constant" or recipe.optimizer != "sgd"
         )
         assert all(peer.refuses(net) is None for peer in peers.PEERS)
-    assert nets.of_recipe(recipes.load("digits"))[1] == ["plain SGD here; the recipe trains with momentum"]
+    assert nets.of_recipe(load_recipe("digits"))[1] == ["plain SGD here; the recipe trains with momentum"]
 
 
 def test_nets_that_libraries_are_not_written_for():
-    recipe = recipes.load("digits")
+    recipe = load_recipe("digits")
     tanh, _ = nets.of_recipe(
         recipe.overridden({"hidden": ("tanh",), "optimizer": "adam", "dtype": "float64"})
     )

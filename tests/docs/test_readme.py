@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gpubp.experiments import recipe as recipes
+from gpubp.experiments.recipe import load_recipe, recipe_names
 from tests import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,9 +28,9 @@ def test_its_python_example_runs(tmp_path, monkeypatch, capsys):
 
 def test_its_table_of_recipes_is_the_packages():
     rows = re.findall(r"^\| `([\w-]+)`.*?\| ([\d.]+) \|$", README, re.MULTILINE)
-    assert sorted(name for name, _ in rows) == recipes.names()
+    assert sorted(name for name, _ in rows) == recipe_names()
     for name, reach in rows:
-        assert float(reach) == recipes.load(name).reach
+        assert float(reach) == load_recipe(name).reach
 
 
 def test_the_files_it_names_are_there():

@@ -21,11 +21,11 @@ from tests.networks import DTYPES, assert_same, bounded_outputs, spread, within
 torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install "gpubp[torch]"')
 nn = torch.nn
 
-from gpubp.formats import torch as torch_modules  # noqa: E402, it imports PyTorch
+from gpubp.formats import torch as torch_format  # noqa: E402, it imports PyTorch
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", torch_modules._MODULES)
+@pytest.mark.parametrize("activation", torch_format._MODULES)
 @pytest.mark.parametrize("hidden", [(), (17,), (9, 33, 12)])
 def test_there_and_back_is_bitwise_and_outputs_keep_to_the_bound(dtype, activation, hidden, rng):
     for output in {activation, "softmax"}:
@@ -133,7 +133,7 @@ def test_what_is_no_network_is_refused_by_name_and_place(module, says):
 
 
 def test_an_activation_that_torch_has_no_module_for_is_named(monkeypatch):
-    monkeypatch.delitem(torch_modules._MODULES, "tanh")
+    monkeypatch.delitem(torch_format._MODULES, "tanh")
     with pytest.raises(UsageError, match="to_torch has no module for the activation 'tanh'"):
         Network([4, 5, 3], hidden="tanh").to_torch()
 

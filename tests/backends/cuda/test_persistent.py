@@ -10,8 +10,8 @@ from gpubp import backends
 from gpubp.backends.numpy import ReferenceBackend
 from gpubp.data.samples import Samples
 from gpubp.errors import GpubpError, UsageError
-from gpubp.experiments import recipe as recipes
-from gpubp.experiments import run as experiment
+from gpubp.experiments.recipe import load_recipe
+from gpubp.experiments.run import run_recipe
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import SGD
@@ -186,8 +186,8 @@ def test_evaluation_of_more_samples_than_were_trained_on():
 def test_a_recipe_trains_through_the_kernels_and_is_verified(recipe, accuracy, plan, blocks):
     blocks(16 if plan == "units" else 3)
     changes = {"epochs": 1} if recipe == "mnist-sample" else {"epochs": 20}
-    result = experiment.run(
-        recipes.load(recipe).overridden(changes), backend=cuda_backend(plan), verify="step", quiet=True
+    result = run_recipe(
+        load_recipe(recipe).overridden(changes), backend=cuda_backend(plan), verify="step", quiet=True
     )
     history = result.histories[0]
     assert history.verification.ok

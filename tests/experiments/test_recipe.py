@@ -1,0 +1,184 @@
+"""Recipes: read, refused, changed, written, and run to their figures."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+import gpubp
+from gpubp.errors import DataError, UsageError
+from gpubp.experiments.recipe import (
+    Recipe,
+    RunSettings,
+    load_recipe,
+    load_with_run,
+    parse_recipe,
+    recipe_names,
+    to_toml,
+)
+from gpubp.experiments.run import load_parts, run_recipe
+from tests import param
+
+# Every field off its default at least once.
+EVERY_FIELD = (
+    Recipe(
+        name="all",
+        title='quotes " and\nlines',
+        source="nowhere",
+        reach=0.5,
+        data="iris",
+        test_fraction=0.25,
+        standardize=True,
+        splits=3,
+        layers=(4, 5, 6, 3),
+        hidden=("relu", "tanh"),
+        output="sigmoid",
+        init="he",
+        dtype="float64",
+        loss="quadratic",
+        optimizer="adamw",
+        beta1=0.8,
+        beta2=0.9,
+        epsilon=1e-7,
+        weight_decay=1e-9,
+        lr=1 / 3,
+        schedule="step",
+        factor=0.1,
+        every=2.5,
+        warmup=1.0,
+        batch_size=7,
+        epochs=9,
+        patience=3,
+        validation_fraction=0.2,
+        seed=7,
+    ),
+    Recipe(name="cosine", momentum=0.9, nesterov=True, schedule="cosine", final=0.1),
+)
+
+
+@pytest.mark.parametrize("recipe", EVERY_FIELD, ids=lambda recipe: recipe.optimizer)
+def test_every_field_survives_toml(recipe):
+    assert parse_recipe(to_toml(recipe), "x", "x") == (recipe, RunSettings())
+    assert Recipe.from_dict(recipe.to_dict(), "x") == recipe
+
+
+def test_every_field_is_tested():
+    for field in fields(Recipe):
+        assert field.metadata["help"]
+        assert any(getattr(recipe, field.name) != field.default for recipe in EVERY_FIELD), (
+            f"EVERY_FIELD in tests/experiments/test_recipe.py has no recipe whose {field.name} is not the default"
+        )
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_packaged_recipe_is_whole_and_survives_toml(name, tmp_path):
+    recipe, settings = load_recipe(name), RunSettings(backend="numba", threads=2, data_dir="/data/here")
+    assert recipe.title
+    assert recipe.source
+    assert recipe.network(0).sizes == list(recipe.layers)
+    path = tmp_path / "recipe.toml"
+    path.write_text(to_toml(recipe, settings), encoding="utf-8")
+    assert path.read_text().startswith("format = 1\n")
+    assert load_with_run(str(path)) == (recipe, settings)
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("[run]\nbackends = 'numpy'", "did you mean 'backend'"),
+        ("[run]\nthreads = 'two'", "x.toml: run: threads must be int"),
+        ("run = 3", "run must be dict"),
+    ],
+)
+def test_a_wrong_run_table_is_named(tmp_path, table, says):
+    path = tmp_path / "x.toml"
+    path.write_text('data = "iris"\nlayers = [4, 3]\n' + table)
+    with pytest.raises(UsageError, match=says):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        ("lerning_rate = 1", UsageError, "unknown key 'lerning_rate'"),
+        ("epoch = 3", UsageError, "did you mean 'epochs'"),
+        ('epochs = "3"', UsageError, "epochs must be int"),
+        ("epochs = true", UsageError, "epochs must be int"),
+        ("layers = [1.5, 2]", UsageError, "list of int"),
+        ("format = 99", UsageError, "newer gpubp"),
+        ("epochs = ", DataError, "no valid TOML"),
+    ],
+)
+def test_a_recipe_that_is_wrong_names_the_key(text, error, says):
+    with pytest.raises(error, match=says):
+        parse_recipe(text, "mine", "mine")
+
+
+NAMED = 'data = "iris"\nlayers = [4, 3]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('data = "iris"', "mine: layers is missing"),
+        ("layers = [4, 3]", "mine: data is missing"),
+        (NAMED + 'format = "1"', "format must be int"),
+        (NAMED + "splits = 0", "mine: splits must be 1 or more"),
+        (NAMED + "seed = -1", "seed must be 0 or more"),
+        (NAMED + "test_fraction = 0", "test_fraction must lie between 0 and 1"),
+        (NAMED + "test_fraction = nan", "test_fraction must lie between 0 and 1"),
+        (NAMED + "validation_fraction = 1.0", "validation_fraction must lie between 0 and 1"),
+        (NAMED + 'name = "a/b"', "name .* cannot be 'a/b'"),
+        (NAMED + "name = 'a\\b'", "name .* cannot be"),
+        (NAMED + 'name = ".."', "name .* cannot be '..'"),
+        (NAMED + "beta1 = 0.9", "beta1 belongs to optimizer adam and adamw, not to sgd"),
+        (NAMED + 'optimizer = "adam"\nmomentum = 0.9', "momentum belongs to optimizer sgd, not to adam"),
+        (NAMED + "lr = -1", "learning rate must be positive"),
+        (NAMED + "factor = 0.5", "factor belongs to schedule step and exponential, not to constant"),
+        (NAMED + 'schedule = "exponential"\nevery = 2', "every belongs to schedule step, not to exponential"),
+        (NAMED + 'schedule = "step"\nfinal = 0.1', "final belongs to schedule cosine, not to step"),
+        (NAMED + 'schedule = "stepp"', "unknown schedule 'stepp'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_run_says_why(text, says):
+    with pytest.raises(UsageError, match=says):
+        parse_recipe(text, "mine", "mine")
+
+
+def test_settings_go_with_their_optimizer_and_schedule():
+    old = Recipe(momentum=0.9, weight_decay=0.1, schedule="step", factor=0.5, every=2.0, warmup=1.0)
+    new = old.overridden({"optimizer": "adam", "beta1": 0.8, "schedule": "exponential", "factor": 0.7})
+    assert (new.lr, new.momentum, new.weight_decay, new.beta1) == (None, None, None, 0.8)
+    assert (new.factor, new.every, new.warmup) == (0.7, None, 1.0)
+    same = old.overridden({"optimizer": "sgd", "schedule": "step", "lr": 0.2})
+    assert (same.momentum, same.weight_decay, same.factor, same.every) == (0.9, 0.1, 0.5, 2.0)
+
+
+def test_standardised_inputs_are_those_of_the_data():
+    recipe = Recipe(data="iris", layers=(4, 3), standardize=True)
+    parts = load_parts(recipe, 0, None, quiet=True)
+    scaled = parts.scaled(parts.train).inputs
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(scaled.std(axis=0), 1)
+    np.testing.assert_array_equal(parts.train.inputs, gpubp.load_data("iris").train.inputs)  # as they come
+
+
+QUICK = {("digits", "numba"), ("mnist-sample", "numba")}  # the others take longer
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        param(name, backend, always=(name, backend) in QUICK)
+        for name in ("mnist-sample", "digits", "parity", "iris", "mnist")
+        for backend in ("numpy", "numba")
+    ],
+)
+def test_a_recipe_reaches_its_figure(name, backend):
+    if name == "mnist" and "GPUBP_DATA_DIR" not in os.environ:
+        pytest.skip("MNIST's files: set GPUBP_DATA_DIR to their folder")
+    result = run_recipe(load_recipe(name), backend=backend)
+    assert result.reached, result.accuracy
