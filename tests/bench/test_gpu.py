@@ -58,7 +58,7 @@ def few(monkeypatch):
     kept = ("gpubp-numba", "gpubp-composed", "gpubp-fused")
 
     def choose(*names):
-        monkeypatch.setattr(recipes, "names", lambda: list(names))
+        monkeypatch.setattr(gpu_run, "recipe_names", lambda: list(names))
         monkeypatch.setattr(gpu_run, "extra", lambda data: [])
         monkeypatch.setattr(gpu, "VARIANTS", (Variant("composed"), Variant("fused")))
         monkeypatch.setattr(times, "peers", lambda host: [peer for peer in peers(host) if peer.name in kept])
