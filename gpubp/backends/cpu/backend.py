@@ -182,9 +182,8 @@ class NumbaBackend(HostBackend):
         optimizer: Optimizer,
         coefficients: Sequence[float],
     ) -> None:
-        c = np.array(coefficients, dtype=parameter.dtype)
         flat, grad = parameter.reshape(-1), gradient.reshape(-1)
-        memory = [slot.reshape(-1) for slot in slots]
-        check_rule(optimizer)
-        # A rule that remembers nothing is given one slot of length 0.
-        cpu.UPDATES[optimizer.kind](flat, grad, *(memory or [flat[:0]]), c)
+        none = flat[:0]
+        first, second = [*(slot.reshape(-1) for slot in slots), none, none][:2]
+        c = np.array(coefficients, dtype=parameter.dtype)
+        cpu.update(flat, grad, first, second, check_rule(optimizer), c)
