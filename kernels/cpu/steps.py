@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from gpubp.kernels.cpu.compile import kernel, part
+from gpubp.kernels.cpu.compile import kernel, part, spliced
 from gpubp.kernels.cpu.inner import (
     TILE_VECTORS,
     WIDEST,
@@ -197,7 +197,7 @@ def head_of(n_in):
     return 2 * ((n_in + MARK - 1) // MARK + 1)
 
 
-@part()
+@spliced
 def gather_inputs(net, data, order, begin, b0, b1, ahead, sparse):
     """Samples b0 … b1: targets, weights, and inputs as numbers, (rows, n_in), or only those that are not 0.
 
@@ -247,7 +247,7 @@ def columns_of(layer, thread, threads):
     return np.intp(0), vectors
 
 
-@part()
+@spliced
 def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync):
     """All layers' z, and a = σ(z) of all but the last, whose z the cost asks for."""
     no, one = np.int64(0), np.int64(1)  # literals would have what they are passed to compiled once for each
@@ -282,7 +282,7 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
         barrier(sync, net.threads)
 
 
-@part()
+@spliced
 def forward_sparse(net, data, begin, first, stop, v0, v1):
     """z of the first layer, from the non-zero inputs: a block of W's rows at a time, for all samples."""
     layer = net.layers[0]
@@ -366,7 +366,7 @@ def pull_back_softmax_rows(net, i, r0, r1, thread):
         turn_back(net, delta, layer[DELTA] + shift, layer, rows)
 
 
-@part(types.Tuple((types.float64, types.int64)))
+@spliced
 def output_all(net, begin, b0, b1, batch, thread, outputs):
     """δ of the output layer for samples b0 … b1, and their predictions if asked for; returns their cost and hits."""
     layer, lanes = net.layers[len(net.layers) - 1], BYTES // net.memory.itemsize
@@ -387,7 +387,7 @@ def output_all(net, begin, b0, b1, batch, thread, outputs):
     return cost, hits
 
 
-@part()
+@spliced
 def back_all(net, begin, end, b0, b1, only, thread, sync):
     """δ of every hidden layer, from the last to the first."""
     no, one = np.int64(0), np.int64(1)
@@ -418,7 +418,7 @@ def back_all(net, begin, end, b0, b1, only, thread, sync):
             )  # fmt: skip
 
 
-@part()
+@spliced
 def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, coefficients, c, width):
     """∂C/∂W and ∂C/∂b of this thread's share of layer i: into memory, or used for the update block by block.
 

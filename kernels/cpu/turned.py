@@ -205,14 +205,11 @@ def output_of(emit, memory, z, a, y, delta, n, weight, cost, hit, activation, lo
     weights = emit.load_lanes(memory, weight)
     layer = _OutputLayer(emit, memory, z, a, y, delta, n, weights, given=True)
     emit.store_lanes(weights * layer.write(activation, loss), memory, cost)
-    _choose_hits(
-        emit,
-        memory,
-        a,
-        y,
-        n,
-        lambda mask: emit.store_lanes(emit.constant(1).where(mask, 0), memory, hit),
-    )
+
+    def put(mask) -> None:
+        emit.store_lanes(emit.constant(1).where(mask, 0), memory, hit)
+
+    _choose_hits(emit, memory, a, y, n, put)
 
 
 def _choose_hits(emit: Emit, memory, a, y, n, take: Callable[..., None]) -> None:
