@@ -10,12 +10,4 @@ from gpubp.kernels.cpu.output_delta import output_delta
 from gpubp.kernels.cpu.update import update
 from gpubp.kernels.cpu.weight_grad import weight_grad
 
-__all__ = [
-    "forward",
-    "gather",
-    "gather_bytes",
-    "hidden_delta",
-    "output_delta",
-    "update",
-    "weight_grad",
-]
+__all__ = ["forward", "gather", "gather_bytes", "hidden_delta", "output_delta", "update", "weight_grad"]

@@ -205,15 +205,8 @@ def test_a_batch_is_taken_without_its_zeros_where_these_are_many(rows, sparse, r
     row = entry[steps.A_PREV_ROW]
     a = plan._net.memory[entry[steps.A_PREV] :][: 30 * row].reshape(30, row)[:, :N_IN]
     a[...] = np.nan
-    plan._run(
-        plan.samples,
-        order,
-        30,
-        1,
-        np.zeros(2, np.float32),
-        steps.GRADIENTS,
-        only=steps.phase(steps.GATHER, 0),
-    )
+    only, none = steps.phase(steps.GATHER, 0), np.zeros(2, np.float32)
+    plan._run(plan.samples, order, 30, 1, none, steps.GRADIENTS, only=only)
     np.testing.assert_array_equal(a, np.nan if sparse else x[order].astype(np.float32))
 
 

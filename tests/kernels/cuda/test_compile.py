@@ -132,11 +132,7 @@ def test_tensor_cores_are_fed_from_shared_memory_alone(precision):
 
 @pytest.mark.parametrize(
     ("files", "units"),
-    [
-        exhaustive(cuda.EPOCH, None),
-        (cuda.UNITS, 4),
-        exhaustive(cuda.UNITS, 8),
-    ],
+    [exhaustive(cuda.EPOCH, None), (cuda.UNITS, 4), exhaustive(cuda.UNITS, 8)],
     ids=lambda given: str(given)[-9:],
 )
 def test_a_panel_is_asked_for_at_once_and_waits_for_nothing(files, units):
