@@ -82,10 +82,10 @@ PACK_ROWS = 32  # from so many rows on, a copied panel of B pays
 DEPTH = 2048  # terms of a sum that are taken at a time, so that a panel stays in the second-level cache
 BLOCK_ROWS, BLOCK_VECTORS = 128, 24  # of a gradient that is summed before it is used
 FORWARD_MARKS = SPAN // MARK  # marks of W's rows that sparse products work on at a time
-SCATTER_BYTES = 32768  # of a sparse gradient that is in work at a time, about: most of a first-level cache
+SPARSE_BYTES = 32768  # of a sparse gradient that is in work at a time, about: most of a first-level cache
 # What each thread has to itself: a block of a gradient, which is 0 when it is not in use, and a copied panel of B.
 PANEL_BYTES = DEPTH * TILE_VECTORS * BYTES
-BLOCK_BYTES = max(BLOCK_ROWS * BLOCK_VECTORS * BYTES, MARK * WIDEST * BYTES, SCATTER_BYTES)
+BLOCK_BYTES = max(BLOCK_ROWS * BLOCK_VECTORS * BYTES, MARK * WIDEST * BYTES, SPARSE_BYTES)
 
 
 class Net(NamedTuple):
@@ -439,7 +439,7 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
     while v < v1:
         wide = widest(v1 - v) if sparse else min(v1 - v, BLOCK_VECTORS)
         shift = v * lanes
-        block = scatter_rows(wide) if sparse else BLOCK_ROWS
+        block = sparse_rows(wide) if sparse else BLOCK_ROWS
         k = k0
         while k < k1:
             rows = min(block - k % block, k1 - k)  # blocks of a sparse row's columns lie in one span
@@ -482,10 +482,10 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
 
 
 @part(types.int64)
-def scatter_rows(wide):
+def sparse_rows(wide):
     """Rows of a gradient block ``wide`` vectors wide: some marks, and at most a span."""
     rows = SPAN
-    while rows > MARK and rows * wide * BYTES > SCATTER_BYTES:
+    while rows > MARK and rows * wide * BYTES > SPARSE_BYTES:
         rows //= 2
     return rows
 

@@ -152,17 +152,6 @@ def test_bits_do_not_depend_on_the_schedule(plan, sizes):
         assert_same_bits(other, results[0])
 
 
-@pytest.mark.parametrize("plan", ["fused", "units"])
-def test_steps_in_one_launch_leave_the_bits_of_steps_one_by_one(plan):
-    once, singly = (make_plan(cuda_backend(plan), (20, 23, 10)) for _ in range(2))
-    order = np.random.default_rng(1).permutation(130)
-    stats = once.run(order, np.full(5, 0.05))
-    parts = [singly.run(order[k : k + 32], np.array([0.05])) for k in range(0, 130, 32)]
-    np.testing.assert_array_equal(stats.costs, [part.costs[0] for part in parts])
-    for got, right in zip(once.state().parameters, singly.state().parameters, strict=True):
-        np.testing.assert_array_equal(got, right)
-
-
 @needs_compiler
 @pytest.mark.parametrize("kind", ["fused", "units"])
 def test_an_epoch_is_one_launch_and_allocates_nothing(kind):
