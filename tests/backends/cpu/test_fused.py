@@ -147,7 +147,9 @@ def test_a_single_sample(kind, rng):
 
 @pytest.mark.parametrize("threads", [exhaustive(1), 2, exhaustive(3)])
 @pytest.mark.parametrize("hidden", ["relu", "softmax"])
-@pytest.mark.parametrize(("kind", "dtype"), [("0.1", "float32"), ("dense", "float32"), ("0.1", "float64")])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("0.1", "float32"), exhaustive("dense", "float32"), exhaustive("0.1", "float64")]
+)
 def test_wide_layers_which_threads_share_by_their_units(threads, hidden, kind, dtype, rng):
     """Softmax, which takes whole rows, stays shared by samples between layers that are not."""
     wide = COLUMN_UNITS

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(missing_compiler is not None, reason=str(missing
 BARRIER = re.compile(r"__syncthreads\(\);|__syncwarp\(\);|grid_barrier\(run\.arrived.*\);")
 BOUND = re.compile(r"(?<=[\w)\]]) (<=?|>=) (?=[\w(])")
 IN_COMPILATION = re.compile("alignas|static_assert|constexpr")
-SECONDS = 60  # that a mutant may take
+SECONDS = 60  # of a processor, that a mutant may take
 
 PRELUDE = """
 extern "C" int mutant;
@@ -196,7 +196,7 @@ NETS = {"fused": ANY_NETS, "composed": ANY_NETS, "units": UNITS_NETS, "3xtf32": 
 
 
 # Without --exhaustive: each barrier and some bounds of one plan, whose tiles come from the same header as all others.
-SAMPLE = [m for m in MUTANTS if m.plan == "units" and (m.what.startswith("without") or m.number % 16 == 0)]
+SAMPLE = [m for m in MUTANTS if m.plan == "units" and (m.what.startswith("without") or m.number % 40 == 0)]
 SAMPLE_NETS = {"units": UNITS_NETS[1:2]}
 EVERY = [pytest.param(m, id=str(m), marks=[] if m in SAMPLE else pytest.mark.exhaustive) for m in MUTANTS]
 
@@ -328,7 +328,7 @@ def _start(mutant, nets, expected) -> int:
     if child:
         return child
     faulthandler.disable()
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)  # which ends it, however busy the machine is
     fake_cupy.seed = 0  # the same schedules whatever ran before
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
