@@ -91,9 +91,7 @@ def vectors(numbers, dtype):
 @pytest.mark.parametrize(
     ("files", "dtype", "units", "shapes"),
     [
-        exhaustive(
-            cuda.EPOCH, "float32", None, 5 + 4 + 4, marks=pytest.mark.exhaustive
-        ),  # by rows too, but for gradients
+        exhaustive(cuda.EPOCH, "float32", None, 5 + 4 + 4),  # by rows too, but for gradients
         exhaustive(cuda.UNITS, "float32", 2, 2),
         (cuda.UNITS, "float32", 4, 2),
         exhaustive(cuda.UNITS, "float32", 8, 2),
