@@ -116,7 +116,7 @@ def test_inputs_of_every_density_are_trained_on_rightly(kind, dtype, as_bytes, r
     assert_ok(check_evaluation(plan, samples))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [exhaustive(1), 2])
 @pytest.mark.parametrize("kind", ["0.1", "dense"])
 @pytest.mark.parametrize("n_in", [1, 2, 31, 32, 33, 64, 65, 255, 256, 257, 511, 513])
 def test_inputs_of_any_width(n_in, kind, threads, rng):

@@ -249,7 +249,7 @@ def test_a_precision_is_refused_where_it_is_not():
 
 def test_a_net_of_ten_layers_is_held_to_its_bounds():
     rng = np.random.default_rng(4)
-    network = Network((12, *[9] * 9, 4), hidden="tanh", dtype="float32", seed=3)
+    network = Network((12, *[9] * 9, 4), hidden="tanh", dtype="float64", seed=3)
     inputs, labels = rng.standard_normal((60, 12)), rng.integers(0, 4, 60)
     history = gpubp.fit(
         network, inputs, labels, batch_size=16, epochs=1, backend=cuda_backend("fused"), verify="step"
