@@ -104,9 +104,8 @@ class SGD(Optimizer):
         )
 
     def coefficients_of(self, rates: np.ndarray, step: int, *, decay: bool) -> np.ndarray:
-        c = self.coefficients(0.0, step, decay=decay)
-        table = np.tile(c, (len(rates), 1))
-        table[:, c._fields.index("lr")] = rates
+        table = np.tile(self.coefficients(0.0, step, decay=decay), (len(rates), 1))
+        SGDCoefficients(*table.T).lr[...] = rates
         return table
 
     def rule(
@@ -164,13 +163,31 @@ class Adam(Optimizer):
 
     def coefficients(self, lr: float, step: int, *, decay: bool) -> AdamCoefficients:
         decay_rate = self.weight_decay if decay else 0.0
-        rate, correction = lr / (1 - self.beta1**step), 1 / math.sqrt(1 - self.beta2**step)
-        on_gradient, on_weights = (0.0, lr * decay_rate) if self.decoupled else (decay_rate, 0.0)
-        # By their places: to name all of them costs a small net's epoch a fifth more time.
         return AdamCoefficients(
-            rate, self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2, self.epsilon,
-            correction, on_gradient, on_weights,
-        )  # fmt: skip
+            rate=self._rate(lr, step),
+            beta1=self.beta1,
+            rest1=1 - self.beta1,
+            beta2=self.beta2,
+            rest2=1 - self.beta2,
+            epsilon=self.epsilon,
+            correction=self._correction(step),
+            decay=0.0 if self.decoupled else decay_rate,
+            decoupled=lr * decay_rate if self.decoupled else 0.0,
+        )
+
+    def coefficients_of(self, rates: np.ndarray, step: int, *, decay: bool) -> np.ndarray:
+        table = np.tile(self.coefficients(1.0, step, decay=decay), (len(rates), 1))
+        columns = AdamCoefficients(*table.T)
+        columns.rate[...] = [self._rate(lr, step + s) for s, lr in enumerate(rates.tolist())]
+        columns.correction[...] = [self._correction(step + s) for s in range(len(rates))]
+        columns.decoupled[...] *= rates  # of a learning rate of 1 so far
+        return table
+
+    def _rate(self, lr: float, step: int) -> float:
+        return lr / (1 - self.beta1**step)
+
+    def _correction(self, step: int) -> float:
+        return 1 / math.sqrt(1 - self.beta2**step)
 
     def rule(
         self,

@@ -173,7 +173,7 @@ def phase(kind, layer):
     return kind + PHASES * layer
 
 
-@part(types.boolean)
+@spliced
 def runs(only, kind, layer):
     """Whether this phase is run."""
     return only == ALL or only == phase(kind, layer)
