@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from gpubp.errors import UsageError
+from gpubp.kernels import AdamCoefficients, SGDCoefficients
 
 Slots = tuple[np.ndarray, ...]
 
@@ -53,7 +54,11 @@ class Optimizer:
         return np.array([self.coefficients(lr, step + s, decay=decay) for s, lr in enumerate(rates.tolist())])
 
     def rule(
-        self, parameter: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], c: Sequence[float]
+        self,
+        parameter: np.ndarray,
+        gradient: np.ndarray,
+        slots: Sequence[np.ndarray],
+        coefficients: Sequence[float],
     ) -> tuple[np.ndarray, Slots]:
         """The new parameter and slots, same shapes as the old."""
         raise NotImplementedError
@@ -93,26 +98,31 @@ class SGD(Optimizer):
         along = f"(g + {self.momentum:g} v)" if self.nesterov else "v"
         return f"v ← {self.momentum:g} v + g, then W ← W − η {along}"
 
-    def coefficients(self, lr: float, step: int, *, decay: bool) -> tuple[float, ...]:
-        """(η, μ, λ, 1 if Nesterov's form else 0)."""
-        return lr, self.momentum, self.weight_decay if decay else 0.0, float(self.nesterov)
+    def coefficients(self, lr: float, step: int, *, decay: bool) -> SGDCoefficients:
+        return SGDCoefficients(
+            lr, self.momentum, decay=self.weight_decay if decay else 0.0, nesterov=float(self.nesterov)
+        )
 
     def coefficients_of(self, rates: np.ndarray, step: int, *, decay: bool) -> np.ndarray:
         table = np.tile(self.coefficients(0.0, step, decay=decay), (len(rates), 1))
-        table[:, 0] = rates
+        SGDCoefficients(*table.T).lr[...] = rates
         return table
 
     def rule(
-        self, parameter: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], c: Sequence[float]
+        self,
+        parameter: np.ndarray,
+        gradient: np.ndarray,
+        slots: Sequence[np.ndarray],
+        coefficients: Sequence[float],
     ) -> tuple[np.ndarray, Slots]:
-        lr, momentum, decay, nesterov = c
-        direction = gradient + decay * parameter if decay else gradient
-        if not momentum:
-            return parameter - lr * direction, ()
-        velocity = momentum * slots[0] + direction
-        if nesterov:
-            return parameter - lr * (direction + momentum * velocity), (velocity,)
-        return parameter - lr * velocity, (velocity,)
+        c = SGDCoefficients(*coefficients)
+        direction = gradient + c.decay * parameter if c.decay else gradient
+        if not c.momentum:
+            return parameter - c.lr * direction, ()
+        velocity = c.momentum * slots[0] + direction
+        if c.nesterov:
+            return parameter - c.lr * (direction + c.momentum * velocity), (velocity,)
+        return parameter - c.lr * velocity, (velocity,)
 
 
 @dataclass(frozen=True)
@@ -151,31 +161,48 @@ class Adam(Optimizer):
             "then W ← W − η m̂ / (√v̂ + ε)"
         )
 
-    def coefficients(self, lr: float, step: int, *, decay: bool) -> tuple[float, ...]:
-        """(η/(1−β₁ᵗ), β₁, 1−β₁, β₂, 1−β₂, ε, 1/√(1−β₂ᵗ), λ on the gradient, ηλ on the weights)."""
+    def coefficients(self, lr: float, step: int, *, decay: bool) -> AdamCoefficients:
         decay_rate = self.weight_decay if decay else 0.0
-        return (
-            lr / (1 - self.beta1**step),
-            self.beta1,
-            1 - self.beta1,
-            self.beta2,
-            1 - self.beta2,
-            self.epsilon,
-            1 / math.sqrt(1 - self.beta2**step),
-            0.0 if self.decoupled else decay_rate,
-            lr * decay_rate if self.decoupled else 0.0,
+        return AdamCoefficients(
+            rate=self._rate(lr, step),
+            beta1=self.beta1,
+            rest1=1 - self.beta1,
+            beta2=self.beta2,
+            rest2=1 - self.beta2,
+            epsilon=self.epsilon,
+            correction=self._correction(step),
+            decay=0.0 if self.decoupled else decay_rate,
+            decoupled=lr * decay_rate if self.decoupled else 0.0,
         )
 
+    def coefficients_of(self, rates: np.ndarray, step: int, *, decay: bool) -> np.ndarray:
+        table = np.tile(self.coefficients(1.0, step, decay=decay), (len(rates), 1))
+        columns = AdamCoefficients(*table.T)
+        columns.rate[...] = [self._rate(lr, step + s) for s, lr in enumerate(rates.tolist())]
+        columns.correction[...] = [self._correction(step + s) for s in range(len(rates))]
+        columns.decoupled[...] *= rates  # of a learning rate of 1 so far
+        return table
+
+    def _rate(self, lr: float, step: int) -> float:
+        return lr / (1 - self.beta1**step)
+
+    def _correction(self, step: int) -> float:
+        return 1 / math.sqrt(1 - self.beta2**step)
+
     def rule(
-        self, parameter: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], c: Sequence[float]
+        self,
+        parameter: np.ndarray,
+        gradient: np.ndarray,
+        slots: Sequence[np.ndarray],
+        coefficients: Sequence[float],
     ) -> tuple[np.ndarray, Slots]:
-        rate, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, correction, decay, decoupled = c
-        gradient = gradient + decay * parameter if decay else gradient
-        first = beta1 * slots[0] + one_minus_beta1 * gradient
-        second = beta2 * slots[1] + one_minus_beta2 * (gradient * gradient)
-        step = rate * (first / (np.sqrt(second) * correction + epsilon))
-        if decoupled:
-            step = step + decoupled * parameter
+        c = AdamCoefficients(*coefficients)
+        gradient = gradient + c.decay * parameter if c.decay else gradient
+        first = c.beta1 * slots[0] + c.rest1 * gradient
+        second = c.beta2 * slots[1] + c.rest2 * (gradient * gradient)
+        step = c.rate * (first / (np.sqrt(second) * c.correction + c.epsilon))
+        if c.decoupled:
+            step = step + c.decoupled * parameter
         return parameter - step, (first, second)
 
 

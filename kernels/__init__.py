@@ -16,6 +16,10 @@ update         the optimizer's rule                        in place
 Beside them stands ``gather``, out[b] = source[order[b]], which moves data and computes nothing but i/255.
 """
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
 OPERATIONS = ("forward", "output_delta", "hidden_delta", "weight_grad", "update")
 
 ACTIVATIONS = {
@@ -31,6 +35,32 @@ ACTIVATIONS = {
 LOSSES = {"quadratic": 0, "squared_error": 1, "cross_entropy": 2, "binary_cross_entropy": 3}
 
 RULES = {"sgd": 0, "adam": 1, "adamw": 1}  # by kind of optimizer; sgd with a slot is that with momentum
+
+
+class SGDCoefficients(NamedTuple):
+    """The numbers of a step of SGD, in the order in which kernels are given them."""
+
+    lr: float
+    momentum: float
+    decay: float  # λ
+    nesterov: float  # 1 for Nesterov's form, else 0
+
+
+class AdamCoefficients(NamedTuple):
+    """The numbers of step t of Adam or AdamW, for which one of the two decays is 0."""
+
+    rate: float  # η / (1 − β₁ᵗ)
+    beta1: float
+    rest1: float  # 1 − β₁
+    beta2: float
+    rest2: float  # 1 − β₂
+    epsilon: float
+    correction: float  # 1 / √(1 − β₂ᵗ)
+    decay: float  # λ, on the gradient
+    decoupled: float  # ηλ, on the weights
+
+
+COEFFICIENTS = {"sgd": SGDCoefficients, "adam": AdamCoefficients, "adamw": AdamCoefficients}
 
 LEAKY_SLOPE = 0.01
 LECUN_SCALE = 1.7159  # LeCun, Bottou, Orr, Müller: Efficient BackProp (1998), section 4.4

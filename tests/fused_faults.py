@@ -66,11 +66,13 @@ class PhasedPlan(FusedPlan):
         samples = self.host.take(order)
         return Batch(self.samples, order, samples, as_inputs(samples.inputs, self.dtype))
 
-    def _phase(self, batch: Batch, phase: int, mode: int = steps.GRADIENTS, coefficients=None) -> StepStats:
+    def _phase(
+        self, batch: Batch, kind: int, layer: int, mode: int = steps.GRADIENTS, coefficients=None
+    ) -> StepStats:
         if coefficients is None:
             coefficients = self._no_coefficients()
-        count = len(batch.order)
-        return self._run(batch.stored, batch.order, count, 1, coefficients, mode, only=phase)
+        count, only = len(batch.order), steps.phase(kind, layer)
+        return self._run(batch.stored, batch.order, count, 1, coefficients, mode, only=only)
 
     def _rows(self, place: int, row: int, batch: Batch, n: int) -> np.ndarray:
         """(B, n) in memory, rows at this distance."""
@@ -112,7 +114,7 @@ class PhasedPlan(FusedPlan):
         return True
 
     def _gather(self, batch: Batch) -> None:
-        self._phase(batch, 0)
+        self._phase(batch, steps.GATHER, 0)
         stale, sparse = self.stale_inputs[: len(batch.order)], "non-zero" in self.describe()
         if not sparse:
             entry = self._net.layers[0]
@@ -123,12 +125,12 @@ class PhasedPlan(FusedPlan):
             # How the memory holds sparse inputs is the plan's own affair: they are gathered again, from faulty samples.
             faulty = Samples(batch.inputs, batch.samples.targets, batch.samples.sample_weight)
             batch.stored, batch.order = self.upload(faulty), np.arange(len(batch.order))
-            self._phase(batch, 0)
+            self._phase(batch, steps.GATHER, 0)
         stale[...] = batch.inputs
 
     def _forward(self, batch: Batch, i: int) -> None:
         stale = self._a(i, batch).copy()
-        self._phase(batch, 1 + i)
+        self._phase(batch, steps.FORWARD, i)
         memory, activation = self._a(i, batch), self.problem.activations[i]
         weights, bias = self._get(self._net.layers[i, steps.W], i)
         inputs = {
@@ -147,7 +149,7 @@ class PhasedPlan(FusedPlan):
         last, count = len(self.layers) - 1, len(batch.order)
         activation, loss = self.problem.activations[last], self.problem.loss
         z, stale = self._a(last, batch).copy(), self._delta(last, batch).copy()
-        stats = self._phase(batch, len(self.layers) + 1)
+        stats = self._phase(batch, steps.OUTPUT_DELTA, 0)
         a, targets, weight = activation.apply(z), batch.samples.targets, batch.samples.sample_weight
         row_cost = reference.cost(z, a, targets, weight, activation, loss).astype(self.dtype)
         own = row_cost.sum(dtype=np.float64)
@@ -159,7 +161,7 @@ class PhasedPlan(FusedPlan):
 
     def _back(self, batch: Batch, i: int) -> None:
         stale = self._delta(i - 1, batch).copy()
-        self._phase(batch, 2 * len(self.layers) + 1 - i)
+        self._phase(batch, steps.HIDDEN_DELTA, i - 1)
         self._planted("hidden_delta", {}, {"delta": stale}, {"delta": self._delta(i - 1, batch)})
 
     def _gradients(self, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -167,7 +169,7 @@ class PhasedPlan(FusedPlan):
         for i in range(len(self.layers)):
             names, place = ("grad_weights", "grad_bias"), self._net.layers[i, steps.GRADIENT]
             before = dict(zip(names, self._get(place, i), strict=True))
-            self._phase(batch, 2 * len(self.layers) + 1 + i)
+            self._phase(batch, steps.WEIGHT_GRAD, i)
             after = dict(zip(names, self._get(place, i), strict=True))
             delta = self._delta(i, batch) * self.dtype.type(len(batch.order))
             if self._planted(
@@ -192,7 +194,7 @@ class PhasedPlan(FusedPlan):
         before = self.state()
         flat = np.array(coefficients, self.dtype).reshape(-1)
         for i in range(len(self.layers)):
-            self._phase(batch, 2 * len(self.layers) + 1 + i, steps.TRAIN, flat)
+            self._phase(batch, steps.WEIGHT_GRAD, i, steps.TRAIN, flat)
         after = self.state()
         for k, parameter in enumerate(after.parameters):
             slots = {f"slots{j}": slot for j, slot in enumerate(after.slots[k])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 import numpy as np
+import pytest
 
 from gpubp.backends.plan import Problem
 from gpubp.data import check_split
@@ -39,6 +40,11 @@ for _cls in OPTIMIZERS.values():
         )
 
 
+def exhaustive(*values):
+    """A case of a parametrised test that runs with --exhaustive only."""
+    return pytest.param(*values, marks=pytest.mark.exhaustive)
+
+
 def samples_of(net: Network, x, y, weight=None, loss: str = "cross_entropy") -> Samples:
     """Inputs and labels or targets, as a plan takes them."""
     return prepare(check_split(x, y, weight), net.sizes, net.dtype, LOSSES[loss]).samples
@@ -54,6 +60,27 @@ def problem_of(
 ) -> Problem:
     """What every plan in the tests is made of."""
     return Problem(net.layers, net.parameters, LOSSES[loss], optimizer, batch, samples)
+
+
+def random_problem(
+    sizes=(20, 37, 10),
+    batch=32,
+    *,
+    dtype=np.float64,
+    as_bytes=True,
+    count=130,
+    hidden="tanh",
+    output="softmax",
+    **options,
+) -> Problem:
+    """A problem of any shape: bytes or numbers in, one class each, weights off 1; the last batch is short."""
+    rng = np.random.default_rng(0)
+    net = Network(sizes, hidden=hidden, output=output, dtype=dtype, seed=1)
+    inputs = rng.integers(0, 256, (count, sizes[0]), np.uint8)
+    targets = np.eye(sizes[-1], dtype=dtype)[rng.integers(0, sizes[-1], count)]
+    weight = (1 + rng.random(count)).astype(dtype)
+    samples = Samples(inputs if as_bytes else (inputs / 255).astype(dtype), targets, weight)
+    return problem_of(net, samples, batch=batch, **options)
 
 
 def spread(net: Network, rng, bias: float = 1.0) -> Network:

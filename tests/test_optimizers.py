@@ -14,6 +14,7 @@ from gpubp.errors import UsageError
 from gpubp.experiments.recipe import Recipe
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer, Schedule
 from tests.conftest import backend_by_name, small_data, small_net
+from tests.networks import EVERY_OPTIMIZER
 
 
 def step(optimizer, w, g, slots, count=1, decay=True):
@@ -132,3 +133,11 @@ def test_numpy_trains_with_any_optimizer_and_verifies_those_it_has_a_bound_of(rn
     assert history["loss"][-1] < history["loss"][0]
     with pytest.raises(UsageError, match=r"no bound is known of optimizer 'sign_sgd'"):
         gpubp.fit(net, x, y, verify="first", **settings)
+
+
+@pytest.mark.parametrize("decay", [True, False])
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
+def test_the_coefficients_of_many_steps_are_those_of_each(optimizer, decay):
+    rates = np.random.default_rng(0).random(50)
+    one_by_one = [optimizer.coefficients(lr, 7 + s, decay=decay) for s, lr in enumerate(rates.tolist())]
+    np.testing.assert_array_equal(optimizer.coefficients_of(rates, 7, decay=decay), one_by_one)

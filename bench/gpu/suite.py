@@ -17,7 +17,7 @@ from gpubp.benchmark.worker import OURS
 # The files whose tests go through tests.cuda_host.cuda_backend, and which of them do ("": all). The others test the
 # project on any machine.
 GPU_TESTS = {
-    "tests/kernels/cuda/test_operations.py": "",
+    "tests/kernels/test_operations.py": "cupy",
     "tests/backends/cuda/test_persistent.py": "",
     "tests/verification/test_verify.py": "cupy",
     "tests/training/test_fit.py": "cupy",

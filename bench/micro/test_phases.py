@@ -42,24 +42,28 @@ def phases(plan) -> dict[str, tuple[int, int, int]]:
     """
     layers, nonzero = plan.layers, plan.samples.density
     inputs = [layers[0].n_in * nonzero] + [layer.n_in for layer in layers[1:]]
-    last, n = len(layers) - 1, SAMPLES
-    table = {"gather": (0, 0, n * layers[0].n_in * nonzero)}
+    n = SAMPLES
+    table = {"gather": (steps.phase(steps.GATHER, 0), 0, n * layers[0].n_in * nonzero)}
     for i, layer in enumerate(layers):
         weights = layer.n_in * layer.n_out * (n // BATCH)
         rows = n * (inputs[i] + layer.n_out)
-        table[f"forward {i + 1}"] = (1 + i, 2 * n * inputs[i] * layer.n_out, 4 * (rows + weights))
+        table[f"forward {i + 1}"] = (
+            steps.phase(steps.FORWARD, i),
+            2 * n * inputs[i] * layer.n_out,
+            4 * (rows + weights),
+        )
         table[f"gradient and update {i + 1}"] = (
-            2 * last + 3 + i,
+            steps.phase(steps.WEIGHT_GRAD, i),
             2 * n * inputs[i] * layer.n_out + 2 * weights,
             4 * (rows + 2 * weights),
         )
         if i:
             table[f"back {i}"] = (
-                2 * last + 3 - i,
+                steps.phase(steps.HIDDEN_DELTA, i - 1),
                 2 * n * layer.n_in * layer.n_out,
                 4 * (n * (layer.n_in + layer.n_out) + weights),
             )
-    table["output"] = (last + 2, 0, 8 * n * layers[-1].n_out)
+    table["output"] = (steps.phase(steps.OUTPUT_DELTA, 0), 0, 8 * n * layers[-1].n_out)
     return table
 
 
@@ -67,7 +71,7 @@ def phases(plan) -> dict[str, tuple[int, int, int]]:
                                    "back 1", "gradient and update 2", "output"])  # fmt: skip
 def test_phase(benchmark, plan, phase):
     table = phases(plan)
-    sums = (-1, sum(row[1] for row in table.values()), sum(row[2] for row in table.values()))
+    sums = (steps.ALL, sum(row[1] for row in table.values()), sum(row[2] for row in table.values()))
     number, operations, touched = table.get(phase, sums)
     order = np.random.default_rng(1).permutation(SAMPLES)
     count = SAMPLES // BATCH

@@ -57,10 +57,7 @@ def choose(name: str) -> tuple[str, str]:
 
 
 def get(
-    name: str | Backend = "auto",
-    threads: int | None = None,
-    plan: str = "auto",
-    precision: str = "float32",
+    name: str | Backend = "auto", threads: int | None = None, plan: str = "auto", precision: str = "float32"
 ) -> Backend:
     """The backend of that name, or the one ``choose`` picks for "auto"; a backend is returned as it is.
 

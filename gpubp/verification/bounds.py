@@ -27,7 +27,14 @@ import numpy as np
 from gpubp import reference
 from gpubp.errors import UsageError
 from gpubp.functions import Activation, Loss
-from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE, PROBABILITY_FLOOR
+from gpubp.kernels import (
+    LEAKY_SLOPE,
+    LECUN_RATE,
+    LECUN_SCALE,
+    PROBABILITY_FLOOR,
+    AdamCoefficients,
+    SGDCoefficients,
+)
 from gpubp.reference import Parameters
 
 # Roundings of one activation in units of u: an exp within 2 ulp (4 u) or a tanh within 3, then the arithmetic on it.
@@ -534,55 +541,55 @@ def update(
 
 
 def _sgd(parameter, gradient, slots, c, precision) -> list[Bounded]:
-    lr, momentum, decay, nesterov = c
+    c = SGDCoefficients(*c)
     unit, two, gamma = precision.gamma(1), precision.gamma(2), precision.gamma(6)
-    direction = gradient.value + decay * parameter
-    e_direction = gradient.error + two * (np.abs(gradient.value) + gradient.error + np.abs(decay * parameter))
+    direction = gradient.value + c.decay * parameter
+    e_direction = gradient.error + two * (
+        np.abs(gradient.value) + gradient.error + np.abs(c.decay * parameter)
+    )
     bounded = []
     step, e_step = direction, e_direction
     if slots:
-        carried = momentum * slots[0]
+        carried = c.momentum * slots[0]
         velocity = carried + direction
         e_velocity = e_direction + two * (np.abs(carried) + np.abs(direction) + e_direction)
         bounded.append(worst_only(velocity, e_velocity + precision.tiny))
         step, e_step = velocity, e_velocity
-        if nesterov:
-            step = direction + momentum * velocity
-            e_step = e_direction + momentum * e_velocity
-            e_step = e_step + two * (np.abs(direction) + np.abs(momentum * velocity) + e_step)
-    new = parameter - lr * step
-    error = lr * e_step + gamma * lr * (np.abs(step) + e_step) + unit * (np.abs(parameter) + np.abs(new))
+        if c.nesterov:
+            step = direction + c.momentum * velocity
+            e_step = e_direction + c.momentum * e_velocity
+            e_step = e_step + two * (np.abs(direction) + np.abs(c.momentum * velocity) + e_step)
+    new = parameter - c.lr * step
+    error = c.lr * e_step + gamma * c.lr * (np.abs(step) + e_step) + unit * (np.abs(parameter) + np.abs(new))
     return [worst_only(new, error + precision.tiny), *bounded]
 
 
 def _adam(parameter, gradient, slots, c, precision) -> list[Bounded]:
-    rate, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, correction, decay, decoupled = c
+    c = AdamCoefficients(*c)
     unit, gamma = precision.gamma(1), precision.gamma(8)
-    g = gradient.value + decay * parameter
+    g = gradient.value + c.decay * parameter
     e_g = gradient.error + precision.gamma(2) * (
-        np.abs(gradient.value) + gradient.error + np.abs(decay * parameter)
+        np.abs(gradient.value) + gradient.error + np.abs(c.decay * parameter)
     )
-    first = beta1 * slots[0] + one_minus_beta1 * g
-    e_first = one_minus_beta1 * e_g
-    e_first = e_first + precision.gamma(3) * (
-        np.abs(beta1 * slots[0]) + one_minus_beta1 * np.abs(g) + e_first
-    )
-    second = beta2 * slots[1] + one_minus_beta2 * g * g
-    e_second = one_minus_beta2 * (2 * np.abs(g) * e_g + e_g * e_g)
+    first = c.beta1 * slots[0] + c.rest1 * g
+    e_first = c.rest1 * e_g
+    e_first = e_first + precision.gamma(3) * (np.abs(c.beta1 * slots[0]) + c.rest1 * np.abs(g) + e_first)
+    second = c.beta2 * slots[1] + c.rest2 * g * g
+    e_second = c.rest2 * (2 * np.abs(g) * e_g + e_g * e_g)
     e_second = e_second + precision.gamma(4) * (second + e_second) + precision.tiny
     # The quotient is not smooth where v is near 0 (there it is the sign of g): bound it by its interval.
-    quotient = first / (np.sqrt(second) * correction + epsilon)
+    quotient = first / (np.sqrt(second) * c.correction + c.epsilon)
     low, high = np.sqrt(np.maximum(second - e_second, 0)), np.sqrt(second + e_second)
     ends = [
-        (first + s * (e_first + precision.tiny)) / (root * correction + epsilon)
+        (first + s * (e_first + precision.tiny)) / (root * c.correction + c.epsilon)
         for s in (-1, 1)
         for root in (low, high)
     ]
     e_quotient = np.maximum(np.max(ends, axis=0) - quotient, quotient - np.min(ends, axis=0))
-    step = rate * quotient + decoupled * parameter
+    step = c.rate * quotient + c.decoupled * parameter
     new = parameter - step
-    size = rate * (np.abs(quotient) + e_quotient) + np.abs(decoupled * parameter)
-    error = rate * e_quotient + gamma * size + unit * (np.abs(parameter) + np.abs(new))
+    size = c.rate * (np.abs(quotient) + e_quotient) + np.abs(c.decoupled * parameter)
+    error = c.rate * e_quotient + gamma * size + unit * (np.abs(parameter) + np.abs(new))
     return [
         worst_only(new, error + precision.tiny),
         worst_only(first, e_first + precision.tiny),

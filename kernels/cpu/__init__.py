@@ -7,19 +7,7 @@ from gpubp.kernels.cpu.forward import forward
 from gpubp.kernels.cpu.gather import gather, gather_bytes
 from gpubp.kernels.cpu.hidden_delta import hidden_delta
 from gpubp.kernels.cpu.output_delta import output_delta
-from gpubp.kernels.cpu.update import adam, sgd
+from gpubp.kernels.cpu.update import update
 from gpubp.kernels.cpu.weight_grad import weight_grad
 
-UPDATES = {"sgd": sgd, "adam": adam, "adamw": adam}  # by kind of optimizer
-
-__all__ = [
-    "UPDATES",
-    "adam",
-    "forward",
-    "gather",
-    "gather_bytes",
-    "hidden_delta",
-    "output_delta",
-    "sgd",
-    "weight_grad",
-]
+__all__ = ["forward", "gather", "gather_bytes", "hidden_delta", "output_delta", "update", "weight_grad"]

@@ -1,9 +1,24 @@
-"""How every CPU kernel is compiled."""
+"""How every CPU kernel is compiled.
+
+============================  ===========================================================================
+mark                          for a function
+============================  ===========================================================================
+``kernel``                    that Python calls; with ``parallel=True``, its ``prange`` loops run on
+                              Numba's threads
+``part``                      of the same Python that only kernels call: no entry from Python is compiled,
+                              which takes half as long
+``spliced``                   as ``part``, but that has one caller and is large: its Python becomes its
+                              caller's, which is compiled in two thirds of the time
+``emitted`` (in vector.py)    that writes LLVM's instructions itself, where it takes vectors; one of its own
+                              in LLVM too, shared by all kernels, or with ``inline=True`` part of its caller
+============================  ===========================================================================
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 # GNU OpenMP's threads spin for about a millisecond at every join before they sleep. Where something else keeps a
 # core busy, each of a run's thousands of joins then costs a time slice (a 0.4 s run took 25 s). With this count,
@@ -20,17 +35,13 @@ from gpubp.kernels.cpu.cache import keep
 OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 
 
-def kernel(function):
+def kernel(function=None, *, parallel: bool = False):
     """A function that Python calls, compiled for the types it first gets, and kept on disk."""
-    return keep(numba.njit(**OPTIONS)(function))
+    if function is None:
+        return partial(kernel, parallel=parallel)
+    return keep(numba.njit(parallel=parallel, **OPTIONS)(function))
 
 
-def parallel_kernel(function):
-    """A kernel whose ``prange`` loops run on Numba's threads."""
-    return keep(numba.njit(parallel=True, **OPTIONS)(function))
-
-
-inlined = numba.njit(fastmath={"contract"}, error_model="numpy")
 spliced = numba.njit(inline="always", fastmath={"contract"}, error_model="numpy")
 
 Result = types.Type | Callable[..., types.Type]
@@ -56,7 +67,7 @@ def register(function: Callable, result: Result, lower: Callable) -> None:
 
 
 def part(result: Result = types.void):
-    """A function that only kernels call, compiled into them without an entry from Python; which takes half as long."""
+    """A function that only kernels call, compiled into them; ``result`` is its type, or gives it."""
 
     def decorate(function):
         def lower(context, builder, signature, arguments):

@@ -1,16 +1,16 @@
 """The three innermost loops; all the time there is goes into them.
 
-========  ==========================================  ==================================================
-loop      what it computes                            where
-========  ==========================================  ==================================================
-tiles     C[r, :] = start[r, :] + Σ_k A[r, k] B[k, :]  every dense product
-gather    C[r, :] = start[r, :] + Σ_k x[k] B[i[k], :]  forward, over a sample's non-zero inputs
-scatter   C[i[k], :] += x[k] B[r, :]                   weight_grad: the same inputs times the sample's δ
-========  ==========================================  ==================================================
+===============  ==========================================  =================================================
+loop             what it computes                            where
+===============  ==========================================  =================================================
+tiles            C[r, :] = start[r, :] + Σ_k A[r, k] B[k, :]  every dense product
+sparse_product   C[r, :] = start[r, :] + Σ_k x[k] B[i[k], :]  forward, over a sample's non-zero inputs
+sparse_gradient  C[i[k], :] += x[k] B[r, :]                   weight_grad: the same inputs times the sample's δ
+===============  ==========================================  =================================================
 
-Each keeps its sums (or, for ``scatter``, a row of B) in registers, as many as its width needs: there is a variant for
-each width, and the call chooses. Operands are offsets into a ``memory``; ``…_row`` and ``…_col`` are the strides of
-rows and columns.
+Each keeps its sums (or, for ``sparse_gradient``, a row of B) in registers, as many as its width needs: there is a
+variant for each width, and the call chooses. Operands are offsets into a ``memory``; ``…_row`` and ``…_col`` are the
+strides of rows and columns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHAINS = 8
 # The largest tile: as many sums as leave registers for the operands.
 TILE_VECTORS = 3
 TILE_ROWS = 8 if REGISTERS >= 32 else 4
-WIDEST = 8 if REGISTERS >= 32 else 4  # vectors that gather and scatter take at a time
+WIDEST = 8 if REGISTERS >= 32 else 4  # vectors that the sparse loops take at a time
 
 
 def _halves(most: int) -> list[int]:
@@ -96,7 +96,7 @@ def _column(emit: Emit, records, place):
 
 
 @emitted()
-def gather(
+def sparse_product(
     emit, memory, records, places, rows, head, m0, m1, x, x_row, b, b_row, start, start_row, c, c_row, vectors
 ):
     """C[r, :] = start[r, :] + Σ_k x[r, k] B[column of k, :], over row r's non-zero inputs in marks m0 … m1.
@@ -145,10 +145,10 @@ def gather(
 
 
 @emitted()
-def scatter(emit, memory, records, places, rows, head, m0, m1, x, x_row, b, b_row, c, c_row, vectors):
+def sparse_gradient(emit, memory, records, places, rows, head, m0, m1, x, x_row, b, b_row, c, c_row, vectors):
     """C[column of k, :] += x[r, k] B[r, :], for all rows r and their non-zero inputs in marks m0 … m1.
 
-    As :func:`gather`, whose transpose it is.
+    As :func:`sparse_product`, whose transpose it is.
     """
 
     def variant(width: int) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numba
 from numba import prange
 
-from gpubp.kernels.cpu.compile import parallel_kernel, part
+from gpubp.kernels.cpu.blocks import activate_rows, pull_back_rows
+from gpubp.kernels.cpu.compile import kernel, part
 from gpubp.kernels.cpu.inner import TILE_ROWS, TILE_VECTORS, tiles
-from gpubp.kernels.cpu.rows import apply_activation, pull_back
 from gpubp.kernels.cpu.vector import BYTES, get, put
 
 # What is done to a row once it is summed.
 NOTHING, ACTIVATE, PULL_BACK = 0, 1, 2
 
 
-@parallel_kernel
+@kernel(parallel=True)
 def product(a_mk, b_kn, start_1n, c_mn, rows, finish, activation, act_mn):
     """C = start + A B, (M, K) and (K, N) to (M, N); then act = σ(C), or C ⊙= σ'(z) as a function of act.
 
@@ -22,16 +22,15 @@ def product(a_mk, b_kn, start_1n, c_mn, rows, finish, activation, act_mn):
     """
     m_count, k_count, n_count = len(a_mk), len(b_kn), c_mn.shape[1]
     a, b, start, c = a_mk.reshape(-1), b_kn.reshape(-1), start_1n.reshape(-1), c_mn.reshape(-1)
+    act = act_mn.reshape(-1)
     for chunk in prange((m_count + rows - 1) // rows):
         first = chunk * rows
         last = min(first + rows, m_count)
         multiply_rows(a, b, start, c, first, last - first, k_count, n_count)
         if finish == ACTIVATE:
-            for m in range(first, last):
-                apply_activation(c_mn[m], act_mn[m], activation)
+            activate_rows(c, act, first * n_count, last - first, n_count, activation)
         elif finish == PULL_BACK:
-            for m in range(first, last):
-                pull_back(c_mn[m], act_mn[m], activation)
+            pull_back_rows(c, act, first * n_count, last - first, n_count, activation)
 
 
 @part()

@@ -6,10 +6,12 @@ Rows are padded to whole vectors. The padding of parameters and of δ is 0; that
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from llvmlite import ir
 
 from gpubp import kernels
+from gpubp.kernels import COEFFICIENTS
 from gpubp.kernels.cpu.elementary import sigmoid, tanh
 from gpubp.kernels.cpu.vector import BIT, INT64, Emit, Lanes, emitted, index
 
@@ -31,6 +33,31 @@ SLOPE: dict[str, Callable[[Lanes], Lanes]] = {
     "lecun_tanh": lambda a: LECUN_RATE * (LECUN_SCALE - a * (a / LECUN_SCALE)),
     "leaky_relu": lambda a: a.emit.constant(1).where(a > 0, LEAKY_SLOPE),
 }
+
+# An optimizer's rule: W, its gradient, its slots and the step's coefficients become the new W and slots.
+Rule = Callable[[Lanes, Lanes, list[Lanes], Any], tuple[Lanes, ...]]
+
+
+def sgd(w: Lanes, g: Lanes, slots: list[Lanes], c) -> tuple[Lanes, ...]:
+    """W ← W − η (g + λ W)."""
+    return (w - c.lr * (g + c.decay * w),)
+
+
+def momentum(w: Lanes, g: Lanes, slots: list[Lanes], c) -> tuple[Lanes, ...]:
+    """v ← μ v + g + λ W, W ← W − η v, or along g + λ W + μ v."""
+    direction = g + c.decay * w
+    velocity = c.momentum * slots[0] + direction
+    step = (direction + c.momentum * velocity).where(c.nesterov > 0, velocity)
+    return w - c.lr * step, velocity
+
+
+def adam(w: Lanes, g: Lanes, slots: list[Lanes], c) -> tuple[Lanes, ...]:
+    """g ← g + λ W, m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², W ← W − (rate m / (√v correction + ε) + ηλ W)."""
+    g = g + c.decay * w
+    first = c.beta1 * slots[0] + c.rest1 * g
+    second = c.beta2 * slots[1] + c.rest2 * (g * g)
+    step = c.rate * (first / (second.square_root() * c.correction + c.epsilon))
+    return w - (step + c.decoupled * w), first, second
 
 
 def _each(emit: Emit, place, vectors, body: Callable[..., None]) -> None:
@@ -108,68 +135,34 @@ def update_rows(emit, memory, w, w_row, g, g_row, slot1, slot2, rows, vectors, r
     builder = emit.builder
     rows, vectors = _without_gaps(emit, rows, vectors, w_row, g_row)
 
-    def coefficient(k: int) -> Lanes:
-        return emit.spread(emit.load(c, emit.add(c_first, index(k))))
+    def by(rule: Rule, kind: str, *slots) -> None:
+        fields = range(len(COEFFICIENTS[kind]._fields))
+        coefficients = COEFFICIENTS[kind](
+            *(emit.spread(emit.load(c, emit.add(c_first, index(k)))) for k in fields)
+        )
+        shifts = [builder.sub(slot, w) for slot in slots]
 
-    def each(body) -> None:
         def row(r):
             first = emit.add(w, emit.multiply(r, w_row))
             to_gradient = builder.sub(emit.add(g, emit.multiply(r, g_row)), first)
 
             def one(place):
-                of_gradient = emit.add(place, to_gradient)
-                gradient = emit.load_lanes(memory, of_gradient)
-                emit.store_lanes(emit.constant(0), memory, of_gradient)
-                body(place, emit.load_lanes(memory, place), gradient)
+                gradient = emit.load_lanes(memory, emit.add(place, to_gradient))
+                emit.store_lanes(emit.constant(0), memory, emit.add(place, to_gradient))
+                places = [place, *(emit.add(place, shift) for shift in shifts)]
+                parameter, *old = (emit.load_lanes(memory, place) for place in places)
+                for new, place in zip(rule(parameter, gradient, old, coefficients), places, strict=True):
+                    emit.store_lanes(new, memory, place)
 
             _each(emit, first, vectors, one)
             return []
 
         emit.loop(index(0), rows, 1, [], row)
 
-    def slot(place, start):
-        return emit.add(place, builder.sub(start, w))
-
-    def plain_sgd() -> None:
-        lr, decay = coefficient(0), coefficient(2)
-
-        def one(place, parameter, gradient):
-            emit.store_lanes(parameter - lr * (gradient + decay * parameter), memory, place)
-
-        each(one)
-
-    def momentum_sgd() -> None:
-        lr, momentum, decay, nesterov = (coefficient(k) for k in range(4))
-        ahead = nesterov > 0
-
-        def one(place, parameter, gradient):
-            direction = gradient + decay * parameter
-            velocity = momentum * emit.load_lanes(memory, slot(place, slot1)) + direction
-            emit.store_lanes(velocity, memory, slot(place, slot1))
-            step = (direction + momentum * velocity).where(ahead, velocity)
-            emit.store_lanes(parameter - lr * step, memory, place)
-
-        each(one)
-
-    def adam() -> None:
-        rate, beta1, rest1, beta2, rest2, epsilon, correction, decay, decoupled = (
-            coefficient(k) for k in range(9)
-        )
-
-        def one(place, parameter, gradient):
-            gradient = gradient + decay * parameter
-            first = beta1 * emit.load_lanes(memory, slot(place, slot1)) + rest1 * gradient
-            second = beta2 * emit.load_lanes(memory, slot(place, slot2)) + rest2 * (gradient * gradient)
-            emit.store_lanes(first, memory, slot(place, slot1))
-            emit.store_lanes(second, memory, slot(place, slot2))
-            step = rate * (first / (second.square_root() * correction + epsilon))
-            emit.store_lanes(parameter - (step + decoupled * parameter), memory, place)
-
-        each(one)
-
-    def sgd() -> None:
+    def by_sgd() -> None:
         has_slot = builder.zext(builder.icmp_signed(">=", slot1, index(0)), INT64)
-        emit.choose(has_slot, {1: momentum_sgd, 0: plain_sgd})
+        emit.choose(has_slot, {1: lambda: by(momentum, "sgd", slot1), 0: lambda: by(sgd, "sgd")})
 
-    rules = {"sgd": sgd, "adam": adam, "adamw": adam}  # of which none may be missing
+    rules = {"sgd": by_sgd, "adam": lambda: by(adam, "adam", slot1, slot2)}
+    rules["adamw"] = rules["adam"]
     emit.choose(rule, {code: rules[kind] for kind, code in kernels.RULES.items()})

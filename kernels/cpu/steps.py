@@ -2,19 +2,19 @@
 
 A step runs through these phases, each in the cache of the core that runs it::
 
-    gather    the batch's inputs: as floats, or only those that are not 0
-    forward   z = a_prev Wᵀ + b, a = σ(z)                                  for each layer
-    output    δ = ∇ₐC ⊙ σ'(z), cost and hits                         (BP1)
-    back      δ = (δ_next W_next) ⊙ σ'(z)                            (BP2) for each layer but the first
-    gradient  ∂C/∂W = δᵀ a_prev, ∂C/∂b = Σ δ, a block at a time      (BP4, BP3), and each block's update
+    gather        the batch's inputs: as floats, or only those that are not 0
+    forward       z = a_prev Wᵀ + b, a = σ(z)                              for each layer
+    output_delta  δ = ∇ₐC ⊙ σ'(z), cost and hits                     (BP1)
+    hidden_delta  δ = (δ_next W_next) ⊙ σ'(z)                        (BP2) for each layer but the last
+    weight_grad   ∂C/∂W = δᵀ a_prev, ∂C/∂b = Σ δ, a block at a time  (BP4, BP3), and each block's update
 
 Weights lie transposed, (n_in, n_out), so that every product runs along whole vectors of n_out, with the bias as row
 n_in; rows are padded to whole vectors. δ carries the factor 1/B from the output on, so that a sum of products is the
 gradient.
 
 Threads share a product by its rows (samples; in the gradient, rows of W), or by its columns (units). By rows, a
-thread takes its samples from gather to back without meeting the others; by columns, it alone ever touches its share
-of W, and waits for the others after each layer. A layer's table entry says which.
+thread takes its samples from gather to hidden_delta without meeting the others; by columns, it alone ever touches its
+share of W, and waits for the others after each layer. A layer's table entry says which.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ import numpy as np
 from numba import types
 
 from gpubp.kernels.cpu.compile import kernel, part, spliced
-from gpubp.kernels.cpu.inner import TILE_VECTORS, WIDEST, expand, expand_record, gather, scatter, take, tiles
+from gpubp.kernels.cpu.inner import (
+    TILE_VECTORS,
+    WIDEST,
+    expand,
+    expand_record,
+    sparse_gradient,
+    sparse_product,
+    take,
+    tiles,
+)
 from gpubp.kernels.cpu.rowwise import activate, pull_back, update_rows
 from gpubp.kernels.cpu.sync import SYNC_SIZE, barrier  # noqa: F401
 from gpubp.kernels.cpu.turned import SOFTMAX, count_hits, output, pull_back_softmax, softmax
@@ -63,16 +72,20 @@ from gpubp.kernels.cpu.vector import (
 
 TRAIN, GRADIENTS, EVALUATE, PREDICT = range(4)  # what a call is for
 
+# The phases of a step, by the operations' names; but for the first and the output's, each layer has its own.
+GATHER, FORWARD, OUTPUT_DELTA, HIDDEN_DELTA, WEIGHT_GRAD, PHASES = range(6)
+ALL = -1
+
 MARK = 64  # columns between the marks in a sparse row
 SPAN = 256  # columns that a byte can tell apart: those of a mark count from the last multiple of this
 PACK_ROWS = 32  # from so many rows on, a copied panel of B pays
 DEPTH = 2048  # terms of a sum that are taken at a time, so that a panel stays in the second-level cache
 BLOCK_ROWS, BLOCK_VECTORS = 128, 24  # of a gradient that is summed before it is used
-FORWARD_MARKS = SPAN // MARK  # marks of W's rows that gathers work on at a time
-SCATTER_BYTES = 32768  # of a gradient that scatters work on at a time, about: most of a first-level cache
+FORWARD_MARKS = SPAN // MARK  # marks of W's rows that sparse products work on at a time
+SPARSE_BYTES = 32768  # of a sparse gradient that is in work at a time, about: most of a first-level cache
 # What each thread has to itself: a block of a gradient, which is 0 when it is not in use, and a copied panel of B.
 PANEL_BYTES = DEPTH * TILE_VECTORS * BYTES
-BLOCK_BYTES = max(BLOCK_ROWS * BLOCK_VECTORS * BYTES, MARK * WIDEST * BYTES, SCATTER_BYTES)
+BLOCK_BYTES = max(BLOCK_ROWS * BLOCK_VECTORS * BYTES, MARK * WIDEST * BYTES, SPARSE_BYTES)
 
 
 class Net(NamedTuple):
@@ -119,10 +132,8 @@ def steps(net, data, order, batch, coefficients, mode, only, thread, sync, costs
 
     coefficients are the optimizer's of each step, first the weights' and then the biases'; costs and hits (steps,)
     get this thread's part of each step's sums, and outputs (samples, n_out), where asked for, the predictions.
-    With ``only`` ≥ 0, nothing but that phase is run, on what the ones before it left in the memory: 0 gathers, then
-    come each layer's forward, the output, each hidden layer's back from the last on, and each layer's gradient.
+    Where ``only`` is a :func:`phase` and not ALL, no other is run, on what the ones before it left in the memory.
     """
-    layers = len(net.layers)
     samples = len(order)
     width = len(coefficients) // max(2 * len(costs), 1)
     first = 0
@@ -134,10 +145,10 @@ def steps(net, data, order, batch, coefficients, mode, only, thread, sync, costs
             sparse = is_sparse(data, order, begin, end)
             b0 = begin + (end - begin) * thread // net.threads
             b1 = begin + (end - begin) * (thread + 1) // net.threads
-            if only < 0 or only == 0:
+            if runs(only, GATHER, 0):
                 gather_inputs(net, data, order, begin, b0, b1, min(batch, net.chunk), sparse)
             forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync)
-            if only < 0 or only == layers + 1:
+            if runs(only, OUTPUT_DELTA, 0):
                 cost, hit = output_all(net, begin, b0, b1, stop - first, thread, outputs)
                 costs[s] += cost
                 hits[s] += hit
@@ -146,14 +157,26 @@ def steps(net, data, order, batch, coefficients, mode, only, thread, sync, costs
                 barrier(sync, net.threads)
                 to_memory = mode == GRADIENTS or end < stop
                 c = 2 * s * width
-                for i in range(layers):
-                    if only < 0 or only == 2 * layers + 1 + i:
+                for i in range(len(net.layers)):
+                    if runs(only, WEIGHT_GRAD, i):
                         gradient(
                             net, data, order, i, begin, end, sparse and i == 0, thread,
                             begin > first, to_memory, coefficients, c, width,
                         )  # fmt: skip
             barrier(sync, net.threads)
         first = stop
+
+
+@part(types.int64)
+def phase(kind, layer):
+    """The number of a phase; of HIDDEN_DELTA, ``layer`` is the one whose δ it computes."""
+    return kind + PHASES * layer
+
+
+@spliced
+def runs(only, kind, layer):
+    """Whether this phase is run."""
+    return only == ALL or only == phase(kind, layer)
 
 
 @part(types.boolean)
@@ -228,16 +251,16 @@ def columns_of(layer, thread, threads):
 def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync):
     """All layers' z, and a = σ(z) of all but the last, whose z the cost asks for."""
     no, one = np.int64(0), np.int64(1)  # literals would have what they are passed to compiled once for each
-    apart = False  # whether the threads' samples are still their own
+    by_columns = False  # of the layer before: whether threads shared its units, and not its samples
     last = len(net.layers) - 1
     for i in range(last + 1):
-        if only >= 0 and only != 1 + i:
+        if not runs(only, FORWARD, i):
             continue
         layer = net.layers[i]
-        if apart or layer[BY_COLUMNS]:
+        if by_columns or layer[BY_COLUMNS]:
             barrier(sync, net.threads)
-        apart = layer[BY_COLUMNS] != 0
-        first, stop = (begin, end) if apart else (b0, b1)
+        by_columns = layer[BY_COLUMNS] != 0
+        first, stop = (begin, end) if by_columns else (b0, b1)
         v0, v1 = columns_of(layer, thread, net.threads)
         lanes = BYTES // net.memory.itemsize
         place = layer[A] + (first - begin) * layer[ROW] + v0 * lanes
@@ -246,7 +269,7 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
         else:
             a_prev = layer[A_PREV] + (first - begin) * layer[A_PREV_ROW]
             w = layer[W] + v0 * lanes
-            product(
+            dense_product(
                 net.memory, a_prev, layer[A_PREV_ROW], one, w, layer[ROW], layer[N_IN],
                 w + layer[N_IN] * layer[ROW], no, place, layer[ROW], stop - first, v1 - v0,
                 panel_of(net, thread), net.zero, no,
@@ -255,7 +278,7 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
             softmax_rows(net, i, first - begin, stop - begin, thread)
         elif i < last:
             activate(net.memory, place, layer[ROW], stop - first, v1 - v0, layer[ACTIVATION])
-    if apart:
+    if by_columns:
         barrier(sync, net.threads)
 
 
@@ -273,7 +296,7 @@ def forward_sparse(net, data, begin, first, stop, v0, v1):
         z = layer[A] + (first - begin) * layer[ROW] + v * lanes
         for m in range(0, marks, FORWARD_MARKS):
             start, start_row = (z, layer[ROW]) if m > 0 else (w + layer[N_IN] * layer[ROW], 0)
-            gather(
+            sparse_product(
                 net.memory, data.records, places, stop - first, head_of(layer[N_IN]), m,
                 min(m + FORWARD_MARKS, marks), net.inputs + (first - begin) * net.most, net.most,
                 w + m * MARK * layer[ROW], layer[ROW], start, start_row, z, layer[ROW], wide,
@@ -368,19 +391,19 @@ def output_all(net, begin, b0, b1, batch, thread, outputs):
 def back_all(net, begin, end, b0, b1, only, thread, sync):
     """δ of every hidden layer, from the last to the first."""
     no, one = np.int64(0), np.int64(1)
-    apart = False
+    by_columns = False
     lanes = BYTES // net.memory.itemsize
     for i in range(len(net.layers) - 1, 0, -1):
-        if only >= 0 and only != 2 * len(net.layers) + 1 - i:
+        if not runs(only, HIDDEN_DELTA, i - 1):
             continue
         layer, below = net.layers[i], net.layers[i - 1]
-        if apart or below[BY_COLUMNS]:
+        if by_columns or below[BY_COLUMNS]:
             barrier(sync, net.threads)
-        apart = below[BY_COLUMNS] != 0
-        first, stop = (begin, end) if apart else (b0, b1)
+        by_columns = below[BY_COLUMNS] != 0
+        first, stop = (begin, end) if by_columns else (b0, b1)
         v0, v1 = columns_of(below, thread, net.threads)
         shift = (first - begin) * below[ROW] + v0 * lanes
-        product(
+        dense_product(
             net.memory, layer[DELTA] + (first - begin) * layer[ROW], layer[ROW], one,
             layer[W] + v0 * lanes * layer[ROW], layer[ROW], layer[N_OUT], net.zero, no,
             below[DELTA] + shift, below[ROW], stop - first, v1 - v0,
@@ -416,7 +439,7 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
     while v < v1:
         wide = widest(v1 - v) if sparse else min(v1 - v, BLOCK_VECTORS)
         shift = v * lanes
-        block = scatter_rows(wide) if sparse else BLOCK_ROWS
+        block = sparse_rows(wide) if sparse else BLOCK_ROWS
         k = k0
         while k < k1:
             rows = min(block - k % block, k1 - k)  # blocks of a sparse row's columns lie in one span
@@ -426,13 +449,13 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
             if sparse:
                 if to_memory or go_on:
                     copy(memory, start, start_row, g, g_row, rows, wide)
-                scatter(
+                sparse_gradient(
                     memory, data.records, net.places, end - begin, head_of(n_in), k // MARK,
                     (k + rows + MARK - 1) // MARK, net.inputs, net.most, layer[DELTA] + shift, row,
                     g - (k % SPAN) * g_row, g_row, wide,
                 )  # fmt: skip
             else:
-                product(
+                dense_product(
                     memory, layer[A_PREV] + k, one, layer[A_PREV_ROW], layer[DELTA] + shift, row, end - begin,
                     start, start_row, g, g_row, rows, wide, panel, net.zero, no,
                 )  # fmt: skip
@@ -446,7 +469,7 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
             at = n_in * row + shift
             start = layer[GRADIENT] + at if go_on else net.zero
             g = layer[GRADIENT] + at if to_memory else scratch
-            product(
+            dense_product(
                 memory, net.one, no, no, layer[DELTA] + shift, row, end - begin, start, no, g, row, one, wide,
                 panel, net.zero, no,
             )  # fmt: skip
@@ -459,10 +482,10 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
 
 
 @part(types.int64)
-def scatter_rows(wide):
+def sparse_rows(wide):
     """Rows of a gradient block ``wide`` vectors wide: some marks, and at most a span."""
     rows = SPAN
-    while rows > MARK and rows * wide * BYTES > SCATTER_BYTES:
+    while rows > MARK and rows * wide * BYTES > SPARSE_BYTES:
         rows //= 2
     return rows
 
@@ -475,7 +498,7 @@ def slot(place, shift):
 
 @part(types.int64)
 def widest(vectors):
-    """How many of ``vectors`` vectors gather and scatter take next: a power of two."""
+    """How many of ``vectors`` vectors the sparse loops take next: a power of two."""
     wide = WIDEST
     while wide > vectors:
         wide //= 2
@@ -483,7 +506,7 @@ def widest(vectors):
 
 
 @part()
-def product(
+def dense_product(
     memory, a, a_row, a_col, b, b_row, count, start, start_row, c, c_row, rows, vectors, panel, zero, turned
 ):
     """C = start + A B over ``count`` terms, in panels of up to three vectors and tiles of up to eight rows.

@@ -96,109 +96,131 @@ def _loss_terms(loss: str, a: Lanes, y: Lanes) -> tuple[Lanes, Lanes]:
     return term, zero.where(low, zero.where(high, gradient))
 
 
+class _OutputLayer:
+    """The output layer of as many samples as a vector has lanes, as instructions that are being written.
+
+    Blocks at z, a, targets y and δ; a becomes σ(z), in z's own block, unless it is ``given``.
+    """
+
+    def __init__(self, emit: Emit, memory, z, a, y, delta, n, scale: Lanes, given: bool) -> None:
+        self.emit, self.memory, self.n = emit, memory, n
+        self.z, self.a, self.y, self.delta = z, a, y, delta
+        self.scale, self.given = scale, given
+        self.cost = emit.builder.alloca(emit.vector)
+
+    def write(self, activation, loss) -> Lanes:
+        """δ = scale ∇ₐC ⊙ σ'(z); returns C."""
+        cases = {code: self._matched_or_not(name, activation) for name, code in kernels.LOSSES.items()}
+        self.emit.choose(loss, cases)
+        return Lanes(self.emit, self.emit.builder.load(self.cost))
+
+    def _matched_or_not(self, loss: str, activation) -> Callable[[], None]:
+        matched = {
+            "cross_entropy": ("softmax", self._softmax_cross_entropy),
+            "binary_cross_entropy": ("sigmoid", self._sigmoid_cross_entropy),
+        }
+        if loss not in matched:
+            return lambda: self._by_gradient(loss, activation)
+        name, special = matched[loss]
+        cases = {kernels.ACTIVATIONS[name]: special, -1: lambda: self._by_gradient(loss, activation)}
+        return lambda: self.emit.choose(activation, cases)
+
+    def _at(self, block, i) -> Lanes:
+        return self.emit.load_lanes(self.memory, self.emit.add(block, i))
+
+    def _put(self, value: Lanes, block, i) -> None:
+        self.emit.store_lanes(value, self.memory, self.emit.add(block, i))
+
+    def _sum(self, term: Callable) -> None:
+        """C = Σ term(i) over the units."""
+        emit = self.emit
+        (total,) = _each_unit(emit, self.n, [emit.constant(0)], lambda i, total: [total + term(i)])
+        emit.builder.store(total.value, self.cost)
+
+    def _matched_delta(self, i, activated: Callable[[], Lanes], target: Lanes) -> None:
+        """δ = scale (a − y)."""
+        a = self._at(self.a, i) if self.given else activated()
+        if not self.given:
+            self._put(a, self.a, i)
+        self._put((a - target) * self.scale, self.delta, i)
+
+    def _softmax_cross_entropy(self) -> None:
+        largest, total = _exponentials(self.emit, self.memory, self.z, self.n, self.delta)
+        log_total = log(total)
+
+        def term(i):
+            z, target = self._at(self.z, i), self._at(self.y, i)
+            self._matched_delta(i, lambda: self._at(self.delta, i) / total, target)
+            return target * (log_total - (z - largest))  # −y ln a, without the logarithm of a tiny a
+
+        self._sum(term)
+
+    def _sigmoid_cross_entropy(self) -> None:
+        def term(i):
+            z, target = self._at(self.z, i), self._at(self.y, i)
+            self._matched_delta(i, lambda: sigmoid(z), target)
+            positive = self.emit.constant(0).where(z < 0, z)
+            return positive - z * target + log1p(exp(-z.absolute()))
+
+        self._sum(term)
+
+    def _by_gradient(self, loss: str, activation) -> None:
+        emit, memory, row = self.emit, self.memory, (index(0), index(1), self.n, activation)
+
+        def term(i):
+            terms, gradient = _loss_terms(loss, self._at(self.a, i), self._at(self.y, i))
+            self._put(gradient * self.scale, self.delta, i)
+            return terms
+
+        if not self.given:
+            in_rows = {
+                SOFTMAX: lambda: emit.run(softmax, memory, self.a, self.n),
+                -1: lambda: emit.run(activate, memory, self.a, *row),
+            }
+            emit.choose(activation, in_rows)
+        self._sum(term)
+        back = {
+            SOFTMAX: lambda: emit.run(pull_back_softmax, memory, self.delta, self.a, self.n),
+            -1: lambda: emit.run(pull_back, memory, self.delta, self.a, *row),
+        }
+        emit.choose(activation, back)
+
+
 @emitted(types.float64)
 def output(emit, memory, z, y, delta, n, weight, rows, batch, activation, loss):
     """z becomes a = σ(z), and delta w/B ∇ₐC ⊙ σ'(z); returns Σ w C over the samples of the first ``rows`` lanes.
 
     memory[weight : weight + lanes] are the samples' weights w; lanes without a sample get a δ of 0.
     """
-    builder = emit.builder
-    weights = emit.load_lanes(memory, weight).where(emit.first_lanes(rows), 0)
-    scale = weights / emit.spread(builder.sitofp(batch, emit.element))
-    cost = builder.alloca(emit.vector)
-
-    def at(block, i) -> Lanes:
-        return emit.load_lanes(memory, emit.add(block, i))
-
-    def put(value: Lanes, block, i) -> None:
-        emit.store_lanes(value, memory, emit.add(block, i))
-
-    def sum_terms(term: Callable) -> None:
-        (total,) = _each_unit(emit, n, [emit.constant(0)], lambda i, total: [total + term(i)])
-        builder.store(total.value, cost)
-
-    def softmax_cross_entropy() -> None:
-        largest, total = _exponentials(emit, memory, z, n, delta)
-        log_total = log(total)
-
-        def term(i):
-            value, target = at(z, i), at(y, i)
-            a = at(delta, i) / total
-            put(a, z, i)
-            put((a - target) * scale, delta, i)
-            return target * (log_total - (value - largest))  # −y ln a, without the logarithm of a tiny a
-
-        sum_terms(term)
-
-    def sigmoid_cross_entropy() -> None:
-        def term(i):
-            value, target = at(z, i), at(y, i)
-            a = sigmoid(value)
-            put(a, z, i)
-            put((a - target) * scale, delta, i)
-            positive = emit.constant(0).where(value < 0, value)
-            return positive - value * target + log1p(exp(-value.absolute()))
-
-        sum_terms(term)
-
-    def by_gradient(loss: str) -> None:
-        def term(i):
-            terms, gradient = _loss_terms(loss, at(z, i), at(y, i))
-            put(gradient * scale, delta, i)
-            return terms
-
-        row = (index(0), index(1), n, activation)
-        emit.choose(
-            activation,
-            {
-                SOFTMAX: lambda: emit.run(softmax, memory, z, n),
-                -1: lambda: emit.run(activate, memory, z, *row),
-            },
-        )
-        sum_terms(term)
-        emit.choose(
-            activation,
-            {
-                SOFTMAX: lambda: emit.run(pull_back_softmax, memory, delta, z, n),
-                -1: lambda: emit.run(pull_back, memory, delta, z, *row),
-            },
-        )
-
-    def matched(name: str, special: Callable, loss: str) -> None:
-        emit.choose(activation, {kernels.ACTIVATIONS[name]: special, -1: lambda: by_gradient(loss)})
-
-    emit.choose(
-        loss,
-        {
-            kernels.LOSSES["cross_entropy"]: lambda: matched(
-                "softmax", softmax_cross_entropy, "cross_entropy"
-            ),
-            kernels.LOSSES["binary_cross_entropy"]: lambda: matched(
-                "sigmoid", sigmoid_cross_entropy, "binary_cross_entropy"
-            ),
-            kernels.LOSSES["quadratic"]: lambda: by_gradient("quadratic"),
-            kernels.LOSSES["squared_error"]: lambda: by_gradient("squared_error"),
-        },
-    )
-    weighted = weights * Lanes(emit, builder.load(cost))
-    return weighted.where(emit.first_lanes(rows), 0).sum()
+    inside = emit.first_lanes(rows)
+    weights = emit.load_lanes(memory, weight).where(inside, 0)
+    scale = weights / emit.spread(emit.builder.sitofp(batch, emit.element))
+    layer = _OutputLayer(emit, memory, z, z, y, delta, n, scale, given=False)
+    return (weights * layer.write(activation, loss)).where(inside, 0).sum()
 
 
-@emitted(types.intp)
-def count_hits(emit, memory, a, y, n, rows):
-    """In how many of the first ``rows`` lanes the first largest output is where the first largest target is.
+@emitted()
+def output_of(emit, memory, z, a, y, delta, n, weight, cost, hit, activation, loss):
+    """delta becomes w ∇ₐC ⊙ σ'(z) for an a that is there; w C of each lane goes to ``cost``, 1 or 0 to ``hit``."""
+    weights = emit.load_lanes(memory, weight)
+    layer = _OutputLayer(emit, memory, z, a, y, delta, n, weights, given=True)
+    emit.store_lanes(weights * layer.write(activation, loss), memory, cost)
 
-    With one output: in how many they are on the same side of ½.
+    def put(mask) -> None:
+        emit.store_lanes(emit.constant(1).where(mask, 0), memory, hit)
+
+    _choose_hits(emit, memory, a, y, n, put)
+
+
+def _choose_hits(emit: Emit, memory, a, y, n, take: Callable[..., None]) -> None:
+    """take(the mask of the lanes where the first largest output is where the first largest target is).
+
+    With one output: where they are on the same side of ½.
     """
-    builder = emit.builder
-    hits = builder.alloca(INT64)
-
-    def count(mask) -> None:
-        builder.store(emit.count(builder.and_(mask, emit.first_lanes(rows))), hits)
 
     def same_side() -> None:
         sides = [emit.load_lanes(memory, block) > 0.5 for block in (a, y)]
-        count(builder.not_(builder.xor(*sides)))
+        take(emit.builder.not_(emit.builder.xor(*sides)))
 
     def first_largest(block) -> Lanes:
         def larger(i, unit, largest, found):
@@ -210,7 +232,19 @@ def count_hits(emit, memory, a, y, n, rows):
         return _each_unit(emit, n, start, larger)[2]
 
     def same_unit() -> None:
-        count(first_largest(a).equals(first_largest(y)))
+        take(first_largest(a).equals(first_largest(y)))
 
     emit.choose(n, {1: same_side, 0: same_unit})
+
+
+@emitted(types.intp)
+def count_hits(emit, memory, a, y, n, rows):
+    """How many of the first ``rows`` lanes are hits."""
+    builder = emit.builder
+    hits = builder.alloca(INT64)
+
+    def count(mask) -> None:
+        builder.store(emit.count(builder.and_(mask, emit.first_lanes(rows))), hits)
+
+    _choose_hits(emit, memory, a, y, n, count)
     return builder.load(hits)

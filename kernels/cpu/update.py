@@ -1,32 +1,31 @@
-"""update: the rules of SGD and Adam on one parameter, flat, in place."""
+"""update: the optimizer's rule on one parameter, flat, in place."""
 
 from __future__ import annotations
 
-import math
+import numpy as np
 
+from gpubp.kernels.cpu.blocks import BLOCK, move
 from gpubp.kernels.cpu.compile import kernel
+from gpubp.kernels.cpu.rowwise import update_rows
+from gpubp.kernels.cpu.vector import BYTES
 
 
 @kernel
-def sgd(parameter_i, gradient_i, velocity_i, c):
-    """v ← μ v + g, W ← W − η v, or along g + μ v; c = (η, μ, λ, 1 if Nesterov). No velocity: length 0."""
-    lr, momentum, decay, nesterov = c[0], c[1], c[2], c[3] != 0
-    if len(velocity_i) == 0:
-        for i in range(len(parameter_i)):
-            parameter_i[i] -= lr * (gradient_i[i] + decay * parameter_i[i])
-    else:
-        for i in range(len(parameter_i)):
-            direction = gradient_i[i] + decay * parameter_i[i]
-            velocity_i[i] = momentum * velocity_i[i] + direction
-            parameter_i[i] -= lr * (direction + momentum * velocity_i[i] if nesterov else velocity_i[i])
-
-
-@kernel
-def adam(parameter_i, gradient_i, first_i, second_i, c):
-    """Adam's rule; c = (η/(1−β₁ᵗ), β₁, 1−β₁, β₂, 1−β₂, ε, 1/√(1−β₂ᵗ), λ on the gradient, ηλ on the weights)."""
-    for i in range(len(parameter_i)):
-        gradient = gradient_i[i] + c[7] * parameter_i[i]
-        first_i[i] = c[1] * first_i[i] + c[2] * gradient
-        second_i[i] = c[3] * second_i[i] + c[4] * (gradient * gradient)
-        step = c[0] * (first_i[i] / (math.sqrt(second_i[i]) * c[6] + c[5]))
-        parameter_i[i] -= step + c[8] * parameter_i[i]
+def update(parameter_i, gradient_i, first_i, second_i, rule, c):
+    """W and its slots by one of the rules with these coefficients; a slot that the rule has not is of length 0."""
+    lanes = BYTES // parameter_i.itemsize
+    memory = np.zeros(4 * BLOCK, parameter_i.dtype)
+    w, g, slot1, slot2 = 0, BLOCK, 2 * BLOCK, 3 * BLOCK
+    for at in range(0, len(parameter_i), BLOCK):
+        count = min(BLOCK, len(parameter_i) - at)
+        move(parameter_i, at, memory, w, count)
+        move(gradient_i, at, memory, g, count)
+        move(first_i, at, memory, slot1, min(count, len(first_i)))
+        move(second_i, at, memory, slot2, min(count, len(second_i)))
+        update_rows(
+            memory, w, BLOCK, g, BLOCK, slot1 if len(first_i) > 0 else -1, slot2,
+            1, (count + lanes - 1) // lanes, rule, c, 0,
+        )  # fmt: skip
+        move(memory, w, parameter_i, at, count)
+        move(memory, slot1, first_i, at, min(count, len(first_i)))
+        move(memory, slot2, second_i, at, min(count, len(second_i)))

@@ -11,6 +11,7 @@ A ``memory`` is a one-dimensional array in C order, and offsets into it count el
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partialmethod
 
 import llvmlite.binding
 from llvmlite import ir
@@ -186,33 +187,17 @@ class Lanes:
     def _lanes(self, other: Lanes | float) -> Lanes:
         return other if isinstance(other, Lanes) else self.emit.constant(other)
 
-    def _combine(self, instruction: str, a: Lanes | float, b: Lanes | float) -> Lanes:
+    def _left(self, instruction: str, other: Lanes | float) -> Lanes:
         operation = getattr(self.emit.builder, instruction)
-        return Lanes(self.emit, operation(self._lanes(a).value, self._lanes(b).value, flags=CONTRACT))
+        return Lanes(self.emit, operation(self.value, self._lanes(other).value, flags=CONTRACT))
 
-    def __add__(self, other: Lanes | float) -> Lanes:
-        return self._combine("fadd", self, other)
+    def _right(self, instruction: str, other: float) -> Lanes:
+        return self._lanes(other)._left(instruction, self)
 
-    def __radd__(self, other: float) -> Lanes:
-        return self._combine("fadd", other, self)
-
-    def __sub__(self, other: Lanes | float) -> Lanes:
-        return self._combine("fsub", self, other)
-
-    def __rsub__(self, other: float) -> Lanes:
-        return self._combine("fsub", other, self)
-
-    def __mul__(self, other: Lanes | float) -> Lanes:
-        return self._combine("fmul", self, other)
-
-    def __rmul__(self, other: float) -> Lanes:
-        return self._combine("fmul", other, self)
-
-    def __truediv__(self, other: Lanes | float) -> Lanes:
-        return self._combine("fdiv", self, other)
-
-    def __rtruediv__(self, other: float) -> Lanes:
-        return self._combine("fdiv", other, self)
+    __add__, __radd__ = partialmethod(_left, "fadd"), partialmethod(_right, "fadd")
+    __sub__, __rsub__ = partialmethod(_left, "fsub"), partialmethod(_right, "fsub")
+    __mul__, __rmul__ = partialmethod(_left, "fmul"), partialmethod(_right, "fmul")
+    __truediv__, __rtruediv__ = partialmethod(_left, "fdiv"), partialmethod(_right, "fdiv")
 
     def __neg__(self) -> Lanes:
         return 0.0 - self

@@ -14,10 +14,9 @@ import numpy as np
 
 from gpubp import kernels
 
+_ROWS = ("functions.cuh", "output.cuh", "rules.cuh")
 OPERATIONS = (
-    "functions.cuh",
-    "output.cuh",
-    "rules.cuh",
+    *_ROWS,
     "gather.cu",
     "forward.cu",
     "output_delta.cu",
@@ -25,13 +24,10 @@ OPERATIONS = (
     "weight_grad.cu",
     "update.cu",
 )
-EPOCH = ("functions.cuh", "output.cuh", "rules.cuh", "grid.cuh", "tile.cuh", "epoch.cu")
-UNITS = ("functions.cuh", "output.cuh", "rules.cuh", "grid.cuh", "tile.cuh", "units.cu")
+_PERSISTENT = (*_ROWS, "grid.cuh", "launch.cuh", "tile.cuh")
+EPOCH, UNITS = (*_PERSISTENT, "epoch.cu"), (*_PERSISTENT, "units.cu")
 PERSISTENT = {"epoch": EPOCH, "units": UNITS}  # kernels that stay for whole epochs
 UNITS_OF_A_BLOCK = (2, 4, 8)  # hidden units that a block of ``units`` can own; each is compiled by itself
-
-# The kernels of update.cu, by the kind of optimizer and how many slots it has.
-UPDATES = {("sgd", 0): "sgd", ("sgd", 1): "sgd_momentum", ("adam", 2): "adam", ("adamw", 2): "adam"}
 
 KERNELS = (
     "gather",
@@ -40,26 +36,22 @@ KERNELS = (
     "output_delta",
     "hidden_delta",
     "weight_grad",
-    *dict.fromkeys(UPDATES.values()),
+    "update",
 )  # of OPERATIONS
 
 WARP = 32
 SUM_ROWS = 32  # threads of weight_grad.cu that share a column
 
-# The kernels that run whole epochs.
 THREADS = 256  # of a block
 ROW_BLOCK = THREADS // WARP  # rows of a batch that a block takes at a time, a warp each
+ROW_THREADS = (WARP, ROW_BLOCK)
 # Terms of a product that are in shared memory at a time. Not measured: small batches have few panels on their way, and
 # may be faster with 32 or 64.
 DEPTH = 16
 LAUNCH_BYTES = 256  # of shared memory, before the panels
-COEFFICIENTS = 9  # numbers of a step for each kind of parameter, the most that an optimizer has
+COEFFICIENTS = max(map(len, (c._fields for c in kernels.COEFFICIENTS.values())))  # room for those of a step
 MODES = {"train": 0, "gradients": 1, "evaluate": 2, "predict": 3}
-PRECISIONS = {
-    "float32": 0,
-    "tf32": 1,
-    "3xtf32": 2,
-}  # of products; float64 has none but its own, which counts as 0
+PRECISIONS = {"float32": 0, "tf32": 1, "3xtf32": 2}  # of products; float64's own counts as 0
 # Columns of the table of layers; places are offsets into the memory.
 LAYER = (
     "n_in",

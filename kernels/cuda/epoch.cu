@@ -6,6 +6,7 @@
 // gradients, and only its own threads meet. δ carries the factor w/B from the output on, so that a sum of products is
 // the gradient. Every sum has a fixed order, which depends on nothing but the tiles' shapes.
 #include "grid.cuh"
+#include "launch.cuh"
 #include "output.cuh"
 #include "rules.cuh"
 #include "tile.cuh"
@@ -59,21 +60,11 @@ __device__ void product_of_rows(const A& a, const B& b, const Out& out, int m_co
 __device__ __noinline__ real activated(int activation, real z) { return apply(activation, z); }
 __device__ __noinline__ real pulled_back(int activation, real a, real delta) { return delta * slope(activation, a); }
 
-// A launch: what all its threads and steps have in common. It lies in shared memory, once a block.
-struct Launch {
-    real* memory;
-    const index_t* layers;
-    index_t layer_count, parameters, gradient, row_cost, row_hit, samples, batch;
-    const real* numbers;
-    const unsigned char* bytes;  // in place of the numbers, or null
-    const real *targets, *sample_weight, *coefficients;
-    const index_t* order;
-    double* costs;
-    index_t* hits;
+struct Launch : Run {
+    const index_t* layers;  // where in the memory each layer has what (LAYER_FIELDS a layer)
+    index_t layer_count, row_cost, row_hit;
     real* outputs;
-    int mode, loss, rule, slots;
     real* panels;
-    unsigned long long* arrived;
 
     __device__ index_t layer(index_t i, int field) const { return layers[i * LAYER_FIELDS + field]; }
     __device__ index_t last() const { return layer_count - 1; }
@@ -220,7 +211,8 @@ struct Step {
         if (run.mode == GRADIENTS)
             run.memory[run.gradient + place] = gradient;
         else
-            ::step(run.rule, run.slots, run.memory + place, run.parameters, gradient, c);
+            ::step(run.rule, run.slots, run.memory[place], gradient, run.memory[run.parameters + place],
+                   run.memory[2 * run.parameters + place], c);
     }
 
     // The step's cost and hits, by the last block; each thread takes every THREADS-th row, then halves are added.
@@ -247,27 +239,20 @@ struct Step {
     }
 };
 
-// memory holds the parameters, W and then b of each layer, then as many numbers for each of the optimizer's slots,
-// and the working space; layers says where (LAYER_FIELDS a layer). costs and hits are (steps,); coefficients are
-// (steps, 2, COEFFICIENTS): the weights' and the biases'. Inputs are bytes or numbers; the other is not read.
 // Shared memory: LAUNCH_BYTES, and the panels of two operands.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) epoch(
-    real* memory, const index_t* layers, index_t layer_count, index_t parameters, index_t gradient, index_t row_cost,
-    index_t row_hit, const real* numbers, const unsigned char* bytes, int as_bytes, const real* targets,
-    const real* sample_weight, const index_t* order, index_t samples, index_t batch, const real* coefficients, int mode,
-    int loss, int rule, int slots, double* costs, index_t* hits, real* outputs, unsigned long long* arrived) {
+    real* memory, index_t parameters, index_t gradient, const real* numbers, const unsigned char* bytes, int as_bytes,
+    const real* targets, const real* sample_weight, const index_t* order, index_t samples, int batch,
+    const real* coefficients, int mode, int loss, int rule, int slots, double* costs, index_t* hits,
+    unsigned long long* arrived, const index_t* layers, index_t layer_count, index_t row_cost, index_t row_hit,
+    real* outputs) {
     SHARED_MEMORY(shared);
     static_assert(sizeof(Launch) <= LAUNCH_BYTES, "LAUNCH_BYTES is too small");
     Launch& run = *reinterpret_cast<Launch*>(shared);
-    if (threadIdx.x == 0 && threadIdx.y == 0) {
-        run.memory = memory, run.layers = layers, run.layer_count = layer_count, run.parameters = parameters;
-        run.gradient = gradient, run.row_cost = row_cost, run.row_hit = row_hit, run.samples = samples, run.batch = batch;
-        run.numbers = numbers, run.bytes = as_bytes ? bytes : nullptr;
-        run.targets = targets, run.sample_weight = sample_weight, run.coefficients = coefficients;
-        run.order = order, run.costs = costs, run.hits = hits, run.outputs = outputs;
-        run.mode = mode, run.loss = loss, run.rule = rule, run.slots = slots;
-        run.panels = reinterpret_cast<real*>(shared + LAUNCH_BYTES), run.arrived = arrived;
-    }
+    if (threadIdx.x == 0 && threadIdx.y == 0)
+        run = Launch{{memory, parameters, gradient, numbers, as_bytes ? bytes : nullptr, targets, sample_weight, order,
+                      samples, batch, coefficients, mode, loss, rule, slots, costs, hits, arrived},
+                     layers, layer_count, row_cost, row_hit, outputs, reinterpret_cast<real*>(shared + LAUNCH_BYTES)};
     __syncthreads();  // the launch is there
     for (index_t number = 0; number * run.batch < run.samples; ++number) Step(run, number).take();
 }

@@ -5,6 +5,18 @@
 typedef REAL real;
 typedef long long index_t;  // B n and n_out n_in may exceed 2^31
 
+// i/255 rounded correctly, without a division: the remainder of a first quotient mends it. Nor is i converted, for
+// which a multiprocessor has few units: in the last bits of a float of 2^23, it is that much more.
+__device__ inline real of_byte(unsigned i) {
+#if REAL_BITS == 32
+    const real x = __uint_as_float(0x4B000000u | i) - 8388608;
+#else
+    const real x = i;
+#endif
+    const real quotient = x * (1 / real(255));
+    return fma(fma(quotient, real(-255), x), 1 / real(255), quotient);
+}
+
 // a = σ(z), of every activation but softmax.
 __device__ inline real apply(int activation, real z) {
     switch (activation) {

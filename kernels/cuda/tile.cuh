@@ -149,18 +149,6 @@ template <bool ALONG_TERMS_> struct Operand {
 using Rows = Operand<true>;
 using Columns = Operand<false>;
 
-// i/255 rounded correctly, without a division: the remainder of a first quotient mends it. Nor is i converted, for
-// which a multiprocessor has few units: in the last bits of a float of 2^23, it is that much more.
-__device__ inline real of_byte(unsigned i) {
-#if REAL_BITS == 32
-    const real x = __uint_as_float(0x4B000000u | i) - 8388608;
-#else
-    const real x = i;
-#endif
-    const real quotient = x * (1 / real(255));
-    return fma(fma(quotient, real(-255), x), 1 / real(255), quotient);
-}
-
 // A panel of an operand, LENGTH rows (or columns) by DEPTH terms, and this thread's share on its way to shared memory:
 // COUNT pieces of WIDE numbers of a line, at the same place of lines that are STEP apart.
 //

@@ -6,24 +6,16 @@
 // each for itself and in the same order, so that all have the same δ₂ and b₂; the rest needs no other block. UNITS is a
 // -D option, so that no more is compiled than is launched.
 #include "grid.cuh"
+#include "launch.cuh"
 #include "output.cuh"
 #include "rules.cuh"
 #include "tile.cuh"
 
-// A launch, in the words of the epoch kernel; ``parts`` (2, blocks, B, n_out) takes turns, as a block may be one step
-// ahead of another that still reads.
-struct Launch {
-    real* memory;
-    index_t weights1, weights2, parameters, gradient, samples;
-    int batch, n_in, n_hidden, n_out, activation, output_activation, mode, loss, rule, slots;
-    const real* numbers;
-    const unsigned char* bytes;  // in place of the numbers, or null
-    const real *targets, *sample_weight, *coefficients;
-    const index_t* order;
+// ``parts`` (2, blocks, B, n_out) takes turns, as a block may be one step ahead of another that still reads.
+struct Launch : Run {
+    index_t weights1, weights2;  // their places in the memory
+    int n_in, n_hidden, n_out, activation, output_activation;
     real* parts;
-    double* costs;
-    index_t* hits;
-    unsigned long long* arrived;
 
     __device__ index_t bias1() const { return weights1 + index_t(n_hidden) * n_in; }
     __device__ index_t bias2() const { return weights2 + index_t(n_out) * n_hidden; }
@@ -107,7 +99,7 @@ struct Block {
         if (run.mode == GRADIENTS)
             run.memory[run.gradient + place] = gradient;
         else
-            step(run.rule, run.slots, own, room.own(), gradient, c);
+            step(run.rule, run.slots, *own, gradient, own[room.own()], own[2 * room.own()], c);
     }
 
     // a₁ = σ(x W₁ᵀ + b₁) of this block's units.
@@ -247,21 +239,19 @@ struct Block {
     }
 };
 
-// memory holds W₁ (n_hidden, n_in), b₁, W₂ (n_out, n_hidden), b₂, at these places, and then as many numbers for each of
-// the optimizer's slots, and the gradient. costs and hits are (steps,); coefficients are (steps, 2, COEFFICIENTS).
 extern "C" __global__ void __launch_bounds__(THREADS, 1) units(
-    real* memory, index_t weights1, index_t weights2, index_t parameters, index_t gradient, int n_in, int n_hidden,
-    int n_out, int activation, int output_activation, const real* numbers,
-    const unsigned char* bytes, int as_bytes, const real* targets, const real* sample_weight, const index_t* order,
-    index_t samples, index_t batch, const real* coefficients, int mode, int loss, int rule, int slots, real* parts,
-    double* costs, index_t* hits, unsigned long long* arrived) {
+    real* memory, index_t parameters, index_t gradient, const real* numbers, const unsigned char* bytes, int as_bytes,
+    const real* targets, const real* sample_weight, const index_t* order, index_t samples, int batch,
+    const real* coefficients, int mode, int loss, int rule, int slots, double* costs, index_t* hits,
+    unsigned long long* arrived, index_t weights1, index_t weights2, int n_in, int n_hidden, int n_out, int activation,
+    int output_activation, real* parts) {
     SHARED_MEMORY(shared);
     static_assert(sizeof(Launch) <= LAUNCH_BYTES, "LAUNCH_BYTES is too small");
     Launch& run = *reinterpret_cast<Launch*>(shared);
     if (threadIdx.x == 0 && threadIdx.y == 0)
-        run = Launch{memory, weights1, weights2, parameters, gradient, samples, int(batch), n_in, n_hidden, n_out, activation,
-                     output_activation, mode, loss, rule, slots, numbers, as_bytes ? bytes : nullptr, targets,
-                     sample_weight, coefficients, order, parts, costs, hits, arrived};
+        run = Launch{{memory, parameters, gradient, numbers, as_bytes ? bytes : nullptr, targets, sample_weight, order,
+                      samples, batch, coefficients, mode, loss, rule, slots, costs, hits, arrived},
+                     weights1, weights2, n_in, n_hidden, n_out, activation, output_activation, parts};
     __syncthreads();  // the launch is there
     Block(run, reinterpret_cast<real*>(shared + LAUNCH_BYTES)).steps();
 }

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.backend import Array, HostBackend, check_rule
+from gpubp.backends.backend import HostBackend, check_rule
 from gpubp.backends.plan import Plan, Problem
 from gpubp.backends.threads import blas_threads, counted
 from gpubp.data.samples import Samples
 from gpubp.errors import UsageError
-from gpubp.functions import LOSSES, Activation, Loss
+from gpubp.functions import LOSSES
 from gpubp.network import Layer
-from gpubp.optimizers import SGD, Optimizer
+from gpubp.optimizers import SGD
 
 try:
     from gpubp.kernels import cpu  # before numba: it sets how threads wait
@@ -126,7 +126,7 @@ class NumbaBackend(HostBackend):
             finally:
                 numba.set_num_threads(usual)
 
-    def gather(self, source: Array, order: Array, out: Array) -> None:
+    def gather(self, source, order, out):
         if source.dtype == np.uint8 and out.dtype != np.uint8:
             cpu.gather_bytes(source, order, out)
         elif source.ndim == 1:
@@ -134,24 +134,11 @@ class NumbaBackend(HostBackend):
         else:
             cpu.gather(source, order, out)
 
-    def forward(
-        self, a_prev: Array, weights: Array, bias: Array, activation: Activation, z: Array, a: Array
-    ) -> None:
+    def forward(self, a_prev, weights, bias, activation, z, a):
         with self._numba_threads():
             cpu.forward(a_prev, weights, bias, kernels.ACTIVATIONS[activation.name], z, a)
 
-    def output_delta(
-        self,
-        z: Array,
-        a: Array,
-        targets: Array,
-        sample_weight: Array,
-        activation: Activation,
-        loss: Loss,
-        delta: Array,
-        row_cost: Array,
-        row_hit: Array,
-    ) -> None:
+    def output_delta(self, z, a, targets, sample_weight, activation, loss, delta, row_cost, row_hit):
         cpu.output_delta(
             z,
             a,
@@ -164,27 +151,17 @@ class NumbaBackend(HostBackend):
             row_hit,
         )
 
-    def hidden_delta(
-        self, delta_next: Array, weights_next: Array, a: Array, activation: Activation, delta: Array
-    ) -> None:
+    def hidden_delta(self, delta_next, weights_next, a, activation, delta):
         with self._numba_threads():
             cpu.hidden_delta(delta_next, weights_next, a, kernels.ACTIVATIONS[activation.name], delta)
 
-    def weight_grad(self, delta: Array, a_prev: Array, grad_weights: Array, grad_bias: Array) -> None:
+    def weight_grad(self, delta, a_prev, grad_weights, grad_bias):
         with self._numba_threads():
             cpu.weight_grad(delta, a_prev, grad_weights, grad_bias)
 
-    def update(
-        self,
-        parameter: Array,
-        gradient: Array,
-        slots: Sequence[Array],
-        optimizer: Optimizer,
-        coefficients: Sequence[float],
-    ) -> None:
-        c = np.array(coefficients, dtype=parameter.dtype)
+    def update(self, parameter, gradient, slots, optimizer, coefficients):
         flat, grad = parameter.reshape(-1), gradient.reshape(-1)
-        memory = [slot.reshape(-1) for slot in slots]
-        check_rule(optimizer)
-        # A rule that remembers nothing is given one slot of length 0.
-        cpu.UPDATES[optimizer.kind](flat, grad, *(memory or [flat[:0]]), c)
+        none = flat[:0]
+        first, second = [*(slot.reshape(-1) for slot in slots), none, none][:2]
+        c = np.array(coefficients, dtype=parameter.dtype)
+        cpu.update(flat, grad, first, second, check_rule(optimizer), c)

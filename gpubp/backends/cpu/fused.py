@@ -24,7 +24,7 @@ from gpubp.kernels.cpu.vector import BYTES
 SPARSE_DENSITY = 0.33
 LONGEST_SPARSE = 65535  # inputs that a record can count
 CHUNK_ROWS = 1024  # samples that are in work at a time, at most; larger batches are summed chunk by chunk
-EVALUATION_ROWS = 256  # … and at least, where they are only evaluated
+LEAST_CHUNK_ROWS = 256  # … and at least, for evaluations after training in small batches
 COLUMN_UNITS = 256  # from so many units on, threads share a layer by its units
 SHARED_WORK = 400_000  # multiply-adds in a step's forward products, from which on a second thread pays
 
@@ -113,7 +113,7 @@ class FusedPlan(Plan):
 
     def _lay_out(self) -> steps.Net:
         memory, team = Memory(self.dtype), self.threads
-        chunk = min(max(self.batch_size, EVALUATION_ROWS), CHUNK_ROWS)
+        chunk = min(max(self.batch_size, LEAST_CHUNK_ROWS), CHUNK_ROWS)
         table = np.zeros((len(self.layers), steps.LAYER_FIELDS), np.int64)
         rows = np.zeros((len(self.layers), team + 1), np.int64)
         widest = max(self._row(max(layer.n_in, layer.n_out)) for layer in self.layers)
@@ -266,7 +266,7 @@ class FusedPlan(Plan):
         coefficients: np.ndarray,
         mode: int,
         outputs: np.ndarray | None = None,
-        only: int = -1,
+        only: int = steps.ALL,
     ) -> StepStats:
         order = np.ascontiguousarray(order, np.int64)
         check_order(order, len(samples))

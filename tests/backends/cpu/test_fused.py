@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-import threading
 from unittest.mock import patch
 
 import numpy as np
@@ -14,19 +13,28 @@ import pytest
 from llvmlite.binding import get_host_cpu_features
 
 import gpubp
+import gpubp.backends
 from gpubp.backends.cpu.fused import CHUNK_ROWS, COLUMN_UNITS, SHARED_WORK, FusedPlan, zeros
-from gpubp.backends.plan import PlanState, StepStats
+from gpubp.backends.plan import PlanState
 from gpubp.data.samples import Samples
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.kernels.cpu import steps
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW
 from gpubp.verification import bounds
-from gpubp.verification.steps import check_evaluation, check_step
+from gpubp.verification.steps import bounded_update, check_evaluation, check_step
 from tests import ROOT
-from tests.networks import EVERY_OPTIMIZER, MOMENTUM, bounded_outputs, problem_of, samples_of
+from tests.networks import (
+    DTYPES,
+    EVERY_OPTIMIZER,
+    MOMENTUM,
+    bounded_outputs,
+    exhaustive,
+    problem_of,
+    samples_of,
+    within,
+)
 
-DTYPES = ["float32", "float64"]
 SPARSE, DENSE = "non-zero inputs only", "all inputs"
 N_IN = 300  # of the sparse problems; not a whole number of vectors, and more than a byte can count
 
@@ -84,8 +92,12 @@ def assert_right(plan, seed=0):
     size = plan.batch_size
     for part in (order[:size], order[-(len(order) % size or size) :]):
         checks = check_step(plan, part, plan.optimizer.lr).checks
-        assert checks, "the reference is not finite"
-        assert all(check.ok for check in checks), "\n".join(map(str, checks))
+        assert_ok(checks)
+
+
+def assert_ok(checks):
+    assert checks, "the reference is not finite"
+    assert all(check.ok for check in checks), "\n".join(map(str, checks))
 
 
 # Against the reference
@@ -95,26 +107,16 @@ def assert_right(plan, seed=0):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_inputs_of_every_density_are_trained_on_rightly(kind, dtype, as_bytes, rng):
-    x, y = inputs(rng, kind, 200, as_bytes=as_bytes), rng.integers(0, 6, 200)
     net = network([N_IN, 20, 6], dtype)
-    assert gpubp.verify(net, x, y, backend="numba").ok
-    history = gpubp.fit(
-        net,
-        x,
-        y,
-        batch_size=33,
-        epochs=2,
-        sample_weight=rng.random(200),
-        shuffle=kind != "mixed",
-        backend="numba",
-        verify="step",
-    )
-    assert history.verification.ok
-    assert history.verification.steps == 14
-    assert KINDS[kind] in history.plan
+    samples = prepared(net, inputs(rng, kind, 200, as_bytes=as_bytes), rng)
+    plan = fused(net, samples, batch=33)
+    assert KINDS[kind] in plan.describe()
+    assert_right(plan)
+    assert_ok(check_step(plan, np.arange(33), 0.1).checks)
+    assert_ok(check_evaluation(plan, samples))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [exhaustive(1), 2])
 @pytest.mark.parametrize("kind", ["0.1", "dense"])
 @pytest.mark.parametrize("n_in", [1, 2, 31, 32, 33, 64, 65, 255, 256, 257, 511, 513])
 def test_inputs_of_any_width(n_in, kind, threads, rng):
@@ -143,9 +145,11 @@ def test_a_single_sample(kind, rng):
     assert_right(fused(net, samples, batch=1))
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("threads", [exhaustive(1), 2, exhaustive(3)])
 @pytest.mark.parametrize("hidden", ["relu", "softmax"])
-@pytest.mark.parametrize(("kind", "dtype"), [("0.1", "float32"), ("dense", "float32"), ("0.1", "float64")])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("0.1", "float32"), exhaustive("dense", "float32"), exhaustive("0.1", "float64")]
+)
 def test_wide_layers_which_threads_share_by_their_units(threads, hidden, kind, dtype, rng):
     """Softmax, which takes whole rows, stays shared by samples between layers that are not."""
     wide = COLUMN_UNITS
@@ -171,24 +175,15 @@ def test_every_activation_and_loss(activation, loss, dtype, rng):
 @pytest.mark.parametrize("kind", ["0.1", "mixed", "dense"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_optimizer(optimizer, kind, dtype, rng):
-    x, y = inputs(rng, kind, 100), rng.integers(0, 6, 100)
-    history = gpubp.fit(
-        network([N_IN, 20, 6], dtype),
-        x,
-        y,
-        optimizer=optimizer,
-        batch_size=32,
-        epochs=3,
-        backend="numba",
-        verify="step",
-    )
-    assert history.verification.ok
-    assert history.verification.steps == 12
+    net = network([N_IN, 20, 6], dtype)
+    plan = fused(net, prepared(net, inputs(rng, kind, 100), rng), optimizer=optimizer)
+    for seed in range(3):  # from the second step on, slots are not 0
+        assert_right(plan, seed)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [exhaustive(1), 2])
 @pytest.mark.parametrize("kind", ["0.1", "mixed", "dense"])
-@pytest.mark.parametrize("n", [CHUNK_ROWS + 1, 2 * CHUNK_ROWS + 500])
+@pytest.mark.parametrize("n", [CHUNK_ROWS + 1, exhaustive(2 * CHUNK_ROWS + 500)])
 def test_batches_larger_than_what_is_in_work_at_a_time(n, kind, threads, rng):
     """Gradients that are summed over chunks, also those of the short last batch where it has more than one."""
     net = network([N_IN, 24, 6])
@@ -197,8 +192,7 @@ def test_batches_larger_than_what_is_in_work_at_a_time(n, kind, threads, rng):
     plan = fused(net, samples, batch=n, threads=threads)
     assert_right(plan)
     for order in (np.arange(n), np.arange(n, count)):  # as they come: chunks of one kind of row each
-        checks = check_step(plan, order, 0.1).checks
-        assert all(check.ok for check in checks), "\n".join(map(str, checks))
+        assert_ok(check_step(plan, order, 0.1).checks)
 
 
 @pytest.mark.parametrize(("rows", "sparse"), [("full", False), ("thin", True)])
@@ -213,7 +207,8 @@ def test_a_batch_is_taken_without_its_zeros_where_these_are_many(rows, sparse, r
     row = entry[steps.A_PREV_ROW]
     a = plan._net.memory[entry[steps.A_PREV] :][: 30 * row].reshape(30, row)[:, :N_IN]
     a[...] = np.nan
-    plan._run(plan.samples, order, 30, 1, np.zeros(2, np.float32), steps.GRADIENTS, only=0)
+    only, none = steps.phase(steps.GATHER, 0), np.zeros(2, np.float32)
+    plan._run(plan.samples, order, 30, 1, none, steps.GRADIENTS, only=only)
     np.testing.assert_array_equal(a, np.nan if sparse else x[order].astype(np.float32))
 
 
@@ -275,15 +270,9 @@ def test_what_a_step_does_not_depend_on(kind, threads, rng):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", CUTS)
-def test_any_number_of_threads_computes_the_same_within_the_bounds(kind, dtype):
-    for threads in (1, 2, 3, 4):
-        rng = np.random.default_rng(7)
-        net = network([N_IN, 40, 6], dtype)
-        n, batch = (2500, 1200) if kind == "chunked" else (300, 64)
-        samples = prepared(net, inputs(rng, "mixed" if kind == "chunked" else kind, n), rng)
-        plan = fused(net, samples, batch=batch, threads=threads)
-        assert plan.threads == threads
-        assert_right(plan)
+@pytest.mark.parametrize("threads", [exhaustive(1), exhaustive(2), 3, exhaustive(4)])
+def test_any_number_of_threads_computes_the_same_within_the_bounds(threads, kind, dtype, rng):
+    assert_right(plan_of(kind, rng, threads, dtype)[0])
 
 
 def test_small_steps_are_not_shared(rng):
@@ -334,45 +323,20 @@ def test_states_go_out_and_in_without_a_change(optimizer, dtype, rng):
     np.testing.assert_array_equal(flat(state), kept)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_plans_that_run_at_the_same_time_do_not_see_each_other(threads, rng):
-    plans = [plan_of(kind, rng, threads) for kind in ("0.19", "dense")]
-    start = [plan.state() for plan, *_ in plans]
-
-    def train(k, results):
-        plan, order, rates = plans[k]
-        plan.load_state(start[k])
-        stats: list[StepStats] = [plan.run(order, rates) for _ in range(30)]
-        results[k] = np.concatenate([flat(plan.state()), *(s.costs for s in stats)])
-
-    alone: dict[int, np.ndarray] = {}
-    for k in range(2):
-        train(k, alone)
-    together: dict[int, np.ndarray] = {}
-    running = [threading.Thread(target=train, args=(k, together)) for k in range(2)]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
-    for k in range(2):
-        np.testing.assert_array_equal(together[k], alone[k])
-
-
 # Evaluation
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [exhaustive(1), 2])
 @pytest.mark.parametrize("trained", ["0.02", "0.19", "dense"])
 @pytest.mark.parametrize("evaluated", [*KINDS, "0.3"])
-@pytest.mark.parametrize("n", [1, 300, 2100])
+@pytest.mark.parametrize("n", [1, exhaustive(300), 2100])
 def test_other_samples_than_those_trained_on_are_evaluated(n, evaluated, trained, threads, rng):
     """Fewer and more than are in work at a time, and with more and fewer zeros than the plan was made for."""
     net = network([N_IN, 40, 6])
     plan = fused(net, prepared(net, inputs(rng, trained, 64), rng), batch=64, threads=threads)
     samples = prepared(net, inputs(rng, evaluated, n), rng, weighted=n > 1)
     before = flat(plan.state())
-    checks = check_evaluation(plan, samples)
-    assert all(check.ok for check in checks), "\n".join(map(str, checks))
+    assert_ok(check_evaluation(plan, samples))
     np.testing.assert_array_equal(flat(plan.state()), before)
 
 
@@ -386,7 +350,7 @@ def test_predictions_are_the_outputs_of_the_reference(n, dtype, as_bytes, rng):
     got, expected = plan.predict(x), bounded_outputs(net, x)
     assert got.shape == (n, 6)
     assert got.dtype == dtype
-    assert (np.abs(got - expected.value) <= expected.error).all()
+    assert within(got, expected)
 
 
 def test_predictions_are_the_outputs_that_an_evaluation_counts_hits_of(rng):
@@ -503,8 +467,7 @@ def assert_right_within_margins(sizes, kind, threads, rng, dtype="float32") -> N
     margins = with_margins(plan)
     for evaluated in ("0.02", "0.3", "dense"):
         others = prepared(net, inputs(rng, evaluated, 300, sizes[0]), rng)
-        checks = check_evaluation(plan, others)
-        assert all(check.ok for check in checks), "\n".join(map(str, checks))
+        assert_ok(check_evaluation(plan, others))
     assert np.isfinite(plan.predict(rng.standard_normal((300, sizes[0])))).all()
     assert_right(plan)
     plan.run(np.arange(300), np.full(5, 0.01))
@@ -533,9 +496,9 @@ def test_a_forked_process_has_memory_of_its_own(count):
     np.testing.assert_array_equal(ours, 0)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("sizes", [[N_IN, 40, 6], [700, 260, 90, 6]], ids=str)
-@pytest.mark.parametrize("kind", ["0.02", "0.1", "mixed", "dense"])
+@pytest.mark.parametrize("threads", [exhaustive(1), 2])
+@pytest.mark.parametrize("sizes", [[N_IN, 40, 6], exhaustive([700, 260, 90, 6])], ids=str)
+@pytest.mark.parametrize("kind", [exhaustive("0.02"), "0.1", "mixed", "dense"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nothing_outside_the_memory_is_touched(kind, sizes, threads, dtype, rng):
     assert_right_within_margins(sizes, kind, threads, rng, dtype)
@@ -561,31 +524,39 @@ def train_elsewhere(register: int) -> None:
         assert name in history.plan
 
 
+def update_elsewhere(register: int) -> None:
+    """Less of it: one operation."""
+    from gpubp.kernels.cpu.vector import BYTES
+
+    assert register == BYTES
+    optimizer, (w, g, *slots) = Adam(0.1), np.random.default_rng(20).random((4, 37)).astype(np.float32)
+    c = optimizer.coefficients(0.1, 3, decay=True)
+    expected = bounded_update(w, g, [slot.copy() for slot in slots], optimizer, c)
+    gpubp.backends.get("numba").update(w, g, slots, optimizer, c)
+    assert all(within(got, bounded) for got, bounded in zip((w, *slots), expected, strict=True))
+
+
 @pytest.mark.parametrize(
-    ("features", "register"),
-    [("+sse2", 16), ("+avx,+avx2,+fma,+bmi,+bmi2,+popcnt,+lzcnt,+f16c", 32)],
-    ids=["SSE2", "AVX2"],
+    ("features", "register", "what"),
+    [
+        ("+sse2", 16, "update_elsewhere"),
+        exhaustive("+sse2", 16, "train_elsewhere"),
+        exhaustive("+avx,+avx2,+fma,+bmi,+bmi2,+popcnt,+lzcnt,+f16c", 32, "train_elsewhere"),
+    ],
 )
-def test_a_processor_with_narrower_vectors(features, register, tmp_path):
+def test_a_processor_with_narrower_vectors(features, register, what, tmp_path):
     """Numba compiles for a processor that can do less than this one; what comes out must be as right."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         pytest.skip("these vectors are x86's")
     has = {f"+{name}" for name, present in get_host_cpu_features().items() if present}
     if missing := set(features.split(",")) - has:
         pytest.skip(f"this processor has no {', '.join(sorted(missing))}")
-    environment = os.environ | {
-        "NUMBA_CPU_NAME": "generic",
-        "NUMBA_CPU_FEATURES": features,
-        "NUMBA_CACHE_DIR": str(tmp_path),
-    }
+    settings = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    code = f"from tests.backends.cpu.test_fused import {what} as f; f({register})"
     result = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"from tests.backends.cpu.test_fused import train_elsewhere as f; f({register})",
-        ],
+        [sys.executable, "-c", code],
         cwd=ROOT,
-        env=environment,
+        env=os.environ | settings,
         capture_output=True,
         text=True,
         timeout=300,

@@ -21,7 +21,7 @@ from gpubp.backends.threads import blas_threads, libraries
 from gpubp.errors import UsageError
 from gpubp.functions import ACTIVATIONS
 from tests.conftest import small_data, small_net
-from tests.networks import problem_of, samples_of
+from tests.networks import exhaustive, problem_of, samples_of
 
 MOST = numba.config.NUMBA_NUM_THREADS
 
@@ -161,7 +161,7 @@ def compare_threads() -> None:
     print("the same on", numba.threading_layer(), cpu.NumbaBackend().threads)
 
 
-@pytest.mark.parametrize("layer", ["workqueue", "omp", "tbb"])
+@pytest.mark.parametrize("layer", ["workqueue", exhaustive("omp"), exhaustive("tbb")])
 def test_python_threads_get_what_each_gets_alone(layer):
     settings = {**os.environ, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2"}
     command = [

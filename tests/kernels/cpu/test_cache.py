@@ -15,7 +15,7 @@ import pytest
 from numba.core import config
 
 from gpubp.kernels.cpu import cache
-from gpubp.kernels.cpu.compile import kernel, parallel_kernel
+from gpubp.kernels.cpu.compile import kernel
 
 SOURCE = """
 OFFSET = 1
@@ -67,7 +67,7 @@ def told():
         yield caught
 
 
-@pytest.mark.parametrize("decorate", [kernel, parallel_kernel])
+@pytest.mark.parametrize("decorate", [kernel, kernel(parallel=True)], ids=["kernel", "parallel"])
 def test_a_kernel_is_compiled_once_for_all_processes(compiled, folder, told, decorate):
     first, second = compiled(decorate=decorate), compiled(decorate=decorate)
     assert first(1.5) == second(1.5) == 2.5

@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from gpubp.backends.cuda import backend
-from gpubp.backends.cuda.persistent import shared_bytes, units_bytes
+from gpubp.backends.cuda.epoch import shared_bytes
+from gpubp.backends.cuda.units import units_bytes
 from gpubp.kernels import cuda
-from gpubp.network import Layer
 from gpubp.optimizers import SGD
+from tests.networks import random_problem
 
 WHEEL = "nvidia-cuda-nvrtc"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
@@ -121,8 +122,7 @@ def dynamic_shared_bytes(kernel: str, dtype: np.dtype, units: int | None) -> int
     """What a launch asks for beside; of units, for 784-128-10 in batches of 128 by plain SGD."""
     if units is None:
         return shared_bytes(dtype) if kernel == "epoch" else 0
-    layers = [Layer(784, 128, "relu"), Layer(128, 10, "softmax")]
-    return units_bytes(layers, dtype, SGD(0.1), 128, units)
+    return units_bytes(random_problem((784, 128, 10), 128, dtype=dtype, optimizer=SGD(0.1)), units)
 
 
 def threads_of(kernel: str) -> int:
@@ -131,12 +131,12 @@ def threads_of(kernel: str) -> int:
         return cuda.THREADS
     if kernel == "weight_grad":
         return cuda.WARP * cuda.SUM_ROWS
-    return int(np.prod(backend.FLAT_BLOCK if kernel in cuda.UPDATES.values() else backend.ROW_BLOCK))
+    return int(np.prod(backend.FLAT_BLOCK if kernel == "update" else cuda.ROW_THREADS))
 
 
 def heading() -> str:
     """The table's first line: the compiler, and a digest of all that it is given."""
-    given = [job[:-1] for job in _jobs(ARCHITECTURES[:1])]
+    given = [job[:-1] for job in jobs(ARCHITECTURES[:1])]
     text = "".join(
         cuda.source(files) + " ".join(cuda.definitions(dtype, precision, units))
         for files, dtype, precision, units in given
@@ -144,7 +144,8 @@ def heading() -> str:
     return f"# {WHEEL} {version()}, source {hashlib.sha256(text.encode()).hexdigest()[:16]}\n"
 
 
-def _jobs(architectures: Sequence[str]) -> list[tuple]:
+def jobs(architectures: Sequence[str]) -> list[tuple]:
+    """All that is compiled for these architectures: files, dtype, precision, units and architecture of each."""
     float32, float64 = np.dtype(np.float32), np.dtype(np.float64)
     kinds: list[tuple] = []
     for dtype in (float32, float64):
@@ -156,11 +157,10 @@ def _jobs(architectures: Sequence[str]) -> list[tuple]:
     return [(*kind, architecture) for kind in kinds for architecture in architectures]
 
 
-@cache
-def table(architectures: Sequence[str] = ARCHITECTURES) -> str:
-    """The CSV of all kernels, dtypes and these architectures."""
+def table(some: Sequence[tuple]) -> str:
+    """The CSV of these jobs' kernels."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = [row for rows in pool.map(lambda job: list(_rows(*job)), _jobs(architectures)) for row in rows]
+        rows = [row for rows in pool.map(lambda job: list(_rows(*job)), some) for row in rows]
     out = io.StringIO()
     out.write(heading())
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
@@ -200,4 +200,4 @@ def _rows(
 
 
 if __name__ == "__main__":
-    TABLE.write_text(table())
+    TABLE.write_text(table(jobs(ARCHITECTURES)))

@@ -1,17 +1,20 @@
 """What NVIDIA's own compiler says of the kernels, for each kind of GPU they are for."""
 
 import csv
-import os
 import re
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from gpubp.kernels import cuda
+from gpubp.kernels import COEFFICIENTS, cuda
 from tests.kernels.cuda import nvrtc
+from tests.networks import exhaustive
 
 pytestmark = pytest.mark.skipif(nvrtc.version() is None, reason=f"the wheel {nvrtc.WHEEL} is not installed")
+
+# The job that runs without --exhaustive.
+UNITS = (cuda.UNITS, np.dtype("float32"), "float32", 4, "sm_90")
 
 
 def rows(text):
@@ -39,16 +42,16 @@ def assert_no_spills(found):
     assert [row for row in found if row["resident_threads"] == "0"] == []
 
 
-def test_the_table_is_what_the_compiler_says():
-    """Of sm_90; of all with GPUBP_TEST_ALL=1, and where the compiler is another version, whose figures may differ."""
-    same = written().splitlines()[0] + "\n" == nvrtc.heading()
-    some = same and os.environ.get("GPUBP_TEST_ALL") != "1"
-    architectures = ("sm_90",) if some else nvrtc.ARCHITECTURES
-    found = rows(nvrtc.table(architectures))
+@pytest.mark.parametrize("jobs", [[UNITS], exhaustive(nvrtc.jobs(nvrtc.ARCHITECTURES))], ids=["units", "all"])
+def test_the_table_is_what_the_compiler_says(jobs):
+    """Of one kernel and kind of GPU, or all; another version of the compiler may have other figures."""
+    found = rows(nvrtc.table(jobs))
     assert_no_spills(found)
-    if same:
-        expected = [row for row in rows(written()) if row["architecture"] in architectures]
-        assert sorted(map(repr, found)) == sorted(map(repr, expected))
+    if written().splitlines()[0] + "\n" == nvrtc.heading():
+        table = rows(written())
+        for row in found:
+            assert row in table
+        assert len(found) == len(table if len(jobs) > 1 else jobs)
 
 
 # What a tile's inner loop and its fetches are made of, in PTX; what becomes of registers, the table says ----------
@@ -88,10 +91,10 @@ def vectors(numbers, dtype):
 @pytest.mark.parametrize(
     ("files", "dtype", "units", "shapes"),
     [
-        (cuda.EPOCH, "float32", None, 5 + 4 + 4),  # by rows too, but for gradients
-        (cuda.UNITS, "float32", 2, 2),
+        exhaustive(cuda.EPOCH, "float32", None, 5 + 4 + 4),  # by rows too, but for gradients
+        exhaustive(cuda.UNITS, "float32", 2, 2),
         (cuda.UNITS, "float32", 4, 2),
-        (cuda.UNITS, "float32", 8, 2),
+        exhaustive(cuda.UNITS, "float32", 8, 2),
     ],
 )
 def test_an_inner_loop_reads_shared_memory_by_vectors_and_nothing_else(files, dtype, units, shapes):
@@ -110,6 +113,7 @@ def test_an_inner_loop_reads_shared_memory_by_vectors_and_nothing_else(files, dt
         assert loads(inner[0]) == expected
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("precision", ["tf32", "3xtf32"])
 def test_tensor_cores_are_fed_from_shared_memory_alone(precision):
     found = list(tiles(cuda.EPOCH, "float32", precision))
@@ -125,7 +129,9 @@ def test_tensor_cores_are_fed_from_shared_memory_alone(precision):
 
 
 @pytest.mark.parametrize(
-    ("files", "units"), [(cuda.EPOCH, None), (cuda.UNITS, 8)], ids=lambda given: str(given)[-9:]
+    ("files", "units"),
+    [exhaustive(cuda.EPOCH, None), (cuda.UNITS, 4), exhaustive(cuda.UNITS, 8)],
+    ids=lambda given: str(given)[-9:],
 )
 def test_a_panel_is_asked_for_at_once_and_waits_for_nothing(files, units):
     """Its bytes, by four where lines are aligned, are in one block without a branch, and nothing there uses them."""
@@ -145,6 +151,14 @@ def test_a_panel_is_asked_for_at_once_and_waits_for_nothing(files, units):
                 assert not of_kind(block, ("cvt.rn", "fma", "mul.f", "mul.ftz", "sub.f", "sub.ftz", "st."))
         panels += 2
     assert panels >= 4
+
+
+def test_the_coefficients_are_in_the_order_of_the_structures():
+    """The kernels of whole epochs take a step's numbers for one of these."""
+    text = cuda.source(("rules.cuh",))
+    for of_kind in {*COEFFICIENTS.values()}:
+        fields = re.search(rf"struct {of_kind.__name__} {{ real ([\w, ]+); }};", text)
+        assert fields[1].split(", ") == list(of_kind._fields)
 
 
 def test_a_source_that_does_not_compile_is_reported_with_its_place():

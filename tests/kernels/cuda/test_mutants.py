@@ -23,15 +23,15 @@ from gpubp.backends.numpy import ReferenceBackend
 from gpubp.data.samples import Samples
 from gpubp.kernels import cuda
 from gpubp.optimizers import SGD, AdamW
-from tests.backends.cuda.test_persistent import make_plan
 from tests.cuda_host import fake_cupy, host_backend, missing_compiler
+from tests.networks import exhaustive, random_problem
 
 pytestmark = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
 
 BARRIER = re.compile(r"__syncthreads\(\);|__syncwarp\(\);|grid_barrier\(run\.arrived.*\);")
 BOUND = re.compile(r"(?<=[\w)\]]) (<=?|>=) (?=[\w(])")
 IN_COMPILATION = re.compile("alignas|static_assert|constexpr")
-SECONDS = 60  # that a mutant may take
+SECONDS = 60  # of a processor, that a mutant may take
 
 PRELUDE = """
 extern "C" int mutant;
@@ -40,81 +40,46 @@ inline long long shift(int number) { return mutant == number ? 1 : mutant == num
 """
 
 PREFETCH = "asked for in advance or not, what is read is the same"
-# Bounds that may be one more (those of a prefetch, one less too), by their line and their place in it, and why:
-# nothing is computed otherwise.
-SAME = {
-    ("for (int k0 = 0; k0 < k_count; k0 += DEPTH) {", 0): "a panel more, of zeros",
-    ("if (k0 + DEPTH < k_count) {", 0): "one fetch more, that nothing reads",
-    ("found[i] = wanted < last ? wanted : last;", 0): "where both are the same",
-    (
-        "take(held[i], from + (begin_of(i) + unsigned(at + WIDE <= pitch ? at : 0)));",
-        0,
-    ): "a line that is aligned ends with a piece",
-    (
-        "take(held[i], n, from[begin_of(i) + unsigned(at + n < pitch ? at + n : 0)]);",
-        0,
-    ): "what begins the next line is mended",
-    (
-        "for (int n = 0; n < WIDE; ++n) shared[i * STEP + n * PITCH] = held[i].numbers.x[n];",
-        0,
-    ): "the array ends there, and so the compiler's loop",
-    (
-        "if (inside >= WIDE && (ALONG_TERMS || terms > (COUNT - 1) * STEP)) return;",
-        0,
-    ): "mended where nothing is outside",
-    (
-        "for (int i = (blockIdx.x + gridDim.x - first % gridDim.x) % gridDim.x; i < count; i += gridDim.x)",
-        0,
-    ): "a tile outside, of which nothing is kept",
-    (
-        "for (int m0 = blockIdx.x * ROW_BLOCK; m0 < m_count; m0 += gridDim.x * ROW_BLOCK)",
-        0,
-    ): "a tile outside, of which nothing is kept",
-    (
-        "for (int n0 = 0; n0 < n_count; n0 += S::COLUMNS)",
-        0,
-    ): "a tile outside, of which nothing is kept",
-    (
-        "for (index_t b0 = index_t(blockIdx.x) * ROW_BLOCK; b0 < rows; b0 += index_t(gridDim.x) * ROW_BLOCK)",
-        0,
-    ): "rows outside, as the next line finds",
-    ("rows = rest < run.batch ? rest : run.batch;", 0): "where both are the same",
-    (
-        "if (other > largest || (other == largest && other_at < at)) largest = other, at = other_at;",
-        0,
-    ): "where both are the same",
-    # Of the units plan.
-    (
-        "units = run.n_hidden - first_unit < UNITS ? run.n_hidden - first_unit : UNITS;",
-        0,
-    ): "where both are the same",
-    (
-        "if (blockIdx.x == 0 || own < room.bias2())",
-        0,
-    ): "all blocks have the same first of b₂",
-    (
-        "for (int b = 0; b < rows; b += Forward::ROWS)",
-        0,
-    ): "a tile outside, of which nothing is kept",
-    ("for (int e = thread; e < outputs; e += THREADS) {", 0): "behind z₂ is a₂, written next",
-    ("if (h < units)", 0): "δ of a unit outside, whose sums no tile keeps",
-    (
-        "for (int i = 0; i < run.n_in + 1; i += Gradient::COLUMNS)",
-        0,
-    ): "a tile outside, of which nothing is kept",
-    (
-        "const index_t stop = (first + run.batch < run.samples ? first + run.batch : run.samples) - first;",
-        0,
-    ): PREFETCH,
-    (
-        "for (index_t e = index_t(blockIdx.x) * THREADS + thread; e < stop * lines; e += index_t(gridDim.x) * THREADS)",
-        0,
-    ): PREFETCH,
-    (
-        "const int rows = rest < run.batch ? rest : run.batch;",
-        0,
-    ): "where both are the same",
+# Lines whose first bound may be one more (that of a prefetch, one less too), by the reason why nothing is computed
+# otherwise.
+REASONS = {
+    "a panel more, of zeros": """
+        for (int k0 = 0; k0 < k_count; k0 += DEPTH) {""",
+    "one fetch more, that nothing reads": """
+        if (k0 + DEPTH < k_count) {""",
+    "where both are the same": """
+        found[i] = wanted < last ? wanted : last;
+        rows = rest < run.batch ? rest : run.batch;
+        const int rows = rest < run.batch ? rest : run.batch;
+        if (other > largest || (other == largest && other_at < at)) largest = other, at = other_at;
+        units = run.n_hidden - first_unit < UNITS ? run.n_hidden - first_unit : UNITS;""",
+    "a line that is aligned ends with a piece": """
+        take(held[i], from + (begin_of(i) + unsigned(at + WIDE <= pitch ? at : 0)));""",
+    "what begins the next line is mended": """
+        take(held[i], n, from[begin_of(i) + unsigned(at + n < pitch ? at + n : 0)]);""",
+    "the array ends there, and so the compiler's loop": """
+        for (int n = 0; n < WIDE; ++n) shared[i * STEP + n * PITCH] = held[i].numbers.x[n];""",
+    "mended where nothing is outside": """
+        if (inside >= WIDE && (ALONG_TERMS || terms > (COUNT - 1) * STEP)) return;""",
+    "a tile or rows outside, of which nothing is kept": """
+        for (int i = (blockIdx.x + gridDim.x - first % gridDim.x) % gridDim.x; i < count; i += gridDim.x)
+        for (int m0 = blockIdx.x * ROW_BLOCK; m0 < m_count; m0 += gridDim.x * ROW_BLOCK)
+        for (int n0 = 0; n0 < n_count; n0 += S::COLUMNS)
+        for (index_t b0 = index_t(blockIdx.x) * ROW_BLOCK; b0 < rows; b0 += index_t(gridDim.x) * ROW_BLOCK)
+        for (int b = 0; b < rows; b += Forward::ROWS)
+        for (int i = 0; i < run.n_in + 1; i += Gradient::COLUMNS)""",
+    "all blocks have the same first of b₂": """
+        if (blockIdx.x == 0 || own < room.bias2())""",
+    "behind z₂ is a₂, written next": """
+        for (int e = thread; e < outputs; e += THREADS) {""",
+    "δ of a unit outside, whose sums no tile keeps": """
+        if (h < units)""",
+    PREFETCH: """
+        const index_t stop = (first + run.batch < run.samples ? first + run.batch : run.samples) - first;
+        for (index_t e = index_t(blockIdx.x) * THREADS + thread; e < stop * lines; e += index_t(gridDim.x) * THREADS)
+        """,
 }
+SAME = {line.strip(): reason for reason, lines in REASONS.items() for line in lines.strip().splitlines()}
 
 
 @dataclass(frozen=True)
@@ -128,7 +93,7 @@ class Mutant:
     @property
     def is_same(self) -> bool:
         """Whether nothing is computed otherwise."""
-        reason = SAME.get((self.line, self.place))
+        reason = SAME.get(self.line) if self.place == 0 else None
         return bool(reason) and (self.what.startswith("one more") or reason is PREFETCH)
 
     def __str__(self) -> str:
@@ -186,7 +151,13 @@ for _plan in FILES:
 
 
 def net(sizes, batch, **options):
-    return {"sizes": sizes, "batch": batch, "dtype": np.float64, **options}
+    return {
+        "sizes": sizes,
+        "batch": batch,
+        "dtype": np.float64,
+        "optimizer": SGD(0.1, momentum=0.9),
+        **options,
+    }
 
 
 # Between them, all that a launch can be asked for: layers shared by tiles of each size and by rows, softmax inside,
@@ -224,18 +195,33 @@ TENSOR_NETS = [
 NETS = {"fused": ANY_NETS, "composed": ANY_NETS, "units": UNITS_NETS, "3xtf32": TENSOR_NETS}
 
 
+# Without --exhaustive: each barrier and some bounds of one plan, whose tiles come from the same header as all others.
+SAMPLE = [m for m in MUTANTS if m.plan == "units" and (m.what.startswith("without") or m.number % 40 == 0)]
+SAMPLE_NETS = {"units": UNITS_NETS[1:2]}
+EVERY = [pytest.param(m, id=str(m), marks=[] if m in SAMPLE else pytest.mark.exhaustive) for m in MUTANTS]
+
+
 def backend_of(plan):
     return host_backend("fused", plan) if plan in cuda.PRECISIONS else host_backend(plan)
 
 
 @pytest.fixture(scope="module")
-def mutants():
+def nets(request):
+    """The nets of each plan whose mutants are run."""
+    return NETS if request.config.getoption("--exhaustive") else SAMPLE_NETS
+
+
+@pytest.fixture(scope="module")
+def mutants(nets):
     """The mutants of each plan, compiled once; plans made meanwhile run the one whose number is set."""
     # A plan's own files with its mutants; what else it needs, such as the units plan to evaluate, with another's.
     texts = {
-        (plan, files): TEXTS[other] for plan in FILES for other, files in FILES.items() if other != "3xtf32"
+        (plan, files): TEXTS[other] if other in nets else cuda.source(files)
+        for plan in nets
+        for other, files in FILES.items()
+        if other != "3xtf32"
     }
-    texts |= {(plan, files): TEXTS[plan] for plan, files in FILES.items()}
+    texts |= {(plan, FILES[plan]): TEXTS[plan] for plan in nets}
     current = ["fused"]
     libraries = []
     with pytest.MonkeyPatch.context() as patch:
@@ -247,24 +233,24 @@ def mutants():
 
         patch.setattr(fake_cupy.ctypes, "CDLL", kept)
         numbers = {}
-        for plan in FILES:
+        for plan in nets:
             current[0], numbers[plan] = plan, []
-            for n_hidden in (5, 10, 24) if plan == "units" else (7,):  # whose units are compiled one by one
-                make_plan(backend_of(plan), (20, n_hidden, 10), dtype=NETS[plan][0]["dtype"])
+            for options in nets[plan] if plan == "units" else nets[plan][:1]:  # units are compiled one by one
+                backend_of(plan).plan(random_problem(**options))
                 numbers[plan].append(ctypes.c_int.in_dll(libraries[-1], "mutant"))
         current[0] = "fused"
         yield numbers, current
 
 
 @pytest.fixture(scope="module")
-def expected():
+def expected(nets):
     """For each plan, what NumPy makes of its nets."""
-    return {plan: [results(ReferenceBackend(), options) for options in nets] for plan, nets in NETS.items()}
+    return {plan: [results(ReferenceBackend(), net) for net in some] for plan, some in nets.items()}
 
 
 def results(backend, options):
     """All that a plan computes: arrays by name."""
-    plan = make_plan(backend, **options)
+    plan = backend.plan(random_problem(**options))
     found = {}
     cost, gradients = plan.gradients(np.arange(min(5, plan.batch_size)))
     found["gradients"] = np.concatenate(
@@ -295,9 +281,9 @@ def results(backend, options):
     return found
 
 
-def is_right(plan, expected, again) -> bool:
+def is_right(plan, nets, expected, again) -> bool:
     """Whether all nets compute what is expected, ``again`` on other numbers of blocks and by other schedules."""
-    for options, right in zip(NETS[plan], expected[plan], strict=True):
+    for options, right in zip(nets[plan], expected[plan], strict=True):
         for blocks in (3, 5, 3) if again and plan == "fused" else (3,):
             fake_cupy.multiprocessors = blocks
             with np.errstate(all="ignore"):
@@ -311,7 +297,7 @@ def is_right(plan, expected, again) -> bool:
 
 
 @pytest.fixture(scope="module")
-def survivors(mutants, expected):
+def survivors(mutants, nets, expected):
     """The mutants of which a process of its own finds nothing wrong; one process a core at a time."""
     running: dict[int, Mutant] = {}
     found = set()
@@ -323,35 +309,35 @@ def survivors(mutants, expected):
             found.add(mutant)
 
     numbers, current = mutants
-    for mutant in [*(Mutant(plan, -1, "", "none") for plan in FILES), *MUTANTS]:
+    for mutant in [*(Mutant(plan, -1, "", "none") for plan in nets), *(MUTANTS if nets is NETS else SAMPLE)]:
         current[0] = mutant.plan
         for plan, all_chosen in numbers.items():
             for chosen in all_chosen:
                 chosen.value = mutant.number if plan == mutant.plan else -1
         if len(running) >= (os.cpu_count() or 1):
             wait()
-        running[_start(mutant, expected)] = mutant
+        running[_start(mutant, nets, expected)] = mutant
     while running:
         wait()
     return found
 
 
-def _start(mutant, expected) -> int:
+def _start(mutant, nets, expected) -> int:
     """A process that runs the mutant that is chosen; it ends with 0 if all is right."""
     child = os.fork()
     if child:
         return child
     faulthandler.disable()
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)  # which ends it, however busy the machine is
     fake_cupy.seed = 0  # the same schedules whatever ran before
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        os._exit(0 if is_right(mutant.plan, expected, again=not mutant.is_same) else 1)
+        os._exit(0 if is_right(mutant.plan, nets, expected, again=not mutant.is_same) else 1)
     except BaseException:
         os._exit(1)
 
 
-@pytest.mark.parametrize("plan", FILES)
+@pytest.mark.parametrize("plan", [p if p in SAMPLE_NETS else exhaustive(p) for p in FILES])
 def test_what_is_mutated_is_right_without_a_mutant(plan, survivors):
     assert Mutant(plan, -1, "", "none") in survivors
 
@@ -366,7 +352,7 @@ def test_every_barrier_and_bound_is_a_mutant():
     assert found > 0.9 * code.count(" < ")  # the others are the compiler's
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+@pytest.mark.parametrize("mutant", EVERY)
 def test_a_mutant_is_caught(mutant, survivors):
     if mutant.is_same:
         assert mutant in survivors, "this one is caught, and need not be listed"

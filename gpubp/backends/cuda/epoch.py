@@ -18,7 +18,6 @@ from gpubp.kernels import cuda
 if TYPE_CHECKING:
     from gpubp.backends.cuda.backend import CupyBackend
 
-BLOCK = (cuda.WARP, cuda.ROW_BLOCK)  # threads
 # Up to so many weights, a block takes its rows of the batch through a layer alone: reading all weights is then
 # cheaper than a barrier of the grid. Counted, not measured: 8 rows × 16,384 weights are 2,000 cycles at half the rate.
 ROW_WEIGHTS = 16_384
@@ -35,9 +34,6 @@ TILES = {
     "float64": {1: (1, 1, 24), 2: (2, 2, 24), 4: (4, 2, 36)},
     "tensor cores": {1: (1, 4, 24), 2: (2, 2, 24), 4: (4, 4, 30)},
 }
-# Blocks whose parts of z are added up, beyond which each owns more units; where these are too few, the units plan must
-# be asked for. Counted, not measured.
-MOST_PARTS = 32
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Layout:
     blocks: int
 
 
-class PersistentPlan(Plan):
+class EpochPlan(Plan):
     """Training as launches of ``epoch.cu``; nothing is allocated in one, and what it returns is read at its end."""
 
     def __init__(self, backend: CupyBackend, problem: Problem) -> None:
@@ -258,7 +254,10 @@ class PersistentPlan(Plan):
         if count > len(costs):  # only where more is evaluated than was trained on
             costs, hits = self._device(count, np.float64), self._device(count, np.int64)
         self.backend.to_device(self._none_arrived, out=self._arrived)
-        data = (
+        shared = (
+            self._memory,
+            np.int64(self._parameters),
+            np.int64(self._gradient),
             samples.numbers,
             samples.bytes,
             np.int32(samples.as_bytes),
@@ -266,120 +265,26 @@ class PersistentPlan(Plan):
             samples.sample_weight,
             order,
             np.int64(len(order)),
-            np.int64(batch),
+            np.int32(batch),
             coefficients,
             np.int32(cuda.MODES[mode]),
             np.int32(kernels.LOSSES[self.problem.loss.name]),
             np.int32(self._rule),
             np.int32(len(self.optimizer.slots)),
+            costs,
+            hits,
+            self._arrived,
         )
         outputs = self._no_outputs if outputs is None else outputs
-        self._start(mode, layout, data, costs, hits, outputs)
+        self._start(mode, layout, shared, outputs)
         to_host = self.backend.to_host
         return StepStats(len(order), to_host(costs[:count]), to_host(hits[:count]))
 
-    def _start(
-        self, mode: str, layout: Layout, data: tuple[Any, ...], costs: Array, hits: Array, outputs: Array
-    ) -> None:
-        """Launch the kernel that is for this mode."""
-        arguments = (
-            self._memory,
-            layout.table,
-            np.int64(len(self.layers)),
-            np.int64(self._parameters),
-            np.int64(self._gradient),
-            np.int64(self._row_cost),
-            np.int64(self._row_hit),
-            *data,
-            costs,
-            hits,
-            outputs,
-            self._arrived,
-        )
-        self.backend.start(self._kernel, (layout.blocks,), BLOCK, arguments, self._shared)
-
-
-class UnitsPlan(PersistentPlan):
-    """Training of a network with one hidden layer by ``units.cu``, one barrier a step; ``epoch.cu`` evaluates it.
-
-    It is for networks of which ``why_no_units`` has nothing to say.
-    """
-
-    def __init__(self, backend: CupyBackend, problem: Problem) -> None:
-        super().__init__(backend, problem)
-        hidden, output = self.layers
-        self._units = units_of_a_block(backend, hidden.n_out)
-        self._units_blocks = -(-hidden.n_out // self._units)
-        self._units_shared = units_bytes(problem, self._units)
-        self._units_kernel = backend.persistent_kernel("units", self.dtype, self._units_shared, self._units)
-        backend.resident_blocks(self._units_kernel, cuda.THREADS, self._units_shared, "units", "fused")
-        self._parts = self._device(2 * self._units_blocks * self.batch_size * output.n_out, self.dtype)
-
-    def describe(self) -> str:
-        return (
-            f"units plan, whole epochs in one launch with one barrier a step, {self._units_blocks} blocks own "
-            f"{self._units} hidden units each; {self.why}; {self.backend.describe()}"
-        )
-
-    def _start(
-        self, mode: str, layout: Layout, data: tuple[Any, ...], costs: Array, hits: Array, outputs: Array
-    ) -> None:
-        if mode in ("evaluate", "predict"):
-            super()._start(mode, layout, data, costs, hits, outputs)
-            return
-        hidden, output = self.layers
-        arguments = (
-            self._memory,
-            np.int64(0),
-            np.int64(hidden.n_out * (hidden.n_in + 1)),
-            np.int64(self._parameters),
-            np.int64(self._gradient),
-            np.int32(hidden.n_in),
-            np.int32(hidden.n_out),
-            np.int32(output.n_out),
-            np.int32(kernels.ACTIVATIONS[hidden.activation]),
-            np.int32(kernels.ACTIVATIONS[output.activation]),
-            *data,
-            self._parts,
-            costs,
-            hits,
-            self._arrived,
-        )
-        self.backend.start(self._units_kernel, (self._units_blocks,), BLOCK, arguments, self._units_shared)
-
-
-def why_no_units(backend: CupyBackend, problem: Problem) -> str | None:
-    """None if the units plan can train the network, else why not."""
-    layers = problem.layers
-    if len(layers) != 2:
-        return f"it is for one hidden layer, not {len(layers) - 1}"
-    if layers[0].activation == "softmax":
-        return "its hidden layer cannot be softmax"
-    units = units_of_a_block(backend, layers[0].n_out)
-    most = backend.multiprocessors()
-    if layers[0].n_out > units * most:
-        return f"{layers[0].n_out} hidden units are more than the {units * most} that {most} multiprocessors can own"
-    needed, there_is = units_bytes(problem, units), backend.shared_memory()
-    if needed > there_is:
-        return f"a block would need {needed:,} bytes of shared memory, of which there are {there_is:,}"
-    return None
-
-
-def units_of_a_block(backend: CupyBackend, n_hidden: int) -> int:
-    """As few as keep the blocks, whose parts of z are added up, to MOST_PARTS, or else the most there are."""
-    most = min(MOST_PARTS, backend.multiprocessors())
-    of_a_block = cuda.UNITS_OF_A_BLOCK
-    return next((units for units in of_a_block if -(-n_hidden // units) <= most), of_a_block[-1])
-
-
-def units_bytes(problem: Problem, units: int) -> int:
-    """Shared memory of a block of ``units.cu``: panels, what it owns with its slots, and its part of a batch."""
-    n_in, n_out, dtype = problem.layers[0].n_in, problem.layers[1].n_out, problem.dtype
-    panels = cuda.DEPTH * (units + 4 + (2 if dtype == np.float32 else 1) * cuda.THREADS + 4)
-    own = (units * (n_in + 1 + n_out) + n_out) * (1 + len(problem.optimizer.slots))
-    return (
-        cuda.LAUNCH_BYTES + (panels + own + problem.batch_size * (2 * units + 3 * n_out + 2)) * dtype.itemsize
-    )
+    def _start(self, mode: str, layout: Layout, shared: tuple[Any, ...], outputs: Array) -> None:
+        """Launch the kernel that is for this mode; ``shared`` are the arguments that all of them have."""
+        places = map(np.int64, (len(self.layers), self._row_cost, self._row_hit))
+        arguments = (*shared, layout.table, *places, outputs)
+        self.backend.start(self._kernel, (layout.blocks,), cuda.ROW_THREADS, arguments, self._shared)
 
 
 def shared_bytes(dtype: np.dtype) -> int:

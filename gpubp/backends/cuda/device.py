@@ -1,0 +1,196 @@
+"""One NVIDIA GPU as the plans see it: its arrays, its kernels, and its failures as messages."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gpubp.backends.backend import Array
+from gpubp.backends.cuda.availability import in_one_line, version, why_unavailable
+from gpubp.errors import BackendUnavailable, GpubpError
+from gpubp.kernels import cuda
+
+MOST_SHARED_MEMORY = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
+# What cuBLAS answers where there is no memory for its handle or workspace.
+NO_WORKSPACE = ("CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+
+
+class Device:
+    """CuPy's current device and its default stream, which keeps all work in order.
+
+    Args:
+        module: the ``cupy`` to use; None imports it.
+
+    Raises:
+        BackendUnavailable: CuPy or a GPU is missing; the message is that of ``why_unavailable``.
+    """
+
+    precision = "float32"  # of products
+
+    def __init__(self, module: ModuleType | None = None) -> None:
+        if module is None:
+            reason = why_unavailable()
+            if reason:
+                raise BackendUnavailable(reason)
+            module = importlib.import_module("cupy")
+        self._cp: Any = module
+        self._compiled: dict[tuple[str, np.dtype, int | None], Any] = {}
+        self._scaled: dict[np.dtype, Array] = {}
+
+    def describe(self) -> str:
+        runtime = self._cp.cuda.runtime
+        device = runtime.getDevice()
+        properties = runtime.getDeviceProperties(device)
+        tf32 = int(os.environ.get("CUPY_TF32") or 0) > 0  # as CuPy reads it
+        return (
+            f"{properties['name'].decode()} (compute capability {properties['major']}.{properties['minor']}, "
+            f"device {device}), driver CUDA {version(runtime.driverGetVersion())}, "
+            f"runtime CUDA {version(runtime.runtimeGetVersion())}, CuPy {self._cp.__version__}, "
+            f"products in {self.precision}{', CUPY_TF32 set for cuBLAS' if tf32 else ''}"
+        )
+
+    def multiprocessors(self) -> int:
+        runtime = self._cp.cuda.runtime
+        return runtime.getDeviceProperties(runtime.getDevice())["multiProcessorCount"]
+
+    def shared_memory(self) -> int:
+        """Bytes of shared memory that a block can have."""
+        runtime = self._cp.cuda.runtime
+        return runtime.deviceGetAttribute(MOST_SHARED_MEMORY, runtime.getDevice())
+
+    def resident_blocks(
+        self, kernel: Any, threads: int, shared: int, plan: str = "fused", other: str = "composed"
+    ) -> int:
+        """How many blocks of a cooperative launch this device holds, one a multiprocessor; CuPy cuts a larger grid.
+
+        Raises GpubpError: not one, for this plan; with the other one to choose.
+        """
+        driver = self._cp.cuda.driver
+        if not driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.kernel.ptr, threads, shared):
+            raise GpubpError(
+                f"the GPU cannot hold a block of {threads} threads with {shared:,} bytes of shared memory, which "
+                f"the {plan} plan needs: choose the {other} plan (--plan {other})"
+            )
+        return self.multiprocessors()
+
+    def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
+        if out is None:
+            out = self._empty(array.shape, array.dtype)
+        with self._answering():
+            out.set(np.ascontiguousarray(array, out.dtype))
+        return out
+
+    def to_host(self, array: Array) -> np.ndarray:
+        with self._answering():
+            return array.get()
+
+    def scratch(self, dtype: np.dtype, size: int) -> Array:
+        """A flat buffer of at least ``size`` numbers, which grows when asked for more than ever before."""
+        if dtype not in self._scaled or self._scaled[dtype].size < size:
+            self._scaled[dtype] = self._empty(size, dtype)
+        return self._scaled[dtype]
+
+    def kernels(self, dtype: np.dtype) -> dict[str, Any]:
+        """The operations' kernels compiled for ``dtype``, by name; CuPy caches the binary on disk."""
+        return self._compile("", cuda.source(), cuda.KERNELS, dtype, None)
+
+    def persistent_kernel(self, name: str, dtype: np.dtype, shared: int, units: int | None = None) -> Any:
+        """The kernel of ``epoch.cu``, or of ``units.cu`` for so many hidden units a block.
+
+        It is to be launched with up to so many bytes of shared memory.
+
+        Raises GpubpError: it does not compile.
+        """
+        source = cuda.source(cuda.PERSISTENT[name])
+        kernel = self._compile(name, source, (name,), dtype, units)[name]
+        if kernel.max_dynamic_shared_size_bytes < shared:
+            kernel.max_dynamic_shared_size_bytes = shared
+        return kernel
+
+    def _compile(
+        self, persistent: str, source: str, names: tuple[str, ...], dtype: np.dtype, units: int | None
+    ) -> dict[str, Any]:
+        key = persistent, dtype, units
+        if key not in self._compiled:
+            precision = self.precision if persistent else "float32"
+            module = self._cp.RawModule(
+                code=source,
+                options=("--std=c++17", *cuda.definitions(dtype, precision, units)),
+                enable_cooperative_groups=bool(persistent),
+            )
+            try:
+                self._compiled[key] = {name: module.get_function(name) for name in names}
+            except self._cp.cuda.compiler.CompileException as error:
+                raise GpubpError(f"the CUDA kernels do not compile for {dtype}:\n{error}") from error
+        return self._compiled[key]
+
+    def start(
+        self,
+        kernel: Any,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        arguments: tuple[Any, ...],
+        shared: int = 0,
+    ) -> None:
+        """Launch a kernel.
+
+        Raises GpubpError: the device does not answer, an earlier launch failed, or this one is refused.
+        """
+        cp = self._cp.cuda
+        with self._answering():
+            try:
+                kernel(grid, block, arguments, shared_mem=shared)
+            except (cp.runtime.CUDARuntimeError, cp.driver.CUDADriverError) as error:
+                cp.runtime.deviceSynchronize()  # fails too if the device does, or an earlier launch did
+                raise GpubpError(
+                    f"the GPU refused to start a kernel ({in_one_line(error)}), and still answers: it may have too "
+                    "little room beside other programs; try again, from a checkpoint with --resume, or with "
+                    "--plan composed"
+                ) from error
+
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """``out = a @ b``: one cuBLAS gemm, which takes transposed views as they are.
+
+        Raises GpubpError: cuBLAS finds no memory for itself, or the device does not answer.
+        """
+        with self._answering():
+            try:
+                self._cp.matmul(a, b, out=out)
+            except self._cp.cuda.memory.OutOfMemoryError as error:
+                raise self._out_of_memory("what a product needs beside") from error
+            except self._cp.cuda.cublas.CUBLASError as error:
+                if any(status in str(error) for status in NO_WORKSPACE):
+                    raise self._out_of_memory(f"what cuBLAS needs ({in_one_line(error)})") from error
+                raise
+
+    def _empty(self, shape: tuple[int, ...] | int, dtype: np.dtype) -> Array:
+        try:
+            return self._cp.empty(shape, dtype)
+        except self._cp.cuda.memory.OutOfMemoryError as error:
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize / 1e6
+            raise self._out_of_memory(f"an array of {size:,.1f} MB") from error
+
+    def _out_of_memory(self, what: str) -> GpubpError:
+        free, total = (number / 1e6 for number in self._cp.cuda.runtime.memGetInfo())
+        return GpubpError(
+            f"out of GPU memory: {what} does not fit, with {free:,.1f} of {total:,.1f} MB free; "
+            "try a smaller batch size, network or data set"
+        )
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """What goes wrong with the device in here is a GpubpError."""
+        cp = self._cp.cuda
+        try:
+            yield
+        except (cp.runtime.CUDARuntimeError, cp.driver.CUDADriverError, cp.cublas.CUBLASError) as error:
+            raise GpubpError(
+                f"the GPU stopped answering ({in_one_line(error)}); what it computed since the last checkpoint is "
+                "lost: see nvidia-smi, then go on with --resume, or with --backend numba"
+            ) from error
