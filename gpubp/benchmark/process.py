@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ class Worker:
         return self.receive(seconds)
 
     def send(self, task: str, **fields: Any) -> None:
-        """Ask, without waiting for the answer.
+        """Ask, without waiting for the answer. Dataclasses become dictionaries, and paths text.
 
         Raises:
             OutOfTime: nothing is begun any more.
@@ -130,7 +131,7 @@ class Worker:
         process = self._process or self._start()
         assert process.stdin is not None
         with suppress(OSError):  # it has ended; why, is told by ``receive``
-            process.stdin.write(json.dumps({"do": task, **fields}) + "\n")
+            process.stdin.write(json.dumps({"do": task, **fields}, default=_plain) + "\n")
             process.stdin.flush()
 
     def _start(self) -> subprocess.Popen[str]:
@@ -216,6 +217,10 @@ def _read(process: subprocess.Popen[str], answers: queue.SimpleQueue[str]) -> No
     for line in process.stdout:
         answers.put(line)
     answers.put("")
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else asdict(value)
 
 
 def without_folders(text: str) -> str:

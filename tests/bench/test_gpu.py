@@ -35,7 +35,7 @@ from bench.gpu.nets import (
 from bench.gpu.report import Part, Report
 from bench.gpu.run import Ended, Loaded, Run
 from gpubp.backends.cuda.backend import CupyBackend
-from gpubp.benchmark import results, worker
+from gpubp.benchmark import results, terminal, worker
 from gpubp.benchmark.measure import Entrant
 from gpubp.benchmark.nets import Net
 from gpubp.benchmark.peers import PRODUCTS
@@ -219,7 +219,7 @@ def test_what_is_wrong_is_a_failure(run):
 
 
 def only_parts(monkeypatch, **does):
-    monkeypatch.setattr(gpu, "PARTS", {name: (name, 1.0, do) for name, do in does.items()})
+    monkeypatch.setattr(gpu, "PARTS", {name: gpu.Job(name, 1.0, do) for name, do in does.items()})
 
 
 @needs_compiler
@@ -237,7 +237,7 @@ def test_parts_that_fail_do_not_keep_the_others(few, tmp_path, monkeypatch, caps
         raise KeyboardInterrupt
 
     def works(run, part):
-        part.results.append(run.attempt(part, "facts", "facts", cupy=run.cupy))
+        part.results.append(run.attempt(part, "facts", "facts"))
 
     only_parts(monkeypatch, raises=raises, dies=dies, works=works)
     assert gpu.main(["--host", "--out", str(tmp_path)]) == 1
@@ -733,9 +733,9 @@ def test_jax_without_a_gpu_is_skipped():
 
 
 def test_tables_line_up():
-    text = report.table(
-        ("name", "ms", "note"), [("a", 1.5, "[x]"), ("long name", 12345.6, ""), ("b", None, "y")]
-    )
+    columns = {name: name for name in ("name", "ms", "note")}
+    rows = [("a", 1.5, "[x]"), ("long name", 12345.6, ""), ("b", None, "y")]
+    text = report.text_of(terminal.table(columns, [dict(zip(columns, row, strict=True)) for row in rows]))
     assert text.splitlines() == [
         "  name           ms  note",
         "  a             1.5  [x]",

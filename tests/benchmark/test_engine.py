@@ -13,8 +13,9 @@ import pytest
 import gpubp
 from bench import cpu, scaling
 from gpubp import backends
-from gpubp.benchmark import measure, results, terminal
+from gpubp.benchmark import measure, results, shown
 from gpubp.benchmark.data import Data
+from gpubp.benchmark.measure import Rounds
 from gpubp.benchmark.nets import NETS, SEED, Net, parse, select
 from gpubp.benchmark.peers import PEERS, Peer
 from gpubp.benchmark.peers.plain_numpy import NumpyTrainer
@@ -80,7 +81,7 @@ def test_a_run_with_peers_that_fail(fakes, tmp_path, capsys):
     assert "Crashing: failed: RuntimeError: cannot load lib.so (exit code 1)" in said
     assert "Dying: failed: no more (exit code 3)" in said
     assert "Wrong: does not compute the same as gpubp numpy" in said
-    assert "the fastest peer is NumPy, by hand" in said
+    assert "the fastest of the others, NumPy, by hand, takes" in said
 
     text = (out / "results.json").read_text()
     assert str(tmp_path) not in text
@@ -133,8 +134,8 @@ def test_ratios_are_of_the_same_round():
     assert results.ratios(short, base) == [0.5, 1.5]
     assert results.ratios(short, None) == []
     assert results.fastest_peer(report) is short
-    assert "JAX, at 1.00 × the time of gpubp numba (0.50 … 1.50)" in terminal.conclusion(report)
-    content = results.to_dict(Report("", None, {}, {}, nets=[report]))["nets"][0]
+    content = results.net_dict(report)
+    assert "JAX, takes 1.00 times as long (0.50 to 1.50)" in shown.verdict(content)
     assert content["peers"][1]["epoch_ms"] == {"median": 4000.0, "min": 2000.0, "max": 8000.0}
     assert content["peers"][1]["samples_per_second"] == 250
     assert content["peers"][2]["ratio"] == {"median": 1.0, "min": 0.5, "max": 1.5}
@@ -146,7 +147,9 @@ def test_a_wrong_peer_is_not_the_fastest():
     other = Row("sklearn", "scikit-learn", rounds=[3.0], same_result=NOT_COMPARABLE)
     assert results.fastest_peer(report_of(base, wrong, other)) is other
     assert results.fastest_peer(report_of(base, wrong)) is None
-    assert "nothing to compare" in terminal.conclusion(report_of(base, wrong))
+    assert (
+        shown.verdict(results.net_dict(report_of(base, wrong))) == "gpubp numba trains an epoch in 1,000 ms."
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,10 +181,9 @@ def test_parameters_of_another_shape_differ():
 
 
 def test_slow_peers_make_fewer_rounds():
-    assert measure.rounds_within(150, 0.2, 5) == 5
-    assert measure.rounds_within(150, 40, 5) == 3
-    assert measure.rounds_within(150, 1000, 5) == 3
-    assert measure.rounds_within(150, 1000, 2) == 2
+    five, two = (Rounds(count, 0.2, budget=150) for count in (5, 2))
+    assert [five.within_budget(seconds) for seconds in (0.2, 40, 1000)] == [5, 3, 3]
+    assert two.within_budget(1000) == 2
 
 
 @pytest.mark.parametrize("net", ["784-32-10", "784-30-10", "784-128-10", "iris"])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import sys
 from itertools import pairwise, permutations
 from pathlib import Path
 
 import pytest
 
 from bench import RESULTS, readme
-from gpubp.benchmark import compare, measure, nets, peers, results, terminal, work
+from gpubp.benchmark import compare, measure, nets, peers, results, shown, terminal, work
 from gpubp.benchmark.nets import Net
 from gpubp.benchmark.peers import Peer
 from gpubp.benchmark.results import NetReport, Row
@@ -54,7 +55,7 @@ def test_a_run_and_one_compared_with_it(run, tmp_path):
     code, out, _ = bench(run, "--backends", "numba,numpy", *options, "--out", "one")
     assert code == 0, out
     assert "of bound" in out
-    assert "the fastest peer is NumPy, by hand" in out
+    assert "the fastest of the others, NumPy, by hand, takes" in out
     assert sorted(p.name for p in Path("one").iterdir()) == ["report.html", "results.csv", "results.json"]
     content = results.read(Path("one"))
     assert content["peaks"]["threads"] == content["settings"]["threads"] == 1
@@ -121,7 +122,7 @@ def test_ctrl_c_keeps_what_there_is(run, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(measure, "_rounds", interrupt)
+    monkeypatch.setattr(measure.Entrant, "round", interrupt)
     code, _, err = bench(run, "--out", "out")
     assert code == 130
     assert "what was measured is written" in err
@@ -238,27 +239,31 @@ def test_the_rule_on_three_runs_of_the_same_code():
 
 def test_the_rule():
     quiet, beside = [1.0, 1.1, 1.05], [0.5, 0.55, 0.52]
-    slower = [2 * x for x in quiet]
-    assert compare.judge(quiet, slower, beside, [2 * x for x in beside]) == compare.SLOWER
-    assert compare.judge(slower, quiet, [2 * x for x in beside], beside) == compare.FASTER
-    assert compare.judge(quiet, slower, beside, beside) == compare.SAME  # all else became slower, too
-    assert (
-        compare.judge(quiet, [1.0, 2.0, 2.1], beside, [0.5, 1.0, 1.1]) == compare.SAME
-    )  # one round as before
-    assert compare.judge([1.0] * 3, [1.09] * 3, [1.0] * 3, [1.09] * 3) == compare.SAME  # by too little
-    assert compare.judge(quiet[:2], slower[:2], beside[:2], slower[:2]) == compare.FEW_ROUNDS
-    assert compare.judge(quiet, slower, None, None) == compare.NO_YARDSTICK
+    slower, risen = [2 * x for x in quiet], [2 * x for x in beside]
+    assert compare.judge([quiet, slower], [beside, risen]) == compare.SLOWER
+    assert compare.judge([slower, quiet], [risen, beside]) == compare.FASTER
+    assert compare.judge([quiet, slower], [beside, beside]) == compare.SAME  # all else became slower, too
+    one_as_before = [1.0, 2.0, 2.1], [0.5, 1.0, 1.1]
+    assert compare.judge([quiet, one_as_before[0]], [beside, one_as_before[1]]) == compare.SAME
+    assert compare.judge([[1.0] * 3, [1.09] * 3], [[1.0] * 3, [1.09] * 3]) == compare.SAME  # by too little
+    assert compare.judge([quiet[:2], slower[:2]], [beside[:2], slower[:2]]) == compare.FEW_ROUNDS
+    assert compare.judge([quiet, slower], None) == compare.NO_YARDSTICK
 
 
-def test_a_regression_is_told_and_ends_with_1(tmp_path, capsys):
+def test_a_regression_is_told_and_ends_with_1(tmp_path, capsys, monkeypatch):
+    def compared(*names):
+        monkeypatch.setattr(sys, "argv", ["compare", *(str(tmp_path / f"{name}.json") for name in names)])
+        return terminal.exit_code(compare.main), capsys.readouterr().out
+
     for name, content in (("old", THREE_RUNS[0]), ("new", slowed(THREE_RUNS[0], 2))):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    assert compare.main([str(tmp_path / "old.json"), str(tmp_path / "new.json")]) == 1
-    said = capsys.readouterr().out
+    code, said = compared("old", "new")
+    assert code == 1
     assert "SLOWER beyond the noise: gpubp numba on digits, +100% in time and +100% beside" in said
-    assert compare.main([str(tmp_path / "old.json"), str(tmp_path / "old.json")]) == 0
-    assert "no regression: 12 times of gpubp's judged" in capsys.readouterr().out
-    assert compare.main([str(tmp_path / "old.json")]) == 2
+    code, said = compared("old", "old")
+    assert code == 0
+    assert "no regression: 12 times of gpubp's judged" in said
+    assert compared("old")[0] == 2
 
 
 def test_other_machines_versions_and_nets():
@@ -410,10 +415,10 @@ def test_results_written_before_are_read(folder):
 
 def test_a_busy_machine_is_told(tmp_path):
     content = full_content() | {"nets": []}
-    assert results.busy(content["machine"]) is None
+    assert shown.busy(content["machine"]) is None
     content["machine"]["load_average_before"] = 5.0
     said = "he machine was busy in the minute before this began: a load of 5.0 on 2 cores"
-    assert said in str(results.busy(content["machine"]))
+    assert said in str(shown.busy(content["machine"]))
     assert said in page.write(tmp_path / "bench.html", content).read_text()
 
 
@@ -438,7 +443,7 @@ def test_the_table_fits_a_terminal(capsys):
         "gpubp-numba",
         [row, base],
     )
-    terminal.print_net(report, Console(width=80))
+    terminal.print_net(results.net_dict(report), Console(width=80))
     said = capsys.readouterr().out
     assert "200 (100–300)" in said
     assert "4.00 (1.92–6.00)" not in said  # ratios are of the same round
