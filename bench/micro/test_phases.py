@@ -45,20 +45,13 @@ def phases(plan) -> dict[str, tuple[int, int, int]]:
     last, n = len(layers) - 1, SAMPLES
     table = {"gather": (0, 0, n * layers[0].n_in * nonzero)}
     for i, layer in enumerate(layers):
-        weights = layer.n_in * layer.n_out * (n // BATCH)
-        rows = n * (inputs[i] + layer.n_out)
-        table[f"forward {i + 1}"] = (1 + i, 2 * n * inputs[i] * layer.n_out, 4 * (rows + weights))
-        table[f"gradient and update {i + 1}"] = (
-            2 * last + 3 + i,
-            2 * n * inputs[i] * layer.n_out + 2 * weights,
-            4 * (rows + 2 * weights),
-        )
+        weights, rows = layer.n_in * layer.n_out * (n // BATCH), n * (inputs[i] + layer.n_out)
+        flops, updates = 2 * n * inputs[i] * layer.n_out, 2 * weights
+        table[f"forward {i + 1}"] = (1 + i, flops, 4 * (rows + weights))
+        table[f"gradient and update {i + 1}"] = (2 * last + 3 + i, flops + updates, 4 * (rows + 2 * weights))
         if i:
-            table[f"back {i}"] = (
-                2 * last + 3 - i,
-                2 * n * layer.n_in * layer.n_out,
-                4 * (n * (layer.n_in + layer.n_out) + weights),
-            )
+            moved = 4 * (n * (layer.n_in + layer.n_out) + weights)
+            table[f"back {i}"] = (2 * last + 3 - i, 2 * n * layer.n_in * layer.n_out, moved)
     table["output"] = (last + 2, 0, 8 * n * layers[-1].n_out)
     return table
 
