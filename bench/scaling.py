@@ -89,11 +89,6 @@ def point(series: str, layers: list[int], batch: int, samples: int) -> dict[str,
     }
 
 
-def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """The exponent p of the y ∝ xᵖ that fits best in logarithms: 1 is proportional. None for a single point."""
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0]) if len(x) > 1 else None
-
-
 def measure(
     samples: Sequence[int], widths: Sequence[int], say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
@@ -112,8 +107,9 @@ def slopes(points: list[dict[str, Any]]) -> dict[str, float | None]:
     """The slope of time over samples, and over the number of parameters."""
 
     def fit(series: str, x: str) -> float | None:
-        chosen = [p for p in points if p["series"] == series]
-        return slope([p[x] for p in chosen], [p["ms"] for p in chosen])
+        """The exponent p of the ms ∝ xᵖ that fits best in logarithms: 1 is proportional. None for a single point."""
+        logs = np.log([(p[x], p["ms"]) for p in points if p["series"] == series])
+        return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0]) if len(logs) > 1 else None
 
     return {"samples": fit("samples", "samples"), "widths": fit("widths", "parameters")}
 

@@ -115,19 +115,8 @@ def prepare(
     }
     report = Report(**origin(), host=args.host, settings=settings, sources=sources())
     report.machine["packages"]["gpubp"] = gpubp.__version__
-    run = Run(
-        report=report,
-        out=args.out or new_folder("gpu", report.date),
-        folder=folder,
-        sizes=sizes,
-        host=args.host,
-        variants=VARIANTS,
-        data_dir=data_dir,
-        tests=args.tests,
-        say=say,
-        end=started + args.budget,
-        part_end=started + args.budget,
-    )
+    out, end = args.out or new_folder("gpu", report.date), started + args.budget
+    run = Run(report, out, folder, sizes, args.host, VARIANTS, data_dir, args.tests, say, end, part_end=end)
     write(run.out, report)
     return run, names
 

@@ -202,11 +202,7 @@ def _distance(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
     """The Euclidean distance over all parameters; infinite where their shapes are not the same."""
     if [p.shape for p in ours] != [p.shape for p in theirs]:
         return math.inf
-    squares = [
-        np.sum(np.square(a.astype(np.float64) - b.astype(np.float64)))
-        for a, b in zip(ours, theirs, strict=True)
-    ]
-    return float(np.sqrt(np.sum(squares)))
+    return math.hypot(*(np.linalg.norm(a.astype(np.float64) - b) for a, b in zip(ours, theirs, strict=True)))
 
 
 def to_dict(report: Report) -> dict[str, Any]:
@@ -252,18 +248,20 @@ def _row_dict(row: Row, baseline: Row | None, report: NetReport) -> dict[str, An
 
 def agreement(row: dict[str, Any]) -> str:
     """In words, how a peer's results agree with the reference and with the baseline's."""
-    found, off = row.get("verification"), row.get("parameter_difference")
+    off = row.get("parameter_difference")
     same = {
         SAME: f"same result to {off:.0e}" if off else "same result, bit for bit",
         WITHIN: f"within the bound of {row.get('precision')}, {off or 0:.0e} off",
         DIFFERS: "computes something else: see the notes",
         NOT_COMPARABLE: "not comparable: see the notes",
     }.get(row["same_result"])
-    said = [line for line in (found and _verified(found), same) if line]
+    said = [line for line in (_verified(row.get("verification")), same) if line]
     return "; ".join(said) or ("not checked" if row["rounds_ms"] else "")
 
 
-def _verified(found: dict[str, Any]) -> str:
+def _verified(found: dict[str, Any] | None) -> str | None:
+    if found is None:
+        return None
     if not found["tensors"]:
         return "not checked against the reference, which overflows here"
     part = found["part_of_bound"]
@@ -288,24 +286,17 @@ CSV_COLUMNS = (
 
 def to_csv(content: dict[str, Any]) -> str:
     """One line a net and peer of the JSON; empty where there is no number."""
-    return csv_text(CSV_COLUMNS, [_csv_row(net, row) for net in content["nets"] for row in net["peers"]])
-
-
-def _csv_row(net: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    time, ratio = row["epoch_ms"] or {}, row["ratio"] or {}
-    return {
-        **net,
-        **row,
-        "net": net["name"],
-        "rounds": len(row["rounds_ms"]),
-        **{f"{name}_ms": value for name, value in time.items()},
-        **{f"ratio_{name}": value for name, value in ratio.items()},
-        "ratio": ratio.get("median"),
-        "start_s": row["start_s"].get("total"),
-        "peak_mb": row["memory_mb"].get("peak"),
-        "agreement": agreement(row),
-        "notes": "; ".join(row["notes"]),
-    }
+    rows = []
+    for net in content["nets"]:
+        for row in net["peers"]:
+            time, ratio = row["epoch_ms"] or {}, row["ratio"] or {}
+            spreads = {f"{name}_ms": value for name, value in time.items()}
+            spreads |= {f"ratio_{name}": value for name, value in ratio.items()}
+            peak, start = row["memory_mb"].get("peak"), row["start_s"].get("total")
+            counts = {"net": net["name"], "rounds": len(row["rounds_ms"]), "ratio": ratio.get("median")}
+            words = {"agreement": agreement(row), "notes": "; ".join(row["notes"])}
+            rows.append({**net, **row, **spreads, **counts, **words, "peak_mb": peak, "start_s": start})
+    return csv_text(CSV_COLUMNS, rows)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
@@ -346,14 +337,13 @@ def read(path: Path) -> dict[str, Any]:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # also what is no text
         raise DataError(f"{path} is no JSON, or not all of it: {error}") from error
-    kind = content.get("format") if isinstance(content, dict) else None
+    fields = content if isinstance(content, dict) else {}
+    kind, version = fields.get("format"), fields.get("format_version")
     if kind != FORMAT:
         found = f"it is {kind!r}" if isinstance(kind, str) else "it does not say what it is"
         raise DataError(f"{path} holds no results of gpubp bench: {found}, not {FORMAT!r}")
-    version = content.get("format_version")
     if version != FORMAT_VERSION:
-        newer = isinstance(version, int) and version > FORMAT_VERSION
-        advice = "; upgrade gpubp" if newer else ""
+        advice = "; upgrade gpubp" if isinstance(version, int) and version > FORMAT_VERSION else ""
         raise DataError(f"{path} has format version {version}, and this gpubp reads {FORMAT_VERSION}{advice}")
     try:
         _require(content)
