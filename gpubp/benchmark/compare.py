@@ -37,24 +37,28 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         ``old_date``, ``old_commit``; ``warnings``, lines; ``rows``, one a net and peer; ``regressions``, how many of
         them are gpubp's and slower beyond the noise; ``conclusions``, lines.
     """
-    differing = _machine_differences(old, new)
+    elsewhere = _changed(_place(old), _place(new))
     warnings = [
         f"{what} {then} then, {now} now: times cannot be compared, and none is judged"
-        for what, then, now in differing
+        for what, then, now in elsewhere
     ]
-    warnings += _version_differences(old, new)
+    then, now = ({what: run["machine"].get(what) for what in ("system", "python")} for run in (old, new))
+    warnings += [f"{what} was {before}, and is {after}" for what, before, after in _changed(then, now)]
+    versions = _changed(old["machine"]["packages"], new["machine"]["packages"])
+    if versions:
+        said = ", ".join(f"{name} {before} → {after}" for name, before, after in versions)
+        warnings.append(f"other versions: {said}")
     rows: list[dict[str, Any]] = []
     nets = {net["name"]: net for net in old["nets"]}
     for net in new["nets"]:
         before = nets.get(net["name"])
         if before is None:
             continue
-        changed = [name for name in _NET_FIELDS if before.get(name) != net.get(name)]
-        if changed:
+        if changed := [name for name in _NET_FIELDS if before.get(name) != net.get(name)]:
             warnings.append(f"{net['name']}: {', '.join(changed)} changed since, so that it is not compared")
             continue
         warnings += _vanished(before, net)
-        rows += _net_rows(before, net, judged=not differing)
+        rows += _net_rows(before, net, judged=not elsewhere)
     slower = [row for row in rows if row["verdict"] == SLOWER]
     return {
         "old_date": old["date"],
@@ -66,21 +70,15 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _machine_differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    pairs = [(what, old["machine"].get(what), new["machine"].get(what)) for what in ("cpu", "cores")]
-    pairs.append(("threads", old["settings"]["threads"], new["settings"]["threads"]))
-    return [(what, then, now) for what, then, now in pairs if then != now]
+def _place(run: dict[str, Any]) -> dict[str, Any]:
+    """What times depend on, besides the code."""
+    facts = {what: run["machine"].get(what) for what in ("cpu", "cores")}
+    return {**facts, "threads": run["settings"]["threads"]}
 
 
-def _version_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    lines = []
-    for what in ("system", "python"):
-        then, now = old["machine"].get(what), new["machine"].get(what)
-        if then != now:
-            lines.append(f"{what} was {then}, and is {now}")
-    then, now = old["machine"]["packages"], new["machine"]["packages"]
-    changed = [f"{name} {then[name]} → {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
-    return [*lines, f"other versions: {', '.join(changed)}"] if changed else lines
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What both have and is not the same, with what it was and is."""
+    return [(name, old[name], new[name]) for name in new if old.get(name, new[name]) != new[name]]
 
 
 def _vanished(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
