@@ -16,6 +16,7 @@ import numpy as np
 
 from gpubp.backends.composed import ComposedPlan
 from gpubp.backends.plan import Plan, Problem
+from gpubp.data.samples import as_inputs
 from gpubp.errors import UsageError
 from gpubp.functions import Activation, Loss
 from gpubp.kernels import RULES
@@ -146,6 +147,9 @@ class HostBackend(Backend):
 
     def to_host(self, array: Array) -> np.ndarray:
         return array.copy()
+
+    def gather(self, source: Array, order: Array, out: Array) -> None:
+        out[...] = as_inputs(source[order], out.dtype)
 
 
 def check_rule(optimizer: Optimizer) -> int:

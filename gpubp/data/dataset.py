@@ -68,12 +68,7 @@ class Dataset:
 
 
 def check_split(
-    inputs: Any,
-    targets: Any,
-    sample_weight: Any = None,
-    *,
-    classes: int | None = None,
-    name: str = "data",
+    inputs: Any, targets: Any, sample_weight: Any = None, *, classes: int | None = None, name: str = "data"
 ) -> Split:
     """The Split of arrays from outside, or a DataError that says what is wrong with which of them.
 
