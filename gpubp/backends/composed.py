@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpubp.backends.operations import Array, Operations
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, pairs
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.network import Layer
-
-if TYPE_CHECKING:
-    from gpubp.backends.backend import Backend
-
-Array = Any
 
 EVALUATION_ROWS = 1024  # rows an evaluation takes at a time, at least
 
@@ -25,7 +20,9 @@ class Workspace:
     ``activations[0]`` holds the inputs; ``deltas`` holds the errors of each layer, or of the last one only.
     """
 
-    def __init__(self, backend: Backend, layers: Sequence[Layer], rows: int, dtype: np.dtype, *, train: bool):
+    def __init__(
+        self, backend: Operations, layers: Sequence[Layer], rows: int, dtype: np.dtype, *, train: bool
+    ):
         def buffer(*shape: int) -> Array:
             return backend.to_device(np.zeros(shape, dtype))
 
@@ -53,7 +50,7 @@ class Workspace:
 class ComposedPlan(Plan):
     """Training composed from a backend's operations, one after the other; nothing is allocated inside an epoch."""
 
-    def __init__(self, backend: Backend, problem: Problem) -> None:
+    def __init__(self, backend: Operations, problem: Problem) -> None:
         super().__init__(problem)
         self.backend = backend
         self.activations = problem.activations

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.backends.backend import Array
 from gpubp.backends.cuda.availability import in_one_line, version, why_unavailable
+from gpubp.backends.operations import Array
 from gpubp.errors import BackendUnavailable, GpubpError
 from gpubp.kernels import cuda
 
