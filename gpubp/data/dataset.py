@@ -127,14 +127,11 @@ def rows_of(inputs: Any, name: str = "data") -> Any:
 def _numbers(values: Any, what: str) -> np.ndarray:
     array = host_array(values, what)
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{what} have dtype {array.dtype}, not numbers; {_remedy(array)}")
+        remedy = "convert them with .astype(float)"
+        if array.dtype.kind in "US":
+            remedy = "number the words first: labels = np.unique(words, return_inverse=True)[1]"
+        raise DataError(f"{what} have dtype {array.dtype}, not numbers; {remedy}")
     return array
-
-
-def _remedy(array: np.ndarray) -> str:
-    if array.dtype.kind in "US":
-        return "number the words first: labels = np.unique(words, return_inverse=True)[1]"
-    return "convert them with .astype(float)"
 
 
 def _first_not_finite(x: np.ndarray) -> tuple[int, int] | None:

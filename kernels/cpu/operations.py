@@ -75,9 +75,7 @@ def output_blocks(blocks, activation, loss):
     for z in range(0, len(memory), size * lanes):
         a, y, delta = z + n * lanes, z + 2 * n * lanes, z + 3 * n * lanes
         weight = z + 4 * n * lanes
-        output_of(
-            memory, z, a, y, delta, n, weight, weight + lanes, weight + 2 * lanes, activation, loss
-        )  # fmt: skip
+        output_of(memory, z, a, y, delta, n, weight, weight + lanes, weight + 2 * lanes, activation, loss)
 
 
 @kernel

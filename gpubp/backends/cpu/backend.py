@@ -151,10 +151,9 @@ class NumbaBackend(HostBackend):
         np.sum(scaled, axis=1, out=grad_bias)
 
     def update(self, parameter, gradient, slots, optimizer, coefficients):
-        rows = np.zeros((4, parameter.size), parameter.dtype)
-        for row, array in zip(rows, (parameter, gradient, *slots), strict=False):
-            row[:] = array.reshape(-1)
-        memory = operations.padded(rows)
+        memory = operations.padded(np.zeros((4, parameter.size), parameter.dtype))
+        for row, array in zip(memory, (parameter, gradient, *slots), strict=False):
+            row[: array.size] = array.reshape(-1)
         c = np.array(coefficients, dtype=parameter.dtype)
         operations.update_padded(memory, len(slots), check_rule(optimizer), c)
         for array, row in zip((parameter, *slots), memory[[0, 2, 3]], strict=False):

@@ -319,12 +319,8 @@ class FusedPlan(Plan):
         worst = int(starts.max())
         np.cumsum(starts, out=starts)
         records = zeros(int(starts[-1]) + steps.LINE, np.uint8)
-        self.team.share(
-            n,
-            lambda _, first, stop: steps.write_records(
-                inputs, n_in, starts, records, value_bytes, first, stop
-            ),
-        )
+        write = partial(steps.write_records, inputs, n_in, starts, records, value_bytes)
+        self.team.share(n, lambda _, first, stop: write(first, stop))
         data = data._replace(starts=starts, records=records, most_bytes=limit if worst > limit else 0)
         return StoredSamples(data, n, density, max(most), self._work(data, n_in))
 
@@ -338,12 +334,8 @@ class FusedPlan(Plan):
         size = steps.head_of(n_in) + np.diff(indptr) * (1 + values.itemsize)
         np.cumsum(-(-size // steps.LINE) * steps.LINE, out=starts[1:])
         records = zeros(int(starts[-1]) + steps.LINE, np.uint8)
-        self.team.share(
-            n,
-            lambda _, first, stop: steps.write_sparse_records(
-                indptr, columns, values, n_in, starts, records, first, stop
-            ),
-        )
+        write = partial(steps.write_sparse_records, indptr, columns, values, n_in, starts, records)
+        self.team.share(n, lambda _, first, stop: write(first, stop))
         data = self._data(samples)._replace(starts=starts, records=records)
         return StoredSamples(data, n, len(values) / (n * n_in), max(most, 1), self._work(data, n_in))
 

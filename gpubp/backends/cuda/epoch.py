@@ -76,9 +76,7 @@ class EpochPlan(Plan):
         self._training = self._layout(places, self.batch_size)
         self._evaluation = self._layout(places, self._rows)
         memory = np.zeros(self._size, self.dtype)
-        memory[: self._parameters] = np.concatenate(
-            [p.reshape(-1) for pair in problem.parameters for p in pair]
-        )
+        memory[: self._parameters] = np.hstack([p.reshape(-1) for pair in problem.parameters for p in pair])
         self._memory = device.to_device(memory)
 
         steps = -(-len(self.samples) // self.batch_size)
@@ -252,26 +250,12 @@ class EpochPlan(Plan):
             costs, hits = self._device(count, np.float64), self._device(count, np.int64)
         self.device.to_device(self._none_arrived, out=self._arrived)
         shared = (
-            self._memory,
-            np.int64(self._parameters),
-            np.int64(self._gradient),
-            samples.numbers,
-            samples.bytes,
-            np.int32(samples.as_bytes),
-            samples.targets,
-            samples.sample_weight,
-            order,
-            np.int64(len(order)),
-            np.int32(batch),
-            coefficients,
-            np.int32(cuda.MODES[mode]),
-            np.int32(kernels.LOSSES[self.problem.loss.name]),
-            np.int32(self._rule),
-            np.int32(len(self.optimizer.slots)),
-            costs,
-            hits,
-            self._arrived,
-        )
+            self._memory, np.int64(self._parameters), np.int64(self._gradient),
+            samples.numbers, samples.bytes, np.int32(samples.as_bytes), samples.targets, samples.sample_weight,
+            order, np.int64(len(order)), np.int32(batch), coefficients,
+            *map(np.int32, (cuda.MODES[mode], kernels.LOSSES[self.problem.loss.name])),
+            *map(np.int32, (self._rule, len(self.optimizer.slots))), costs, hits, self._arrived,
+        )  # fmt: skip
         outputs = self._no_outputs if outputs is None else outputs
         self._start(mode, layout, shared, outputs)
         to_host = self.device.to_host
