@@ -183,8 +183,11 @@ class Network:
         Raises:
             UsageError, DataError: as that method does.
         """
-        if method == "predict_proba":
-            self._require_probabilities()
+        if method == "predict_proba" and self.layers[-1].activation not in ("softmax", "sigmoid"):
+            raise UsageError(
+                f"predict_proba needs a softmax or sigmoid output layer, and this one is "
+                f"{self.layers[-1].activation}; forward() gives its raw outputs"
+            )
         finish = lookup({"forward": None, "predict": self._labelled, "predict_proba": None}, method, "method")
         outputs = self._outputs(inputs, name)
         return map(finish, outputs) if finish else outputs
@@ -193,7 +196,11 @@ class Network:
         first_row = 0
         for part in inputs if isinstance(inputs, Iterator) else [inputs]:
             rows = rows_of(part, name)
-            self._check_width(rows.shape, name)
+            width, n_in = math.prod(rows.shape[1:]), self.layers[0].n_in
+            if width != n_in:
+                raise DataError(
+                    f"{name}: inputs have shape {(rows.shape[0], width)}, but this network takes rows of {n_in} numbers"
+                )
             chunk = self.chunk(sparse=is_sparse(rows))
             for start in range(0, rows.shape[0], chunk):
                 a = check_inputs(rows[start : start + chunk], name, first_row=first_row + start)
@@ -216,13 +223,6 @@ class Network:
             whole[start : start + len(part)] = part
             start += len(part)
         return whole
-
-    def _check_width(self, shape: tuple[int, ...], name: str) -> None:
-        width, n_in = math.prod(shape[1:]), self.layers[0].n_in
-        if width != n_in:
-            raise DataError(
-                f"{name}: inputs have shape {(shape[0], width)}, but this network takes rows of {n_in} numbers"
-            )
 
     def predict(self, inputs: Any) -> np.ndarray:
         """The predicted labels (N,) of inputs (N, n_in); for regression, the outputs (N, n_out).
@@ -248,13 +248,6 @@ class Network:
             DataError: as :meth:`forward` does.
         """
         return self._whole(inputs, "predict_proba")
-
-    def _require_probabilities(self) -> None:
-        if self.layers[-1].activation not in ("softmax", "sigmoid"):
-            raise UsageError(
-                f"predict_proba needs a softmax or sigmoid output layer, and this one is "
-                f"{self.layers[-1].activation}; forward() gives its raw outputs"
-            )
 
     # The doors to gpubp.formats, which knows networks; a network knows no format.
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gpubp.errors import UsageError
 from gpubp.kernels import AdamCoefficients, SGDCoefficients
 
-Slots = tuple[np.ndarray, ...]
+Array = np.ndarray
+Slots = Sequence[Array]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -53,14 +54,8 @@ class Optimizer:
         """The coefficients of steps ``step``, ``step`` + 1, … at these learning rates, (S, coefficients) float64."""
         return np.array([self.coefficients(lr, step + s, decay=decay) for s, lr in enumerate(rates.tolist())])
 
-    def rule(
-        self,
-        parameter: np.ndarray,
-        gradient: np.ndarray,
-        slots: Sequence[np.ndarray],
-        coefficients: Sequence[float],
-    ) -> tuple[np.ndarray, Slots]:
-        """The new parameter and slots, same shapes as the old."""
+    def rule(self, parameter: Array, gradient: Array, slots: Slots, c: Any) -> tuple[Array, Slots]:
+        """The new parameter and slots, same shapes as the old; ``c`` are the step's coefficients."""
         raise NotImplementedError
 
 
@@ -108,14 +103,8 @@ class SGD(Optimizer):
         SGDCoefficients(*table.T).lr[...] = rates
         return table
 
-    def rule(
-        self,
-        parameter: np.ndarray,
-        gradient: np.ndarray,
-        slots: Sequence[np.ndarray],
-        coefficients: Sequence[float],
-    ) -> tuple[np.ndarray, Slots]:
-        c = SGDCoefficients(*coefficients)
+    def rule(self, parameter: Array, gradient: Array, slots: Slots, c: Any) -> tuple[Array, Slots]:
+        c = SGDCoefficients(*c)
         direction = gradient + c.decay * parameter if c.decay else gradient
         if not c.momentum:
             return parameter - c.lr * direction, ()
@@ -189,14 +178,8 @@ class Adam(Optimizer):
     def _correction(self, step: int) -> float:
         return 1 / math.sqrt(1 - self.beta2**step)
 
-    def rule(
-        self,
-        parameter: np.ndarray,
-        gradient: np.ndarray,
-        slots: Sequence[np.ndarray],
-        coefficients: Sequence[float],
-    ) -> tuple[np.ndarray, Slots]:
-        c = AdamCoefficients(*coefficients)
+    def rule(self, parameter: Array, gradient: Array, slots: Slots, c: Any) -> tuple[Array, Slots]:
+        c = AdamCoefficients(*c)
         gradient = gradient + c.decay * parameter if c.decay else gradient
         first = c.beta1 * slots[0] + c.rest1 * gradient
         second = c.beta2 * slots[1] + c.rest2 * (gradient * gradient)

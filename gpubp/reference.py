@@ -22,22 +22,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpubp.functions import Activation, Loss
-from gpubp.optimizers import Optimizer
+from gpubp.optimizers import Array, Optimizer, Slots
 
-Parameters = Sequence[tuple[np.ndarray, np.ndarray]]  # (W, b) of each layer, first to last
+Parameters = Sequence[tuple[Array, Array]]  # (W, b) of each layer, first to last
 
 
-def forward(
-    a_prev: np.ndarray, weights: np.ndarray, bias: np.ndarray, activation: Activation
-) -> tuple[np.ndarray, np.ndarray]:
+def forward(a_prev: Array, weights: Array, bias: Array, activation: Activation) -> tuple[Array, Array]:
     """z = a_prev Wᵀ + b and a = σ(z): (B, n_in) to two arrays (B, n_out)."""
     z = a_prev @ weights.T + bias
     return z, activation.apply(z)
 
 
-def output_delta(
-    a: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray, activation: Activation, loss: Loss
-) -> np.ndarray:
+def output_delta(a: Array, targets: Array, sample_weight: Array, activation: Activation, loss: Loss) -> Array:
     """BP1: δ = ∇ₐC ⊙ σ'(z) of the output layer, (B, n_out), each row times its sample weight (B,).
 
     For softmax, ⊙ σ'(z) is the product with the full Jacobian. Where the loss is matched to the activation
@@ -48,37 +44,26 @@ def output_delta(
     return delta * sample_weight[:, None]
 
 
-def hidden_delta(
-    delta_next: np.ndarray, weights_next: np.ndarray, a: np.ndarray, activation: Activation
-) -> np.ndarray:
+def hidden_delta(delta_next: Array, weights_next: Array, a: Array, activation: Activation) -> Array:
     """BP2: δ = (δ_next W_next) ⊙ σ'(z), (B, n_next) back to (B, n)."""
     return activation.pull_back(delta_next @ weights_next, a)
 
 
-def weight_grad(delta: np.ndarray, a_prev: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def weight_grad(delta: Array, a_prev: Array) -> tuple[Array, Array]:
     """BP4 and BP3: ∂C/∂W = δᵀ a_prev / B, (n_out, n_in), and ∂C/∂b = Σ δ / B, (n_out,)."""
     return delta.T @ a_prev / len(delta), delta.sum(axis=0) / len(delta)
 
 
 def update(
-    parameter: np.ndarray,
-    gradient: np.ndarray,
-    slots: Sequence[np.ndarray],
-    optimizer: Optimizer,
-    coefficients: Sequence[float],
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    parameter: Array, gradient: Array, slots: Slots, optimizer: Optimizer, coefficients: Sequence[float]
+) -> tuple[Array, Slots]:
     """The parameter and the optimizer's slots (velocity, moments) after one step; nothing is changed in place."""
     return optimizer.rule(parameter, gradient, slots, coefficients)
 
 
 def cost(
-    z: np.ndarray,
-    a: np.ndarray,
-    targets: np.ndarray,
-    sample_weight: np.ndarray,
-    activation: Activation,
-    loss: Loss,
-) -> np.ndarray:
+    z: Array, a: Array, targets: Array, sample_weight: Array, activation: Activation, loss: Loss
+) -> Array:
     """The weighted cost of each sample, (B,), from the logits z where the loss is matched to the activation."""
     if loss.cost_from_logits is not None and loss.matched == activation.name:
         return loss.cost_from_logits(z, targets) * sample_weight
@@ -93,20 +78,20 @@ class Trace:
     ``costs`` are the samples' (B,).
     """
 
-    z: list[np.ndarray]
-    a: list[np.ndarray]
-    costs: np.ndarray
-    delta: list[np.ndarray]
-    gradients: list[tuple[np.ndarray, np.ndarray]]
+    z: list[Array]
+    a: list[Array]
+    costs: Array
+    delta: list[Array]
+    gradients: list[tuple[Array, Array]]
 
 
 def trace(
     parameters: Parameters,
     activations: Sequence[Activation],
     loss: Loss,
-    inputs: np.ndarray,
-    targets: np.ndarray,
-    sample_weight: np.ndarray | None = None,
+    inputs: Array,
+    targets: Array,
+    sample_weight: Array | None = None,
 ) -> Trace:
     """Forward and back through a mini-batch, (B, n_in) and (B, n_out), with everything on the way kept."""
     if sample_weight is None:
@@ -130,10 +115,10 @@ def backpropagate(
     parameters: Parameters,
     activations: Sequence[Activation],
     loss: Loss,
-    inputs: np.ndarray,
-    targets: np.ndarray,
-    sample_weight: np.ndarray | None = None,
-) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+    inputs: Array,
+    targets: Array,
+    sample_weight: Array | None = None,
+) -> tuple[float, list[tuple[Array, Array]]]:
     """The mean cost of a mini-batch, (B, n_in) and (B, n_out), and its gradient (∂C/∂W, ∂C/∂b) for each layer."""
     whole = trace(parameters, activations, loss, inputs, targets, sample_weight)
     return float(whole.costs.mean()), whole.gradients

@@ -7,25 +7,22 @@ trainer cannot tell the difference and the verifier checks that there is none.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from gpubp.backends.composed import ComposedPlan
+from gpubp.backends.operations import Array, Operations
 from gpubp.backends.plan import Plan, Problem
+from gpubp.data.samples import as_inputs
 from gpubp.errors import UsageError
-from gpubp.functions import Activation, Loss
 from gpubp.kernels import RULES
 from gpubp.optimizers import Optimizer
 
-Array = Any  # an array of the backend's own kind, wherever that lives
 
-
-class Backend(ABC):
-    """The five operations of backpropagation on one kind of array. Results go into the buffers given.
+class Backend(Operations):
+    """The operations, and the plans that train with them.
 
     ``precision`` names how it computes the products of float32 matrices, one of ``precisions``.
     ``plan`` is the kind of plan it makes, one of ``plans``, or "auto" for the fastest that fits what is to be trained:
@@ -52,71 +49,9 @@ class Backend(ABC):
             )
         self.plan_kind = plan
 
-    @abstractmethod
-    def describe(self) -> str:
-        """The device, threads and versions in use, in one line."""
-
     def limits(self) -> AbstractContextManager:
         """To be held while a run is on: what it sets for the whole process, such as the threads of BLAS."""
         return nullcontext()
-
-    @abstractmethod
-    def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
-        """A copy of a host array as this backend's kind of array, into ``out`` if given."""
-
-    @abstractmethod
-    def to_host(self, array: Array) -> np.ndarray:
-        """A copy of an array on the host, after all work that leads to it."""
-
-    @abstractmethod
-    def gather(self, source: Array, order: Array, out: Array) -> None:
-        """out[b] = source[order[b]]; uint8 source rows become floats as in ``byte_table``, to the bit."""
-
-    @abstractmethod
-    def forward(
-        self, a_prev: Array, weights: Array, bias: Array, activation: Activation, z: Array, a: Array
-    ) -> None:
-        """z = a_prev Wᵀ + b, a = σ(z): (B, n_in) to (B, n_out). ``z`` and ``a`` may be one buffer."""
-
-    @abstractmethod
-    def output_delta(
-        self,
-        z: Array,
-        a: Array,
-        targets: Array,
-        sample_weight: Array,
-        activation: Activation,
-        loss: Loss,
-        delta: Array,
-        row_cost: Array,
-        row_hit: Array,
-    ) -> None:
-        """BP1: δ = ∇ₐC ⊙ σ'(z) into ``delta`` (B, n_out), with each row's cost and whether it was a hit, (B,).
-
-        All but the hit are times the sample weight. A hit is an output whose largest element is where the
-        target's is (the first of equals), or, with one output, on the same side of ½.
-        """
-
-    @abstractmethod
-    def hidden_delta(
-        self, delta_next: Array, weights_next: Array, a: Array, activation: Activation, delta: Array
-    ) -> None:
-        """BP2: δ = (δ_next W_next) ⊙ σ'(z), (B, n_next) back to (B, n)."""
-
-    @abstractmethod
-    def weight_grad(self, delta: Array, a_prev: Array, grad_weights: Array, grad_bias: Array) -> None:
-        """BP4 and BP3: ∂C/∂W = δᵀ a_prev / B, (n_out, n_in), and ∂C/∂b = Σ δ / B, (n_out,)."""
-
-    @abstractmethod
-    def update(
-        self,
-        parameter: Array,
-        gradient: Array,
-        slots: Sequence[Array],
-        optimizer: Optimizer,
-        coefficients: Sequence[float],
-    ) -> None:
-        """The optimizer's rule on one parameter and its slots, in place."""
 
     def plan(self, problem: Problem) -> Plan:
         """A plan that trains copies of the problem's parameters."""
@@ -146,6 +81,9 @@ class HostBackend(Backend):
 
     def to_host(self, array: Array) -> np.ndarray:
         return array.copy()
+
+    def gather(self, source: Array, order: Array, out: Array) -> None:
+        out[...] = as_inputs(source[order], out.dtype)
 
 
 def check_rule(optimizer: Optimizer) -> int:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpubp.backends.operations import Array, Operations
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, pairs
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.network import Layer
-
-if TYPE_CHECKING:
-    from gpubp.backends.backend import Backend
-
-Array = Any
 
 EVALUATION_ROWS = 1024  # rows an evaluation takes at a time, at least
 
@@ -25,7 +20,9 @@ class Workspace:
     ``activations[0]`` holds the inputs; ``deltas`` holds the errors of each layer, or of the last one only.
     """
 
-    def __init__(self, backend: Backend, layers: Sequence[Layer], rows: int, dtype: np.dtype, *, train: bool):
+    def __init__(
+        self, backend: Operations, layers: Sequence[Layer], rows: int, dtype: np.dtype, *, train: bool
+    ):
         def buffer(*shape: int) -> Array:
             return backend.to_device(np.zeros(shape, dtype))
 
@@ -53,7 +50,7 @@ class Workspace:
 class ComposedPlan(Plan):
     """Training composed from a backend's operations, one after the other; nothing is allocated inside an epoch."""
 
-    def __init__(self, backend: Backend, problem: Problem) -> None:
+    def __init__(self, backend: Operations, problem: Problem) -> None:
         super().__init__(problem)
         self.backend = backend
         self.activations = problem.activations
@@ -165,16 +162,10 @@ class ComposedPlan(Plan):
     ) -> None:
         self.backend.gather(samples.targets, order, work.targets)
         self.backend.gather(samples.sample_weight, order, work.sample_weight)
+        z, a, delta = work.logits, work.activations[-1], work.deltas[-1]
+        functions = self.activations[-1], self.problem.loss
         self.backend.output_delta(
-            work.logits,
-            work.activations[-1],
-            work.targets,
-            work.sample_weight,
-            self.activations[-1],
-            self.problem.loss,
-            work.deltas[-1],
-            row_cost,
-            row_hit,
+            z, a, work.targets, work.sample_weight, *functions, delta, row_cost, row_hit
         )
 
     def _backpropagate(self, order: Array, rows: slice) -> None:
@@ -182,18 +173,11 @@ class ComposedPlan(Plan):
         self._forward(self.samples.inputs, order[rows], work)
         self._output_delta(self.samples, order[rows], work, self._row_cost[rows], self._row_hit[rows])
         for i in range(len(self.layers) - 1, -1, -1):
-            delta = work.deltas[i]
-            self.backend.weight_grad(
-                delta, work.activations[i], self.gradient[2 * i], self.gradient[2 * i + 1]
-            )
+            delta, a = work.deltas[i], work.activations[i]
+            self.backend.weight_grad(delta, a, *self.gradient[2 * i : 2 * i + 2])
             if i:
-                self.backend.hidden_delta(
-                    delta,
-                    self.parameters[2 * i],
-                    work.activations[i],
-                    self.activations[i - 1],
-                    work.deltas[i - 1],
-                )
+                weights, activation = self.parameters[2 * i], self.activations[i - 1]
+                self.backend.hidden_delta(delta, weights, a, activation, work.deltas[i - 1])
 
     def _update(self, lr: float) -> None:
         self.step += 1

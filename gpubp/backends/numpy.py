@@ -9,7 +9,6 @@ import numpy as np
 from gpubp import reference
 from gpubp.backends.backend import HostBackend
 from gpubp.backends.threads import blas_threads, counted
-from gpubp.data.samples import as_inputs
 from gpubp.network import labels_of
 
 
@@ -24,9 +23,6 @@ class ReferenceBackend(HostBackend):
 
     def limits(self) -> AbstractContextManager:
         return nullcontext() if self.threads is None else blas_threads(self.threads)
-
-    def gather(self, source, order, out):
-        out[...] = as_inputs(source[order], out.dtype)
 
     def forward(self, a_prev, weights, bias, activation, z, a):
         z[...], a[...] = reference.forward(a_prev, weights, bias, activation)

@@ -68,12 +68,7 @@ class Dataset:
 
 
 def check_split(
-    inputs: Any,
-    targets: Any,
-    sample_weight: Any = None,
-    *,
-    classes: int | None = None,
-    name: str = "data",
+    inputs: Any, targets: Any, sample_weight: Any = None, *, classes: int | None = None, name: str = "data"
 ) -> Split:
     """The Split of arrays from outside, or a DataError that says what is wrong with which of them.
 
@@ -132,14 +127,11 @@ def rows_of(inputs: Any, name: str = "data") -> Any:
 def _numbers(values: Any, what: str) -> np.ndarray:
     array = host_array(values, what)
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{what} have dtype {array.dtype}, not numbers; {_remedy(array)}")
+        remedy = "convert them with .astype(float)"
+        if array.dtype.kind in "US":
+            remedy = "number the words first: labels = np.unique(words, return_inverse=True)[1]"
+        raise DataError(f"{what} have dtype {array.dtype}, not numbers; {remedy}")
     return array
-
-
-def _remedy(array: np.ndarray) -> str:
-    if array.dtype.kind in "US":
-        return "number the words first: labels = np.unique(words, return_inverse=True)[1]"
-    return "convert them with .astype(float)"
 
 
 def _first_not_finite(x: np.ndarray) -> tuple[int, int] | None:

@@ -121,9 +121,6 @@ def _count_classes(train: Split, test: Split | None, path: Path) -> int | None:
     return largest + 1
 
 
-# IDX -------------------------------------------------------------------------------------------------------
-
-
 def _may_be_idx(path: Path) -> bool:
     return path.suffix.lower() in ("", ".gz") or ".idx" in path.suffix.lower() or path.name.endswith("-ubyte")
 
@@ -153,9 +150,6 @@ def _read_pair(folder: Path, *prefixes: str) -> tuple[np.ndarray, np.ndarray] | 
         names = ", ".join(p.name for p in images + labels)
         raise DataError(f"{folder}: expected one file of images and one of labels, found {names}")
     return read_idx(images[0]), read_idx(labels[0])
-
-
-# NumPy -----------------------------------------------------------------------------------------------------
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -214,9 +208,6 @@ def _npy_chunks(path: Path, rows: int) -> Iterator[np.ndarray]:
                 yield np.memmap(file, dtype, "r", offset, shape, order)[start : start + rows]
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: not a sound NumPy file: {error}") from error
-
-
-# CSV -------------------------------------------------------------------------------------------------------
 
 
 def _read_csv(path: Path) -> _Raw:
@@ -312,9 +303,6 @@ def _number(cell: str) -> float | None:
         return None
 
 
-# Images ----------------------------------------------------------------------------------------------------
-
-
 def _read_image(path: Path) -> np.ndarray:
     """One image as (1, h, w) uint8, brightness 0 to 255."""
     from PIL import Image, ImageOps
@@ -333,8 +321,6 @@ def _read_image(path: Path) -> np.ndarray:
         raise DataError(f"{path}: parts are transparent; flatten it onto a background first")
     return grey[None]
 
-
-# Inputs ----------------------------------------------------------------------------------------------------
 
 _INPUTS: dict[str, Callable[[Path, int], Iterable[np.ndarray]]] = {
     ".npy": _npy_chunks,

@@ -40,20 +40,22 @@ def write_predictions(
     """
     path = Path(path)
     fill = _fill_npy if require_suffix(path) == ".npy" else _fill_csv
-    rows = 0
+    parts, rows = iter(parts), 0
+    first = next(parts, None)
+    if first is None:
+        raise DataError("no data: there are no predictions to write")
 
     def counted() -> Iterator[np.ndarray]:
         nonlocal rows
-        for part in parts:
+        for part in itertools.chain([first], parts):
             rows += len(part)
             yield part
 
-    write_atomically(path, lambda file: fill(file, counted(), classes))
+    write_atomically(path, lambda file: fill(file, first, counted(), classes))
     return rows
 
 
-def _fill_npy(file: BinaryIO, parts: Iterator[np.ndarray], classes: Sequence | None) -> None:
-    first, parts = _peeked(parts)
+def _fill_npy(file: BinaryIO, first: np.ndarray, parts: Iterator[np.ndarray], classes: object) -> None:
     rows = 0
     start = _npy_header(file, first, 0)
     for part in parts:
@@ -71,8 +73,9 @@ def _npy_header(file: BinaryIO, like: np.ndarray, rows: int) -> int:
     return file.tell()
 
 
-def _fill_csv(file: BinaryIO, parts: Iterator[np.ndarray], classes: Sequence | None) -> None:
-    first, parts = _peeked(parts)
+def _fill_csv(
+    file: BinaryIO, first: np.ndarray, parts: Iterator[np.ndarray], classes: Sequence | None
+) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
     width = 1 if first.ndim == 1 else first.shape[1]
@@ -81,10 +84,3 @@ def _fill_csv(file: BinaryIO, parts: Iterator[np.ndarray], classes: Sequence | N
     for part in parts:
         writer.writerows(part.reshape(len(part), width))
     text.detach()  # the file stays open
-
-
-def _peeked(parts: Iterator[np.ndarray]) -> tuple[np.ndarray, Iterator[np.ndarray]]:
-    first = next(parts, None)
-    if first is None:
-        raise DataError("no data: there are no predictions to write")
-    return first, itertools.chain([first], parts)

@@ -223,8 +223,7 @@ class MLP(Parameters):
         stream = (self._stream if known else None) or self._new_stream()
         if stream.watch.stopped:
             warn_caller(
-                "training has stopped early, with the best parameters; fit starts anew",
-                ConvergenceWarning,
+                "training has stopped early, with the best parameters; fit starts anew", ConvergenceWarning
             )
             return
         network = self._network_again(job) if known else self._new_network(job, stream.seed)

@@ -154,7 +154,17 @@ class MLPClassifier(ClassifierMixin, MLP):
     def _score_of(self, held: Job) -> tuple[Callable[[Epoch, Network], float], tuple | None]:
         if held.weight is None and held.targets.ndim == 1:
             return _accuracy, (held.inputs, held.targets)
-        return _Accuracy(held), None
+
+        def accuracy(epoch: Epoch, network: Network) -> float:
+            """The weight of samples whose label, or all of whose labels, are right, of the weight of all."""
+            outputs, targets = network.forward(held.inputs), held.targets
+            several = targets.ndim == 2
+            right = (
+                ((outputs > 0.5) == (targets > 0.5)).all(axis=1) if several else labels_of(outputs) == targets
+            )
+            return float(np.average(right, weights=of_some_weight(held)))
+
+        return accuracy, None
 
     def predict(self, X: Any) -> np.ndarray:
         """The labels (N,) of inputs (N, n_in), or (N, labels) of 0 and 1."""
@@ -188,16 +198,3 @@ def _is_multilabel(y: Any) -> bool:
 def _accuracy(epoch: Epoch, network: Network) -> float:
     assert epoch.validation_accuracy is not None
     return epoch.validation_accuracy
-
-
-@dataclass
-class _Accuracy:
-    """The weight of samples whose label, or all of whose labels, are right, of the weight of all."""
-
-    held: Job
-
-    def __call__(self, epoch: Epoch, network: Network) -> float:
-        outputs, targets = network.forward(self.held.inputs), self.held.targets
-        several = targets.ndim == 2
-        right = ((outputs > 0.5) == (targets > 0.5)).all(axis=1) if several else labels_of(outputs) == targets
-        return float(np.average(right, weights=of_some_weight(self.held)))

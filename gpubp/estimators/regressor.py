@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,18 @@ class MLPRegressor(RegressorMixin, MLP):
         )
 
     def _score_of(self, held: Job) -> tuple[Callable[[Epoch, Network], float], tuple | None]:
-        return _Determination(held), None
+        targets, weight = held.targets, of_some_weight(held)
+        mean = np.average(targets, axis=0, weights=weight)
+
+        def determination(epoch: Epoch, network: Network) -> float:
+            """R² = 1 − Σ‖y−a‖² / Σ‖y−ȳ‖², each sample times its weight, of all outputs together."""
+            off, spread = (
+                np.average(((targets - values) ** 2).sum(axis=1), weights=weight)
+                for values in (network.forward(held.inputs), mean)
+            )
+            return float(1 - off / (spread or 1.0))  # of values that are all the same, any scale will do
+
+        return determination, None
 
     def predict(self, X: Any) -> np.ndarray:
         """The values (N,) or (N, n_out) for inputs (N, n_in)."""
@@ -56,19 +66,3 @@ class MLPRegressor(RegressorMixin, MLP):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
-
-
-@dataclass
-class _Determination:
-    """R² = 1 − Σ‖y−a‖² / Σ‖y−ȳ‖², each sample times its weight, of all outputs together."""
-
-    held: Job
-
-    def __call__(self, epoch: Epoch, network: Network) -> float:
-        targets, weight = self.held.targets, of_some_weight(self.held)
-        mean = np.average(targets, axis=0, weights=weight)
-        off, spread = (
-            np.average(((targets - values) ** 2).sum(axis=1), weights=weight)
-            for values in (network.forward(self.held.inputs), mean)
-        )
-        return float(1 - off / (spread or 1.0))  # of values that are all the same, any scale will do

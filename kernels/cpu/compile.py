@@ -3,8 +3,7 @@
 ============================  ===========================================================================
 mark                          for a function
 ============================  ===========================================================================
-``kernel``                    that Python calls; with ``parallel=True``, its ``prange`` loops run on
-                              Numba's threads
+``kernel``                    that Python calls
 ``part``                      of the same Python that only kernels call: no entry from Python is compiled,
                               which takes half as long
 ``spliced``                   as ``part``, but that has one caller and is large: its Python becomes its
@@ -16,14 +15,8 @@ mark                          for a function
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from functools import partial
-
-# GNU OpenMP's threads spin for about a millisecond at every join before they sleep. Where something else keeps a
-# core busy, each of a run's thousands of joins then costs a time slice (a 0.4 s run took 25 s). With this count,
-# about 30 µs, an idle machine is as fast and a busy one loses little. Read when Numba first loads the library.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+from typing import Any
 
 import numba
 from numba import types
@@ -32,17 +25,15 @@ from numba.extending import lower_builtin
 
 from gpubp.kernels.cpu.cache import keep
 
-OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}
 
 
-def kernel(function=None, *, parallel: bool = False):
+def kernel(function):
     """A function that Python calls, compiled for the types it first gets, and kept on disk."""
-    if function is None:
-        return partial(kernel, parallel=parallel)
-    return keep(numba.njit(parallel=parallel, **OPTIONS)(function))
+    return keep(numba.njit(nogil=True, **OPTIONS)(function))
 
 
-spliced = numba.njit(inline="always", fastmath={"contract"}, error_model="numpy")
+spliced = numba.njit(inline="always", **OPTIONS)
 
 Result = types.Type | Callable[..., types.Type]
 

@@ -1,4 +1,4 @@
-"""CUDA kernels, one operation a .cu file; functions.cuh has what is done to one element or one row.
+"""CUDA kernels; functions.cuh has what is done to one element or one row.
 
 The files are compiled as one text per dtype, without fast-math flags. Two things are still not as written: a·b + c may
 be one rounding, and CuPy compiles with -ftz=true, so that float32's subnormals, below 1.2e-38, become 0; the host build
@@ -15,32 +15,16 @@ import numpy as np
 from gpubp import kernels
 
 _ROWS = ("functions.cuh", "output.cuh", "rules.cuh")
-OPERATIONS = (
-    *_ROWS,
-    "gather.cu",
-    "forward.cu",
-    "output_delta.cu",
-    "hidden_delta.cu",
-    "weight_grad.cu",
-    "update.cu",
-)
+OPERATIONS = (*_ROWS, "operations.cu")
 _PERSISTENT = (*_ROWS, "grid.cuh", "launch.cuh", "tile.cuh")
 EPOCH, UNITS = (*_PERSISTENT, "epoch.cu"), (*_PERSISTENT, "units.cu")
 PERSISTENT = {"epoch": EPOCH, "units": UNITS}  # kernels that stay for whole epochs
 UNITS_OF_A_BLOCK = (2, 4, 8)  # hidden units that a block of ``units`` can own; each is compiled by itself
 
-KERNELS = (
-    "gather",
-    "gather_bytes",
-    "forward",
-    "output_delta",
-    "hidden_delta",
-    "weight_grad",
-    "update",
-)  # of OPERATIONS
+KERNELS = ("gather", "gather_bytes", *kernels.OPERATIONS)  # of OPERATIONS
 
 WARP = 32
-SUM_ROWS = 32  # threads of weight_grad.cu that share a column
+SUM_ROWS = 32  # threads of weight_grad that share a column
 
 THREADS = 256  # of a block
 ROW_BLOCK = THREADS // WARP  # rows of a batch that a block takes at a time, a warp each
@@ -68,9 +52,8 @@ LAYER = (
 )
 
 _CONSTANTS = ("LEAKY_SLOPE", "LECUN_SCALE", "LECUN_RATE", "PROBABILITY_FLOOR")
-_INCLUDE = re.compile(
-    r'#include "\w+\.cuh"'
-)  # for tools that compile one file; here the headers come first anyway
+# For tools that compile one file; here the headers come first anyway.
+_INCLUDE = re.compile(r'#include "\w+\.cuh"')
 
 
 def source(names: tuple[str, ...] = OPERATIONS) -> str:

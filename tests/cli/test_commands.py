@@ -439,7 +439,7 @@ def test_the_package_holds_its_kernels_recipes_and_data():
 
     import gpubp.kernels.cuda
 
-    assert {"forward.cu", "update.cu", "functions.cuh"} <= {
+    assert {"operations.cu", "epoch.cu", "functions.cuh"} <= {
         p.name for p in files(gpubp.kernels.cuda).iterdir()
     }
     assert (files("gpubp.experiments.recipes") / "mnist.toml").is_file()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from gpubp import kernels
 from gpubp.backends.backend import HostBackend, check_rule
+from gpubp.backends.cpu.team import Team
 from gpubp.backends.plan import Plan, Problem
 from gpubp.backends.threads import blas_threads, counted
 from gpubp.data.samples import Samples
@@ -21,16 +22,13 @@ from gpubp.network import Layer
 from gpubp.optimizers import SGD
 
 try:
-    from gpubp.kernels import cpu  # before numba: it sets how threads wait
+    import numba
 
-    import numba  # isort: skip
+    from gpubp.kernels.cpu import operations
 
     _import_error: Exception | None = None
 except Exception as error:  # a broken LLVM or a NumPy too new is a reason to report, not a traceback
     _import_error = error
-
-# Numba's threads: their workqueue ends the process where two Python threads enter parallel loops at once.
-_loops = threading.Lock()
 
 
 def why_unavailable() -> str | None:
@@ -47,7 +45,7 @@ def why_unavailable() -> str | None:
 
 def cache_folder() -> str | None:
     """Where compiled kernels are kept; None if they are not."""
-    stats = getattr(cpu.gather, "stats", None)  # a plain function has none: NUMBA_DISABLE_JIT
+    stats = getattr(operations.multiply, "stats", None)  # a plain function has none: NUMBA_DISABLE_JIT
     return stats and stats.cache_path
 
 
@@ -115,53 +113,48 @@ class NumbaBackend(HostBackend):
         plan.evaluate(plan.upload(samples))
         plan.predict(inputs)
 
-    @contextmanager
-    def _numba_threads(self) -> Iterator[None]:
-        """Numba's parallel loops for this Python thread alone, on this backend's threads."""
-        with _loops:
-            usual = numba.get_num_threads()
-            numba.set_num_threads(self.threads)
-            try:
-                yield
-            finally:
-                numba.set_num_threads(usual)
+    @cached_property
+    def _team(self) -> Team:
+        return Team(self.threads)
 
-    def gather(self, source, order, out):
-        if source.dtype == np.uint8 and out.dtype != np.uint8:
-            cpu.gather_bytes(source, order, out)
-        elif source.ndim == 1:
-            cpu.gather(source[:, None], order, out[:, None])
-        else:
-            cpu.gather(source, order, out)
+    def _multiply(self, a: np.ndarray, b: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+        """C = start + a b, (M, K) and (K, N) to (M, N), its rows shared by the team."""
+        a, b, n = np.ascontiguousarray(a), operations.padded(b), b.shape[1]
+        c, row = np.empty((len(a), b.shape[1]), a.dtype), np.zeros(b.shape[1], a.dtype)
+        if start is not None:
+            row[:n] = start
+        self._team.share(len(a), lambda _, first, stop: operations.multiply(a, b, row, c, first, stop))
+        return c[:, :n]
 
     def forward(self, a_prev, weights, bias, activation, z, a):
-        with self._numba_threads():
-            cpu.forward(a_prev, weights, bias, kernels.ACTIVATIONS[activation.name], z, a)
+        z[...] = self._multiply(a_prev, weights.T, bias)
+        blocks = operations.turned(z)
+        operations.activate_blocks(blocks, kernels.ACTIVATIONS[activation.name])
+        a[...] = operations.turned_back(blocks, len(a))
 
     def output_delta(self, z, a, targets, sample_weight, activation, loss, delta, row_cost, row_hit):
-        cpu.output_delta(
-            z,
-            a,
-            targets,
-            sample_weight,
-            kernels.ACTIVATIONS[activation.name],
-            kernels.LOSSES[loss.name],
-            delta,
-            row_cost,
-            row_hit,
-        )
+        n, room = z.shape[1], np.zeros((len(z), 2), z.dtype)
+        blocks = operations.turned(np.hstack([z, a, targets, delta, sample_weight[:, None], room]))
+        codes = kernels.ACTIVATIONS[activation.name], kernels.LOSSES[loss.name]
+        operations.output_blocks(blocks, *codes)
+        rows = operations.turned_back(blocks, len(z))
+        delta[...], row_cost[...], row_hit[...] = rows[:, 3 * n : 4 * n], rows[:, -2], rows[:, -1]
 
     def hidden_delta(self, delta_next, weights_next, a, activation, delta):
-        with self._numba_threads():
-            cpu.hidden_delta(delta_next, weights_next, a, kernels.ACTIVATIONS[activation.name], delta)
+        blocks = operations.turned(np.hstack([self._multiply(delta_next, weights_next), a]))
+        operations.pull_back_blocks(blocks, kernels.ACTIVATIONS[activation.name])
+        delta[...] = operations.turned_back(blocks, len(a))[:, : a.shape[1]]
 
     def weight_grad(self, delta, a_prev, grad_weights, grad_bias):
-        with self._numba_threads():
-            cpu.weight_grad(delta, a_prev, grad_weights, grad_bias)
+        scaled = np.ascontiguousarray((delta / delta.dtype.type(len(delta))).T)
+        grad_weights[...] = self._multiply(scaled, a_prev)
+        np.sum(scaled, axis=1, out=grad_bias)
 
     def update(self, parameter, gradient, slots, optimizer, coefficients):
-        flat, grad = parameter.reshape(-1), gradient.reshape(-1)
-        none = flat[:0]
-        first, second = [*(slot.reshape(-1) for slot in slots), none, none][:2]
+        memory = operations.padded(np.zeros((4, parameter.size), parameter.dtype))
+        for row, array in zip(memory, (parameter, gradient, *slots), strict=False):
+            row[: array.size] = array.reshape(-1)
         c = np.array(coefficients, dtype=parameter.dtype)
-        cpu.update(flat, grad, first, second, check_rule(optimizer), c)
+        operations.update_padded(memory, len(slots), check_rule(optimizer), c)
+        for array, row in zip((parameter, *slots), memory[[0, 2, 3]], strict=False):
+            array[...] = row[: array.size].reshape(array.shape)

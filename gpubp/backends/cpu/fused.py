@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
@@ -312,7 +311,7 @@ class FusedPlan(Plan):
         def measure(rank: int, first: int, stop: int) -> None:
             total[rank], most[rank] = steps.measure_records(inputs, n_in, starts, value_bytes, first, stop)
 
-        self._each_part(n, measure)
+        self.team.share(n, measure)
         density = sum(total) / inputs.size
         if density > SPARSE_DENSITY or max(most) > room:
             return replace(dense, density=density)
@@ -320,12 +319,8 @@ class FusedPlan(Plan):
         worst = int(starts.max())
         np.cumsum(starts, out=starts)
         records = zeros(int(starts[-1]) + steps.LINE, np.uint8)
-        self._each_part(
-            n,
-            lambda _, first, stop: steps.write_records(
-                inputs, n_in, starts, records, value_bytes, first, stop
-            ),
-        )
+        write = partial(steps.write_records, inputs, n_in, starts, records, value_bytes)
+        self.team.share(n, lambda _, first, stop: write(first, stop))
         data = data._replace(starts=starts, records=records, most_bytes=limit if worst > limit else 0)
         return StoredSamples(data, n, density, max(most), self._work(data, n_in))
 
@@ -339,12 +334,8 @@ class FusedPlan(Plan):
         size = steps.head_of(n_in) + np.diff(indptr) * (1 + values.itemsize)
         np.cumsum(-(-size // steps.LINE) * steps.LINE, out=starts[1:])
         records = zeros(int(starts[-1]) + steps.LINE, np.uint8)
-        self._each_part(
-            n,
-            lambda _, first, stop: steps.write_sparse_records(
-                indptr, columns, values, n_in, starts, records, first, stop
-            ),
-        )
+        write = partial(steps.write_sparse_records, indptr, columns, values, n_in, starts, records)
+        self.team.share(n, lambda _, first, stop: write(first, stop))
         data = self._data(samples)._replace(starts=starts, records=records)
         return StoredSamples(data, n, len(values) / (n * n_in), max(most, 1), self._work(data, n_in))
 
@@ -367,9 +358,3 @@ class FusedPlan(Plan):
         n = len(starts) - 1
         some = data.records[starts[:: max(1, n // 1000), None][:-1] + np.arange(steps.head_of(n_in))]
         return np.diff(some.view(np.uint16).astype(np.float64), axis=1).mean(axis=0)
-
-    def _each_part(self, n: int, work: Callable[[int, int, int], None]) -> None:
-        """work(rank, first, stop) on each thread's part of n samples."""
-        size = self.team.size
-        parts = [(rank, n * rank // size, n * (rank + 1) // size) for rank in range(size)]
-        self.team.run([partial(work, *part) for part in parts])

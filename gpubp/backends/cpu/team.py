@@ -54,6 +54,11 @@ class Team:
             if failures:
                 raise failures[0]
 
+    def share(self, count: int, work: Callable[[int, int, int], Any]) -> None:
+        """work(rank, first, stop) by each member, on its part of ``count`` rows."""
+        cuts = [count * rank // self.size for rank in range(self.size + 1)]
+        self.run([partial(work, rank, *cuts[rank : rank + 2]) for rank in range(self.size)])
+
     def _collect(self, count: int) -> list[BaseException]:
         """What the others raised, once ``count`` of them are done; an interrupt meanwhile waits for that too."""
         answers: list[BaseException | None] = []

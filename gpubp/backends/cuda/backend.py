@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -103,15 +104,7 @@ class CupyBackend(Device, Backend):
         grid = (_tiles(parameter.size, FLAT_BLOCK[0]),)
         self._launch("update", grid, arguments, (), parameter.dtype, block=FLAT_BLOCK)
 
-    def _launch(
-        self,
-        name: str,
-        grid: tuple[int, ...],
-        arguments: tuple[Any, ...],
-        shape: tuple[int, ...],
-        dtype: np.dtype,
-        block: tuple[int, ...] = cuda.ROW_THREADS,
-    ) -> None:
+    def _launch(self, name, grid, arguments, shape, dtype, block=cuda.ROW_THREADS) -> None:
         """Launch an operation's kernel, whose last arguments are the shape."""
         self.start(self.kernels(dtype)[name], grid, block, (*arguments, *map(np.int64, shape)))
 
@@ -172,15 +165,13 @@ class CupyBackend(Device, Backend):
         Raises GpubpError: it does not compile.
         """
         kind = np.dtype(dtype)
-
-        def units_of(count: int) -> Callable[[], Any]:
-            return lambda: self.persistent_kernel("units", kind, 0, count)
-
         compilations: dict[str, Callable[[], Any]] = {
-            "composed plan": lambda: self.kernels(kind),
-            "fused plan": lambda: self.persistent_kernel("epoch", kind, shared_bytes(kind)),
-            **{f"units plan, {count} units a block": units_of(count) for count in cuda.UNITS_OF_A_BLOCK},
+            "composed plan": partial(self.kernels, kind),
+            "fused plan": partial(self.persistent_kernel, "epoch", kind, shared_bytes(kind)),
         }
+        for count in cuda.UNITS_OF_A_BLOCK:
+            units = partial(self.persistent_kernel, "units", kind, 0, count)
+            compilations[f"units plan, {count} units a block"] = units
         for what, compilation in compilations.items():
             started = time.perf_counter()
             compilation()

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.backends.backend import Array
 from gpubp.backends.cuda.availability import in_one_line, version, why_unavailable
+from gpubp.backends.operations import Array
 from gpubp.errors import BackendUnavailable, GpubpError
 from gpubp.kernels import cuda
 
+Shape = tuple[int, ...]
 MOST_SHARED_MEMORY = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
 # What cuBLAS answers where there is no memory for its handle or workspace.
 NO_WORKSPACE = ("CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
@@ -130,15 +131,8 @@ class Device:
                 raise GpubpError(f"the CUDA kernels do not compile for {dtype}:\n{error}") from error
         return self._compiled[key]
 
-    def start(
-        self,
-        kernel: Any,
-        grid: tuple[int, ...],
-        block: tuple[int, ...],
-        arguments: tuple[Any, ...],
-        shared: int = 0,
-    ) -> None:
-        """Launch a kernel.
+    def start(self, kernel: Any, grid: Shape, block: Shape, arguments: tuple, shared: int = 0) -> None:
+        """Launch a kernel with ``shared`` bytes of shared memory.
 
         Raises GpubpError: the device does not answer, an earlier launch failed, or this one is refused.
         """
@@ -169,7 +163,7 @@ class Device:
                     raise self._out_of_memory(f"what cuBLAS needs ({in_one_line(error)})") from error
                 raise
 
-    def _empty(self, shape: tuple[int, ...] | int, dtype: np.dtype) -> Array:
+    def _empty(self, shape: Shape | int, dtype: np.dtype) -> Array:
         try:
             return self._cp.empty(shape, dtype)
         except self._cp.cuda.memory.OutOfMemoryError as error:

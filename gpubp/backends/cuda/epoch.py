@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.backend import Array, check_rule
+from gpubp.backends.backend import check_rule
 from gpubp.backends.composed import EVALUATION_ROWS
+from gpubp.backends.cuda.device import Device
+from gpubp.backends.operations import Array
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, check_order, pairs
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.kernels import cuda
-
-if TYPE_CHECKING:
-    from gpubp.backends.cuda.backend import CupyBackend
 
 # Up to so many weights, a block takes its rows of the batch through a layer alone: reading all weights is then
 # cheaper than a barrier of the grid. Counted, not measured: 8 rows × 16,384 weights are 2,000 cycles at half the rate.
@@ -62,14 +61,12 @@ class Layout:
 class EpochPlan(Plan):
     """Training as launches of ``epoch.cu``; nothing is allocated in one, and what it returns is read at its end."""
 
-    def __init__(self, backend: CupyBackend, problem: Problem) -> None:
+    def __init__(self, device: Device, problem: Problem) -> None:
         super().__init__(problem)
-        self.backend, self.products = backend, backend.precision
+        self.device, self.products = device, device.precision
         self._shared = shared_bytes(self.dtype)
-        self._kernel = backend.persistent_kernel("epoch", self.dtype, self._shared)
-        self._resident = backend.resident_blocks(
-            self._kernel, cuda.THREADS, self._shared, "fused", "composed"
-        )
+        self._kernel = device.persistent_kernel("epoch", self.dtype, self._shared)
+        self._resident = device.resident_blocks(self._kernel, cuda.THREADS, self._shared, "fused", "composed")
         self._rule = check_rule(self.optimizer)
         self.samples = self.upload(problem.samples)
 
@@ -79,10 +76,8 @@ class EpochPlan(Plan):
         self._training = self._layout(places, self.batch_size)
         self._evaluation = self._layout(places, self._rows)
         memory = np.zeros(self._size, self.dtype)
-        memory[: self._parameters] = np.concatenate(
-            [p.reshape(-1) for pair in problem.parameters for p in pair]
-        )
-        self._memory = backend.to_device(memory)
+        memory[: self._parameters] = np.hstack([p.reshape(-1) for pair in problem.parameters for p in pair])
+        self._memory = device.to_device(memory)
 
         steps = -(-len(self.samples) // self.batch_size)
         self._order = self._device(len(self.samples), np.int64)
@@ -90,10 +85,10 @@ class EpochPlan(Plan):
         self._costs, self._hits = self._device(steps, np.float64), self._device(steps, np.int64)
         self._no_outputs = self._device(1, self.dtype)
         self._arrived, self._none_arrived = self._device(1, np.uint64), np.zeros(1, np.uint64)
-        self._as_they_are = backend.to_device(np.arange(1))  # an order, of as many as were ever evaluated
+        self._as_they_are = device.to_device(np.arange(1))  # an order, of as many as were ever evaluated
 
     def _device(self, count: int, dtype: Any) -> Array:
-        return self.backend.to_device(np.zeros(count, dtype))
+        return self.device.to_device(np.zeros(count, dtype))
 
     def _lay_out(self) -> list[dict[str, int]]:
         """Each layer's places in the memory, whose size this finds; the parameters and slots come first."""
@@ -134,7 +129,7 @@ class EpochPlan(Plan):
             if not by_rows:
                 blocks = max(blocks, forward_tiles, back_tiles)
         blocks = max(blocks, dealt, -(-rows // cuda.ROW_BLOCK))
-        return Layout(self.backend.to_device(table.reshape(-1)), min(blocks, self._resident))
+        return Layout(self.device.to_device(table.reshape(-1)), min(blocks, self._resident))
 
     def _shape(self, m: int, n: int, k: int) -> tuple[int, int]:
         """The code of the tile that is fastest for an (m, n) product of k terms, and how many of them there are."""
@@ -153,7 +148,7 @@ class EpochPlan(Plan):
     def describe(self) -> str:
         return (
             f"fused plan, whole epochs in one launch of {self._training.blocks} blocks of {cuda.THREADS} threads; "
-            f"{self.why}; {self.backend.describe()}"
+            f"{self.why}; {self.device.describe()}"
         )
 
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
@@ -162,7 +157,7 @@ class EpochPlan(Plan):
         for k, decay in enumerate((True, False)):  # weights, biases
             of_kind = self.optimizer.coefficients_of(learning_rates, self.step + 1, decay=decay)
             table[:, k, : of_kind.shape[1]] = of_kind
-        coefficients = self.backend.to_device(table.reshape(-1), out=self._coefficients[: table.size])
+        coefficients = self.device.to_device(table.reshape(-1), out=self._coefficients[: table.size])
         stats = self._launch(self.samples, self._upload_order(order), "train", self._training, coefficients)
         self.step += count
         return stats
@@ -180,18 +175,18 @@ class EpochPlan(Plan):
         samples = self.upload(Samples(inputs, targets, np.ones(n, self.dtype)))
         outputs = self._device(n * n_out, self.dtype)
         self._evaluate(samples, "predict", outputs)
-        return self.backend.to_host(outputs).reshape(n, n_out)
+        return self.device.to_host(outputs).reshape(n, n_out)
 
     def upload(self, samples: Samples) -> DeviceSamples:
         as_bytes = samples.inputs.dtype == np.uint8
-        inputs = self.backend.to_device(dense_inputs(samples.inputs, self.dtype).reshape(-1))
+        inputs = self.device.to_device(dense_inputs(samples.inputs, self.dtype).reshape(-1))
         none = self._device(1, self.dtype if as_bytes else np.uint8)
         return DeviceSamples(
             none if as_bytes else inputs,
             inputs if as_bytes else none,
             as_bytes,
-            self.backend.to_device(np.ascontiguousarray(samples.targets, self.dtype).reshape(-1)),
-            self.backend.to_device(np.ascontiguousarray(samples.sample_weight, self.dtype)),
+            self.device.to_device(np.ascontiguousarray(samples.targets, self.dtype).reshape(-1)),
+            self.device.to_device(np.ascontiguousarray(samples.sample_weight, self.dtype)),
             len(samples),
         )
 
@@ -200,7 +195,7 @@ class EpochPlan(Plan):
 
     def _evaluate(self, samples: DeviceSamples, mode: str, outputs: Array) -> StepStats:
         if len(self._as_they_are) < len(samples):
-            self._as_they_are = self.backend.to_device(np.arange(len(samples)))
+            self._as_they_are = self.device.to_device(np.arange(len(samples)))
         order = self._as_they_are[: len(samples)]
         return self._launch(samples, order, mode, self._evaluation, self._coefficients, outputs)
 
@@ -219,11 +214,11 @@ class EpochPlan(Plan):
         self.step = state.step
 
     def _download(self, place: int) -> np.ndarray:
-        return self.backend.to_host(self._memory[place : place + self._parameters])
+        return self.device.to_host(self._memory[place : place + self._parameters])
 
     def _set(self, place: int, arrays: Sequence[np.ndarray]) -> None:
         flat = np.concatenate([array.reshape(-1) for array in arrays])
-        self.backend.to_device(flat, out=self._memory[place : place + self._parameters])
+        self.device.to_device(flat, out=self._memory[place : place + self._parameters])
 
     def _split(self, flat: np.ndarray) -> list[np.ndarray]:
         """[W₁, b₁, W₂, b₂, …] of all parameters in one array."""
@@ -237,7 +232,7 @@ class EpochPlan(Plan):
 
     def _upload_order(self, order: np.ndarray) -> Array:
         check_order(order, len(self.samples))
-        return self.backend.to_device(order, out=self._order[: len(order)])
+        return self.device.to_device(order, out=self._order[: len(order)])
 
     def _launch(
         self,
@@ -253,38 +248,24 @@ class EpochPlan(Plan):
         costs, hits = self._costs, self._hits
         if count > len(costs):  # only where more is evaluated than was trained on
             costs, hits = self._device(count, np.float64), self._device(count, np.int64)
-        self.backend.to_device(self._none_arrived, out=self._arrived)
+        self.device.to_device(self._none_arrived, out=self._arrived)
         shared = (
-            self._memory,
-            np.int64(self._parameters),
-            np.int64(self._gradient),
-            samples.numbers,
-            samples.bytes,
-            np.int32(samples.as_bytes),
-            samples.targets,
-            samples.sample_weight,
-            order,
-            np.int64(len(order)),
-            np.int32(batch),
-            coefficients,
-            np.int32(cuda.MODES[mode]),
-            np.int32(kernels.LOSSES[self.problem.loss.name]),
-            np.int32(self._rule),
-            np.int32(len(self.optimizer.slots)),
-            costs,
-            hits,
-            self._arrived,
-        )
+            self._memory, np.int64(self._parameters), np.int64(self._gradient),
+            samples.numbers, samples.bytes, np.int32(samples.as_bytes), samples.targets, samples.sample_weight,
+            order, np.int64(len(order)), np.int32(batch), coefficients,
+            *map(np.int32, (cuda.MODES[mode], kernels.LOSSES[self.problem.loss.name])),
+            *map(np.int32, (self._rule, len(self.optimizer.slots))), costs, hits, self._arrived,
+        )  # fmt: skip
         outputs = self._no_outputs if outputs is None else outputs
         self._start(mode, layout, shared, outputs)
-        to_host = self.backend.to_host
+        to_host = self.device.to_host
         return StepStats(len(order), to_host(costs[:count]), to_host(hits[:count]))
 
     def _start(self, mode: str, layout: Layout, shared: tuple[Any, ...], outputs: Array) -> None:
         """Launch the kernel that is for this mode; ``shared`` are the arguments that all of them have."""
         places = map(np.int64, (len(self.layers), self._row_cost, self._row_hit))
         arguments = (*shared, layout.table, *places, outputs)
-        self.backend.start(self._kernel, (layout.blocks,), cuda.ROW_THREADS, arguments, self._shared)
+        self.device.start(self._kernel, (layout.blocks,), cuda.ROW_THREADS, arguments, self._shared)
 
 
 def shared_bytes(dtype: np.dtype) -> int:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gpubp import kernels
-from gpubp.backends.backend import Array
+from gpubp.backends.cuda.device import Device
 from gpubp.backends.cuda.epoch import EpochPlan, Layout
+from gpubp.backends.operations import Array
 from gpubp.backends.plan import Problem
 from gpubp.kernels import cuda
-
-if TYPE_CHECKING:
-    from gpubp.backends.cuda.backend import CupyBackend
 
 # Blocks whose parts of z are added up, beyond which each owns more units; where these are too few, the units plan must
 # be asked for. Counted, not measured.
@@ -26,20 +24,20 @@ class UnitsPlan(EpochPlan):
     It is for networks of which ``why_no_units`` has nothing to say.
     """
 
-    def __init__(self, backend: CupyBackend, problem: Problem) -> None:
-        super().__init__(backend, problem)
+    def __init__(self, device: Device, problem: Problem) -> None:
+        super().__init__(device, problem)
         hidden, output = self.layers
-        self._units = units_of_a_block(backend, hidden.n_out)
+        self._units = units_of_a_block(device, hidden.n_out)
         self._units_blocks = -(-hidden.n_out // self._units)
         self._units_shared = units_bytes(problem, self._units)
-        self._units_kernel = backend.persistent_kernel("units", self.dtype, self._units_shared, self._units)
-        backend.resident_blocks(self._units_kernel, cuda.THREADS, self._units_shared, "units", "fused")
+        self._units_kernel = device.persistent_kernel("units", self.dtype, self._units_shared, self._units)
+        device.resident_blocks(self._units_kernel, cuda.THREADS, self._units_shared, "units", "fused")
         self._parts = self._device(2 * self._units_blocks * self.batch_size * output.n_out, self.dtype)
 
     def describe(self) -> str:
         return (
             f"units plan, whole epochs in one launch with one barrier a step, {self._units_blocks} blocks own "
-            f"{self._units} hidden units each; {self.why}; {self.backend.describe()}"
+            f"{self._units} hidden units each; {self.why}; {self.device.describe()}"
         )
 
     def _start(self, mode: str, layout: Layout, shared: tuple[Any, ...], outputs: Array) -> None:
@@ -51,31 +49,31 @@ class UnitsPlan(EpochPlan):
         codes = (kernels.ACTIVATIONS[layer.activation] for layer in self.layers)
         sizes = map(np.int32, (hidden.n_in, hidden.n_out, output.n_out, *codes))
         arguments = (*shared, *places, *sizes, self._parts)
-        self.backend.start(
+        self.device.start(
             self._units_kernel, (self._units_blocks,), cuda.ROW_THREADS, arguments, self._units_shared
         )
 
 
-def why_no_units(backend: CupyBackend, problem: Problem) -> str | None:
+def why_no_units(device: Device, problem: Problem) -> str | None:
     """None if the units plan can train the network, else why not."""
     layers = problem.layers
     if len(layers) != 2:
         return f"it is for one hidden layer, not {len(layers) - 1}"
     if layers[0].activation == "softmax":
         return "its hidden layer cannot be softmax"
-    units = units_of_a_block(backend, layers[0].n_out)
-    most = backend.multiprocessors()
+    units = units_of_a_block(device, layers[0].n_out)
+    most = device.multiprocessors()
     if layers[0].n_out > units * most:
         return f"{layers[0].n_out} hidden units are more than the {units * most} that {most} multiprocessors can own"
-    needed, there_is = units_bytes(problem, units), backend.shared_memory()
+    needed, there_is = units_bytes(problem, units), device.shared_memory()
     if needed > there_is:
         return f"a block would need {needed:,} bytes of shared memory, of which there are {there_is:,}"
     return None
 
 
-def units_of_a_block(backend: CupyBackend, n_hidden: int) -> int:
+def units_of_a_block(device: Device, n_hidden: int) -> int:
     """As few as keep the blocks, whose parts of z are added up, to MOST_PARTS, or else the most there are."""
-    most = min(MOST_PARTS, backend.multiprocessors())
+    most = min(MOST_PARTS, device.multiprocessors())
     of_a_block = cuda.UNITS_OF_A_BLOCK
     return next((units for units in of_a_block if -(-n_hidden // units) <= most), of_a_block[-1])
 
