@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpubp.cli.app import app
-from gpubp.cli.options import DataDirOption, JsonOption, recipe_options, require_json, write_json
+from gpubp.cli.options import DataDirOption, JsonOption, option, recipe_options, require_json, write_json
 from gpubp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,22 +28,12 @@ def explain(
         typer.Argument(metavar="[NAME|FILE.toml]", help="See: gpubp recipes", show_default=DEFAULT),
     ] = None,
     model: Annotated[
-        Path | None,
-        typer.Option(
-            help="Look at this model.npz or .safetensors, not at a new network", rich_help_panel="Run"
-        ),
+        Path | None, option(help="Look at this model.npz or .safetensors, not at a new network")
     ] = None,
-    sample: Annotated[
-        int, typer.Option(help="The sample of the mini-batch whose numbers are shown", rich_help_panel="Run")
-    ] = 0,
-    descent: Annotated[
-        bool,
-        typer.Option("--descent", help="Gradient descent on a² + b² alone, at --lr", rich_help_panel="Run"),
-    ] = False,
+    sample: Annotated[int, option(help="The sample of the mini-batch whose numbers are shown")] = 0,
+    descent: Annotated[bool, option("--descent", help="Gradient descent on a² + b² alone, at --lr")] = False,
     data_dir: DataDirOption = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Write it as a page, for class", rich_help_panel="Run")
-    ] = None,
+    html: Annotated[Path | None, option(help="Write it as a page, for class")] = None,
     json_path: JsonOption = None,
     *,
     changes: dict[str, Any],
@@ -63,9 +53,8 @@ def explain(
     from gpubp.explain import microscope, terminal, words
 
     chosen = load_recipe(recipe or DEFAULT).overridden(changes)
-    if model is not None and (
-        own := [f"--{name.replace('_', '-')}" for name in OF_A_MODEL if name in changes]
-    ):
+    own = [f"--{name}" for name in OF_A_MODEL if name in changes]
+    if model is not None and own:
         raise UsageError(f"--model brings its own network: leave out {', '.join(own)}")
     quiet = json_path == "-"
     parts = load_parts(chosen, chosen.seed, data_dir, quiet)
@@ -95,10 +84,9 @@ def explain(
 
 
 def _descent(lr: float, json_path: str | None) -> None:
-    from gpubp.explain import microscope, terminal, words
+    from gpubp.explain import terminal, words
 
-    microscope.descent(lr)  # refuses an η that is none
-    write_json(json_path, words.descent_to_dict(lr))
+    write_json(json_path, words.descent_to_dict(lr))  # refuses an η that is none
     if json_path != "-":
         terminal.show_descent(lr)
 
@@ -120,14 +108,9 @@ def _trained(recipe: Recipe, data_dir: Path | None, quiet: bool) -> tuple[Networ
     from gpubp.experiments.run import run_recipe
     from gpubp.training.progress import progress_for
 
-    result = run_recipe(
-        replace(recipe, splits=1),
-        data_dir=data_dir,
-        backend="numpy",
-        verify="off",
-        progress=lambda: progress_for(quiet=quiet),
-        quiet=quiet,
-    )
+    shown: dict[str, Any] = {"progress": lambda: progress_for(quiet=quiet), "quiet": quiet}
+    once = replace(recipe, splits=1)
+    result = run_recipe(once, data_dir=data_dir, backend="numpy", verify="off", **shown)
     if result.stopped == "interrupted":
         raise KeyboardInterrupt
     return result.network, len(result.histories[0])

@@ -15,7 +15,7 @@ import numpy as np
 from gpubp.errors import DataError
 from gpubp.formats import npz
 from gpubp.network import Network
-from gpubp.support.files import write_atomically
+from gpubp.support.files import write_bytes
 from gpubp.support.optional import need
 
 _KEY = "gpubp"
@@ -31,8 +31,7 @@ def save(path: str | os.PathLike, network: Network) -> None:
     header = {"format": npz.FORMAT, "network": npz.network_header(network)}
     # The library writes an array's memory as it lies, whatever its strides.
     tensors = {name: np.ascontiguousarray(a) for name, a in npz.network_arrays(network).items()}
-    content = library.save(tensors, metadata={_KEY: json.dumps(header)})
-    write_atomically(path, lambda file: file.write(content))
+    write_bytes(path, library.save(tensors, metadata={_KEY: json.dumps(header)}))
 
 
 def load(path: str | os.PathLike) -> tuple[Network, bool]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import gpubp
-from gpubp.errors import GpubpError
 from gpubp.support.files import write_text
+from gpubp.support.optional import need
 
 
 def render(template: str, **context: Any) -> str:
@@ -20,16 +20,10 @@ def render(template: str, **context: Any) -> str:
     Raises:
         GpubpError: Jinja is not installed.
     """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise GpubpError(f"pages need Jinja: python -m pip install jinja2 ({error})") from error
-    environment = Environment(
-        loader=PackageLoader("gpubp.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    jinja2 = need("jinja2")
+    loader, space = jinja2.PackageLoader("gpubp.reports"), {"trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, **space
     )
     return environment.get_template(template).render(version=gpubp.__version__, **context)
 

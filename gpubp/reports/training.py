@@ -22,7 +22,7 @@ def write_report(path: str | os.PathLike, result: Result, folder: Path) -> Path:
 
 
 def content(result: Result, folder: Path) -> dict[str, Any]:
-    """What the template ``training.html`` shows."""
+    """The context of the template ``training.html``."""
     checks = result.histories[-1].verification.checks
     recipe = [(key.replace("_", " "), _shown(value)) for key, value in result.recipe.to_dict().items()]
     return {
@@ -44,9 +44,6 @@ def content(result: Result, folder: Path) -> dict[str, Any]:
     }
 
 
-# What to know first
-
-
 def _facts(result: Result) -> list[tuple[str, str, str]]:
     """(name, value, CSS class) of what a reader wants first."""
     history, facts = result.histories[-1], []
@@ -61,32 +58,30 @@ def _facts(result: Result) -> list[tuple[str, str, str]]:
     done, wanted = len(history), result.recipe.epochs
     epochs = f"{done} of {wanted}" if done < wanted else str(done)
     splits = f" on {len(result.histories)} splits" if len(result.histories) > 1 else ""
-    facts.append(("epochs", epochs + splits, ""))
     seconds = sum(epoch.seconds for h in result.histories for epoch in h.epochs)
-    facts.append(("training time", f"{seconds:.3g} s", ""))
-    facts.append(("parameters", f"{sum(w.size + b.size for w, b in result.network.parameters):,}", ""))
-    facts.append(("backend", history.backend, ""))
-    facts.append(_verdict(result))
-    return facts
+    return [
+        *facts,
+        ("epochs", epochs + splits, ""),
+        ("training time", f"{seconds:.3g} s", ""),
+        ("parameters", f"{sum(w.size + b.size for w, b in result.network.parameters):,}", ""),
+        ("backend", history.backend, ""),
+        _verdict(result),
+    ]
 
 
 def _verdict(result: Result) -> tuple[str, str, str]:
     reports = [history.verification for history in result.histories]
     if not any(report.checks for report in reports):
         return "verification", "off", ""
-    ok = all(report.ok for report in reports)
+    if not all(report.ok for report in reports):
+        return "verification", "FAILED", "bad"
     steps = sum(report.steps for report in reports)
-    return (
-        "verification",
-        f"ok, {steps} step{'s' if steps != 1 else ''}" if ok else "FAILED",
-        "good" if ok else "bad",
-    )
+    return "verification", f"ok, {steps} step{'s' if steps != 1 else ''}", "good"
 
 
 def _notes(result: Result, folder: Path) -> list[str]:
     """What is out of the ordinary with this run."""
-    history, notes = result.histories[-1], []
-    splits = len(result.histories)
+    history, splits, notes = result.histories[-1], len(result.histories), []
     if splits > 1:
         each = ", ".join("–" if a is None else f"{a:.2%}" for a in result.accuracies)
         notes.append(
@@ -104,16 +99,10 @@ def _notes(result: Result, folder: Path) -> list[str]:
             f"not fallen below that of epoch {history.best_epoch}, whose weights the model has."
         )
     if result.stopped == "interrupted":
-        go_on = ""
-        if result.recipe.splits == 1:
-            go_on = f" It goes on with: gpubp train --resume {folder / 'checkpoint.npz'}"
-        notes.append(
-            f"Interrupted after {len(history)} whole epochs; everything here is of what there was by then.{go_on}"
-        )
+        told = f"Interrupted after {len(history)} whole epochs; everything here is of what there was by then."
+        go_on = f" It goes on with: gpubp train --resume {folder / 'checkpoint.npz'}"
+        notes.append(told + (go_on if result.recipe.splits == 1 else ""))
     return notes
-
-
-# How it was made
 
 
 def _machine(result: Result) -> list[tuple[str, str]]:

@@ -29,11 +29,9 @@ class EarlyStopping:
             raise UsageError("early stopping needs a patience of 1 or more and a min_delta of 0 or more")
 
     def improved(self, value: float, best: float | None) -> bool:
-        """Whether ``value`` beats the best so far."""
-        if not np.isfinite(value):
-            return False
-        if best is None:
-            return True
+        """Return True if ``value`` beats the best so far."""
+        if best is None or not np.isfinite(value):
+            return bool(np.isfinite(value))
         gain = best - value if self.monitor == "validation_loss" else value - best
         return gain > self.min_delta
 
