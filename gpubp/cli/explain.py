@@ -43,9 +43,7 @@ def explain(
     require_json(json_path)
     if descent:
         if recipe or model or html or set(changes) - {"lr"}:
-            raise UsageError(
-                "--descent shows a² + b² and no network: beside it there are only --lr and --json"
-            )
+            raise UsageError("--descent shows a² + b² and no network: it takes --lr and --json alone")
         _descent(changes.get("lr", 0.3), json_path)
         return
     from gpubp.experiments.recipe import load_recipe
@@ -68,10 +66,8 @@ def explain(
     # A trained network takes inputs as they come: its scaling is part of W1.
     train = parts.train if model is not None or "epochs" in changes else parts.scaled(parts.train)
     step = microscope.first_step(network, train, chosen)
-    if not 0 <= sample < len(step.samples):
-        raise UsageError(
-            f"--sample counts from 0 to {len(step.samples) - 1} in this mini-batch, not {sample}"
-        )
+    if not 0 <= sample <= (last := len(step.samples) - 1):
+        raise UsageError(f"--sample counts from 0 to {last} in this mini-batch, not {sample}")
     if html is not None:
         from gpubp.reports.explain import write_page
 

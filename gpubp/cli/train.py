@@ -125,9 +125,7 @@ def _resumed(
         raise UsageError(f"{path} is of recipe {recipe.name!r}, not {name!r}: name none to --resume")
     recipe = recipe.overridden(changes)
     if done >= recipe.epochs:
-        raise UsageError(
-            f"all {done} epochs of {path} are done: go on with more of them by --epochs {2 * done}"
-        )
+        raise UsageError(f"all {done} epochs of {path} are done: go on with more by --epochs {2 * done}")
     return recipe, run
 
 

@@ -63,11 +63,7 @@ def written(folder: Path) -> Iterator[None]:
 
 
 def write_records(folder: Path, result: Result, run: RunSettings) -> None:
-    """Write recipe.toml, history.csv and signals.csv.
-
-    Raises:
-        GpubpError: the folder cannot be written or is full, or a library is missing.
-    """
+    """Write recipe.toml, history.csv and signals.csv."""
     epochs = [
         {"split": split, **asdict(epoch)}
         for split, history in enumerate(result.histories, start=1)

@@ -134,9 +134,6 @@ class Recipe:
         """The recipe with some fields changed. It need no longer reach the result that it did.
 
         What described the data, the optimizer or the schedule before does not outlive a change of it.
-
-        Raises:
-            UsageError: as for any recipe.
         """
         changes = {key: value for key, value in changes.items() if value is not None}
         if not changes:
@@ -198,17 +195,12 @@ class RunSettings:
 
 
 def to_toml(recipe: Recipe, run: RunSettings | None = None) -> str:
-    """A recipe file that :func:`load_with_run` reads back as it was given here.
-
-    Raises:
-        GpubpError: tomli-w is not installed.
-    """
-    tomli_w = need("tomli_w")
+    """A recipe file that :func:`load_with_run` reads back as it was given here."""
     table: dict[str, Any] = {"format": FORMAT, **recipe.to_dict()}
     if run is not None:
         usual = RunSettings()
         table["run"] = {key: value for key, value in asdict(run).items() if value != getattr(usual, key)}
-    return tomli_w.dumps(table)
+    return need("tomli_w").dumps(table)
 
 
 def recipe_names() -> list[str]:

@@ -190,18 +190,17 @@ def walk(
     """
     network = in_float64(network)
     lr = optimizer.lr if lr is None else lr
-    samples = Samples(
-        as_inputs(samples.inputs, np.float64),
-        samples.targets.astype(np.float64),
-        samples.sample_weight.astype(np.float64),
-    )
+    targets = (array.astype(np.float64) for array in (samples.targets, samples.sample_weight))
+    samples = Samples(as_inputs(samples.inputs, np.float64), *targets)
+    given = samples.inputs, samples.targets, samples.sample_weight
     with np.errstate(all="ignore"):  # what overflows shows in the cost
-        whole = _trace(network, network.parameters, samples, loss)
+        whole = reference.trace(network.parameters, network.activations, loss, *given)
         updated = [
             _updated(pair, grads, optimizer, lr)
             for pair, grads in zip(network.parameters, whole.gradients, strict=True)
         ]
-        cost, after = float(whole.costs.mean()), float(_trace(network, updated, samples, loss).costs.mean())
+        later = reference.trace(updated, network.activations, loss, *given)
+        cost, after = float(whole.costs.mean()), float(later.costs.mean())
         if not math.isfinite(cost):
             raise GpubpError(
                 f"the cost of this mini-batch is {cost}: nothing can be learned from it; look at another model"
@@ -213,11 +212,7 @@ def walk(
 
 
 def first_step(network: Network, train: Split, recipe: Recipe) -> Walk:
-    """The step that the recipe's training takes first, from this network and on this data.
-
-    Raises:
-        GpubpError: data that the network cannot train on, or as :func:`walk`.
-    """
+    """The step that the recipe's training takes first, from this network and on this data."""
     network, loss = in_float64(network), lookup(LOSSES, recipe.loss, "loss")
     samples = prepare(train, network.sizes, network.dtype, loss, recipe.data).samples
     batch = first_mini_batch(samples, recipe.batch_size, recipe.seed)
@@ -227,11 +222,7 @@ def first_step(network: Network, train: Split, recipe: Recipe) -> Walk:
 
 
 def first_mini_batch(samples: Samples, batch_size: int, seed: int) -> Samples:
-    """The mini-batch that training with this seed takes first.
-
-    Raises:
-        UsageError: a mini-batch of no samples.
-    """
+    """The mini-batch that training with this seed takes first."""
     if batch_size < 1:
         raise UsageError(f"batch_size must be a positive integer, not {batch_size}")
     return samples.take(np.random.default_rng(seed).permutation(len(samples))[:batch_size])
@@ -243,13 +234,6 @@ def in_float64(network: Network) -> Network:
     same.dtype = np.dtype(np.float64)
     same.parameters = [(w.astype(np.float64), b.astype(np.float64)) for w, b in network.parameters]
     return same
-
-
-def _trace(
-    network: Network, parameters: reference.Parameters, samples: Samples, loss: Loss
-) -> reference.Trace:
-    given = samples.inputs, samples.targets, samples.sample_weight
-    return reference.trace(parameters, network.activations, loss, *given)
 
 
 def _updated(parameters: Pair, gradients: Pair, optimizer: Optimizer, lr: float) -> Pair:

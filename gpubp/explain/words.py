@@ -116,9 +116,7 @@ def signal(step: Walk) -> list[str]:
     """The layer that learns slowest and why, and units that are saturated or dead."""
     told = [_slowest(step), *(_switched_off(layer) for layer in step.layers if layer.signal.saturated)]
     if wrong := wrong_and_saturated(step):
-        told.append(
-            f"{wrong:.1%} of the outputs are wrong by more than ½ and saturated: σ'(z) hides their error."
-        )
+        told.append(f"{wrong:.1%} of the outputs are wrong by over ½ and saturated: σ'(z) hides their error.")
     return told
 
 

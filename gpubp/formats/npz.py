@@ -100,11 +100,7 @@ def save(path: str | os.PathLike, network: Network) -> None:
 
 
 def load(path: str | os.PathLike) -> tuple[Network, bool]:
-    """The network of a model or checkpoint file, and whether it is a checkpoint.
-
-    Raises:
-        DataError: no such file, or none that gpubp wrote whole.
-    """
+    """The network of a model or checkpoint file, and whether it is a checkpoint."""
     header, arrays = read(path)
     return build_network(path, header, arrays), "training" in header
 

@@ -48,12 +48,7 @@ def save(path: str | os.PathLike, network: Network, *, byte_inputs: bool = False
     The graph takes "inputs" (N, n_in) in the network's dtype and gives "outputs" (N, n_out), as
     :meth:`gpubp.Network.forward` does, N free; onnxruntime runs it from 1.6 on, in float64 from 1.18 on. It does not
     scale bytes: divide images by 255 first, or let ``byte_inputs`` make a graph that takes uint8 and divides them
-    itself. Class labels are in its metadata, as JSON under "classes".
-
-    Raises:
-        UsageError: an activation that has no operators here.
-        GpubpError: onnx is not installed, the parameters are larger than 2 GB, which is the most that a file holds,
-            or it cannot be written; an old one is left as it was.
+    itself. Class labels are in its metadata, as JSON under "classes". A file holds at most 2 GB of parameters.
     """
     write_bytes(path, build(network, byte_inputs=byte_inputs).SerializeToString())
 

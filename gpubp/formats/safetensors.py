@@ -22,11 +22,7 @@ _KEY = "gpubp"
 
 
 def save(path: str | os.PathLike, network: Network) -> None:
-    """Write a network as safetensors, atomically.
-
-    Raises:
-        GpubpError: safetensors is not installed, or the file cannot be written; an old one is left as it was.
-    """
+    """Write a network as safetensors, atomically."""
     library = need("safetensors.numpy", "export")
     header = {"format": npz.FORMAT, "network": npz.network_header(network)}
     # The library writes an array's memory as it lies, whatever its strides.
@@ -35,12 +31,7 @@ def save(path: str | os.PathLike, network: Network) -> None:
 
 
 def load(path: str | os.PathLike) -> tuple[Network, bool]:
-    """The network that :func:`save` wrote, which is never a checkpoint.
-
-    Raises:
-        DataError: no such file, truncated, of another kind, or safetensors that gpubp did not write.
-        GpubpError: safetensors is not installed.
-    """
+    """The network that :func:`save` wrote, which is never a checkpoint."""
     library = need("safetensors", "export")
     with (
         npz.reading(path, "safetensors model", library.SafetensorError),

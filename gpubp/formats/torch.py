@@ -105,10 +105,8 @@ def _layers(module: Any) -> tuple[list[tuple[str, Any]], list[str]]:
         elif not isinstance(part, nn.Identity):
             name = _activation(place, part)
             if len(names) == len(linears):
-                before = "an activation" if linears else "no Linear"
-                raise UsageError(
-                    f"{_at(place, part)} has {before} before it; gpubp takes one for each Linear"
-                )
+                told = f"{'an activation' if linears else 'no Linear'} before it"
+                raise UsageError(f"{_at(place, part)} has {told}; gpubp takes one for each Linear")
             names.append(name)
     if not linears:
         raise UsageError("the nn.Sequential holds no Linear, and a network needs one or more")
@@ -116,7 +114,7 @@ def _layers(module: Any) -> tuple[list[tuple[str, Any]], list[str]]:
 
 
 def _flat(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, part in module.named_children():
+    for name, part in module._modules.items():  # named_children leaves out a module that is there twice
         if isinstance(part, nn.Sequential):
             yield from _flat(part, f"{prefix}{name}.")
         else:

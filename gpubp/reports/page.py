@@ -15,16 +15,11 @@ from gpubp.support.optional import need
 
 
 def render(template: str, **context: Any) -> str:
-    """The page that ``template`` makes of ``context``; an undefined name in it is an error, not a gap.
-
-    Raises:
-        GpubpError: Jinja is not installed.
-    """
+    """The page that ``template`` makes of ``context``; an undefined name in it is an error, not a gap."""
     jinja2 = need("jinja2")
-    loader, space = jinja2.PackageLoader("gpubp.reports"), {"trim_blocks": True, "lstrip_blocks": True}
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, **space
-    )
+    settings = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    loader, undefined = jinja2.PackageLoader("gpubp.reports"), jinja2.StrictUndefined
+    environment = jinja2.Environment(loader=loader, undefined=undefined, **settings)
     return environment.get_template(template).render(version=gpubp.__version__, **context)
 
 

@@ -13,19 +13,10 @@ from gpubp.support.machine import cores, processor, versions
 
 
 def write_report(path: str | os.PathLike, result: Result, folder: Path) -> Path:
-    """Write the page of a run whose model and recipe are in ``folder``.
-
-    Raises:
-        GpubpError: the folder cannot be written or is full, or a library is missing.
-    """
-    return page.write(path, "training.html", **content(result, folder))
-
-
-def content(result: Result, folder: Path) -> dict[str, Any]:
-    """The context of the template ``training.html``."""
+    """Write the page of a run whose model and recipe are in ``folder``, as :func:`gpubp.reports.page.write` does."""
     checks = result.histories[-1].verification.checks
     recipe = [(key.replace("_", " "), _shown(value)) for key, value in result.recipe.to_dict().items()]
-    return {
+    content = {
         "title": result.recipe.name or "training",
         "lead": result.recipe.title,
         "written": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -42,6 +33,7 @@ def content(result: Result, folder: Path) -> dict[str, Any]:
         "made": [("Recipe", recipe), ("Machine and versions", _machine(result))],
         "repeat": f"gpubp train {folder / 'recipe.toml'}",
     }
+    return page.write(path, "training.html", **content)
 
 
 def _facts(result: Result) -> list[tuple[str, str, str]]:
@@ -91,7 +83,7 @@ def _notes(result: Result, folder: Path) -> list[str]:
         )
     if history.resumed_epochs:
         notes.append(
-            f"The first {history.resumed_epochs} epochs were trained before, by the run this one went on from."
+            f"The first {history.resumed_epochs} epochs were trained by the run this one went on from."
         )
     if result.stopped == "early stopping":
         notes.append(

@@ -100,11 +100,7 @@ def write(
     slots: tuple[str, ...],
     recipe: dict[str, Any] | None,
 ) -> None:
-    """Write a checkpoint, atomically. ``identity`` is what must be the same where it is resumed, the data among it.
-
-    Raises:
-        GpubpError: the file cannot be written; an old one is left as it was.
-    """
+    """Write a checkpoint, atomically. ``identity`` is what must be the same where it is resumed, the data among it."""
     standing, state = checkpoint.standing, checkpoint.state
     names = tensor_names(network.layers)
     arrays = {"epoch_costs": standing.costs, "epoch_hits": standing.hits}

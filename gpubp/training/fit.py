@@ -191,7 +191,7 @@ def _check_arguments(
         raise UsageError("validation must be a pair (inputs, targets)")
     if isinstance(early_stopping, bool) or not isinstance(early_stopping, EarlyStopping | int | None):
         raise UsageError(
-            f"early_stopping must be gpubp.EarlyStopping(…) or a patience, not {early_stopping!r}"
+            f"early_stopping must be a gpubp.EarlyStopping or a patience, not {early_stopping!r}"
         )
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise UsageError("callbacks must be a list of functions")

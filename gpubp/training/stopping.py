@@ -22,9 +22,7 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         if self.monitor not in ("validation_loss", "validation_accuracy"):
-            raise UsageError(
-                f"cannot monitor {self.monitor!r}: choose validation_loss or validation_accuracy"
-            )
+            raise UsageError(f"cannot monitor {self.monitor!r}: take validation_loss or validation_accuracy")
         if self.patience < 1 or not self.min_delta >= 0:
             raise UsageError("early stopping needs a patience of 1 or more and a min_delta of 0 or more")
 
