@@ -40,15 +40,19 @@ def explain(
 ) -> None:
     """Walk one mini-batch through backpropagation, number by number: the four equations, their gradients beside
     finite differences, the update, and where the error fades. With --epochs N, after so much training."""
+    from gpubp.explain import microscope, terminal, words
+
     require_json(json_path)
     if descent:
         if recipe or model or html or set(changes) - {"lr"}:
             raise UsageError("--descent shows a² + b² and no network: it takes --lr and --json alone")
-        _descent(changes.get("lr", 0.3), json_path)
+        lr = changes.get("lr", 0.3)
+        write_json(json_path, words.descent_to_dict(lr))  # refuses an η that is none
+        if json_path != "-":
+            terminal.show_descent(lr)
         return
     from gpubp.experiments.recipe import load_recipe
     from gpubp.experiments.run import load_parts
-    from gpubp.explain import microscope, terminal, words
 
     chosen = load_recipe(recipe or DEFAULT).overridden(changes)
     own = [f"--{name}" for name in OF_A_MODEL if name in changes]
@@ -66,7 +70,8 @@ def explain(
     # A trained network takes inputs as they come: its scaling is part of W1.
     train = parts.train if model is not None or "epochs" in changes else parts.scaled(parts.train)
     step = microscope.first_step(network, train, chosen)
-    if not 0 <= sample <= (last := len(step.samples) - 1):
+    last = len(step.samples) - 1
+    if not 0 <= sample <= last:
         raise UsageError(f"--sample counts from 0 to {last} in this mini-batch, not {sample}")
     if html is not None:
         from gpubp.reports.explain import write_page
@@ -77,14 +82,6 @@ def explain(
         print(f"written to {html}")
     elif not quiet:
         terminal.show(step, sample, chosen.heading, told)
-
-
-def _descent(lr: float, json_path: str | None) -> None:
-    from gpubp.explain import terminal, words
-
-    write_json(json_path, words.descent_to_dict(lr))  # refuses an η that is none
-    if json_path != "-":
-        terminal.show_descent(lr)
 
 
 def _loaded(model: Path, recipe: Recipe, n_in: int) -> Network:

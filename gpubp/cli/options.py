@@ -97,14 +97,11 @@ def require_json(path: str | None) -> None:
         raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write_json(path: str | None, result: dict[str, Any] | None) -> None:
-    if path is None or result is None:
-        return
-    text = as_json(result)
+def write_json(path: str | None, result: dict[str, Any]) -> None:
     if path == "-":
-        print(text)
-        return
-    try:
-        Path(path).write_text(text + "\n", encoding="utf-8")  # in place, for it may be a pipe
-    except OSError as error:
-        raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
+        print(as_json(result))
+    elif path is not None:
+        try:
+            Path(path).write_text(as_json(result) + "\n", encoding="utf-8")  # in place, for it may be a pipe
+        except OSError as error:
+            raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error

@@ -48,7 +48,7 @@ def train(
     from gpubp import backends
     from gpubp.experiments.folder import new_folder, written
     from gpubp.experiments.recipe import RunSettings
-    from gpubp.experiments.run import run_recipe
+    from gpubp.experiments.run import MODEL, run_recipe
     from gpubp.training.progress import progress_for
 
     quiet = quiet or json_path == "-"
@@ -57,7 +57,11 @@ def train(
     given = RunSettings(backend=backend, threads=threads, plan=plan, precision=precision, data_dir=data)
     if resume is None:
         chosen, run = _new(recipe or options.DEFAULT_RECIPE, changes, given, context)
-        folder = _unused(folder) if folder else new_folder(chosen.name)
+        if folder and os.path.exists(folder / MODEL):  # Path's own raises where a name is too long
+            raise UsageError(
+                f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz"
+            )
+        folder = folder or new_folder(chosen.name)
     else:
         chosen, run = _resumed(resume, recipe, changes, given)
         folder = folder or resume.parent
@@ -73,7 +77,9 @@ def train(
         except GpubpError as error:
             if error.result is not None:
                 _leave(error.result, run, folder, report, say)
-            options.write_json(json_path, _failure(chosen, error))
+            if found := getattr(error, "report", None):
+                told = {"recipe": chosen.to_dict(), "ok": False, "error": str(error)}
+                options.write_json(json_path, told | {"verification": found.to_dict()})
             raise
     _conclude(result, folder, say)
     try:
@@ -84,15 +90,6 @@ def train(
         raise typer.Exit(INTERRUPTED)
     if result.reached is False:
         raise typer.Exit(1)
-
-
-def _unused(folder: Path) -> Path:
-    """The folder, unless there is a run in it."""
-    from gpubp.experiments.run import MODEL
-
-    if os.path.exists(folder / MODEL):  # Path's own raises where a name is too long
-        raise UsageError(f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz")
-    return folder
 
 
 def _new(
@@ -127,14 +124,6 @@ def _resumed(
     if done >= recipe.epochs:
         raise UsageError(f"all {done} epochs of {path} are done: go on with more by --epochs {2 * done}")
     return recipe, run
-
-
-def _failure(recipe: Recipe, error: GpubpError) -> dict[str, Any] | None:
-    """For JSON: what a failed verification found."""
-    report = getattr(error, "report", None)
-    if report is None:
-        return None
-    return {"recipe": recipe.to_dict(), "ok": False, "error": str(error), "verification": report.to_dict()}
 
 
 def _leave(result: Result, run: RunSettings, folder: Path, report: bool, say: Say) -> None:

@@ -129,7 +129,6 @@ class LayerWalk:
     gradients: Pair
     carried: float | None
     kept: float | None
-    followed: Followed
     differences: list[Difference]
 
     @property
@@ -139,6 +138,14 @@ class LayerWalk:
     @cached_property
     def signal(self) -> LayerSignal:
         return of_layer(self.delta, self.a, self.activation)
+
+    @cached_property
+    def followed(self) -> Followed:
+        """The weight that its gradient asks most of."""
+        gradient = self.gradients[0]
+        j, k = (int(n) for n in np.unravel_index(np.abs(gradient).argmax(), gradient.shape))
+        told = (float(of[j, k]) for of in (gradient, self.parameters[0], self.updated[0]))
+        return Followed(f"W{self.number}[{j},{k}]", j, k, self.a_prev[:, k], self.delta[:, j], *told)
 
 
 @dataclass(frozen=True)
@@ -262,10 +269,9 @@ def _layers(
             kept = _ratio(np.abs(delta).mean(), np.abs(arriving).mean())
         elif loss.matched != activation.name:
             arriving = loss.gradient(a, samples.targets)
-        followed = _followed(network, whole, updated, i)
         before, after, gradients = network.parameters[i], updated[i], whole.gradients[i]
         numbers = before, after, whole.a[i], whole.z[i], a, arriving, delta, gradients
-        layers.append(LayerWalk(i + 1, layer, activation, *numbers, carried, kept, followed, differences[i]))
+        layers.append(LayerWalk(i + 1, layer, activation, *numbers, carried, kept, differences[i]))
     return layers
 
 
@@ -273,16 +279,8 @@ def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else 0.0
 
 
-def _followed(network: Network, whole: reference.Trace, updated: list, i: int) -> Followed:
-    """The weight of layer ``i`` that its gradient asks most of."""
-    gradient = whole.gradients[i][0]
-    j, k = (int(n) for n in np.unravel_index(np.abs(gradient).argmax(), gradient.shape))
-    told = (float(of[j, k]) for of in (gradient, network.parameters[i][0], updated[i][0]))
-    return Followed(f"W{i + 1}[{j},{k}]", j, k, whole.a[i][:, k], whole.delta[i][:, j], *told)
-
-
 def central_differences(
-    network: Network, samples: Samples, loss: Loss, whole: reference.Trace, elements: int = 3
+    network: Network, samples: Samples, loss: Loss, whole: reference.Trace
 ) -> list[list[Difference]]:
     """For each layer of a float64 network, the gradients in ``whole`` beside central differences of the cost.
 
@@ -295,7 +293,7 @@ def central_differences(
         [
             (which, at, *_shifted(network, samples, loss, whole.a[i], i, which, at))
             for which in (0, 1)
-            for at in _instructive(gradients[which], elements)
+            for at in _instructive(gradients[which])
         ]
         for i, gradients in enumerate(whole.gradients)
     ]
@@ -315,12 +313,12 @@ def central_differences(
     return [[difference(i, *element) for element in layer] for i, layer in enumerate(found)]
 
 
-def _instructive(gradient: np.ndarray, elements: int) -> list[tuple[int, ...]]:
-    """Indices of the largest element in size, and of some farther down that are not 0."""
+def _instructive(gradient: np.ndarray) -> list[tuple[int, ...]]:
+    """Indices of the largest element in size, and of those a quarter and half way down to the last that is not 0."""
     order = np.argsort(-np.abs(gradient), axis=None, kind="stable")
     others = max(1, int(np.count_nonzero(gradient)))
-    ranks = dict.fromkeys(int(others * rank / (2 * max(1, elements - 1))) for rank in range(elements))
-    return [tuple(int(n) for n in np.unravel_index(order[min(r, others - 1)], gradient.shape)) for r in ranks]
+    ranks = dict.fromkeys((0, others // 4, others // 2))
+    return [tuple(int(n) for n in np.unravel_index(order[rank], gradient.shape)) for rank in ranks]
 
 
 def _shifted(

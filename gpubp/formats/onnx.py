@@ -78,7 +78,11 @@ def build(network: Network, *, byte_inputs: bool = False) -> Any:
             attributes = {"axis": 1} if operator == "Softmax" else {}
             rows = graph.add(str(operator), *(z if o == "z" else o for o in operands), **attributes)
     element = onnx.TensorProto.UINT8 if byte_inputs else graph.element
-    model = graph.model(network, element, _describe(network, byte_inputs))
+    told = f"{network.dtype}, as trained on; images of bytes must be divided by 255 first"
+    if byte_inputs:
+        told = "bytes 0 to 255, which the graph divides by 255"
+    about = f"{network!r}. inputs: (N, {network.sizes[0]}) {told}. outputs: (N, {network.sizes[-1]})."
+    model = graph.model(network, element, about)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -127,10 +131,3 @@ class _Graph:
         header = npz.network_header(network)
         helper.set_model_props(model, {"gpubp": json.dumps(header), "classes": json.dumps(header["classes"])})
         return model
-
-
-def _describe(network: Network, byte_inputs: bool) -> str:
-    told = f"{network.dtype}, as trained on; images of bytes must be divided by 255 first"
-    if byte_inputs:
-        told = "bytes 0 to 255, which the graph divides by 255"
-    return f"{network!r}. inputs: (N, {network.sizes[0]}) {told}. outputs: (N, {network.sizes[-1]})."

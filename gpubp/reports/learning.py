@@ -29,11 +29,12 @@ def curves(result: Result) -> list[Figure]:
     loss = "quadratic cost" if result.recipe.loss == "quadratic" else result.recipe.loss.replace("_", " ")
     falls = [v for h in result.histories for c in ("loss", "validation_loss") for v in h[c] if v is not None]
     log = min(falls) > 0 and max(falls) > LOG_FROM * min(falls)
+    scale = "log" if log else "linear"
     told = (
         f"Loss: the mean {loss} of an epoch's mini-batches, each before its update, and {_watched(result)} after "
         "the epoch. If the second rises while the first still falls, the network learns the samples by heart."
     )
-    figures = [(_by_epoch(result, "loss", loss, log=log), told + " The axis is logarithmic." * log)]
+    figures = [(_by_epoch(result, "loss", loss, yscale=scale), told + " The axis is logarithmic." * log)]
     if history.epochs[-1].accuracy is not None:
         told = (
             "Accuracy: the share of samples whose largest output is the right class. Gradient descent cannot see "
@@ -59,7 +60,7 @@ def _watched(result: Result) -> str:
     return "that of the test data"
 
 
-def _by_epoch(result: Result, column: str, label: str, *, log: bool = False) -> Markup:
+def _by_epoch(result: Result, column: str, label: str, **settings: Any) -> Markup:
     """A column of the history and its counterpart of validation, a line each for every split."""
     lines = []
     columns = (column, SERIES[0], "training"), (f"validation_{column}", SERIES[1], "validation")
@@ -75,7 +76,7 @@ def _by_epoch(result: Result, column: str, label: str, *, log: bool = False) -> 
     if len(result.histories) == 1 and 0 < history.resumed_epochs < len(history):
         marks.append((history.resumed_epochs + 0.5, "--", "resumed"))
     first, last = (getattr(history.epochs[i], column) for i in (0, -1))
-    return _lines(lines, label, f"{label} by epoch, from {first:.4g} to {last:.4g}", marks, log=log)
+    return _lines(lines, label, f"{label} by epoch, from {first:.4g} to {last:.4g}", marks, **settings)
 
 
 def _lines(
@@ -83,8 +84,6 @@ def _lines(
     label: str,
     alt: str,
     marks: Sequence[tuple[float, str, str]] = (),
-    *,
-    log: bool = False,
     **settings: Any,
 ) -> Markup:
     """Curves by epoch, each (epochs, values, colour, legend), and vertical marks, each (epoch, style, legend)."""
@@ -98,7 +97,7 @@ def _lines(
         for at, style, legend in marks:
             axes.axvline(at, color=INK, linestyle=style, linewidth=1, label=legend)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set(xlabel="epoch", ylabel=label, yscale="log" if log else "linear", **settings)
+        axes.set(xlabel="epoch", ylabel=label, **settings)
         if any(axes.get_legend_handles_labels()[1]):
             axes.legend()
 
@@ -107,16 +106,13 @@ def _lines(
     return chart(draw, alt)
 
 
-# Signals
-
-
 def signals(result: Result) -> dict[str, Any] | None:
     evidence = result.evidence[-1]
     points = sorted(evidence.signals)
     if not points:
         return None
     names = [layer.activation for layer in result.network.layers]
-    layers = np.unique(np.linspace(0, len(names) - 1, min(len(names), LAYERS_SHOWN)).astype(int))
+    layers = np.unique(np.linspace(0, len(names) - 1, min(len(names), LAYERS_SHOWN)).astype(int)).tolist()
     delta = np.array([[signal.mean_delta for signal in evidence.signals[e]] for e in points])
     saturated = np.array([[s.saturated for s in evidence.signals[e]] for e in points], float)  # None is NaN
     told = (
@@ -125,8 +121,9 @@ def signals(result: Result) -> dict[str, Any] | None:
         + _fading(delta, points)
         + (" Where a line is broken, it is 0 or not finite." if not (delta > 0).all() else "")
     )
-    log = bool(np.nanmax(delta, initial=0) > 0)
-    figures = [(_by_layer(points, delta, layers, names, "mean |δ|", log=log), told)]
+    log = np.nanmax(delta, initial=0) > 0
+    shown, scale = (np.where(delta > 0, delta, np.nan), "log") if log else (delta, "linear")
+    figures = [(_by_layer(points, shown, layers, names, "mean |δ|", yscale=scale), told)]
     if np.isfinite(saturated).any():
         sloped = [i for i in layers if np.isfinite(saturated[:, i]).any()]
         drawn = _by_layer(points, saturated, sloped, names, "share saturated", ylim=(-0.03, 1.03))
@@ -146,21 +143,13 @@ def signals(result: Result) -> dict[str, Any] | None:
 
 
 def _by_layer(
-    x: Sequence[int],
-    y: np.ndarray,
-    layers: Sequence[int] | np.ndarray,
-    names: Sequence[str],
-    label: str,
-    *,
-    log: bool = False,
-    **settings: Any,
+    x: list[int], y: np.ndarray, layers: list[int], names: list[str], label: str, **settings: Any
 ) -> Markup:
-    shown = np.where(y > 0, y, np.nan) if log else y
     lines = [
-        (x, shown[:, layer], colour, f"layer {layer + 1}, {names[layer]}")
+        (x, y[:, layer], colour, f"layer {layer + 1}, {names[layer]}")
         for colour, layer in zip(SERIES, layers, strict=False)
     ]
-    return _lines(lines, label, f"{label} of each layer by epoch", log=log, **settings)
+    return _lines(lines, label, f"{label} of each layer by epoch", **settings)
 
 
 def _fading(delta: np.ndarray, points: list[int]) -> str:

@@ -81,10 +81,8 @@ def _notes(result: Result, folder: Path) -> list[str]:
             f"curves show each, and test results are those of all together ({each}); signals, weights and model are "
             "the last one's."
         )
-    if history.resumed_epochs:
-        notes.append(
-            f"The first {history.resumed_epochs} epochs were trained by the run this one went on from."
-        )
+    if resumed := history.resumed_epochs:
+        notes.append(f"The first {resumed} epochs were trained before, by the run this one went on from.")
     if result.stopped == "early stopping":
         notes.append(
             f"Stopped early, after epoch {len(history)}: for {result.recipe.patience} epochs the validation loss had "

@@ -190,9 +190,7 @@ def _check_arguments(
     if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):
         raise UsageError("validation must be a pair (inputs, targets)")
     if isinstance(early_stopping, bool) or not isinstance(early_stopping, EarlyStopping | int | None):
-        raise UsageError(
-            f"early_stopping must be a gpubp.EarlyStopping or a patience, not {early_stopping!r}"
-        )
+        raise UsageError(f"early_stopping must be an EarlyStopping or a patience, not {early_stopping!r}")
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise UsageError("callbacks must be a list of functions")
 

@@ -114,7 +114,11 @@ class Loop:
                 return False
             steps = self._next_chunk()
             batch = order[at.step * size : (at.step + steps) * size]
-            self._account(self._run_steps(batch, self._rates(at.step, steps)), steps)
+            stats = self._run_steps(batch, self._rates(at.step, steps))
+            done = slice(at.step, at.step + steps)
+            at.costs[done], at.hits[done] = stats.costs, stats.hits
+            at.step += steps
+            self.steps_done += steps
             shown.advance(len(batch))
             if time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS:
                 self.save()
@@ -180,12 +184,6 @@ class Loop:
         if self.watched is not None:
             checks += check_evaluation(self.plan, self.watched)
         self._report(checks, time.perf_counter() - started, before)
-
-    def _account(self, stats: StepStats, steps: int) -> None:
-        at, done = self.standing, slice(self.standing.step, self.standing.step + steps)
-        at.costs[done], at.hits[done] = stats.costs, stats.hits
-        at.step += steps
-        self.steps_done += steps
 
     def _finish_epoch(self) -> Epoch:
         at, n = self.standing, len(self.problem.samples)
