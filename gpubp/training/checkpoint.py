@@ -26,7 +26,7 @@ from gpubp.training.stopping import Best
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a run, besides its network, data and problem; few samples may be fewer than ``batch_size``."""
+    """The settings of a run, besides its network, data and problem; ``batch_size`` may exceed the samples."""
 
     epochs: int
     batch_size: int
