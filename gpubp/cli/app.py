@@ -61,10 +61,11 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version")
+]
+
+
 @app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version")
-    ] = False,
-) -> None:
+def _root(version: VersionOption = False) -> None:
     pass

@@ -48,12 +48,8 @@ def _numba() -> dict[str, Any] | None:
         from gpubp.backends.cpu.backend import cache_folder
     except Exception:  # its own backend entry says why
         return None
-    settings: Any = numba.config
-    return {
-        "threads": numba.get_num_threads(),
-        "layer": settings.THREADING_LAYER,
-        "cache_folder": cache_folder(),
-    }
+    layer = numba.config.THREADING_LAYER  # type: ignore[attr-defined]
+    return {"threads": numba.get_num_threads(), "layer": layer, "cache_folder": cache_folder()}
 
 
 def render(found: dict[str, Any]) -> str:
@@ -65,12 +61,8 @@ def render(found: dict[str, Any]) -> str:
     lines.append(f"auto       takes {found['auto']}")
     for pool in found["blas"]:
         lines.append(f"BLAS       {pool['library']} {pool['version'] or ''}, {pool['threads']} threads")
-    if found["numba"]:
-        lines.append(
-            f"numba      threading layer {found['numba']['layer']}; "
-            f"cache: {found['numba']['cache_folder'] or 'none, set NUMBA_CACHE_DIR to a folder that can be written'}"
-        )
-    lines.append(
-        "versions   " + ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    )
-    return "\n".join(lines)
+    if numba := found["numba"]:
+        cache = numba["cache_folder"] or "none, set NUMBA_CACHE_DIR to a folder that can be written"
+        lines.append(f"numba      threading layer {numba['layer']}; cache: {cache}")
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return "\n".join([*lines, f"versions   {versions}"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpubp.cli.app import app
-from gpubp.cli.options import DataDirOption, JsonOption, recipe_options, require_json, write_json
+from gpubp.cli.options import DataDirOption, JsonOption, option, recipe_options, require_json, write_json
 from gpubp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,44 +28,35 @@ def explain(
         typer.Argument(metavar="[NAME|FILE.toml]", help="See: gpubp recipes", show_default=DEFAULT),
     ] = None,
     model: Annotated[
-        Path | None,
-        typer.Option(
-            help="Look at this model.npz or .safetensors, not at a new network", rich_help_panel="Run"
-        ),
+        Path | None, option(help="Look at this model.npz or .safetensors, not at a new network")
     ] = None,
-    sample: Annotated[
-        int, typer.Option(help="The sample of the mini-batch whose numbers are shown", rich_help_panel="Run")
-    ] = 0,
-    descent: Annotated[
-        bool,
-        typer.Option("--descent", help="Gradient descent on a² + b² alone, at --lr", rich_help_panel="Run"),
-    ] = False,
+    sample: Annotated[int, option(help="The sample of the mini-batch whose numbers are shown")] = 0,
+    descent: Annotated[bool, option("--descent", help="Gradient descent on a² + b² alone, at --lr")] = False,
     data_dir: DataDirOption = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Write it as a page, for class", rich_help_panel="Run")
-    ] = None,
+    html: Annotated[Path | None, option(help="Write it as a page, for class")] = None,
     json_path: JsonOption = None,
     *,
     changes: dict[str, Any],
 ) -> None:
     """Walk one mini-batch through backpropagation, number by number: the four equations, their gradients beside
     finite differences, the update, and where the error fades. With --epochs N, after so much training."""
+    from gpubp.explain import microscope, terminal, words
+
     require_json(json_path)
     if descent:
         if recipe or model or html or set(changes) - {"lr"}:
-            raise UsageError(
-                "--descent shows a² + b² and no network: beside it there are only --lr and --json"
-            )
-        _descent(changes.get("lr", 0.3), json_path)
+            raise UsageError("--descent shows a² + b² and no network: it takes --lr and --json alone")
+        lr = changes.get("lr", 0.3)
+        write_json(json_path, words.descent_to_dict(lr))  # refuses an η that is none
+        if json_path != "-":
+            terminal.show_descent(lr)
         return
     from gpubp.experiments.recipe import load_recipe
     from gpubp.experiments.run import load_parts
-    from gpubp.explain import microscope, terminal, words
 
     chosen = load_recipe(recipe or DEFAULT).overridden(changes)
-    if model is not None and (
-        own := [f"--{name.replace('_', '-')}" for name in OF_A_MODEL if name in changes]
-    ):
+    own = [f"--{name}" for name in OF_A_MODEL if name in changes]
+    if model is not None and own:
         raise UsageError(f"--model brings its own network: leave out {', '.join(own)}")
     quiet = json_path == "-"
     parts = load_parts(chosen, chosen.seed, data_dir, quiet)
@@ -79,10 +70,9 @@ def explain(
     # A trained network takes inputs as they come: its scaling is part of W1.
     train = parts.train if model is not None or "epochs" in changes else parts.scaled(parts.train)
     step = microscope.first_step(network, train, chosen)
-    if not 0 <= sample < len(step.samples):
-        raise UsageError(
-            f"--sample counts from 0 to {len(step.samples) - 1} in this mini-batch, not {sample}"
-        )
+    last = len(step.samples) - 1
+    if not 0 <= sample <= last:
+        raise UsageError(f"--sample counts from 0 to {last} in this mini-batch, not {sample}")
     if html is not None:
         from gpubp.reports.explain import write_page
 
@@ -92,15 +82,6 @@ def explain(
         print(f"written to {html}")
     elif not quiet:
         terminal.show(step, sample, chosen.heading, told)
-
-
-def _descent(lr: float, json_path: str | None) -> None:
-    from gpubp.explain import microscope, terminal, words
-
-    microscope.descent(lr)  # refuses an η that is none
-    write_json(json_path, words.descent_to_dict(lr))
-    if json_path != "-":
-        terminal.show_descent(lr)
 
 
 def _loaded(model: Path, recipe: Recipe, n_in: int) -> Network:
@@ -120,14 +101,9 @@ def _trained(recipe: Recipe, data_dir: Path | None, quiet: bool) -> tuple[Networ
     from gpubp.experiments.run import run_recipe
     from gpubp.training.progress import progress_for
 
-    result = run_recipe(
-        replace(recipe, splits=1),
-        data_dir=data_dir,
-        backend="numpy",
-        verify="off",
-        progress=lambda: progress_for(quiet=quiet),
-        quiet=quiet,
-    )
+    shown: dict[str, Any] = {"progress": lambda: progress_for(quiet=quiet), "quiet": quiet}
+    once = replace(recipe, splits=1)
+    result = run_recipe(once, data_dir=data_dir, backend="numpy", verify="off", **shown)
     if result.stopped == "interrupted":
         raise KeyboardInterrupt
     return result.network, len(result.histories[0])

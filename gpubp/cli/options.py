@@ -6,7 +6,7 @@ import os
 import typing
 from collections.abc import Callable
 from dataclasses import fields
-from functools import wraps
+from functools import partial, wraps
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,34 +18,20 @@ from gpubp.support.jsontext import as_json
 
 DEFAULT_RECIPE = "mnist-sample"
 
-BackendOption = Annotated[str, typer.Option(help="auto, numpy, numba or cupy", rich_help_panel="Run")]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(help="Of the processor, for numpy or numba; by default all", rich_help_panel="Run"),
-]
-PlanOption = Annotated[
-    str,
-    typer.Option(
-        help="auto, fused (whole epochs in a call), composed (operation by operation), or on a GPU units (small nets)",
-        rich_help_panel="Run",
-    ),
-]
-PrecisionOption = Annotated[
-    str, typer.Option(help="Of products, on a GPU: float32, 3xtf32 or tf32", rich_help_panel="Run")
-]
+option = partial(typer.Option, rich_help_panel="Run")
+PLANS = (
+    "auto, fused (whole epochs in a call), composed (operation by operation), or on a GPU units (small nets)"
+)
+
+BackendOption = Annotated[str, option(help="auto, numpy, numba or cupy")]
+ThreadsOption = Annotated[int | None, option(help="Of the processor, for numpy or numba; by default all")]
+PlanOption = Annotated[str, option(help=PLANS)]
+PrecisionOption = Annotated[str, option(help="Of products, on a GPU: float32, 3xtf32 or tf32")]
 DataDirOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder with the files of mnist or fashion-mnist ($GPUBP_DATA_DIR)", rich_help_panel="Run"
-    ),
+    Path | None, option(help="Folder with the files of mnist or fashion-mnist ($GPUBP_DATA_DIR)")
 ]
-JsonOption = Annotated[
-    str | None,
-    typer.Option("--json", metavar="PATH|-", help="Write a machine-readable result", rich_help_panel="Run"),
-]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Show nothing but errors", rich_help_panel="Run")
-]
+JsonOption = Annotated[str | None, option("--json", metavar="PATH|-", help="Write a machine-readable result")]
+QuietOption = Annotated[bool, option("--quiet", "-q", help="Show nothing but errors")]
 RecipeArgument = Annotated[
     str | None,
     typer.Argument(metavar="[NAME|FILE.toml]", help="See: gpubp recipes", show_default=DEFAULT_RECIPE),
@@ -60,14 +46,10 @@ def recipe_options(command: Callable) -> Callable:
     options = []
     for field in fields(Recipe):
         kind = str if typing.get_origin(kinds[field.name]) is tuple else kinds[field.name]
-        name = field.name.replace("_", "-")
-        option = typer.Option(
-            f"--{name}/--no-{name}" if kind is bool else f"--{name}",
-            help=field.metadata["help"],
-            rich_help_panel="Recipe",
-            show_default=False,
-        )
-        annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
+        flag = "--" + field.name.replace("_", "-")
+        declared = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
+        about = {"help": field.metadata["help"], "rich_help_panel": "Recipe", "show_default": False}
+        annotation = Annotated[kind | None, typer.Option(declared, **about)]  # type: ignore[valid-type]
         options.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
 
     @wraps(command)
@@ -115,14 +97,11 @@ def require_json(path: str | None) -> None:
         raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write_json(path: str | None, result: dict[str, Any] | None) -> None:
-    if path is None or result is None:
-        return
-    text = as_json(result)
+def write_json(path: str | None, result: dict[str, Any]) -> None:
     if path == "-":
-        print(text)
-        return
-    try:
-        Path(path).write_text(text + "\n", encoding="utf-8")  # in place, for it may be a pipe
-    except OSError as error:
-        raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
+        print(as_json(result))
+    elif path is not None:
+        try:
+            Path(path).write_text(as_json(result) + "\n", encoding="utf-8")  # in place, for it may be a pipe
+        except OSError as error:
+            raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error

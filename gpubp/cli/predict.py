@@ -12,25 +12,16 @@ import typer
 from gpubp.cli.app import app
 from gpubp.cli.options import JsonOption, require_json, write_json
 
+INPUTS = "A .npy, .npz, .csv, IDX, .png or .jpg file; .npy, .csv and IDX may exceed memory"
+OUT = "Write them to this .npy or .csv file, whole or not at all, instead of printing"
+
 
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="The model.npz that a run saved, or a .safetensors")],
-    inputs: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT",
-            help="A .npy, .npz, .csv, IDX, .png or .jpg file; .npy, .csv and IDX may exceed memory",
-        ),
-    ],
+    inputs: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUTS)],
     proba: Annotated[bool, typer.Option("--proba", help="Print the outputs, not the labels")] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write them to this .npy or .csv file, whole or not at all, instead of printing",
-            show_default=False,
-        ),
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help=OUT)] = None,
     json_path: JsonOption = None,
 ) -> None:
     """Predict the label of every row of a file, one a line, as they come."""

@@ -11,21 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpubp.cli import options
 from gpubp.cli.app import INTERRUPTED, app
-from gpubp.cli.options import (
-    DEFAULT_RECIPE,
-    BackendOption,
-    DataDirOption,
-    JsonOption,
-    PlanOption,
-    PrecisionOption,
-    QuietOption,
-    RecipeArgument,
-    ThreadsOption,
-    recipe_options,
-    require_json,
-    write_json,
-)
+from gpubp.cli.options import option
 from gpubp.errors import GpubpError, UsageError
 
 if TYPE_CHECKING:
@@ -36,36 +24,23 @@ Say = Callable[..., object]  # print, or nothing where the run is to be quiet
 
 
 @app.command()
-@recipe_options
+@options.recipe_options
 def train(
     context: typer.Context,
-    recipe: RecipeArgument = None,
-    backend: BackendOption = "auto",
-    threads: ThreadsOption = None,
-    plan: PlanOption = "auto",
-    precision: PrecisionOption = "float32",
-    verify: Annotated[
-        str,
-        typer.Option(help="How often steps are checked: off, first, epoch or step", rich_help_panel="Run"),
-    ] = "epoch",
-    data_dir: DataDirOption = None,
+    recipe: options.RecipeArgument = None,
+    backend: options.BackendOption = "auto",
+    threads: options.ThreadsOption = None,
+    plan: options.PlanOption = "auto",
+    precision: options.PrecisionOption = "float32",
+    verify: Annotated[str, option(help="How often steps are checked: off, first, epoch or step")] = "epoch",
+    data_dir: options.DataDirOption = None,
     folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--folder",
-            help="Where to save the model, checkpoint, recipe, history and report",
-            rich_help_panel="Run",
-            show_default=False,
-        ),
+        Path | None, option(help="Where to save the model, checkpoint, recipe, history and report")
     ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on from a checkpoint.npz, bitwise", rich_help_panel="Run")
-    ] = None,
-    report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Write report.html", rich_help_panel="Run")
-    ] = True,
-    quiet: QuietOption = False,
-    json_path: JsonOption = None,
+    resume: Annotated[Path | None, option(help="Go on from a checkpoint.npz, bitwise")] = None,
+    report: Annotated[bool, option("--report/--no-report", help="Write report.html")] = True,
+    quiet: options.QuietOption = False,
+    json_path: options.JsonOption = None,
     *,
     changes: dict[str, Any],
 ) -> None:
@@ -73,16 +48,20 @@ def train(
     from gpubp import backends
     from gpubp.experiments.folder import new_folder, written
     from gpubp.experiments.recipe import RunSettings
-    from gpubp.experiments.run import run_recipe
+    from gpubp.experiments.run import MODEL, run_recipe
     from gpubp.training.progress import progress_for
 
     quiet = quiet or json_path == "-"
     say = (lambda *_: None) if quiet else print
-    where = None if data_dir is None else str(data_dir)
-    given = RunSettings(backend=backend, threads=threads, plan=plan, precision=precision, data_dir=where)
+    data = None if data_dir is None else str(data_dir)
+    given = RunSettings(backend=backend, threads=threads, plan=plan, precision=precision, data_dir=data)
     if resume is None:
-        chosen, run = _new(recipe or DEFAULT_RECIPE, changes, given, context)
-        folder = _unused(folder) if folder else new_folder(chosen.name)
+        chosen, run = _new(recipe or options.DEFAULT_RECIPE, changes, given, context)
+        if folder and os.path.exists(folder / MODEL):  # Path's own raises where a name is too long
+            raise UsageError(
+                f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz"
+            )
+        folder = folder or new_folder(chosen.name)
     else:
         chosen, run = _resumed(resume, recipe, changes, given)
         folder = folder or resume.parent
@@ -90,41 +69,27 @@ def train(
     say(chosen.heading)
     say(f"backend {device.name}" + ("" if run.backend != "auto" else f" ({device.why})"))
     with written(folder):
-        require_json(json_path)
+        options.require_json(json_path)
+        where: dict[str, Any] = {"data_dir": run.data_dir, "folder": folder, "resume": resume}
+        shown: dict[str, Any] = {"progress": lambda: progress_for(quiet=quiet), "quiet": quiet}
         try:
-            result = run_recipe(
-                chosen,
-                data_dir=run.data_dir,
-                backend=device,
-                verify=verify,
-                progress=lambda: progress_for(quiet=quiet),
-                folder=folder,
-                resume=resume,
-                quiet=quiet,
-            )
+            result = run_recipe(chosen, backend=device, verify=verify, **where, **shown)
         except GpubpError as error:
             if error.result is not None:
                 _leave(error.result, run, folder, report, say)
-            write_json(json_path, _failure(chosen, error))
+            if found := getattr(error, "report", None):
+                told = {"recipe": chosen.to_dict(), "ok": False, "error": str(error)}
+                options.write_json(json_path, told | {"verification": found.to_dict()})
             raise
     _conclude(result, folder, say)
     try:
-        write_json(json_path, {"ok": True, **result.to_dict()})
+        options.write_json(json_path, {"ok": True, **result.to_dict()})
     finally:
         _leave(result, run, folder, report, say)
     if result.stopped == "interrupted":
         raise typer.Exit(INTERRUPTED)
     if result.reached is False:
         raise typer.Exit(1)
-
-
-def _unused(folder: Path) -> Path:
-    """The folder, unless there is a run in it."""
-    from gpubp.experiments.run import MODEL
-
-    if os.path.exists(folder / MODEL):
-        raise UsageError(f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz")
-    return folder
 
 
 def _new(
@@ -157,18 +122,8 @@ def _resumed(
         raise UsageError(f"{path} is of recipe {recipe.name!r}, not {name!r}: name none to --resume")
     recipe = recipe.overridden(changes)
     if done >= recipe.epochs:
-        raise UsageError(
-            f"all {done} epochs of {path} are done: go on with more of them by --epochs {2 * done}"
-        )
+        raise UsageError(f"all {done} epochs of {path} are done: go on with more by --epochs {2 * done}")
     return recipe, run
-
-
-def _failure(recipe: Recipe, error: GpubpError) -> dict[str, Any] | None:
-    """For JSON: what a failed verification found."""
-    report = getattr(error, "report", None)
-    if report is None:
-        return None
-    return {"recipe": recipe.to_dict(), "ok": False, "error": str(error), "verification": report.to_dict()}
 
 
 def _leave(result: Result, run: RunSettings, folder: Path, report: bool, say: Say) -> None:

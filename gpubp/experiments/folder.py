@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +34,8 @@ SIGNALS = ("split", "epoch", "layer", *(field.name for field in fields(LayerSign
 
 def new_folder(name: str) -> Path:
     """gpubp-runs/NAME-1, -2, …: no run overwrites another's model."""
-    root, number = Path("gpubp-runs"), 1
-    while (root / f"{name}-{number}").exists():
-        number += 1
-    return root / f"{name}-{number}"
+    folders = (Path("gpubp-runs", f"{name}-{number}") for number in count(1))
+    return next(folder for folder in folders if not folder.exists())
 
 
 @contextmanager
@@ -64,11 +63,7 @@ def written(folder: Path) -> Iterator[None]:
 
 
 def write_records(folder: Path, result: Result, run: RunSettings) -> None:
-    """Write recipe.toml, history.csv and signals.csv.
-
-    Raises:
-        GpubpError: the folder cannot be written or is full, or a library is missing.
-    """
+    """Write recipe.toml, history.csv and signals.csv."""
     epochs = [
         {"split": split, **asdict(epoch)}
         for split, history in enumerate(result.histories, start=1)
@@ -92,14 +87,11 @@ def recipe_text(recipe: Recipe, run: RunSettings) -> str:
         recipe = replace(recipe, data=str(Path(recipe.data).expanduser().resolve()))
     if run.data_dir is not None:
         run = replace(run, data_dir=str(Path(run.data_dir).expanduser().resolve()))
-    try:
-        return to_toml(recipe, run)
-    except ImportError as error:
-        raise GpubpError(f"recipes need tomli-w: python -m pip install tomli-w ({error})") from error
+    return to_toml(recipe, run)
 
 
 def read_signals(folder: Path, layers: int) -> Signals:
-    """What signals.csv in ``folder`` has of the first split of a net with that many layers; {} if nothing of use."""
+    """The first split's signals in ``folder``/signals.csv, of a net with that many layers; {} if nothing of use."""
     found: Signals = {}
     measured = [field.name for field in fields(LayerSignal)]
     try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tomllib
 import typing
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpubp.errors import DataError, UsageError
 from gpubp.support.hints import did_you_mean
+from gpubp.support.optional import need
 
 if TYPE_CHECKING:  # the command line reads the fields of a recipe and must not wait for NumPy
     from gpubp.network import Network
@@ -91,17 +91,13 @@ class Recipe:
                 raise UsageError(f"{name} must lie between 0 and 1, not {value}")
         if self.optimizer not in OPTIMIZERS:
             raise UsageError(_unknown("optimizer", self.optimizer, OPTIMIZERS))
-        for name, kinds in _of_optimizers().items():
-            self._require_owner(name, "optimizer", kinds)
-        for name, kinds in _OF_SCHEDULES.items():
-            self._require_owner(name, "schedule", kinds)
+        for role, settings in (("optimizer", _of_optimizers()), ("schedule", _OF_SCHEDULES)):
+            chosen = getattr(self, role)
+            for name, owners in settings.items():
+                if getattr(self, name) is not None and chosen not in owners:
+                    raise UsageError(f"{name} belongs to {role} {' and '.join(owners)}, not to {chosen}")
         self.build_optimizer()  # which check their own values
         self.build_schedule()
-
-    def _require_owner(self, name: str, role: str, owners: Sequence[str]) -> None:
-        chosen = getattr(self, role)
-        if getattr(self, name) is not None and chosen not in owners:
-            raise UsageError(f"{name} belongs to {role} {' and '.join(owners)}, not to {chosen}")
 
     @property
     def heading(self) -> str:
@@ -121,26 +117,23 @@ class Recipe:
         """The optimizer, with those of the recipe's settings that it has."""
         from gpubp.optimizers import OPTIMIZERS
 
-        cls = OPTIMIZERS[self.optimizer]
-        return cls(**self._given({f.name for f in fields(cls)}))
+        return OPTIMIZERS[self.optimizer](**self._given(OPTIMIZERS[self.optimizer]))
 
     def build_schedule(self) -> Schedule:
         """The learning-rate schedule."""
         from gpubp.optimizers import Schedule
 
-        return Schedule(kind=self.schedule, **self._given({"factor", "every", "final", "warmup"}))
+        return Schedule(kind=self.schedule, **self._given(Schedule))
 
-    def _given(self, names: set[str]) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in names if hasattr(self, name)}
+    def _given(self, kind: type) -> dict[str, Any]:
+        """The settings of a dataclass that the recipe has, and has set."""
+        values = {f.name: getattr(self, f.name, None) for f in fields(kind)}
         return {name: value for name, value in values.items() if value is not None}
 
     def overridden(self, changes: dict[str, Any]) -> Recipe:
         """The recipe with some fields changed. It need no longer reach the result that it did.
 
         What described the data, the optimizer or the schedule before does not outlive a change of it.
-
-        Raises:
-            UsageError: as for any recipe.
         """
         changes = {key: value for key, value in changes.items() if value is not None}
         if not changes:
@@ -203,22 +196,17 @@ class RunSettings:
 
 def to_toml(recipe: Recipe, run: RunSettings | None = None) -> str:
     """A recipe file that :func:`load_with_run` reads back as it was given here."""
-    import tomli_w
-
     table: dict[str, Any] = {"format": FORMAT, **recipe.to_dict()}
     if run is not None:
         usual = RunSettings()
         table["run"] = {key: value for key, value in asdict(run).items() if value != getattr(usual, key)}
-    return tomli_w.dumps(table)
+    return need("tomli_w").dumps(table)
 
 
 def recipe_names() -> list[str]:
     """The recipes in the package."""
-    return sorted(
-        path.name.removesuffix(".toml")
-        for path in files("gpubp.experiments.recipes").iterdir()
-        if path.name.endswith(".toml")
-    )
+    names = [file.name for file in files("gpubp.experiments.recipes").iterdir()]
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def load_recipe(name: str) -> Recipe:

@@ -91,7 +91,7 @@ class Result:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the accuracy that the recipe must reach was reached; None where it names none."""
+        """True if the test accuracy is what the recipe must reach; None where it names none."""
         if self.recipe.reach is None or self.accuracy is None:
             return None
         return self.accuracy >= self.recipe.reach
@@ -151,12 +151,8 @@ def run_recipe(
     checkpoint = folder / CHECKPOINT if folder is not None and recipe.splits == 1 else None
     saved_dir = None if data_dir is None else str(Path(data_dir).resolve())
     chosen = backends.get(backend)
-    settings: dict[str, Any] = {
-        "verify": verify,
-        "save_to": checkpoint,
-        "resume": resume,
-        "recipe": recipe.to_dict() | {"data_dir": saved_dir},
-    }
+    kept = recipe.to_dict() | {"data_dir": saved_dir}
+    settings: dict[str, Any] = {"verify": verify, "save_to": checkpoint, "resume": resume, "recipe": kept}
     before = {} if resume is None else read_signals(resume.parent, len(recipe.layers) - 1)
     for seed in range(recipe.seed, recipe.seed + recipe.splits):
         parts = load_parts(recipe, seed, data_dir, quiet)

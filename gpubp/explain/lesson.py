@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpubp.explain import words
-from gpubp.explain.microscope import LayerWalk, Walk, descent
+from gpubp.explain.microscope import Difference, LayerWalk, Walk, descent
 
 FOLLOWED = 8  # samples of a weight that is followed
 
@@ -50,24 +50,15 @@ def lesson(step: Walk, sample: int) -> list[Section]:
         f"Cost: C = {step.loss.formula} of each sample, {words.number(step.costs[sample])} for this one; its mean over "
         f"the mini-batch is {step.cost:.6g}."
     )
+    forward: list[str | Section] = [*(_forward(layer, sample) for layer in step.layers), cost]
     hidden = [_hidden_delta(layer, step.layers[layer.number], sample) for layer in reversed(step.layers[:-1])]
+    back: Sequence[str | Section] = hidden or ["There is no hidden layer."]
+    gradients = [*(_gradients(layer) for layer in step.layers), *_differences(step)]
     return [
-        Section(
-            "Forward",
-            "z = a_prev Wᵀ + b, a = σ(z)",
-            [*(_forward(layer, sample) for layer in step.layers), cost],
-        ),
+        Section("Forward", "z = a_prev Wᵀ + b, a = σ(z)", forward),
         Section("BP1, the error of the output layer", "δ = ∂C/∂z", _output_delta(step, sample)),
-        Section(
-            "BP2, the error carried back",
-            "δ = (δ_next W_next) ⊙ σ'(z)",
-            hidden or ["There is no hidden layer."],
-        ),
-        Section(
-            "BP3 and BP4, the gradients",
-            "∂C/∂b = mean of δ, ∂C/∂W = δᵀ a_prev / B",
-            [*(_gradients(layer) for layer in step.layers), *_differences(step)],
-        ),
+        Section("BP2, the error carried back", "δ = (δ_next W_next) ⊙ σ'(z)", back),
+        Section("BP3 and BP4, the gradients", "∂C/∂b = mean of δ, ∂C/∂W = δᵀ a_prev / B", gradients),
         Section(f"The update, by {step.optimizer.kind} at η = {step.lr:g}", "", _update(step)),
         Section("Where the signal dies", "", [_signal(step), *words.signal(step)]),
         descending(0.3, words.RATES[1:]),
@@ -82,9 +73,8 @@ def _forward(layer: LayerWalk, sample: int) -> Section:
     )
     weights, bias = layer.parameters
     numbers = {f"W{n}": weights, f"b{n}": bias, f"z{n}": layer.z[sample], f"a{n}": layer.a[sample]}
-    return Section(
-        f"Layer {n}, {layer.activation.name}", f"a = {layer.activation.formula}", [Quiet(shapes), numbers]
-    )
+    formula = f"a = {layer.activation.formula}"
+    return Section(f"Layer {n}, {layer.activation.name}", formula, [Quiet(shapes), numbers])
 
 
 def _output_delta(step: Walk, sample: int) -> list[str | Numbers]:
@@ -107,12 +97,10 @@ def _hidden_delta(layer: LayerWalk, after: LayerWalk, sample: int) -> Section:
     numbers = {f"δ{n + 1} W{n + 1}": layer.arriving[sample]}
     if layer.slope is not None:
         numbers[f"σ'(z{n})"] = layer.slope[sample]
+    numbers[f"δ{n}"] = layer.delta[sample]
     slope = layer.activation.slope_formula
-    return Section(
-        f"Layer {n}, {layer.activation.name}",
-        f"σ'(z) = {slope}" if slope else "its Jacobian",
-        [Quiet(shapes), numbers | {f"δ{n}": layer.delta[sample]}],
-    )
+    formula = f"σ'(z) = {slope}" if slope else "its Jacobian"
+    return Section(f"Layer {n}, {layer.activation.name}", formula, [Quiet(shapes), numbers])
 
 
 def _gradients(layer: LayerWalk) -> Section:
@@ -122,32 +110,20 @@ def _gradients(layer: LayerWalk) -> Section:
         f"{found.name}, from unit {found.k} of layer {n - 1} to unit {found.j} of layer {n}, has the largest: the mean "
         f"of δ × a_prev, {words.number(found.gradient)}; {shown}:"
     )
-    factors = {
-        f"a{n - 1}[{found.k}]": found.a_prev,
-        f"δ{n}[{found.j}]": found.delta,
-        "product": found.products,
-    }
+    factors = {f"a{n - 1}[{found.k}]": found.a_prev, f"δ{n}[{found.j}]": found.delta}
+    factors["product"] = found.products
     gradients = dict(zip((f"∂C/∂W{n}", f"∂C/∂b{n}"), layer.gradients, strict=True))
     return Section(f"Layer {n}", "", [gradients, told, {name: x[:FOLLOWED] for name, x in factors.items()}])
 
 
 def _differences(step: Walk) -> list[str | Table]:
-    found = step.differences
-    table = Table(
-        ("gradient of", "backpropagation", "difference", "apart", "may be", "agree to"),
-        [
-            (
-                d.name,
-                f"{d.gradient:.9g}",
-                f"{d.difference:.9g}",
-                f"{d.gap:.0e}",
-                f"{d.expected:.0e}",
-                d.verdict,
-            )
-            for d in found
-        ],
-        ["quiet" if d.kink else "good" if d.agrees else "bad" for d in found],
-    )
+    def row(d: Difference) -> tuple[str, ...]:
+        apart = f"{d.gap:.0e}", f"{d.expected:.0e}"
+        return d.name, f"{d.gradient:.9g}", f"{d.difference:.9g}", *apart, d.verdict
+
+    heads = ("gradient of", "backpropagation", "difference", "apart", "may be", "agree to")
+    marks = ["quiet" if d.kink else "good" if d.agrees else "bad" for d in step.differences]
+    table = Table(heads, [row(d) for d in step.differences], marks)
     return [words.differences(step), table, words.verdict(step)]
 
 
@@ -165,11 +141,9 @@ def _signal(step: Walk) -> Table:
         return [f"{layer.number} {layer.activation.name}", f"{found.mean_delta:.2e}", *factors, *shares]
 
     sizes = [layer.signal.mean_delta for layer in step.layers]
-    return Table(
-        ("layer", "mean |δ|", "by W", "by σ'", "saturated", "dead"),
-        [row(layer) for layer in step.layers],
-        bars=[size / max(sizes) if size else 0.0 for size in sizes],
-    )
+    bars = [size / max(sizes) if size else 0.0 for size in sizes]
+    heads = ("layer", "mean |δ|", "by W", "by σ'", "saturated", "dead")
+    return Table(heads, [row(layer) for layer in step.layers], bars=bars)
 
 
 def descending(lr: float, others: Sequence[float] = ()) -> Section:
@@ -178,15 +152,11 @@ def descending(lr: float, others: Sequence[float] = ()) -> Section:
     def pair(point: tuple[float, float]) -> str:
         return f"({point[0]:.4g}, {point[1]:.4g})"
 
-    rows = [
-        (str(i), pair(s.at), f"{s.value:.5g}", pair(s.gradient), pair(s.to))
-        for i, s in enumerate(descent(lr))
-    ]
+    steps = enumerate(descent(lr))
+    rows = [(str(i), pair(s.at), f"{s.value:.5g}", pair(s.gradient), pair(s.to)) for i, s in steps]
     table = Table(("step", "a, b", "g", "∇g", "a, b after"), rows)
     formula = f"g(a, b) = a² + b², ∇g = (2a, 2b), η = {lr:g}"
-    return Section(
-        "Gradient descent by itself", formula, [table, *(words.descending(rate) for rate in (lr, *others))]
-    )
+    return Section("Gradient descent by itself", formula, [table, *map(words.descending, (lr, *others))])
 
 
 def rates_compared() -> Section:

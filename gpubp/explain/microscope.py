@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
@@ -30,6 +31,8 @@ from gpubp.verification.bounds import KINKS
 # at h = (3 ε / |C‴|)^⅓, which is 7e-6 where ε / |C‴| is float64's u = 2⁻⁵³. A power of two makes W ± h exact.
 STEP = 2.0**-17
 DEVIATIONS = 6.0  # of the roundings' standard deviation that a difference may be off by
+
+Pair = tuple[np.ndarray, np.ndarray]  # W (n_out, n_in) and b (n_out,) of a layer, or their gradients
 
 # How the derivatives of the losses read; the tests hold the words to the functions that compute them.
 COST_GRADIENTS = {
@@ -65,15 +68,14 @@ class Difference:
 
     @property
     def digits(self) -> int:
-        """How many significant digits the two share, 16 at most."""
-        size = max(abs(self.gradient), abs(self.difference))
+        """Significant digits that the two share, 16 at most."""
         if self.gap == 0:
             return 16
+        size = max(abs(self.gradient), abs(self.difference))
         return max(0, min(16, math.floor(-math.log10(self.gap / size))))
 
     @property
     def verdict(self) -> str:
-        """In words."""
         if self.kink:
             return "a kink within ±2h"
         if not self.agrees:
@@ -106,7 +108,7 @@ class Followed:
 
 @dataclass(frozen=True)
 class LayerWalk:
-    """What one layer computes for the mini-batch; layers count from 1, layer 0 being the inputs.
+    """One layer's numbers for the mini-batch; layers count from 1, layer 0 being the inputs.
 
     ``arriving`` (B, n) is ∂C/∂a, which BP1 and BP2 multiply by σ'(z): ∇ₐC of the output layer (None where the loss is
     matched to the activation and δ is a − y), δ_next W_next of a hidden one. ``slope`` is σ'(z), None for softmax.
@@ -117,17 +119,16 @@ class LayerWalk:
     number: int
     layer: Layer
     activation: Activation
-    parameters: tuple[np.ndarray, np.ndarray]
-    updated: tuple[np.ndarray, np.ndarray]
+    parameters: Pair
+    updated: Pair
     a_prev: np.ndarray
     z: np.ndarray
     a: np.ndarray
     arriving: np.ndarray | None
     delta: np.ndarray
-    gradients: tuple[np.ndarray, np.ndarray]
+    gradients: Pair
     carried: float | None
     kept: float | None
-    followed: Followed
     differences: list[Difference]
 
     @property
@@ -137,6 +138,14 @@ class LayerWalk:
     @cached_property
     def signal(self) -> LayerSignal:
         return of_layer(self.delta, self.a, self.activation)
+
+    @cached_property
+    def followed(self) -> Followed:
+        """The weight that its gradient asks most of."""
+        gradient = self.gradients[0]
+        j, k = (int(n) for n in np.unravel_index(np.abs(gradient).argmax(), gradient.shape))
+        told = (float(of[j, k]) for of in (gradient, self.parameters[0], self.updated[0]))
+        return Followed(f"W{self.number}[{j},{k}]", j, k, self.a_prev[:, k], self.delta[:, j], *told)
 
 
 @dataclass(frozen=True)
@@ -188,37 +197,29 @@ def walk(
     """
     network = in_float64(network)
     lr = optimizer.lr if lr is None else lr
-    samples = Samples(
-        as_inputs(samples.inputs, np.float64),
-        samples.targets.astype(np.float64),
-        samples.sample_weight.astype(np.float64),
-    )
+    targets = (array.astype(np.float64) for array in (samples.targets, samples.sample_weight))
+    samples = Samples(as_inputs(samples.inputs, np.float64), *targets)
+    given = samples.inputs, samples.targets, samples.sample_weight
     with np.errstate(all="ignore"):  # what overflows shows in the cost
-        whole = _trace(network, network.parameters, samples, loss)
+        whole = reference.trace(network.parameters, network.activations, loss, *given)
         updated = [
             _updated(pair, grads, optimizer, lr)
             for pair, grads in zip(network.parameters, whole.gradients, strict=True)
         ]
-        cost, after = float(whole.costs.mean()), float(_trace(network, updated, samples, loss).costs.mean())
+        later = reference.trace(updated, network.activations, loss, *given)
+        cost, after = float(whole.costs.mean()), float(later.costs.mean())
         if not math.isfinite(cost):
             raise GpubpError(
                 f"the cost of this mini-batch is {cost}: nothing can be learned from it; look at another model"
             )
         layers = _layers(network, samples, loss, whole, updated)
-    predicted = sum(
-        float((g * (new - old)).sum())
-        for pair, grads, news in zip(network.parameters, whole.gradients, updated, strict=True)
-        for old, g, new in zip(pair, grads, news, strict=True)
-    )
+    tensors = (chain.from_iterable(pairs) for pairs in (network.parameters, whole.gradients, updated))
+    predicted = sum(float((g * (new - old)).sum()) for old, g, new in zip(*tensors, strict=True))
     return Walk(network, samples, loss, optimizer, lr, layers, whole.costs, cost, after, predicted)
 
 
 def first_step(network: Network, train: Split, recipe: Recipe) -> Walk:
-    """The step that the recipe's training takes first, from this network and on this data.
-
-    Raises:
-        GpubpError: data that the network cannot train on, or as :func:`walk`.
-    """
+    """The step that the recipe's training takes first, from this network and on this data."""
     network, loss = in_float64(network), lookup(LOSSES, recipe.loss, "loss")
     samples = prepare(train, network.sizes, network.dtype, loss, recipe.data).samples
     batch = first_mini_batch(samples, recipe.batch_size, recipe.seed)
@@ -228,11 +229,7 @@ def first_step(network: Network, train: Split, recipe: Recipe) -> Walk:
 
 
 def first_mini_batch(samples: Samples, batch_size: int, seed: int) -> Samples:
-    """The mini-batch that training with this seed takes first.
-
-    Raises:
-        UsageError: a mini-batch of no samples.
-    """
+    """The mini-batch that training with this seed takes first."""
     if batch_size < 1:
         raise UsageError(f"batch_size must be a positive integer, not {batch_size}")
     return samples.take(np.random.default_rng(seed).permutation(len(samples))[:batch_size])
@@ -246,27 +243,15 @@ def in_float64(network: Network) -> Network:
     return same
 
 
-def _trace(
-    network: Network, parameters: reference.Parameters, samples: Samples, loss: Loss
-) -> reference.Trace:
-    return reference.trace(
-        parameters, network.activations, loss, samples.inputs, samples.targets, samples.sample_weight
-    )
-
-
-def _updated(
-    parameters: tuple[np.ndarray, np.ndarray],
-    gradients: tuple[np.ndarray, np.ndarray],
-    optimizer: Optimizer,
-    lr: float,
-) -> tuple[np.ndarray, np.ndarray]:
+def _updated(parameters: Pair, gradients: Pair, optimizer: Optimizer, lr: float) -> Pair:
     """(W, b) of one layer after the first step of a run; weight decay acts on W alone."""
-    new = []
-    for parameter, gradient, decay in zip(parameters, gradients, (True, False), strict=True):
+
+    def new(parameter: np.ndarray, gradient: np.ndarray, decay: bool) -> np.ndarray:
         slots = [np.zeros_like(parameter) for _ in optimizer.slots]
         coefficients = optimizer.coefficients(lr, 1, decay=decay)
-        new.append(reference.update(parameter, gradient, slots, optimizer, coefficients)[0])
-    return new[0], new[1]
+        return reference.update(parameter, gradient, slots, optimizer, coefficients)[0]
+
+    return new(parameters[0], gradients[0], True), new(parameters[1], gradients[1], False)
 
 
 def _layers(
@@ -284,10 +269,9 @@ def _layers(
             kept = _ratio(np.abs(delta).mean(), np.abs(arriving).mean())
         elif loss.matched != activation.name:
             arriving = loss.gradient(a, samples.targets)
-        followed = _followed(network, whole, updated, i)
         before, after, gradients = network.parameters[i], updated[i], whole.gradients[i]
         numbers = before, after, whole.a[i], whole.z[i], a, arriving, delta, gradients
-        layers.append(LayerWalk(i + 1, layer, activation, *numbers, carried, kept, followed, differences[i]))
+        layers.append(LayerWalk(i + 1, layer, activation, *numbers, carried, kept, differences[i]))
     return layers
 
 
@@ -295,24 +279,8 @@ def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else 0.0
 
 
-def _followed(network: Network, whole: reference.Trace, updated: list, i: int) -> Followed:
-    """The weight of layer ``i`` that its gradient asks most of."""
-    gradient = whole.gradients[i][0]
-    j, k = (int(n) for n in np.unravel_index(np.abs(gradient).argmax(), gradient.shape))
-    return Followed(
-        f"W{i + 1}[{j},{k}]",
-        j,
-        k,
-        whole.a[i][:, k],
-        whole.delta[i][:, j],
-        float(gradient[j, k]),
-        float(network.parameters[i][0][j, k]),
-        float(updated[i][0][j, k]),
-    )
-
-
 def central_differences(
-    network: Network, samples: Samples, loss: Loss, whole: reference.Trace, elements: int = 3
+    network: Network, samples: Samples, loss: Loss, whole: reference.Trace
 ) -> list[list[Difference]]:
     """For each layer of a float64 network, the gradients in ``whole`` beside central differences of the cost.
 
@@ -323,9 +291,9 @@ def central_differences(
     """
     found = [
         [
-            (which, at, *_shifted(network, samples, loss, whole, (i, which, at)))
+            (which, at, *_shifted(network, samples, loss, whole.a[i], i, which, at))
             for which in (0, 1)
-            for at in _instructive(gradients[which], elements)
+            for at in _instructive(gradients[which])
         ]
         for i, gradients in enumerate(whole.gradients)
     ]
@@ -345,33 +313,28 @@ def central_differences(
     return [[difference(i, *element) for element in layer] for i, layer in enumerate(found)]
 
 
-def _instructive(gradient: np.ndarray, elements: int) -> list[tuple[int, ...]]:
-    """Indices of the largest element in size, and of some farther down that are not 0."""
+def _instructive(gradient: np.ndarray) -> list[tuple[int, ...]]:
+    """Indices of the largest element in size, and of those a quarter and half way down to the last that is not 0."""
     order = np.argsort(-np.abs(gradient), axis=None, kind="stable")
     others = max(1, int(np.count_nonzero(gradient)))
-    ranks = dict.fromkeys(int(others * rank / (2 * max(1, elements - 1))) for rank in range(elements))
-    return [tuple(int(n) for n in np.unravel_index(order[min(r, others - 1)], gradient.shape)) for r in ranks]
+    ranks = dict.fromkeys((0, others // 4, others // 2))
+    return [tuple(int(n) for n in np.unravel_index(order[rank], gradient.shape)) for rank in ranks]
 
 
 def _shifted(
-    network: Network,
-    samples: Samples,
-    loss: Loss,
-    whole: reference.Trace,
-    where: tuple[int, int, tuple[int, ...]],
+    network: Network, samples: Samples, loss: Loss, a: np.ndarray, i: int, which: int, at: tuple[int, ...]
 ) -> tuple[np.ndarray, bool]:
     """Costs at w − 2h, w − h, w, w + h and w + 2h of one element w, and whether there is a kink in between.
 
-    It is element ``at`` of W (``which`` 0) or b (1) of layer ``i``.
+    It is element ``at`` of W (``which`` 0) or b (1) of layer ``i``, whose inputs are ``a``.
     """
-    i, which, at = where
     costs, sides = [], []
     for s in (-2, -1, 0, 1, 2):
         pair = [*network.parameters[i]]
         pair[which] = pair[which].copy()
         pair[which][at] += s * STEP
         parameters = [(pair[0], pair[1]), *network.parameters[i + 1 :]]
-        cost, masks = _cost_from(network, samples, loss, whole.a[i], parameters)
+        cost, masks = _cost_from(network, samples, loss, a, parameters)
         costs.append(cost)
         sides.append(np.concatenate([mask.ravel() for mask in masks] or [np.zeros(0, bool)]))
     return np.array(costs), bool((np.array(sides) != sides[0]).any())
@@ -430,10 +393,7 @@ def descent(lr: float = 0.3, steps: int = 7, start: Sequence[float] = (10.0, 10.
     for number in range(1, steps + 1):
         gradient = 2 * at
         to, _ = optimizer.rule(at, gradient, (), optimizer.coefficients(lr, number, decay=False))
-        taken.append(
-            DescentStep(
-                tuple(at.tolist()), float((at * at).sum()), tuple(gradient.tolist()), tuple(to.tolist())
-            )
-        )
+        points = (tuple(x.tolist()) for x in (at, gradient, to))
+        taken.append(DescentStep(next(points), float((at * at).sum()), *points))
         at = to
     return taken

@@ -57,13 +57,13 @@ class _Page:
             self.show(part)
 
     def show(self, part: str | Numbers | Table | Section) -> None:
-        if isinstance(part, str):
-            quiet = isinstance(part, Quiet)
-            self.say(f"  {part}" if quiet else part, "dim" if quiet else "")
+        if isinstance(part, Quiet):
+            self.say(f"  {part}", "dim")
+        elif isinstance(part, str):
+            self.say(part)
         elif isinstance(part, dict):
             for name, values in part.items():
-                show = self._vector if values.ndim == 1 else self._matrix
-                show(name, values)
+                (self._vector if values.ndim == 1 else self._matrix)(name, values)
         elif isinstance(part, Table):
             self._table(part)
         else:
@@ -76,10 +76,9 @@ class _Page:
         if len(values) > FULL:
             self.say(f"  {name:>9}  {words.told(values)}")
             if values.any():
-                largest = np.argsort(-np.abs(values), kind="stable")[:3]
-                self.say(
-                    f"  {'':>9}  largest: " + ", ".join(f"{number(values[i])} (unit {i})" for i in largest)
-                )
+                places = np.argsort(-np.abs(values), kind="stable")[:3]
+                largest = ", ".join(f"{number(values[i])} (unit {i})" for i in places)
+                self.say(f"  {'':>9}  largest: {largest}")
             return
         for i, part in enumerate(np.array_split(values, -(-len(values) // COLUMNS))):
             self._numbers(name if i == 0 else "", part)

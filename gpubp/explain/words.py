@@ -31,7 +31,7 @@ _STEEPEST = {
 
 
 def introduction(step: Walk, sample: int) -> str:
-    """What the numbers are of."""
+    """The source of the numbers."""
     return (
         f"One mini-batch of {len(step.samples)} samples, the first that training takes, in float64. Vectors are those "
         f"of sample {sample}."
@@ -39,7 +39,7 @@ def introduction(step: Walk, sample: int) -> str:
 
 
 def output_delta(step: Walk) -> str:
-    """Which form BP1 takes here, and why."""
+    """The form that BP1 takes here, and the reason."""
     output, loss = step.layers[-1].activation.name, step.loss.name
     if step.output_form == "matched":
         return (
@@ -48,8 +48,7 @@ def output_delta(step: Walk) -> str:
         )
     if step.output_form == "jacobian":
         return (
-            "δᵢ = aᵢ (gᵢ − Σⱼ gⱼ aⱼ), with g = ∇ₐC = "
-            + f"{COST_GRADIENTS[loss]} for {loss}: each output of softmax "
+            f"δᵢ = aᵢ (gᵢ − Σⱼ gⱼ aⱼ), with g = ∇ₐC = {COST_GRADIENTS[loss]} for {loss}: each output of softmax "
             "depends on every z of its sample, so that σ'(z) is a matrix, the Jacobian, and no ⊙ does."
         )
     saturates = {
@@ -64,7 +63,7 @@ def output_delta(step: Walk) -> str:
 
 
 def differences(step: Walk) -> str:
-    """What the column of central differences is, and how near it must come."""
+    """The column of central differences explained, and how near it must come."""
     return (
         f"Beside each gradient, (C(w + h) − C(w − h)) / 2h with h = 2^{int(math.log2(STEP))}. It may be off by its "
         "truncation, h² C‴ / 6, found by doubling h, and by the rounding of C over h, measured by fourth "
@@ -73,15 +72,13 @@ def differences(step: Walk) -> str:
 
 
 def verdict(step: Walk) -> str:
-    """What came of all the comparisons."""
+    """The result of all the comparisons."""
     found = step.differences
     kinks = sum(d.kink for d in found)
     wrong = [d.name for d in found if not d.kink and not d.agrees]
-    said = (
-        f"{', '.join(wrong)} {'does' if len(wrong) == 1 else 'do'} not agree with the cost"
-        if wrong
-        else f"All {len(found) - kinks} agree within that"
-    )
+    said = f"All {len(found) - kinks} agree within that"
+    if wrong:
+        said = f"{', '.join(wrong)} {'does' if len(wrong) == 1 else 'do'} not agree with the cost"
     if kinks:
         said += (
             f"; {kinks} {'has' if kinks == 1 else 'have'} a unit at its kink or a clipped probability switch within "
@@ -106,7 +103,7 @@ def rule(step: Walk) -> str:
 
 
 def update(step: Walk) -> str:
-    """What the update did to the cost of this mini-batch."""
+    """The effect of the update on the cost of this mini-batch."""
     change = step.cost_after - step.cost
     told = f"C goes from {step.cost:.6g} to {step.cost_after:.6g}, by {change:.3g}"
     told += f"; along its gradient, a straight slope would have given {step.predicted:.3g}. "
@@ -116,15 +113,10 @@ def update(step: Walk) -> str:
 
 
 def signal(step: Walk) -> list[str]:
-    """Which layer learns slowest and why, and what is saturated or dead."""
-    told = [_slowest(step)]
-    for layer in step.layers:
-        told += _switched_off(layer)
-    wrong = wrong_and_saturated(step)
-    if wrong:
-        told.append(
-            f"{wrong:.1%} of the outputs are wrong by more than ½ and saturated: σ'(z) hides their error."
-        )
+    """The layer that learns slowest and why, and units that are saturated or dead."""
+    told = [_slowest(step), *(_switched_off(layer) for layer in step.layers if layer.signal.saturated)]
+    if wrong := wrong_and_saturated(step):
+        told.append(f"{wrong:.1%} of the outputs are wrong by over ½ and saturated: σ'(z) hides their error.")
     return told
 
 
@@ -159,23 +151,18 @@ def _part(ratio: float) -> str:
     return f"1/{1 / ratio:,.0f}" if 0 < ratio < 0.1 else f"{ratio:.2g}"
 
 
-def _switched_off(layer: LayerWalk) -> list[str]:
-    found = layer.signal
-    if not found.saturated:
-        return []
-    units, relu = layer.layer.n_out, layer.activation.name == "relu"
-    state = "off" if relu else "saturated"
-    share = f"{found.saturated:.0%}" if found.saturated >= 0.005 else "less than 1%"
-    told = f"Layer {layer.number}: {share} of its activations are {state}"
-    dead = round((found.dead or 0) * units)
-    if dead:
+def _switched_off(layer: LayerWalk) -> str:
+    saturated, units, relu = layer.signal.saturated or 0.0, layer.layer.n_out, layer.activation.name == "relu"
+    share = f"{saturated:.0%}" if saturated >= 0.005 else "less than 1%"
+    told = f"Layer {layer.number}: {share} of its activations are {'off' if relu else 'saturated'}"
+    if dead := round((layer.signal.dead or 0) * units):
         told += f", and {dead} of its {units} units {'is' if dead == 1 else 'are'} so for every sample"
         told += ": no weight of theirs moves" if relu else ": they hardly learn from this mini-batch"
-    return [told + "."]
+    return told + "."
 
 
 def descending(lr: float) -> str:
-    """What gradient descent on a² + b² does at this η."""
+    """The course of gradient descent on a² + b² at this η."""
     factor = 1 - 2 * lr
     told = f"η = {lr:g}: a step multiplies a and b by 1 − 2η = {factor:.3g}; "
     if factor == 0:
@@ -200,16 +187,12 @@ def number(x: float) -> str:
 
 def statistics(values: np.ndarray) -> dict[str, float]:
     """The least, mean and largest value, and how many are 0."""
-    return {
-        "min": float(values.min()),
-        "mean": float(values.mean()),
-        "max": float(values.max()),
-        "zeros": int((values == 0).sum()),
-    }
+    least, mean, largest = float(values.min()), float(values.mean()), float(values.max())
+    return {"min": least, "mean": mean, "max": largest, "zeros": int((values == 0).sum())}
 
 
 def told(values: np.ndarray) -> str:
-    """How many numbers there are and what they range over."""
+    """The count of numbers and their range."""
     if not values.any():
         return f"{values.size:,} numbers, all 0"
     found = statistics(values)
@@ -241,24 +224,19 @@ def to_dict(step: Walk, sample: int) -> dict[str, Any]:
 
 
 def _layer(layer: LayerWalk, sample: int) -> dict[str, Any]:
-    followed = vars(layer.followed) | {
-        "a_prev": layer.followed.a_prev.tolist(),
-        "delta": layer.followed.delta.tolist(),
-    }
+    found = layer.followed
     weights, bias = ({"shape": list(g.shape), **statistics(g)} for g in layer.gradients)
     return {
         "layer": layer.number,
         "sizes": [layer.layer.n_in, layer.layer.n_out],
         "activation": layer.activation.name,
-        "z": layer.z[sample].tolist(),
-        "a": layer.a[sample].tolist(),
-        "delta": layer.delta[sample].tolist(),
+        **{name: getattr(layer, name)[sample].tolist() for name in ("z", "a", "delta")},
         "grad_weights": weights,
         "grad_bias": bias,
         **vars(layer.signal),
         "through_weights": layer.carried,
         "through_slope": layer.kept,
-        "followed": followed,
+        "followed": vars(found) | {"a_prev": found.a_prev.tolist(), "delta": found.delta.tolist()},
         "differences": [vars(d) | {"agrees": d.agrees} for d in layer.differences],
     }
 

@@ -29,11 +29,8 @@ def write(path: str | os.PathLike, header: dict[str, Any], arrays: dict[str, np.
     Raises:
         GpubpError: no name for a file, or the folder cannot be written or is full; an old file is left as it was.
     """
-    text = json.dumps({"format": FORMAT, **header}).encode()
-    write_atomically(
-        path,
-        lambda file: np.savez(file, header=np.frombuffer(text, np.uint8), **arrays),  # type: ignore[arg-type]
-    )
+    text = np.frombuffer(json.dumps({"format": FORMAT, **header}).encode(), np.uint8)
+    write_atomically(path, lambda file: np.savez(file, header=text, **arrays))  # type: ignore[arg-type]
 
 
 def read(path: str | os.PathLike, kind: str = "model") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -98,20 +95,12 @@ def network_arrays(network: Network) -> dict[str, np.ndarray]:
 
 
 def save(path: str | os.PathLike, network: Network) -> None:
-    """Write a model file.
-
-    Raises:
-        GpubpError: as :func:`write` does.
-    """
+    """Write a model file, as :func:`write` does."""
     write(path, {"network": network_header(network)}, network_arrays(network))
 
 
 def load(path: str | os.PathLike) -> tuple[Network, bool]:
-    """The network of a model or checkpoint file, and whether it is a checkpoint.
-
-    Raises:
-        DataError: no such file, or none that gpubp wrote whole.
-    """
+    """The network of a model or checkpoint file, and whether it is a checkpoint."""
     header, arrays = read(path)
     return build_network(path, header, arrays), "training" in header
 
@@ -125,16 +114,11 @@ def build_network(path: str | os.PathLike, header: dict[str, Any], arrays: dict[
         network.classes = spec["classes"]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: its header describes no network ({error})") from error
-    parameters = []
-    for i, (weights, bias) in enumerate(network.parameters, start=1):
-        pair = []
-        for name, like in ((f"W{i}", weights), (f"b{i}", bias)):
-            array = arrays.get(name)
-            if array is None or array.shape != like.shape or array.dtype != like.dtype:
-                raise DataError(
-                    f"{path}: {name} is missing or not a {like.dtype} array of shape {like.shape}"
-                )
-            pair.append(array)
-        parameters.append((pair[0], pair[1]))
-    network.parameters = parameters
+    own = network_arrays(network)
+    for name, like in own.items():
+        array = arrays.get(name)
+        if array is None or array.shape != like.shape or array.dtype != like.dtype:
+            raise DataError(f"{path}: {name} is missing or not a {like.dtype} array of shape {like.shape}")
+    found = [arrays[name] for name in own]
+    network.parameters = list(zip(found[::2], found[1::2], strict=True))
     return network

@@ -22,7 +22,7 @@ from gpubp.errors import GpubpError, UsageError
 from gpubp.formats import npz
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE
 from gpubp.network import Network
-from gpubp.support.files import write_atomically
+from gpubp.support.files import write_bytes
 from gpubp.support.optional import need
 
 OPSET = 13
@@ -42,27 +42,15 @@ _STEPS: dict[str, tuple[tuple[str | float, ...], ...]] = {
 }
 
 
-def _steps(activation: str) -> tuple[tuple[str | float, ...], ...]:
-    if activation not in _STEPS:
-        raise UsageError(f"to_onnx has no operators for the activation {activation!r}; safetensors keeps any")
-    return _STEPS[activation]
-
-
 def save(path: str | os.PathLike, network: Network, *, byte_inputs: bool = False) -> None:
     """Write a network as ONNX (opset 13, IR version 7), atomically, for other runtimes.
 
     The graph takes "inputs" (N, n_in) in the network's dtype and gives "outputs" (N, n_out), as
     :meth:`gpubp.Network.forward` does, N free; onnxruntime runs it from 1.6 on, in float64 from 1.18 on. It does not
     scale bytes: divide images by 255 first, or let ``byte_inputs`` make a graph that takes uint8 and divides them
-    itself. Class labels are in its metadata, as JSON under "classes".
-
-    Raises:
-        UsageError: an activation that has no operators here.
-        GpubpError: onnx is not installed, the parameters are larger than 2 GB, which is the most that a file holds,
-            or it cannot be written; an old one is left as it was.
+    itself. Class labels are in its metadata, as JSON under "classes". A file holds at most 2 GB of parameters.
     """
-    content = build(network, byte_inputs=byte_inputs).SerializeToString()
-    write_atomically(path, lambda file: file.write(content))
+    write_bytes(path, build(network, byte_inputs=byte_inputs).SerializeToString())
 
 
 def build(network: Network, *, byte_inputs: bool = False) -> Any:
@@ -78,17 +66,23 @@ def build(network: Network, *, byte_inputs: bool = False) -> Any:
     if byte_inputs:
         graph.add("Cast", "inputs", to=graph.element)
         rows = graph.add("Div", "last", 255.0)
-    for i, (weights, bias) in enumerate(network.parameters, start=1):
-        graph.hold(f"W{i}", weights)
-        graph.hold(f"b{i}", bias)
-        z = graph.add("Gemm", rows, f"W{i}", f"b{i}", transB=1)
-        rows = z
-        for operator, *operands in _steps(network.layers[i - 1].activation):
+    for name, array in npz.network_arrays(network).items():
+        graph.hold(name, array)
+    for i, layer in enumerate(network.layers, start=1):
+        if layer.activation not in _STEPS:
+            raise UsageError(
+                f"to_onnx has no operators for the activation {layer.activation!r}; safetensors keeps any"
+            )
+        rows = z = graph.add("Gemm", rows, f"W{i}", f"b{i}", transB=1)
+        for operator, *operands in _STEPS[layer.activation]:
             attributes = {"axis": 1} if operator == "Softmax" else {}
             rows = graph.add(str(operator), *(z if o == "z" else o for o in operands), **attributes)
-    model = graph.model(
-        network, onnx.TensorProto.UINT8 if byte_inputs else graph.element, _describe(network, byte_inputs)
-    )
+    element = onnx.TensorProto.UINT8 if byte_inputs else graph.element
+    told = f"{network.dtype}, as trained on; images of bytes must be divided by 255 first"
+    if byte_inputs:
+        told = "bytes 0 to 255, which the graph divides by 255"
+    about = f"{network!r}. inputs: (N, {network.sizes[0]}) {told}. outputs: (N, {network.sizes[-1]})."
+    model = graph.model(network, element, about)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -137,11 +131,3 @@ class _Graph:
         header = npz.network_header(network)
         helper.set_model_props(model, {"gpubp": json.dumps(header), "classes": json.dumps(header["classes"])})
         return model
-
-
-def _describe(network: Network, byte_inputs: bool) -> str:
-    scaled = (
-        "bytes 0 to 255, which the graph divides by 255" if byte_inputs else f"{network.dtype}, as trained on"
-    )
-    told = "" if byte_inputs else "; images of bytes must be divided by 255 first"
-    return f"{network!r}. inputs: (N, {network.sizes[0]}) {scaled}{told}. outputs: (N, {network.sizes[-1]})."

@@ -15,33 +15,23 @@ import numpy as np
 from gpubp.errors import DataError
 from gpubp.formats import npz
 from gpubp.network import Network
-from gpubp.support.files import write_atomically
+from gpubp.support.files import write_bytes
 from gpubp.support.optional import need
 
 _KEY = "gpubp"
 
 
 def save(path: str | os.PathLike, network: Network) -> None:
-    """Write a network as safetensors, atomically.
-
-    Raises:
-        GpubpError: safetensors is not installed, or the file cannot be written; an old one is left as it was.
-    """
+    """Write a network as safetensors, atomically."""
     library = need("safetensors.numpy", "export")
     header = {"format": npz.FORMAT, "network": npz.network_header(network)}
     # The library writes an array's memory as it lies, whatever its strides.
     tensors = {name: np.ascontiguousarray(a) for name, a in npz.network_arrays(network).items()}
-    content = library.save(tensors, metadata={_KEY: json.dumps(header)})
-    write_atomically(path, lambda file: file.write(content))
+    write_bytes(path, library.save(tensors, metadata={_KEY: json.dumps(header)}))
 
 
 def load(path: str | os.PathLike) -> tuple[Network, bool]:
-    """The network that :func:`save` wrote, which is never a checkpoint.
-
-    Raises:
-        DataError: no such file, truncated, of another kind, or safetensors that gpubp did not write.
-        GpubpError: safetensors is not installed.
-    """
+    """The network that :func:`save` wrote, which is never a checkpoint."""
     library = need("safetensors", "export")
     with (
         npz.reading(path, "safetensors model", library.SafetensorError),

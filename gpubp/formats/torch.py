@@ -44,13 +44,12 @@ def to_torch(network: Network) -> Any:
     Raises:
         UsageError: an activation that has no module here.
     """
-    for layer in network.layers:
+    modules = []
+    for layer, (weights, bias) in zip(network.layers, network.parameters, strict=True):
         if layer.activation not in _MODULES:
             raise UsageError(
                 f"to_torch has no module for the activation {layer.activation!r}; safetensors keeps any"
             )
-    modules = []
-    for layer, (weights, bias) in zip(network.layers, network.parameters, strict=True):
         linear = nn.Linear(layer.n_in, layer.n_out, dtype=getattr(torch, str(network.dtype)))
         with torch.no_grad():
             linear.weight.copy_(torch.tensor(weights))
@@ -106,10 +105,8 @@ def _layers(module: Any) -> tuple[list[tuple[str, Any]], list[str]]:
         elif not isinstance(part, nn.Identity):
             name = _activation(place, part)
             if len(names) == len(linears):
-                before = "an activation" if linears else "no Linear"
-                raise UsageError(
-                    f"{_at(place, part)} has {before} before it; gpubp takes one for each Linear"
-                )
+                told = f"{'an activation' if linears else 'no Linear'} before it"
+                raise UsageError(f"{_at(place, part)} has {told}; gpubp takes one for each Linear")
             names.append(name)
     if not linears:
         raise UsageError("the nn.Sequential holds no Linear, and a network needs one or more")
@@ -117,7 +114,7 @@ def _layers(module: Any) -> tuple[list[tuple[str, Any]], list[str]]:
 
 
 def _flat(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, part in module.named_children():
+    for name, part in module._modules.items():  # named_children leaves out a module that is there twice
         if isinstance(part, nn.Sequential):
             yield from _flat(part, f"{prefix}{name}.")
         else:
@@ -130,32 +127,29 @@ def _at(place: str, part: Any) -> str:
 
 def _activation(place: str, part: Any) -> str:
     """The name of an activation module, by its own class: a subclass may compute anything."""
-    plain = {nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh", LecunTanh: "lecun_tanh"}
-    if type(part) in plain:
-        return plain[type(part)]
-    if type(part) is nn.LeakyReLU:
-        if part.negative_slope == LEAKY_SLOPE:
-            return "leaky_relu"
-        raise UsageError(f"{_at(place, part)}: gpubp's leaky_relu has the slope {LEAKY_SLOPE}")
-    if type(part) is nn.Softmax:
-        if part.dim in (1, -1):
-            return "softmax"
-        raise UsageError(f"{_at(place, part)}: gpubp's softmax is over a row, dim=1")
-    if type(part) is nn.LogSoftmax:
-        raise UsageError(
-            f"{_at(place, part)}: gpubp's outputs are probabilities, not their logarithms; put nn.Softmax(dim=1) there"
-        )
-    raise UsageError(f"{_at(place, part)} is nothing that a gpubp network has; it takes {_TAKEN}")
+    names = {nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh", LecunTanh: "lecun_tanh"}
+    names |= {nn.LeakyReLU: "leaky_relu", nn.Softmax: "softmax"}
+    kind, why_not = type(part), None
+    if kind is nn.LeakyReLU and part.negative_slope != LEAKY_SLOPE:
+        why_not = f": gpubp's leaky_relu has the slope {LEAKY_SLOPE}"
+    elif kind is nn.Softmax and part.dim not in (1, -1):
+        why_not = ": gpubp's softmax is over a row, dim=1"
+    elif kind is nn.LogSoftmax:
+        why_not = ": gpubp's outputs are probabilities, not their logarithms; put nn.Softmax(dim=1) there"
+    elif kind not in names:
+        why_not = f" is nothing that a gpubp network has; it takes {_TAKEN}"
+    if why_not:
+        raise UsageError(_at(place, part) + why_not)
+    return names[kind]
 
 
 def _parameters(place: str, linear: Any) -> tuple[np.ndarray, np.ndarray]:
     """W and b as arrays of their own; without a bias, b is 0."""
-    if linear.weight.dtype not in (torch.float32, torch.float64):
-        kind = linear.weight.dtype
+    kind = linear.weight.dtype
+    if kind not in (torch.float32, torch.float64):
         raise UsageError(
             f"{_at(place, linear)} has {kind} weights; .float() or .double() makes them float32 or float64"
         )
-    weights = linear.weight.detach().cpu().numpy().copy()
-    if linear.bias is None:
-        return weights, np.zeros(linear.out_features, weights.dtype)
-    return weights, linear.bias.detach().cpu().numpy().copy()
+    bias = torch.zeros(linear.out_features, dtype=kind) if linear.bias is None else linear.bias
+    weights, bias = (parameter.detach().cpu().numpy().copy() for parameter in (linear.weight, bias))
+    return weights, bias

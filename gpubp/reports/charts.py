@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpubp.errors import GpubpError
+from gpubp.support.optional import need
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -23,6 +23,7 @@ INK, FAINT = "#000001", "#000002"  # text and axes; grid
 SERIES = tuple(f"#0000{10 + i:02d}" for i in range(1, 7))  # six colours that differ in either theme
 _VARIABLES = {INK: "--ink", FAINT: "--faint", **{c: f"--series-{i}" for i, c in enumerate(SERIES, start=1)}}
 
+_INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 SIZE = (4.4, 2.9)  # inches: drawn for a phone's width, so that text is still read there
 
 
@@ -34,19 +35,14 @@ def chart(draw: Callable[[Axes], object], alt: str, *, size: tuple[float, float]
     Raises:
         GpubpError: Matplotlib is not installed.
     """
-    try:
-        from cycler import cycler
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise GpubpError(f"charts need Matplotlib: python -m pip install matplotlib ({error})") from error
     from markupsafe import Markup, escape
 
+    matplotlib = need("matplotlib")
     style: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": alt,  # ids differ between the charts of a page and repeat from run to run
         "font.size": 9,
-        "axes.prop_cycle": cycler(color=SERIES),
+        "axes.prop_cycle": matplotlib.cycler(color=SERIES),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
@@ -55,26 +51,22 @@ def chart(draw: Callable[[Axes], object], alt: str, *, size: tuple[float, float]
         "legend.frameon": False,
         "legend.fontsize": 8,
         "lines.linewidth": 1.6,
-        **dict.fromkeys(
-            ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
-        ),
+        **dict.fromkeys(_INKED, INK),
     }
-    with rc_context(style):
-        figure = Figure(figsize=size, layout="constrained")
+    with matplotlib.rc_context(style):
+        figure = need("matplotlib.figure").Figure(figsize=size, layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
         axes.patch.set_alpha(0)
         draw(axes)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = text.getvalue().partition("<svg ")[2]
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
-    return Markup(svg)
+    return Markup(f'<svg role="img" aria-label="{escape(alt)}" {svg}')
 
 
 def picture(pixels: np.ndarray) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,18 +24,16 @@ TINTED = 64  # rows and columns of a matrix that are shown as tints
 STRONGEST = 45  # percent of the tint of the largest number, at which text on it is still read
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A number as text, and how it is tinted: "up" or "down" by its sign, and by how many percent."""
+class Cell(NamedTuple):
+    """A number as text, and its tint: "up" or "down" by its sign, and a share in percent."""
 
     text: str
     sign: str
     tint: int
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Rows of cells, none where there are too many; ``numbers``: whether they are written out or only tinted."""
+class Grid(NamedTuple):
+    """Rows of cells, none where there are too many; with ``numbers`` they are written out, else only tinted."""
 
     rows: list[list[Cell]]
     numbers: bool
@@ -47,19 +44,10 @@ def write_page(
     path: str | os.PathLike, step: Walk, sample: int, title: str, told: str, dataset: Dataset | None = None
 ) -> Path:
     """Write the page of a walk, its vectors those of ``sample``; see :func:`gpubp.reports.page.write`."""
-    return page.write(path, "explain.html", **context(step, sample, title, told, dataset))
-
-
-def context(step: Walk, sample: int, title: str, told: str, dataset: Dataset | None) -> dict[str, Any]:
-    """What the template shows."""
     inputs, targets = step.samples.inputs[sample], step.samples.targets[sample]
     image = _image(inputs, dataset)
-    return {
-        "title": title,
-        "told": told,
+    context: dict[str, Any] = {
         "introduction": words.introduction(step, sample),
-        "step": step,
-        "sample": sample,
         "image": image,
         "given": {"y": targets} if image else {"a0": inputs, "y": targets},
         "sections": lesson(step, sample),
@@ -68,6 +56,7 @@ def context(step: Walk, sample: int, title: str, told: str, dataset: Dataset | N
         "number": _number,
         "grid": grid,
     }
+    return page.write(path, "explain.html", step=step, sample=sample, title=title, told=told, **context)
 
 
 def _number(x: float) -> str:
@@ -82,9 +71,8 @@ def _cells(values: np.ndarray, most: float) -> list[Cell]:
 def grid(values: np.ndarray) -> Grid:
     """A vector, or a (n_out, n_in) matrix with a row for each unit, tinted on a common scale."""
     most, longest = np.abs(values).max(), max(values.shape)
-    rows = (
-        [] if values.ndim == 2 and longest > TINTED else [_cells(row, most) for row in np.atleast_2d(values)]
-    )
+    shown = np.atleast_2d(values)[: 0 if values.ndim == 2 and longest > TINTED else None]
+    rows = [_cells(row, most) for row in shown]
     return Grid(rows, longest <= FULL, words.told(values).replace("-", "−"))
 
 
@@ -127,8 +115,5 @@ def _descent_chart() -> Markup:
         axes.grid(visible=False)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
-    return chart(
-        draw,
-        "paths of gradient descent on a² + b²: η = 0.1 and 0.3 go straight to the centre, "
-        "η = 1 jumps across it for ever, η = 1.1 jumps farther each time",
-    )
+    told = "η = 0.1 and 0.3 go straight to the centre, η = 1 jumps across it for ever, η = 1.1 jumps farther each time"
+    return chart(draw, f"paths of gradient descent on a² + b²: {told}")

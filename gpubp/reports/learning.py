@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,45 +19,34 @@ LAYERS_SHOWN = 6  # there are as many colours
 LOG_FROM = 30  # a loss that falls by this factor is drawn on a logarithmic axis
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A chart and what to see in it."""
-
-    picture: Markup
-    caption: str
+Figure = tuple["Markup", str]  # a chart and what to see in it
 
 
 def curves(result: Result) -> list[Figure]:
     history = result.histories[-1]
     if not history.epochs:
         return []
-    loss = {"quadratic": "quadratic cost"}.get(result.recipe.loss, result.recipe.loss.replace("_", " "))
+    loss = "quadratic cost" if result.recipe.loss == "quadratic" else result.recipe.loss.replace("_", " ")
     falls = [v for h in result.histories for c in ("loss", "validation_loss") for v in h[c] if v is not None]
     log = min(falls) > 0 and max(falls) > LOG_FROM * min(falls)
-    figures = [
-        Figure(
-            _by_epoch(result, "loss", loss, log=log),
-            f"Loss: the mean {loss} of an epoch's mini-batches, each before its update, and {_watched(result)} after "
-            "the epoch. If the second rises while the first still falls, the network learns the samples by heart."
-            + (" The axis is logarithmic." if log else ""),
-        )
-    ]
+    scale = "log" if log else "linear"
+    told = (
+        f"Loss: the mean {loss} of an epoch's mini-batches, each before its update, and {_watched(result)} after "
+        "the epoch. If the second rises while the first still falls, the network learns the samples by heart."
+    )
+    figures = [(_by_epoch(result, "loss", loss, yscale=scale), told + " The axis is logarithmic." * log)]
     if history.epochs[-1].accuracy is not None:
-        figures.append(
-            Figure(
-                _by_epoch(result, "accuracy", "accuracy"),
-                "Accuracy: the share of samples whose largest output is the right class. Gradient descent cannot see "
-                "it, for it does not change with small changes of the weights; it follows the loss, if late.",
-            )
+        told = (
+            "Accuracy: the share of samples whose largest output is the right class. Gradient descent cannot see "
+            "it, for it does not change with small changes of the weights; it follows the loss, if late."
         )
+        figures.append((_by_epoch(result, "accuracy", "accuracy"), told))
     if len(set(history["learning_rate"])) > 1:
-        figures.append(
-            Figure(
-                _by_epoch(result, "learning_rate", "learning rate η"),
-                f"The learning rate η at the end of each epoch ({result.recipe.schedule} schedule): large steps to get "
-                "near, small ones to settle.",
-            )
+        told = (
+            f"The learning rate η at the end of each epoch ({result.recipe.schedule} schedule): large steps to get "
+            "near, small ones to settle."
         )
+        figures.append((_by_epoch(result, "learning_rate", "learning rate η"), told))
     return figures
 
 
@@ -72,14 +60,12 @@ def _watched(result: Result) -> str:
     return "that of the test data"
 
 
-def _by_epoch(result: Result, column: str, label: str, *, log: bool = False) -> Markup:
+def _by_epoch(result: Result, column: str, label: str, **settings: Any) -> Markup:
     """A column of the history and its counterpart of validation, a line each for every split."""
     lines = []
+    columns = (column, SERIES[0], "training"), (f"validation_{column}", SERIES[1], "validation")
     for split, history in enumerate(result.histories):
-        for name, colour, called in (
-            (column, SERIES[0], "training"),
-            (f"validation_{column}", SERIES[1], "validation"),
-        ):
+        for name, colour, called in columns:
             if getattr(history.epochs[0], name, None) is not None:
                 legend = "" if split or column == "learning_rate" else called
                 lines.append((history["epoch"], np.array(history[name], float), colour, legend))
@@ -90,7 +76,7 @@ def _by_epoch(result: Result, column: str, label: str, *, log: bool = False) -> 
     if len(result.histories) == 1 and 0 < history.resumed_epochs < len(history):
         marks.append((history.resumed_epochs + 0.5, "--", "resumed"))
     first, last = (getattr(history.epochs[i], column) for i in (0, -1))
-    return _lines(lines, label, f"{label} by epoch, from {first:.4g} to {last:.4g}", marks, log=log)
+    return _lines(lines, label, f"{label} by epoch, from {first:.4g} to {last:.4g}", marks, **settings)
 
 
 def _lines(
@@ -98,8 +84,6 @@ def _lines(
     label: str,
     alt: str,
     marks: Sequence[tuple[float, str, str]] = (),
-    *,
-    log: bool = False,
     **settings: Any,
 ) -> Markup:
     """Curves by epoch, each (epochs, values, colour, legend), and vertical marks, each (epoch, style, legend)."""
@@ -113,17 +97,13 @@ def _lines(
         for at, style, legend in marks:
             axes.axvline(at, color=INK, linestyle=style, linewidth=1, label=legend)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set(xlabel="epoch", ylabel=label, yscale="log" if log else "linear", **settings)
+        axes.set(xlabel="epoch", ylabel=label, **settings)
         if any(axes.get_legend_handles_labels()[1]):
             axes.legend()
 
-    width = (
-        1.6 if len({colour for _, _, colour, _ in lines}) == len(lines) else 1
-    )  # of several splits, thinner
+    several_splits = len({colour for _, _, colour, _ in lines}) < len(lines)
+    width = 1 if several_splits else 1.6
     return chart(draw, alt)
-
-
-# Signals
 
 
 def signals(result: Result) -> dict[str, Any] | None:
@@ -132,30 +112,27 @@ def signals(result: Result) -> dict[str, Any] | None:
     if not points:
         return None
     names = [layer.activation for layer in result.network.layers]
-    layers = np.unique(np.linspace(0, len(names) - 1, min(len(names), LAYERS_SHOWN)).astype(int))
+    layers = np.unique(np.linspace(0, len(names) - 1, min(len(names), LAYERS_SHOWN)).astype(int)).tolist()
     delta = np.array([[signal.mean_delta for signal in evidence.signals[e]] for e in points])
-    saturated = np.array(
-        [[np.nan if s.saturated is None else s.saturated for s in evidence.signals[e]] for e in points]
+    saturated = np.array([[s.saturated for s in evidence.signals[e]] for e in points], float)  # None is NaN
+    told = (
+        "|δ| of each layer: how much the cost of a sample would change with a unit's weighted input z. BP3 and BP4 "
+        "make the gradients of it, so that a layer with a δ ten times smaller learns about ten times slower. "
+        + _fading(delta, points)
+        + (" Where a line is broken, it is 0 or not finite." if not (delta > 0).all() else "")
     )
-    figures = [
-        Figure(
-            _by_layer(points, delta, layers, names, "mean |δ|", log=bool(np.nanmax(delta, initial=0) > 0)),
-            "|δ| of each layer: how much the cost of a sample would change with a unit's weighted input z. BP3 and BP4 "
-            "make the gradients of it, so that a layer with a δ ten times smaller learns about ten times slower. "
-            + _fading(delta, points)
-            + (" Where a line is broken, it is 0 or not finite." if not (delta > 0).all() else ""),
-        )
-    ]
+    log = np.nanmax(delta, initial=0) > 0
+    shown, scale = (np.where(delta > 0, delta, np.nan), "log") if log else (delta, "linear")
+    figures = [(_by_layer(points, shown, layers, names, "mean |δ|", yscale=scale), told)]
     if np.isfinite(saturated).any():
         sloped = [i for i in layers if np.isfinite(saturated[:, i]).any()]
-        figures.append(
-            Figure(
-                _by_layer(points, saturated, sloped, names, "share saturated", ylim=(-0.03, 1.03)),
-                f"Saturated: the share of units, over all samples, whose slope σ'(z) is below {SATURATED:.0%} of the "
-                f"steepest. {_kinds(names)}BP2 multiplies δ by that slope, so that almost nothing of the error gets "
-                f"through such a unit, and for that sample its weights stand still. {_dead(evidence, points[-1])}",
-            )
+        drawn = _by_layer(points, saturated, sloped, names, "share saturated", ylim=(-0.03, 1.03))
+        told = (
+            f"Saturated: the share of units, over all samples, whose slope σ'(z) is below {SATURATED:.0%} of the "
+            f"steepest. {_kinds(names)}BP2 multiplies δ by that slope, so that almost nothing of the error gets "
+            f"through such a unit, and for that sample its weights stand still. {_dead(evidence, points[-1])}"
         )
+        figures.append((drawn, told))
     left_out = "" if len(layers) == len(names) else f" {len(layers)} of the {len(names)} layers are shown."
     first = "" if points[0] == 0 else f" What was before epoch {points[0]} was not measured."
     return {
@@ -166,25 +143,17 @@ def signals(result: Result) -> dict[str, Any] | None:
 
 
 def _by_layer(
-    x: Sequence[int],
-    y: np.ndarray,
-    layers: Sequence[int] | np.ndarray,
-    names: Sequence[str],
-    label: str,
-    *,
-    log: bool = False,
-    **settings: Any,
+    x: list[int], y: np.ndarray, layers: list[int], names: list[str], label: str, **settings: Any
 ) -> Markup:
-    shown = np.where(y > 0, y, np.nan) if log else y
     lines = [
-        (x, shown[:, layer], colour, f"layer {layer + 1}, {names[layer]}")
+        (x, y[:, layer], colour, f"layer {layer + 1}, {names[layer]}")
         for colour, layer in zip(SERIES, layers, strict=False)
     ]
-    return _lines(lines, label, f"{label} of each layer by epoch", log=log, **settings)
+    return _lines(lines, label, f"{label} of each layer by epoch", **settings)
 
 
 def _fading(delta: np.ndarray, points: list[int]) -> str:
-    """How the first layer's δ compares with the last one's, in words."""
+    """The first layer's δ beside the last one's, in words."""
     first, last = delta[0, 0], delta[0, -1]
     if delta.shape[1] == 1 or not (np.isfinite([first, last]).all() and first > 0 and last > 0):
         return ""
@@ -193,7 +162,7 @@ def _fading(delta: np.ndarray, points: list[int]) -> str:
 
 
 def _kinds(names: Sequence[str]) -> str:
-    """What being saturated means for the activations there are."""
+    """The meaning of being saturated for the activations there are."""
     meanings = {
         "sigmoid": "a sigmoid below 0.013 or above 0.987",
         "tanh": "a tanh beyond ±0.975",

@@ -10,27 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import gpubp
-from gpubp.errors import GpubpError
 from gpubp.support.files import write_text
+from gpubp.support.optional import need
 
 
 def render(template: str, **context: Any) -> str:
-    """The page that ``template`` makes of ``context``; an undefined name in it is an error, not a gap.
-
-    Raises:
-        GpubpError: Jinja is not installed.
-    """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise GpubpError(f"pages need Jinja: python -m pip install jinja2 ({error})") from error
-    environment = Environment(
-        loader=PackageLoader("gpubp.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """The page that ``template`` makes of ``context``; an undefined name in it is an error, not a gap."""
+    jinja2 = need("jinja2")
+    settings = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    loader, undefined = jinja2.PackageLoader("gpubp.reports"), jinja2.StrictUndefined
+    environment = jinja2.Environment(loader=loader, undefined=undefined, **settings)
     return environment.get_template(template).render(version=gpubp.__version__, **context)
 
 

@@ -13,10 +13,7 @@ import numpy as np
 from gpubp.experiments.run import Result
 from gpubp.reports.charts import picture
 
-POSITIVE, NEGATIVE = (
-    (38, 126, 214),
-    (226, 103, 24),
-)  # blue and orange, of a lightness that shows on either page
+POSITIVE, NEGATIVE = (38, 126, 214), (226, 103, 24)  # blue and orange, light enough to show on either page
 LEVELS = 48  # of opacity; more would not be seen, and PNGs would be twice as large
 PIXELS = 80_000  # in all the pictures of a page together
 UNITS = 64
@@ -63,12 +60,13 @@ def weights(result: Result) -> dict[str, Any] | None:
     shape = result.dataset.image_shape if result.dataset else None
     if shape is not None:
         return {"kind": "images", "unused": _unused(result), **_unit_pictures(parameters[0], shape)}
+    names = _input_names(result)
     return {
         "kind": "matrices",
         "matrices": [matrix(w) for w in parameters[:LAYERS_SHOWN]],
         "sizes": result.network.sizes,
-        "inputs": _input_names(result),
-        "heaviest": _heaviest_input(parameters[0], _input_names(result)),
+        "inputs": names,
+        "heaviest": _heaviest_input(parameters[0], names),
     }
 
 
@@ -87,12 +85,12 @@ def matrix(weights: np.ndarray) -> Matrix:
     """``weights``, (n_out, n_in), as a table or a picture."""
     units, inputs = _heaviest(weights, UNITS), _heaviest(weights.T, UNITS)
     shown = weights[np.ix_(units, inputs)].T
-    fits = shown.shape[0] <= NUMBERS[0] and shown.shape[1] <= NUMBERS[1]
-    scale = float(np.abs(shown).max()) if fits else _scale(shown)
-    scale = scale or 1.0
-    cells = [[(float(w), tint(float(w) / scale)) for w in row] for row in shown] if fits else []
-    image = None if fits else picture(coloured(shown, scale))
-    return Matrix([int(u) + 1 for u in units], [int(i) + 1 for i in inputs], scale, image, cells)
+    numbers = (units + 1).tolist(), (inputs + 1).tolist()
+    if shown.shape[0] > NUMBERS[0] or shown.shape[1] > NUMBERS[1]:
+        scale = _scale(shown)
+        return Matrix(*numbers, scale, picture(coloured(shown, scale)), [])
+    scale = float(np.abs(shown).max()) or 1.0
+    return Matrix(*numbers, scale, None, [[(w, tint(w / scale)) for w in row] for row in shown.tolist()])
 
 
 def _heaviest(rows: np.ndarray, count: int) -> np.ndarray:
@@ -106,7 +104,7 @@ def _scale(weights: np.ndarray) -> float:
 
 
 def _unused(result: Result) -> int:
-    """How many inputs are 0 in every training sample, so that their weights never move."""
+    """The number of inputs that are 0 in every training sample, so that their weights never move."""
     if result.dataset is None or result.recipe.weight_decay or result.recipe.standardize:
         return 0
     return int((~result.dataset.train.inputs.any(axis=0)).sum())

@@ -22,28 +22,21 @@ POINTS = 400  # of a scatter plot
 PIXELS = 60_000  # in all the test images of a page together
 
 
-class _Part(NamedTuple):
-    """The test part of one split and its outputs, (N, n_out)."""
-
-    test: Split
-    outputs: np.ndarray
+_Part = tuple[Split, np.ndarray]  # the test part of one split and its outputs, (N, n_out)
 
 
 def results(result: Result) -> dict[str, Any] | None:
     """Results on the test data of all splits together; None without test data or finite outputs."""
-    parts = [
-        _Part(e.test, e.outputs)
-        for e in result.evidence
-        if e.test is not None and e.outputs is not None and np.isfinite(e.outputs).all()
-    ]
+    both = [(e.test, e.outputs) for e in result.evidence if e.test is not None and e.outputs is not None]
+    parts = [(test, outputs) for test, outputs in both if np.isfinite(outputs).all()]
     if not parts:
         return None
     return _regressed(parts) if result.network.meaning == VALUES else _classified(result, parts)
 
 
 def _classified(result: Result, parts: list[_Part]) -> dict[str, Any]:
-    outputs = np.concatenate([part.outputs for part in parts])
-    labels = np.concatenate([_labels(part.test.targets) for part in parts])
+    outputs = np.concatenate([outputs for _, outputs in parts])
+    labels = np.concatenate([_labels(test.targets) for test, _ in parts])
     classes = max(int(labels.max()) + 1, outputs.shape[1], 2)
     counts = confusion_matrix(labels, labels_of(outputs), classes)
     names = _class_names(result, classes)
@@ -55,9 +48,7 @@ def _classified(result: Result, parts: list[_Part]) -> dict[str, Any]:
         "wrong": int(counts.sum() - np.trace(counts)),
         "names": names,
         "matrix": _tinted(counts) if classes <= MATRIX_CLASSES else None,
-        "recall": [
-            f"{counts[i, i] / total:.0%}" if (total := counts[i].sum()) else "–" for i in range(classes)
-        ],
+        "recall": [f"{row[i] / row.sum():.0%}" if row.any() else "–" for i, row in enumerate(counts)],
         "confusions": _confusions(counts, names),
         "mistakes": _illustrated(result, parts, mistakes, names),
         "images": result.dataset is not None and result.dataset.image_shape is not None,
@@ -143,12 +134,9 @@ def _illustrated(
 
 def _raw_rows(parts: list[_Part], rows: list[int]) -> list[np.ndarray]:
     """Inputs by their row among the tests of all splits."""
-    starts = np.cumsum([0, *(len(part.test) for part in parts)])
-    found = []
-    for row in rows:
-        split = int(np.searchsorted(starts, row, side="right")) - 1
-        found.append(parts[split].test.inputs[row - starts[split]])
-    return found
+    starts = np.cumsum([0, *(len(test) for test, _ in parts)])
+    splits = np.searchsorted(starts, rows, side="right") - 1
+    return [parts[s][0].inputs[row - starts[s]] for s, row in zip(splits, rows, strict=True)]
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
@@ -165,13 +153,13 @@ def _numbers(row: np.ndarray) -> str:
 
 
 def _regressed(parts: list[_Part]) -> dict[str, Any] | None:
-    outputs = np.concatenate([part.outputs for part in parts])
-    targets = np.concatenate([part.test.targets.reshape(len(part.test), -1) for part in parts])
+    outputs = np.concatenate([outputs for _, outputs in parts])
+    targets = np.concatenate([test.targets.reshape(len(test), -1) for test, _ in parts])
     if targets.shape != outputs.shape:
         return None
     shown = min(outputs.shape[1], OUTPUTS_SHOWN)
     error = np.abs(outputs - targets).max(axis=1)
-    worst = [int(i) for i in np.argsort(-error, kind="stable")[:ROWS_SHOWN]]
+    worst = np.argsort(-error, kind="stable")[:ROWS_SHOWN].tolist()
     inputs = _raw_rows(parts, worst)
     return {
         "kind": "values",
@@ -209,15 +197,8 @@ def _scatter(outputs: np.ndarray, targets: np.ndarray) -> Markup:
     def draw(axes: Axes) -> None:
         ends = [targets.min(), targets.max()]
         axes.plot(ends, ends, color=FAINT, linewidth=1.2)
-        for i in range(targets.shape[1]):
-            axes.plot(
-                targets[rows, i],
-                outputs[rows, i],
-                ".",
-                color=SERIES[i],
-                markersize=4,
-                label=f"output {i + 1}",
-            )
+        for i, (x, y) in enumerate(zip(targets[rows].T, outputs[rows].T, strict=True)):
+            axes.plot(x, y, ".", color=SERIES[i], markersize=4, label=f"output {i + 1}")
         axes.set(xlabel="target", ylabel="output")
         if targets.shape[1] > 1:
             axes.legend()

@@ -13,19 +13,10 @@ from gpubp.support.machine import cores, processor, versions
 
 
 def write_report(path: str | os.PathLike, result: Result, folder: Path) -> Path:
-    """Write the page of a run whose model and recipe are in ``folder``.
-
-    Raises:
-        GpubpError: the folder cannot be written or is full, or a library is missing.
-    """
-    return page.write(path, "training.html", **content(result, folder))
-
-
-def content(result: Result, folder: Path) -> dict[str, Any]:
-    """What the template ``training.html`` shows."""
+    """Write the page of a run whose model and recipe are in ``folder``, as :func:`gpubp.reports.page.write` does."""
     checks = result.histories[-1].verification.checks
     recipe = [(key.replace("_", " "), _shown(value)) for key, value in result.recipe.to_dict().items()]
-    return {
+    content = {
         "title": result.recipe.name or "training",
         "lead": result.recipe.title,
         "written": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -42,9 +33,7 @@ def content(result: Result, folder: Path) -> dict[str, Any]:
         "made": [("Recipe", recipe), ("Machine and versions", _machine(result))],
         "repeat": f"gpubp train {folder / 'recipe.toml'}",
     }
-
-
-# What to know first
+    return page.write(path, "training.html", **content)
 
 
 def _facts(result: Result) -> list[tuple[str, str, str]]:
@@ -61,32 +50,30 @@ def _facts(result: Result) -> list[tuple[str, str, str]]:
     done, wanted = len(history), result.recipe.epochs
     epochs = f"{done} of {wanted}" if done < wanted else str(done)
     splits = f" on {len(result.histories)} splits" if len(result.histories) > 1 else ""
-    facts.append(("epochs", epochs + splits, ""))
     seconds = sum(epoch.seconds for h in result.histories for epoch in h.epochs)
-    facts.append(("training time", f"{seconds:.3g} s", ""))
-    facts.append(("parameters", f"{sum(w.size + b.size for w, b in result.network.parameters):,}", ""))
-    facts.append(("backend", history.backend, ""))
-    facts.append(_verdict(result))
-    return facts
+    return [
+        *facts,
+        ("epochs", epochs + splits, ""),
+        ("training time", f"{seconds:.3g} s", ""),
+        ("parameters", f"{sum(w.size + b.size for w, b in result.network.parameters):,}", ""),
+        ("backend", history.backend, ""),
+        _verdict(result),
+    ]
 
 
 def _verdict(result: Result) -> tuple[str, str, str]:
     reports = [history.verification for history in result.histories]
     if not any(report.checks for report in reports):
         return "verification", "off", ""
-    ok = all(report.ok for report in reports)
+    if not all(report.ok for report in reports):
+        return "verification", "FAILED", "bad"
     steps = sum(report.steps for report in reports)
-    return (
-        "verification",
-        f"ok, {steps} step{'s' if steps != 1 else ''}" if ok else "FAILED",
-        "good" if ok else "bad",
-    )
+    return "verification", f"ok, {steps} step{'s' if steps != 1 else ''}", "good"
 
 
 def _notes(result: Result, folder: Path) -> list[str]:
     """What is out of the ordinary with this run."""
-    history, notes = result.histories[-1], []
-    splits = len(result.histories)
+    history, splits, notes = result.histories[-1], len(result.histories), []
     if splits > 1:
         each = ", ".join("–" if a is None else f"{a:.2%}" for a in result.accuracies)
         notes.append(
@@ -94,26 +81,18 @@ def _notes(result: Result, folder: Path) -> list[str]:
             f"curves show each, and test results are those of all together ({each}); signals, weights and model are "
             "the last one's."
         )
-    if history.resumed_epochs:
-        notes.append(
-            f"The first {history.resumed_epochs} epochs were trained before, by the run this one went on from."
-        )
+    if resumed := history.resumed_epochs:
+        notes.append(f"The first {resumed} epochs were trained before, by the run this one went on from.")
     if result.stopped == "early stopping":
         notes.append(
             f"Stopped early, after epoch {len(history)}: for {result.recipe.patience} epochs the validation loss had "
             f"not fallen below that of epoch {history.best_epoch}, whose weights the model has."
         )
     if result.stopped == "interrupted":
-        go_on = ""
-        if result.recipe.splits == 1:
-            go_on = f" It goes on with: gpubp train --resume {folder / 'checkpoint.npz'}"
-        notes.append(
-            f"Interrupted after {len(history)} whole epochs; everything here is of what there was by then.{go_on}"
-        )
+        told = f"Interrupted after {len(history)} whole epochs; everything here is of what there was by then."
+        go_on = f" It goes on with: gpubp train --resume {folder / 'checkpoint.npz'}"
+        notes.append(told + (go_on if result.recipe.splits == 1 else ""))
     return notes
-
-
-# How it was made
 
 
 def _machine(result: Result) -> list[tuple[str, str]]:

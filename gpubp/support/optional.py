@@ -8,8 +8,8 @@ from typing import Any
 from gpubp.errors import GpubpError
 
 
-def need(module: str, extra: str) -> Any:
-    """The module of that name, which comes with ``gpubp[extra]``.
+def need(module: str, extra: str | None = None) -> Any:
+    """The module of that name, which comes with ``gpubp[extra]``, or is one that every gpubp depends on.
 
     Raises:
         GpubpError: it is not installed, or its import fails.
@@ -20,4 +20,5 @@ def need(module: str, extra: str) -> Any:
         library = module.partition(".")[0]
         missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == library
         what = "is not installed" if missing else f"cannot be imported ({error})"
-        raise GpubpError(f'{library} {what}: python -m pip install "gpubp[{extra}]"') from error
+        wanted = f'"gpubp[{extra}]"' if extra else library
+        raise GpubpError(f"{library} {what}: python -m pip install {wanted}") from error

@@ -26,7 +26,7 @@ from gpubp.training.stopping import Best
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines a run, besides network, data and problem; a checkpoint of few samples may name a larger batch."""
+    """The settings of a run, besides its network, data and problem; ``batch_size`` may exceed the samples."""
 
     epochs: int
     batch_size: int
@@ -76,7 +76,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds besides the network: where the run stood, the plan's state and the epochs done."""
+    """A checkpoint file, besides its network: where the run stood, the plan's state and the epochs done."""
 
     standing: Standing
     state: PlanState
@@ -84,7 +84,7 @@ class Checkpoint:
 
 
 def fingerprint(samples: Samples) -> str:
-    """Which training data these are: the number of samples, and a checksum of all they hold."""
+    """Identify training data by the number of samples, and a checksum of all they hold."""
     checksum, x = 0, samples.inputs
     inputs = [x.data, x.indices, x.indptr] if is_sparse(x) else [x]
     for array in (*inputs, samples.targets, samples.sample_weight):
@@ -100,11 +100,7 @@ def write(
     slots: tuple[str, ...],
     recipe: dict[str, Any] | None,
 ) -> None:
-    """Write a checkpoint, atomically. ``identity`` is what must be the same where it is resumed, the data among it.
-
-    Raises:
-        GpubpError: the file cannot be written; an old one is left as it was.
-    """
+    """Write a checkpoint, atomically. ``identity`` is what must be the same where it is resumed, the data among it."""
     standing, state = checkpoint.standing, checkpoint.state
     names = tensor_names(network.layers)
     arrays = {"epoch_costs": standing.costs, "epoch_hits": standing.hits}
@@ -153,10 +149,8 @@ def read(
     ours = {**identity, "network": npz.network_header(network)}
     theirs = {**training["settings"], "data": training.get("data"), "network": npz.network_header(saved)}
     for key, value in ours.items():
-        if theirs.get(key) != value:
-            raise UsageError(
-                f"{path} cannot be resumed here: its {key} is {theirs.get(key)!r}, not {value!r}"
-            )
+        if (other := theirs.get(key)) != value:
+            raise UsageError(f"{path} cannot be resumed here: its {key} is {other!r}, not {value!r}")
     names = tensor_names(saved.layers)
     try:
         of_each = [tuple(arrays[f"{slot}_{name}"] for slot in slots) for name in names]

@@ -16,9 +16,6 @@ class CheckSchedule:
 
     "first" are the first three steps and the first epoch's last; "epoch" are those and one mini-batch of every epoch,
     the last and another one in turn, while that keeps to the budget; "step" is every step, "off" none.
-
-    Raises:
-        UsageError: another policy.
     """
 
     def __init__(self, policy: str, steps_per_epoch: int, report: Report) -> None:

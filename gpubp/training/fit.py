@@ -125,9 +125,18 @@ def fit(
     )
     # A run that diverges is reported once, by name, at the end of the epoch.
     with _until_interrupted() as interrupted, shown, np.errstate(all="ignore"), chosen.limits():
-        loop = Loop(network, problem, settings, chosen, verify, classification=train.classification)
-        loop.watch(watched, early_stopping)
-        loop.keep(save_to, recipe)
+        loop = Loop(
+            network,
+            problem,
+            settings,
+            chosen,
+            verify,
+            classification=train.classification,
+            watched=watched,
+            early_stopping=early_stopping,
+            save_to=save_to,
+            recipe=recipe,
+        )
         loop.warm_up()
         try:
             if resume is not None:
@@ -158,11 +167,9 @@ def gradients(
     split = check_split(inputs, targets, sample_weight, name="data")
     samples = prepare(split, network.sizes, network.dtype, objective).samples
     chosen = backends.get(backend)
+    problem = Problem(network.layers, network.parameters, objective, SGD(), len(samples), samples)
     with chosen.limits():
-        plan = chosen.plan(
-            Problem(network.layers, network.parameters, objective, SGD(), len(samples), samples)
-        )
-        return plan.gradients(np.arange(len(samples)))
+        return chosen.plan(problem).gradients(np.arange(len(samples)))
 
 
 def _positive(value: Any, name: str) -> int:
@@ -174,7 +181,7 @@ def _positive(value: Any, name: str) -> int:
 def _check_arguments(
     optimizer: Any, schedule: Any, validation: Any, early_stopping: Any, callbacks: Any
 ) -> None:
-    """What Python would only trip over later, with a message about something else."""
+    """Refuse what Python would only trip over later, with a message about something else."""
     if not isinstance(optimizer, Optimizer | None):
         offered = ", ".join(f"gpubp.{cls.__name__}(…)" for cls in OPTIMIZERS.values())
         raise UsageError(f"optimizer must be one of {offered}, not {optimizer!r}")
@@ -183,9 +190,7 @@ def _check_arguments(
     if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):
         raise UsageError("validation must be a pair (inputs, targets)")
     if isinstance(early_stopping, bool) or not isinstance(early_stopping, EarlyStopping | int | None):
-        raise UsageError(
-            f"early_stopping must be gpubp.EarlyStopping(…) or a patience, not {early_stopping!r}"
-        )
+        raise UsageError(f"early_stopping must be an EarlyStopping or a patience, not {early_stopping!r}")
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise UsageError("callbacks must be a list of functions")
 

@@ -42,6 +42,10 @@ class Loop:
         verify: str,
         *,
         classification: bool,
+        watched: Samples | None,
+        early_stopping: EarlyStopping | None,
+        save_to: str | os.PathLike | None,
+        recipe: dict[str, Any] | None,
     ) -> None:
         self.network, self.problem, self.settings = network, problem, settings
         self.classification = classification
@@ -54,23 +58,12 @@ class Loop:
         sums = np.zeros(self.steps_per_epoch), np.zeros(self.steps_per_epoch, np.int64)
         self.standing = Standing(*sums, self.rng.bit_generator.state)
         self.steps_done = 0  # by this process
-        self.watched: Samples | None = None
-        self._uploaded: Any = None
-        self.early_stopping: EarlyStopping | None = None
-        self.save_to: str | os.PathLike | None = None
-        self.recipe: dict[str, Any] | None = None
+        self.watched, self.early_stopping = watched, early_stopping
+        self._uploaded: Any = None if watched is None else self.plan.upload(watched)
+        self.save_to, self.recipe = save_to, recipe  # of the checkpoint
         self._steps_a_second = 0.0
         self._saved_at = time.perf_counter()
         self._fingerprint = ""
-
-    def watch(self, samples: Samples | None, early_stopping: EarlyStopping | None) -> None:
-        """Evaluate these samples after every epoch, and stop by what comes of it."""
-        self.watched, self.early_stopping = samples, early_stopping
-        self._uploaded = None if samples is None else self.plan.upload(samples)
-
-    def keep(self, save_to: str | os.PathLike | None, recipe: dict[str, Any] | None) -> None:
-        """Write a checkpoint as the run goes, with the recipe that it is of."""
-        self.save_to, self.recipe = save_to, recipe
 
     def run(
         self, callbacks: Sequence[Callback], shown: Progress, interrupted: Callable[[], bool], usual: Any
@@ -85,7 +78,8 @@ class Loop:
                 break
             epoch = self._finish_epoch()
             shown.epoch(epoch)
-            self._remember_best(epoch)
+            if self.early_stopping is not None:
+                self._remember_best(epoch, self.early_stopping)
             if callbacks and self._asked_to_stop(epoch, callbacks, usual):
                 self.history.stopped = "callback"
                 break
@@ -111,9 +105,8 @@ class Loop:
 
     def _run_epoch(self, shown: Progress, interrupted: Callable[[], bool]) -> bool:
         """The rest of the present epoch; False if interrupted before its end."""
-        at, size = self.standing, self.problem.batch_size
+        at, size, n = self.standing, self.problem.batch_size, len(self.problem.samples)
         at.generator = self.rng.bit_generator.state
-        n = len(self.problem.samples)
         order = self.rng.permutation(n) if self.settings.shuffle else np.arange(n)
         while at.step < self.steps_per_epoch:
             if interrupted():
@@ -121,7 +114,11 @@ class Loop:
                 return False
             steps = self._next_chunk()
             batch = order[at.step * size : (at.step + steps) * size]
-            self._account(self._run_steps(batch, self._rates(at.step, steps)), steps)
+            stats = self._run_steps(batch, self._rates(at.step, steps))
+            done = slice(at.step, at.step + steps)
+            at.costs[done], at.hits[done] = stats.costs, stats.hits
+            at.step += steps
+            self.steps_done += steps
             shown.advance(len(batch))
             if time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS:
                 self.save()
@@ -135,7 +132,7 @@ class Loop:
         return self.problem.optimizer.lr * factors
 
     def _next_chunk(self) -> int:
-        """How many steps to run in one call: up to the next step to verify, and about CHUNK_SECONDS long."""
+        """The number of steps to run in one call: up to the next step to verify, and about CHUNK_SECONDS long."""
         step = self.standing.step
         if self._to_verify(step):
             return 1
@@ -180,20 +177,13 @@ class Loop:
         raise VerificationError(report, saved)
 
     def _verify_plan(self) -> None:
-        """What a plan must keep to besides single steps: runs of several, and evaluation."""
+        """Hold the plan to the reference in more than single steps: in runs of several, and in evaluation."""
         started = time.perf_counter()
         before = self.plan.state()
         checks = check_cut(self.plan)
         if self.watched is not None:
             checks += check_evaluation(self.plan, self.watched)
         self._report(checks, time.perf_counter() - started, before)
-
-    def _account(self, stats: StepStats, steps: int) -> None:
-        at = self.standing
-        at.costs[at.step : at.step + steps] = stats.costs
-        at.hits[at.step : at.step + steps] = stats.hits
-        at.step += steps
-        self.steps_done += steps
 
     def _finish_epoch(self) -> Epoch:
         at, n = self.standing, len(self.problem.samples)
@@ -224,18 +214,15 @@ class Loop:
             answers = [callback(epoch, self.network) for callback in callbacks]
         return any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
 
-    def _remember_best(self, epoch: Epoch) -> None:
-        if self.early_stopping is None:
-            return
-        value = getattr(epoch, self.early_stopping.monitor)
-        if self.early_stopping.improved(value, self.standing.best.value):
+    def _remember_best(self, epoch: Epoch, stopping: EarlyStopping) -> None:
+        value = getattr(epoch, stopping.monitor)
+        if stopping.improved(value, self.standing.best.value):
             self.standing.best = Best(epoch.epoch, value, self.plan.state().parameters)
             self.history.best_epoch = epoch.epoch
 
     def _out_of_patience(self) -> bool:
-        if self.early_stopping is None:
-            return False
-        return self.standing.epoch - self.standing.best.epoch >= self.early_stopping.patience
+        stopping, at = self.early_stopping, self.standing
+        return stopping is not None and at.epoch - at.best.epoch >= stopping.patience
 
     def _load(self, parameters: list[np.ndarray], state: PlanState) -> None:
         self.plan.load_state(PlanState(parameters, state.slots, state.step))
@@ -253,7 +240,7 @@ class Loop:
         self._load(own.parameters, state)
 
     def _identity(self) -> dict[str, Any]:
-        """What must be the same for this run to go on from a checkpoint."""
+        """All that must be the same for this run to go on from a checkpoint."""
         self._fingerprint = self._fingerprint or checkpoint.fingerprint(self.problem.samples)
         return {**self.settings.header(self.problem), "data": self._fingerprint}
 
@@ -268,8 +255,7 @@ class Loop:
 
     def resume(self, path: str | os.PathLike) -> None:
         """Stand where the checkpoint stood."""
-        slots = self.problem.optimizer.slots
-        saved = checkpoint.read(path, self.network, self._identity(), slots)
+        saved = checkpoint.read(path, self.network, self._identity(), self.problem.optimizer.slots)
         self.standing, self.history.epochs = saved.standing, saved.epochs
         self.rng.bit_generator.state = saved.standing.generator
         self.history.resumed_epochs = len(saved.epochs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gpubp.training.history import Epoch, History
@@ -32,12 +32,9 @@ class Progress:
 def epoch_line(epoch: Epoch, epochs: int) -> str:
     """One epoch in one line."""
     parts = [f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}", f"loss {epoch.loss:.4f}"]
-    if epoch.accuracy is not None:
-        parts.append(f"accuracy {epoch.accuracy:.4f}")
-    if epoch.validation_loss is not None:
-        parts.append(f"validation loss {epoch.validation_loss:.4f}")
-    if epoch.validation_accuracy is not None:
-        parts.append(f"validation accuracy {epoch.validation_accuracy:.4f}")
+    for column in ("accuracy", "validation_loss", "validation_accuracy"):
+        if (value := getattr(epoch, column)) is not None:
+            parts.append(f"{column.replace('_', ' ')} {value:.4f}")
     return "  ".join([*parts, f"{epoch.seconds * 1000:.0f} ms"])
 
 
@@ -60,12 +57,11 @@ class PlainProgress(Progress):
 class BarProgress(Progress):
     """A rich progress bar on stderr, with the rate and the time left, and the last epoch's figures."""
 
-    def __init__(self, console: Any = None) -> None:
+    def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        self._console = console or Console(stderr=True)
         self._bar = Bar(
             TextColumn("epoch"),
             MofNCompleteColumn(),
@@ -74,14 +70,13 @@ class BarProgress(Progress):
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}"),
-            console=self._console,
+            console=Console(stderr=True),
             transient=True,
         )
 
     def __enter__(self) -> Progress:
-        self._task = self._bar.add_task(
-            "train", total=None, rate="", note="preparing; the first run compiles"
-        )
+        note = "preparing; the first run compiles"
+        self._task = self._bar.add_task("train", total=None, rate="", note=note)
         self._bar.start()
         return self
 
@@ -97,11 +92,7 @@ class BarProgress(Progress):
     def advance(self, samples: int) -> None:
         self._seen += samples
         rate = self._seen / max(time.perf_counter() - self._started, 1e-9)
-        self._bar.update(
-            self._task,
-            completed=self._bar.tasks[0].completed + samples / self._samples,
-            rate=f"{rate:,.0f} samples/s",
-        )
+        self._bar.update(self._task, advance=samples / self._samples, rate=f"{rate:,.0f} samples/s")
 
     def epoch(self, epoch: Epoch) -> None:
         self._bar.update(self._task, completed=epoch.epoch, note=f"loss {epoch.loss:.4f}")

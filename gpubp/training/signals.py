@@ -42,7 +42,7 @@ class LayerSignal:
 
 
 def saturated_units(a: np.ndarray, activation: Activation) -> np.ndarray | None:
-    """Which of the activations a = σ(z), (B, n), are saturated, as a mask of that shape; None for softmax."""
+    """Mask of the activations a = σ(z) that are saturated, both (B, n); None for softmax."""
     if activation.slope is None:
         return None
     return activation.slope(a) < SATURATED * _steepest(activation)
@@ -58,18 +58,9 @@ def _steepest(activation: Activation) -> float:
 
 def layer_signals(network: Network, samples: Samples, loss: Loss) -> list[LayerSignal]:
     """The signals of each layer, first to last, of the network as it stands on prepared host samples."""
-    whole = reference.trace(
-        network.parameters,
-        network.activations,
-        loss,
-        as_inputs(samples.inputs, network.dtype),
-        samples.targets,
-        samples.sample_weight,
-    )
-    return [
-        of_layer(delta, a, activation)
-        for delta, a, activation in zip(whole.delta, whole.a[1:], network.activations, strict=True)
-    ]
+    given = as_inputs(samples.inputs, network.dtype), samples.targets, samples.sample_weight
+    whole = reference.trace(network.parameters, network.activations, loss, *given)
+    return [of_layer(*layer) for layer in zip(whole.delta, whole.a[1:], network.activations, strict=True)]
 
 
 def of_layer(delta: np.ndarray, a: np.ndarray, activation: Activation) -> LayerSignal:

@@ -22,18 +22,14 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         if self.monitor not in ("validation_loss", "validation_accuracy"):
-            raise UsageError(
-                f"cannot monitor {self.monitor!r}: choose validation_loss or validation_accuracy"
-            )
+            raise UsageError(f"cannot monitor {self.monitor!r}: take validation_loss or validation_accuracy")
         if self.patience < 1 or not self.min_delta >= 0:
             raise UsageError("early stopping needs a patience of 1 or more and a min_delta of 0 or more")
 
     def improved(self, value: float, best: float | None) -> bool:
-        """Whether ``value`` beats the best so far."""
-        if not np.isfinite(value):
-            return False
-        if best is None:
-            return True
+        """Return True if ``value`` beats the best so far."""
+        if best is None or not np.isfinite(value):
+            return bool(np.isfinite(value))
         gain = best - value if self.monitor == "validation_loss" else value - best
         return gain > self.min_delta
 

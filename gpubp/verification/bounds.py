@@ -228,12 +228,10 @@ def _softmax_pull_back(
     mean_variance = mean_variance.sum(axis=1, keepdims=True) + rounding * mean**2
     variance = p**2 * (gradient.variance + mean_variance + 3 * unit**2 * (g + mean) ** 2)
     variance = variance + (g + mean) ** 2 * a.variance
-    value = activation.pull_back(gradient.value, a.value)
-    return Bounded(value, error + precision.tiny, variance, _sum_kinks(gradient.kink, p))
-
-
-def _sum_kinks(kink: np.ndarray | None, p: np.ndarray) -> np.ndarray | None:
-    return None if kink is None else p * (kink + (kink * p).sum(axis=1, keepdims=True))
+    value, kink = activation.pull_back(gradient.value, a.value), gradient.kink
+    if kink is not None:
+        kink = p * (kink + (kink * p).sum(axis=1, keepdims=True))
+    return Bounded(value, error + precision.tiny, variance, kink)
 
 
 def _no_slope_error(a: Bounded, unit: float) -> tuple[np.ndarray, np.ndarray]:
@@ -349,19 +347,17 @@ def hidden_delta(
     gamma = precision.product_gamma(len(weights_next))
     size = np.abs(weights_next)
     spread = delta_next.error + gamma * (np.abs(delta_next.value) + delta_next.error)
-    kink = None if delta_next.kink is None else _few_rows(delta_next.kink, lambda rows: rows @ size)
+    kink = None if delta_next.kink is None else _few_rows(delta_next.kink, size)
     value = delta_next.value @ weights_next
     variance = _product_variance(delta_next, weights_next**2, value, len(weights_next), precision)
     gradient = Bounded(value, spread @ size + len(weights_next) * precision.tiny, variance, kink)
     return pull_back(gradient, z, a, activation, precision)
 
 
-def _few_rows(kink: np.ndarray, product) -> np.ndarray:
-    """``product`` of the rows that are not all 0: kinks are rare, and most rows have none."""
-    rows = kink.any(axis=1)
-    part = product(kink[rows])
-    result = np.zeros((len(kink), part.shape[1]))
-    result[rows] = part
+def _few_rows(kink: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """``kink @ weights`` by the rows that are not all 0: kinks are rare, and most rows have none."""
+    rows, result = kink.any(axis=1), np.zeros((len(kink), weights.shape[1]))
+    result[rows] = kink[rows] @ weights
     return result
 
 
@@ -415,11 +411,8 @@ def cost(
     error = drift.sum(axis=1) + precision.gamma(roundings) * terms.sum(axis=1)
     rows = sample_weight * error + precision.unit * np.abs(value) + precision.tiny
     probable_rows = sample_weight * (probable + precision.unit * roundings**0.5 * terms).sum(axis=1)
-    return Bounded(
-        np.asarray(value.mean()),
-        np.asarray(rows.mean() + precision.unit * np.abs(value).mean()),
-        np.asarray((probable_rows.mean() + precision.unit * np.abs(value).mean()) ** 2),
-    )
+    own = precision.unit * np.abs(value).mean()  # of the mean itself
+    return Bounded(*map(np.asarray, (value.mean(), rows.mean() + own, (probable_rows.mean() + own) ** 2)))
 
 
 def _square_terms(a: Bounded, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -440,9 +433,7 @@ def _log_softmax_terms(z: Bounded, y: np.ndarray) -> tuple[np.ndarray, np.ndarra
     ln Σ e^z moves by no more than the z that moves most, and so its difference from z by twice that.
     """
     shifted = np.abs(z.value - z.value.max(axis=1, keepdims=True))
-    log_sum = (
-        np.log(z.value.shape[1]) + 1
-    )  # at most: the largest term of the sum is 1; and its relative rounding
+    log_sum = np.log(z.value.shape[1]) + 1  # at most, as its largest term is 1; and its relative rounding
     drift = 2 * z.error.max(axis=1, keepdims=True)
     return np.abs(y) * (log_sum + shifted + drift), np.abs(y) * drift
 
@@ -528,25 +519,22 @@ def update(
     coefficients: Sequence[float],
     precision: Precision,
 ) -> list[Bounded]:
-    """Bounds of the new parameter and slots, for the exact old ones and a gradient that may be off.
-
-    Raises:
-        UsageError: no bound is known of this kind of optimizer.
-    """
+    """Bounds of the new parameter and slots, for the exact old ones and a gradient that may be off."""
     if kind not in UPDATES:
-        raise UsageError(
-            f'no bound is known of optimizer {kind!r} (gpubp/bounds.py): train with verify="off"'
-        )
+        raise UsageError(f'no bound is known of optimizer {kind!r} ({__name__}): train with verify="off"')
     return UPDATES[kind](parameter, gradient, slots, coefficients, precision)
+
+
+def _decayed(parameter, gradient, decay, precision) -> tuple[np.ndarray, np.ndarray]:
+    """The gradient with weight decay, and its error."""
+    size = np.abs(gradient.value) + gradient.error + np.abs(decay * parameter)
+    return gradient.value + decay * parameter, gradient.error + precision.gamma(2) * size
 
 
 def _sgd(parameter, gradient, slots, c, precision) -> list[Bounded]:
     c = SGDCoefficients(*c)
     unit, two, gamma = precision.gamma(1), precision.gamma(2), precision.gamma(6)
-    direction = gradient.value + c.decay * parameter
-    e_direction = gradient.error + two * (
-        np.abs(gradient.value) + gradient.error + np.abs(c.decay * parameter)
-    )
+    direction, e_direction = _decayed(parameter, gradient, c.decay, precision)
     bounded = []
     step, e_step = direction, e_direction
     if slots:
@@ -567,10 +555,7 @@ def _sgd(parameter, gradient, slots, c, precision) -> list[Bounded]:
 def _adam(parameter, gradient, slots, c, precision) -> list[Bounded]:
     c = AdamCoefficients(*c)
     unit, gamma = precision.gamma(1), precision.gamma(8)
-    g = gradient.value + c.decay * parameter
-    e_g = gradient.error + precision.gamma(2) * (
-        np.abs(gradient.value) + gradient.error + np.abs(c.decay * parameter)
-    )
+    g, e_g = _decayed(parameter, gradient, c.decay, precision)
     first = c.beta1 * slots[0] + c.rest1 * g
     e_first = c.rest1 * e_g
     e_first = e_first + precision.gamma(3) * (np.abs(c.beta1 * slots[0]) + c.rest1 * np.abs(g) + e_first)

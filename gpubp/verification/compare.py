@@ -64,25 +64,15 @@ def compare(
     with np.errstate(all="ignore"):
         error = np.abs(got - expected)
         fraction = np.asarray(error / np.maximum(bound, np.finfo(np.float64).tiny))
-        wrong = (
-            np.isnan(fraction)
-            | (np.isinf(got) & np.isfinite(expected))
-            | (~(error <= bound) & (fraction <= 1))
-        )
+        wrong = np.isnan(fraction) | (np.isinf(got) & np.isfinite(expected))
+        wrong |= ~(error <= bound) & (fraction <= 1)
         fraction[wrong] = np.inf  # what cannot be compared fails
         fraction[(np.isnan(got) & np.isnan(expected)) | (got == expected)] = 0.0
     index = np.unravel_index(int(np.argmax(fraction)), fraction.shape)
-    worst = float(fraction[index])
-    return TensorCheck(
-        name,
-        tuple(int(i) for i in index),
-        float(got[index]),
-        float(expected[index]),
-        float(bound[index]),
-        worst,
-        worst * terms**0.5,
-        None if working is None else _norm_fraction(got, bounded, working),
-    )
+    at, worst = tuple(int(i) for i in index), float(fraction[index])
+    numbers = float(got[index]), float(expected[index]), float(bound[index]), worst, worst * terms**0.5
+    norm = None if working is None else _norm_fraction(got, bounded, working)
+    return TensorCheck(name, at, *numbers, norm)
 
 
 def _norm_fraction(got: np.ndarray, bounded: Bounded, working: np.ndarray) -> float | None:

@@ -38,9 +38,7 @@ class Operations:
 
     def run(self) -> list[TensorCheck]:
         order = np.arange(len(self.samples))[::-1].copy()
-        inputs = self._gather(order)
-        batch = self.samples.take(order)
-        a = [inputs]
+        batch, a = self.samples.take(order), [self._gather(order)]
         for i in range(len(self.activations)):
             z, a_layer = self._forward(i, a[-1])
             a.append(a_layer)
@@ -73,9 +71,8 @@ class Operations:
         activation = self.activations[i]
         z, a = self._poisoned(len(a_prev), len(bias)), self._poisoned(len(a_prev), len(bias))
         self.backend.forward(self._send(a_prev), self._send(weights), self._send(bias), activation, z, a)
-        z_bound, a_bound = bounds.forward(
-            _exact(a_prev), _wide(weights), _wide(bias), activation, self.precision
-        )
+        exact = _exact(a_prev), _wide(weights), _wide(bias)
+        z_bound, a_bound = bounds.forward(*exact, activation, self.precision)
         self._check(f"z{i + 1} forward", z, z_bound, weights.shape[1])
         self._check(f"a{i + 1} forward", a, a_bound, weights.shape[1])
         return reference.forward(a_prev, weights, bias, activation)
@@ -100,13 +97,10 @@ class Operations:
     def _hidden_delta(self, i: int, delta_next: np.ndarray, a: np.ndarray) -> np.ndarray:
         weights, activation = self.parameters[i][0], self.activations[i - 1]
         delta = self._poisoned(*a.shape)
-        self.backend.hidden_delta(
-            self._send(delta_next), self._send(weights), self._send(a), activation, delta
-        )
-        side = bounds.known_side(_wide(a))
-        bounded = bounds.hidden_delta(
-            _exact(delta_next), _wide(weights), side, _exact(a), activation, self.precision
-        )
+        given = self._send(delta_next), self._send(weights), self._send(a)
+        self.backend.hidden_delta(*given, activation, delta)
+        exact = _exact(delta_next), _wide(weights), bounds.known_side(_wide(a)), _exact(a)
+        bounded = bounds.hidden_delta(*exact, activation, self.precision)
         self._check(f"δ{i} hidden_delta", delta, bounded, len(weights))
         return reference.hidden_delta(delta_next, weights, a, activation)
 

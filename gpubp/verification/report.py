@@ -38,10 +38,9 @@ class Report:
 
     def summary(self) -> str:
         """One line."""
-        if not self.checks:
-            return "verification: off"
         worst = self.worst
-        assert worst is not None
+        if worst is None:
+            return "verification: off"
         failed = sum(not check.ok for check in self.checks)
         verdict = "ok" if self.ok else f"{failed} of {len(self.checks)} tensors FAILED"
         steps = f"{self.steps} step{'s' if self.steps != 1 else ''}, " if self.steps else ""

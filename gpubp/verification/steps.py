@@ -23,7 +23,7 @@ VERIFY_ROWS = 256  # samples that an evaluation is checked on
 
 
 class StepCheck(NamedTuple):
-    """What a checked step did, what was found of it, how long its run took, and the state before it."""
+    """The outcome of a checked step, the checks, the seconds that its run took, and the state before it."""
 
     stats: StepStats
     checks: list[TensorCheck]
@@ -58,25 +58,18 @@ def _check_gradients(
 ) -> list[TensorCheck]:
     """Cost, hits and every gradient of one batch, end to end, elementwise and in norm."""
     problem, batch = plan.problem, plan.problem.samples.take(order)
-    own_cost, working = reference.backpropagate(
-        before.layers,
-        problem.activations,
-        problem.loss,
-        as_inputs(batch.inputs, problem.dtype),
-        batch.targets,
-        batch.sample_weight,
-    )
+    given = as_inputs(batch.inputs, problem.dtype), batch.targets, batch.sample_weight
+    own_cost, working = reference.backpropagate(before.layers, problem.activations, problem.loss, *given)
     if not np.isfinite(own_cost) or not all(np.isfinite(g).all() for pair in working for g in pair):
         return []  # the reference itself overflows in this dtype: a run that diverges, which the trainer reports
     step = bounded_step(problem, before.layers, batch, plan.products)
     own = np.asarray(own_cost, problem.dtype)
-    checks = [
+    return [
         compare("cost", cost, step.cost, own, terms=len(order)),
         *compare_gradients(problem, gradients, working, step, len(order)),
         compare("cost of run", stats.mean_cost, step.cost, own, terms=len(order)),
         _check_hits(stats, step),
     ]
-    return checks
 
 
 def compare_gradients(
@@ -96,15 +89,9 @@ def bounded_step(
     problem: Problem, parameters: Parameters, samples: Samples, products: str
 ) -> bounds.BoundedStep:
     """One mini-batch through the reference at these parameters, with the error that a plan may make in it."""
-    return bounds.backpropagate(
-        parameters,
-        problem.activations,
-        problem.loss,
-        as_inputs(samples.inputs, problem.dtype),
-        samples.targets,
-        samples.sample_weight,
-        Precision.of(problem.dtype, products),
-    )
+    given = as_inputs(samples.inputs, problem.dtype), samples.targets, samples.sample_weight
+    precision = Precision.of(problem.dtype, products)
+    return bounds.backpropagate(parameters, problem.activations, problem.loss, *given, precision)
 
 
 def bounded_update(
@@ -136,7 +123,7 @@ def _check_update(
     problem: Problem, before: PlanState, after: PlanState, gradients: Parameters, lr: float
 ) -> list[TensorCheck]:
     """The optimizer's rule on the plan's own gradients: those that ``run`` steps along, by its contract."""
-    optimizer, checks = problem.optimizer, []
+    optimizer, checks, largest = problem.optimizer, [], np.finfo(problem.dtype).max
     flat = [gradient for pair in gradients for gradient in pair]
     for i, name in enumerate(tensor_names(problem.layers)):
         c = optimizer.coefficients(lr, before.step + 1, decay=name.startswith("W"))
@@ -144,9 +131,7 @@ def _check_update(
         results = [after.parameters[i], *after.slots[i]]
         kinds = ("", *(f" {slot}" for slot in optimizer.slots))
         for kind, got, bounded in zip(kinds, results, expected, strict=True):
-            if (
-                np.abs(bounded.value).max() < np.finfo(problem.dtype).max
-            ):  # else it has overflowed, and rightly so
+            if np.abs(bounded.value).max() < largest:  # else it has overflowed, and rightly so
                 checks.append(compare(f"{name}{kind} after update", got, bounded))
     return checks
 

@@ -14,17 +14,9 @@ from gpubp.data.samples import prepare
 from gpubp.functions import LOSSES, lookup
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Optimizer
-from gpubp.reference import Parameters
 from gpubp.verification.operations import Operations
 from gpubp.verification.report import Report
 from gpubp.verification.steps import VERIFY_ROWS, check_cut, check_evaluation, check_step
-
-
-def _with_biases(parameters: Parameters) -> Parameters:
-    rng = np.random.default_rng(0)
-    return [
-        (w, np.where(b == 0, 0.1 * rng.standard_normal(b.shape), b).astype(b.dtype)) for w, b in parameters
-    ]
 
 
 def verify(
@@ -61,7 +53,11 @@ def verify(
     samples = prepare(split, network.sizes, network.dtype, objective).samples
     samples = samples.take(np.arange(min(len(samples), VERIFY_ROWS)))
     batch = max(1, len(samples) * 2 // 3)  # so that the last of two batches is a short one
-    parameters = _with_biases(network.parameters)
+    rng = np.random.default_rng(0)
+    parameters = [
+        (w, np.where(b == 0, 0.1 * rng.standard_normal(b.shape), b).astype(b.dtype))
+        for w, b in network.parameters
+    ]
     problem = Problem(network.layers, parameters, objective, optimizer, batch, samples)
     report = Report(f"{chosen.name} backend ({chosen.describe()}) on {network!r}, {len(samples)} samples")
     with chosen.limits():

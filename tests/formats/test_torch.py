@@ -12,6 +12,7 @@ import gpubp
 from gpubp.data import check_split
 from gpubp.data.dataset import check_inputs
 from gpubp.errors import DataError, UsageError
+from gpubp.functions import LOSSES
 from gpubp.network import Network
 from gpubp.verification import bounds
 from gpubp.verification.bounds import Precision
@@ -62,9 +63,8 @@ def test_autograd_finds_the_gradients_that_gpubp_does(dtype, rng):
     theirs.backward()
     linears = [part for part in module if isinstance(part, nn.Linear)]
     targets = np.eye(4)[y]
-    step = bounds.backpropagate(
-        net.layers, net.parameters, "cross_entropy", x, targets, np.ones(40), Precision.of(dtype)
-    )
+    loss, precision = LOSSES["cross_entropy"], Precision.of(dtype)
+    step = bounds.backpropagate(net.parameters, net.activations, loss, x, targets, np.ones(40), precision)
     assert compare("cost", theirs.item(), step.cost).ok
     assert compare("cost", cost, step.cost).ok
     expected = zip(step.gradients[::2], step.gradients[1::2], strict=True)
@@ -93,6 +93,12 @@ def test_modules_of_ones_own_making():
     np.testing.assert_allclose(net.forward(x), module(x).detach(), atol=1e-6)
     bare = Network.from_torch(nn.Sequential(nn.Linear(3, 2)).double())
     assert repr(bare) == "Network(3-2: identity; 8 parameters, float64)"
+
+
+def test_a_module_that_is_there_twice_counts_twice():
+    relu = nn.ReLU()
+    net = Network.from_torch(nn.Sequential(nn.Linear(3, 4), relu, nn.Linear(4, 4), relu, nn.Linear(4, 2)))
+    assert [layer.activation for layer in net.layers] == ["relu", "relu", "identity"]
 
 
 def test_dropout_is_left_out_with_a_word():
