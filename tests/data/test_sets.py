@@ -1,8 +1,5 @@
 """Data sets by name, and the gate that arrays from outside pass."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -264,9 +261,3 @@ def test_a_path_that_is_absent_is_missing_data(path):
 
 def test_names():
     assert names() == ("mnist-sample", "digits", "iris", "parity", "mnist", "fashion-mnist")
-
-
-def test_importing_is_light():
-    code = "import sys, gpubp.data; print(*{'sklearn', 'platformdirs', 'requests', 'rich', 'PIL'} & set(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == ""

@@ -25,38 +25,15 @@ from tests import param
 # Every field off its default at least once.
 EVERY_FIELD = (
     Recipe(
-        name="all",
-        title='quotes " and\nlines',
-        source="nowhere",
-        reach=0.5,
-        data="iris",
-        test_fraction=0.25,
-        standardize=True,
-        splits=3,
-        layers=(4, 5, 6, 3),
-        hidden=("relu", "tanh"),
-        output="sigmoid",
-        init="he",
-        dtype="float64",
-        loss="quadratic",
-        optimizer="adamw",
-        beta1=0.8,
-        beta2=0.9,
-        epsilon=1e-7,
-        weight_decay=1e-9,
-        lr=1 / 3,
-        schedule="step",
-        factor=0.1,
-        every=2.5,
-        warmup=1.0,
-        batch_size=7,
-        epochs=9,
-        patience=3,
-        validation_fraction=0.2,
-        seed=7,
+        name="all", title='quotes " and\nlines', source="nowhere", reach=0.5,
+        data="iris", test_fraction=0.25, standardize=True, splits=3,
+        layers=(4, 5, 6, 3), hidden=("relu", "tanh"), output="sigmoid", init="he", dtype="float64", loss="quadratic",
+        optimizer="adamw", lr=1 / 3, beta1=0.8, beta2=0.9, epsilon=1e-7, weight_decay=1e-9,
+        schedule="step", factor=0.1, every=2.5, warmup=1.0,
+        batch_size=7, epochs=9, patience=3, validation_fraction=0.2, seed=7,
     ),
     Recipe(name="cosine", momentum=0.9, nesterov=True, schedule="cosine", final=0.1),
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("recipe", EVERY_FIELD, ids=lambda recipe: recipe.optimizer)
