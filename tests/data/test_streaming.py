@@ -141,9 +141,8 @@ def test_predictions_are_written_as_they_are(tmp_path, outputs):
     assert write_predictions(tmp_path / "p.csv", parts(), classes) == len(outputs)
     with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
-    assert (
-        header == {0: ["label"], 1: ["0"], 3: ["a", "b", "c"]}[0 if outputs.ndim == 1 else outputs.shape[1]]
-    )
+    columns = outputs.shape[1] if outputs.ndim == 2 else 0
+    assert header == {0: ["label"], 1: ["0"], 3: ["a", "b", "c"]}[columns]
     got = np.array(rows).astype(outputs.dtype)
     np.testing.assert_array_equal(got.reshape(outputs.shape), outputs)
 
@@ -178,9 +177,7 @@ def model(tmp_path):
     return net
 
 
-@pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="reads the peak of memory from Linux's /proc"
-)
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from Linux's /proc")
 @pytest.mark.parametrize("fortran", [False, True])
 @pytest.mark.parametrize("size", [256, pytest.param(1024, marks=pytest.mark.exhaustive)])
 def test_predict_reads_a_large_file_in_the_memory_of_a_few_chunks(tmp_path, model, fortran, size):
@@ -195,16 +192,8 @@ def test_predict_reads_a_large_file_in_the_memory_of_a_few_chunks(tmp_path, mode
     )
     peaks = []
     for name in ("small", "large"):
-        command = [
-            sys.executable,
-            "-c",
-            peak_of,
-            "predict",
-            "m.npz",
-            f"{name}.npy",
-            "--out",
-            f"{name}-out.npy",
-        ]
+        args = ("predict", "m.npz", f"{name}.npy", "--out", f"{name}-out.npy")
+        command = [sys.executable, "-c", peak_of, *args]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=True)
         peaks.append(int(done.stderr) / 1024)
     labels = np.load(tmp_path / "large-out.npy")
