@@ -48,14 +48,9 @@ def test_auto_suits_the_activation():
         (lambda: Network([5, 4, 2], hidden=["relu", "relu"]), "1 hidden layers but 2"),
         (lambda: Network([5, 2], output="sofmax"), "'softmax'"),
         (lambda: Network([5, 2], init="xavier"), "initialisation 'xavier'"),
-        (lambda: Network([5, 2], dtype="float16"), "float32 or float64"),
-        (lambda: Network([5, 2], dtype="number"), "float32 or float64"),
-        (lambda: Network([5, 2], dtype=None), "float32 or float64"),
-        (lambda: Network("784"), "list of integers"),
-        (lambda: Network(784), "list of integers"),
-        (lambda: Network([4, 2.7, 3]), "list of integers"),
-        (lambda: Network([5, 2], seed=-1), "seed must be"),
-        (lambda: Network([5, 2], seed=0.5), "seed must be"),
+        *((lambda d=d: Network([5, 2], dtype=d), "float32 or float64") for d in ("float16", "number", None)),
+        *((lambda sizes=sizes: Network(sizes), "list of integers") for sizes in ("784", 784, [4, 2.7, 3])),
+        *((lambda seed=seed: Network([5, 2], seed=seed), "seed must be") for seed in (-1, 0.5)),
     ],
 )
 def test_networks_that_cannot_be_are_refused_with_a_hint(make, says):

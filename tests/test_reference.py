@@ -56,10 +56,8 @@ def test_gradients_are_central_differences_for_every_activation_and_loss(hidden,
 def test_a_matched_loss_is_stable_where_the_probability_saturates(
     output, loss, weights, target, cost, by_bias
 ):
-    parameters = [(np.array(weights), np.zeros(len(weights)))]
-    found, gradients = reference.backpropagate(
-        parameters, [ACTIVATIONS[output]], LOSSES[loss], np.ones((1, 1)), np.array(target)
-    )
+    layer, samples = (np.array(weights), np.zeros(len(weights))), (np.ones((1, 1)), np.array(target))
+    found, gradients = reference.backpropagate([layer], [ACTIVATIONS[output]], LOSSES[loss], *samples)
     assert found == cost
     np.testing.assert_array_equal(gradients[0][1], by_bias)
 

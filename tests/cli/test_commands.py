@@ -349,9 +349,7 @@ def test_recipes_are_listed(ok):
         assert name in out
 
 
-FIT = (
-    "net = Network([1, 2]); gpubp.fit(net, [[3], [4]], [0, 1], epochs=1, backend='numpy'); net.predict([[3]])"
-)
+FIT = "n = Network([1, 2]); gpubp.fit(n, [[3], [4]], [0, 1], epochs=1, backend='numpy'); n.predict([[3]])"
 
 
 @pytest.mark.parametrize(
@@ -408,22 +406,21 @@ def test_ctrl_c_ends_a_run_with_130_its_report_and_a_checkpoint_that_resumes(run
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_output_that_cannot_be_written_is_an_error():
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "gpubp", "recipes"], stdout=full, stderr=subprocess.PIPE, text=True
-        )
-    assert done.returncode == 1
-    assert done.stderr == "error: cannot write the output: No space left on device\n"
+        assert written_to(full, "recipes") == (1, "error: cannot write the output: No space left on device\n")
+
+
+def written_to(stdout, command):
+    process = [sys.executable, "-m", "gpubp", command]
+    done = subprocess.run(process, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("command", ["recipes", "--version", "doctor"])
 def test_a_pipe_closed_early_ends_the_command_quietly(command):
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-m", "gpubp", command], stdout=writing, stderr=subprocess.PIPE, text=True
-    )
+    assert written_to(writing, command) == (1, "")
     os.close(writing)
-    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_version_is_the_projects():

@@ -130,9 +130,6 @@ def assert_is(data, seed: int) -> None:
         np.testing.assert_array_equal(part, array.reshape(part.shape))
 
 
-# Over HTTP -------------------------------------------------------------------------------------------------
-
-
 def test_a_good_mirror_fills_the_cache_once(cache, server):
     data = load("mnist", quiet=True)
     assert_is(data, 0)
@@ -169,7 +166,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_bad_mirrors_alone_leave_nothing_and_are_all_named_and_a_good_one_helps(
+def test_bad_mirrors_leave_nothing_and_are_named_and_a_good_one_helps(
     cache, server, monkeypatch, published, bad
 ):
     behave, reason = BAD[bad]
@@ -271,9 +268,6 @@ def test_progress_is_shown_on_a_terminal_unless_quiet(cache, monkeypatch):
     assert pipe.getvalue() == ""
 
 
-# From a folder ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("spelling", ["{}.gz", "{}", "dotted.gz", "dotted"])
 @pytest.mark.parametrize("sub", ["", "mnist"])
 def test_a_folder_of_the_users(cache, server, tmp_path, spelling, sub):
@@ -356,9 +350,6 @@ def test_decompressed_files_without_a_sum_are_held_to_structure_and_labels(cache
     write_idx(tmp_path / NAMES[3], np.zeros(5, np.uint8))
     with pytest.raises(DataError, match=f"{NAMES[3]}: .*expected uint8"):
         load("fashion-mnist", data_dir=tmp_path)
-
-
-# The real ones ---------------------------------------------------------------------------------------------
 
 
 def test_the_tables_are_complete():

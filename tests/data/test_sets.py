@@ -14,9 +14,6 @@ X = np.arange(12.0).reshape(4, 3)
 Y = np.array([0, 1, 1, 0])
 
 
-# The gate --------------------------------------------------------------------------------------------------
-
-
 KEPT = {"f4": ("f2", "f4", "?", "i1", "u2", "i8", ">i2"), "f8": ("f8", ">f8"), "u1": ("u1",)}
 
 
@@ -117,9 +114,6 @@ def test_nan_is_found_wherever_it_is(columns, data):
         check_split(x, np.zeros(len(x)))
 
 
-# Parting and scaling ---------------------------------------------------------------------------------------
-
-
 def by_class(inputs, labels, size, seed=0):
     return hold_out(check_split(inputs, labels), size, seed, stratify=True)
 
@@ -182,9 +176,6 @@ def test_scaling_bytes_gives_float64_and_leaves_the_original():
     before = train.inputs.copy()
     assert Scaling.of(train).apply(train).inputs.dtype == np.float64
     np.testing.assert_array_equal(train.inputs, before)
-
-
-# The sets --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,6 @@ def sparse_npy(path: Path, shape: tuple[int, ...], dtype: str, order: bool = Fal
     return np.load(path, mmap_mode="r")
 
 
-# A network's methods ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("method", "dtype", "fortran", "shape"),
     [
@@ -119,9 +116,6 @@ def test_streams_that_cannot_be_are_refused_at_once():
         net.predict(iter([np.zeros((3, 4)), np.zeros((2, 5))]))
 
 
-# Predictions in files --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "outputs",
     [
@@ -160,9 +154,6 @@ def test_a_failure_on_the_way_leaves_the_old_file(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.csv", "p.npy"]
     with pytest.raises(GpubpError, match="cannot write"):
         write_predictions(tmp_path / "p.csv" / "q.npy", iter([np.arange(3)]))
-
-
-# The command line ------------------------------------------------------------------------------------------
 
 
 def gpubp(*args, **options) -> subprocess.CompletedProcess:

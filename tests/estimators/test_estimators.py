@@ -45,9 +45,6 @@ def same_start(ours, theirs):
     ]
 
 
-# What it computes -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
 @pytest.mark.parametrize("target", ["two classes", "three classes", "multilabel", "values", "several values"])
 def test_an_epoch_is_scikit_learns_own(target, solver):
@@ -140,9 +137,6 @@ def test_each_layer_may_have_its_own_activation():
         quick(hidden_layer_sizes=(6, 5), activation=["relu"]).fit(X, Y)
 
 
-# Labels and inputs ------------------------------------------------------------------------------------------
-
-
 def test_string_labels_are_the_networks_inside_too(tmp_path):
     names = np.array(["setosa", "versicolor", "virginica"])
     net = quick().fit(X, names[Y])
@@ -187,9 +181,6 @@ def test_bytes_are_images():
     net = quick(dtype="float64").fit(pixels, DIGIT)
     same = quick(dtype="float64").fit(pixels / 255, DIGIT)
     np.testing.assert_allclose(net.predict_proba(pixels), same.predict_proba(pixels / 255), rtol=1e-9)
-
-
-# Going on ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
@@ -248,9 +239,6 @@ def test_what_warm_start_refuses():
         net.fit(X[:100], Y[:100])
     with pytest.raises(ValueError, match="another network"):
         net.set_params(hidden_layer_sizes=(3,)).fit(X, Y)
-
-
-# Stopping ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
@@ -369,9 +357,6 @@ def test_callbacks_see_every_epoch_and_can_stop():
     assert seen == [(1, gpubp.Network), (2, gpubp.Network), (3, gpubp.Network)]
 
 
-# Around it --------------------------------------------------------------------------------------------------
-
-
 def test_a_copy_goes_on_and_searches_find_their_way():
     copy = pickle.loads(pickle.dumps(quick(max_iter=5).fit(X, Y)))
     copy.partial_fit(X, Y)
@@ -386,9 +371,8 @@ def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
         mine, their = ours.get_params(), theirs.get_params()
         assert {k: v for k, v in mine.items() if k in their} == {k: their[k] for k in mine if k in their}
         assert set(their) - set(mine) == {"power_t", "max_fun"} | ({"loss"} if "loss" in their else set())
-        assert set(mine) - set(their) == {"backend", "threads", "verify", "dtype", "callbacks"} | (
-            {"class_weight"} if isinstance(ours, MLPClassifier) else set()
-        )
+        more = {"class_weight"} if isinstance(ours, MLPClassifier) else set()
+        assert set(mine) - set(their) == {"backend", "threads", "verify", "dtype", "callbacks"} | more
     for refused in ({"class_weight": "balanced"}, {"power_t": 0.5}):
         with pytest.raises(TypeError, match="unexpected keyword argument"):
             MLPRegressor(**refused)
@@ -451,9 +435,6 @@ def test_no_hidden_layer_is_logistic_regression():
     net = quick(hidden_layer_sizes=(), max_iter=200, learning_rate_init=0.05).fit(x, y)
     assert net.n_layers_ == 2
     assert net.score(x, y) > 0.85
-
-
-# What must not happen ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])

@@ -331,9 +331,8 @@ def test_json_says_the_same(ok):
 
 
 def test_a_trained_network_can_be_looked_at(ok):
-    costs = [
-        json.loads(ok("explain", "iris", *epochs, "--json", "-"))["cost"] for epochs in ((), ("--epochs", 60))
-    ]
+    new, trained = (ok("explain", "iris", *epochs, "--json", "-") for epochs in ((), ("--epochs", 60)))
+    costs = [json.loads(text)["cost"] for text in (new, trained)]
     assert costs[1] < costs[0] / 4
     options = ("--epochs", 60, "--splits", 1, "--backend", "numpy", "-q", "--no-report")
     ok("train", "iris", *options, "--folder", "run")

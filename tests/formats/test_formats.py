@@ -23,8 +23,6 @@ from tests.networks import DTYPES, assert_same, bounded_outputs, spread, within
 
 READ = [ending for ending, module in formats.FORMATS.items() if hasattr(import_module(module), "load")]
 
-# Every format ----------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("ending", READ)
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -120,9 +118,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, ending):
     assert list(tmp_path.iterdir()) == [path]
 
 
-# safetensors -----------------------------------------------------------------------------------------------
-
-
 def test_safetensors_are_what_other_readers_find_them_to_be(tmp_path):
     net = Network([4, 3, 2], seed=1)
     net.save(tmp_path / "m.safetensors")
@@ -167,9 +162,6 @@ def test_a_missing_extra_is_one_line_that_names_it(tmp_path, monkeypatch):
             call()
         assert error.value.exit_code == 1
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
-
-
-# ONNX ------------------------------------------------------------------------------------------------------
 
 
 def run_onnx(path, x: np.ndarray) -> np.ndarray:

@@ -141,9 +141,6 @@ def test_lecun_tanh_can_be_saved_by_pytorch():
     assert_same(Network.from_torch(pickle.loads(pickle.dumps(module))), Network.from_torch(module))
 
 
-# Tensors as data -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8])
 def test_tensors_are_read_where_they_lie(dtype):
     x = (torch.rand(6, 4) * 99).to(dtype)

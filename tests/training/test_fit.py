@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from contextlib import nullcontext
+from inspect import getmembers, isfunction, signature
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gpubp
-from gpubp import reference
+from gpubp import backends, reference
+from gpubp.backends.backend import Backend
+from gpubp.data.samples import byte_table
 from gpubp.errors import DataError, UsageError
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
@@ -106,12 +109,12 @@ def test_steps_are_the_references_steps(rng):
         order = generator.permutation(len(x))
         for start in range(0, len(x), 16):
             batch = order[start : start + 16]
-            _, gradients = reference.backpropagate(
-                parameters, mine.activations, LOSSES["cross_entropy"], x[batch], targets[batch]
+            samples = x[batch], targets[batch]
+            _, grads = reference.backpropagate(
+                parameters, mine.activations, LOSSES["cross_entropy"], *samples
             )
-            parameters = [
-                (w - 0.2 * gw, b - 0.2 * gb) for (w, b), (gw, gb) in zip(parameters, gradients, strict=True)
-            ]
+            pairs = zip(parameters, grads, strict=True)
+            parameters = [(w - 0.2 * gw, b - 0.2 * gb) for (w, b), (gw, gb) in pairs]
     mine.parameters = parameters
     np.testing.assert_allclose(flat(net), flat(mine), rtol=1e-13, atol=1e-15)
 
@@ -148,9 +151,8 @@ def test_gradients_agree_on_every_backend(backend, rng):
     net, (x, y) = small_net(), small_data(rng)
     weight = rng.random(len(x))
     cost, gradients = gpubp.gradients(net, x, y, sample_weight=weight, backend=backend)
-    expected_cost, expected = reference.backpropagate(
-        net.parameters, net.activations, LOSSES["cross_entropy"], x, np.eye(4)[y], weight
-    )
+    how = net.activations, LOSSES["cross_entropy"]
+    expected_cost, expected = reference.backpropagate(net.parameters, *how, x, np.eye(4)[y], weight)
     assert cost == pytest.approx(expected_cost, rel=1e-14)
     for got, want in zip(gradients, expected, strict=True):
         assert isinstance(got[0], np.ndarray)
@@ -306,8 +308,6 @@ def test_a_checkpoint_of_another_run_is_not_resumed(change, says, rng, tmp_path)
 
 
 def test_auto_says_what_it_passed_over():
-    from gpubp import backends
-
     name, why = backends.choose("auto")
     reasons = gpubp.available()
     assert reasons[name] is None
@@ -317,8 +317,6 @@ def test_auto_says_what_it_passed_over():
 
 
 def test_auto_falls_back_where_numba_is_broken(monkeypatch):
-    from gpubp import backends
-
     monkeypatch.setattr("gpubp.backends.cpu.backend._import_error", ImportError("LLVM is missing"))
     monkeypatch.setattr("gpubp.backends.cuda.backend.why_unavailable", lambda: "no NVIDIA driver")
     assert backends.choose("auto")[0] == "numpy"
@@ -328,17 +326,12 @@ def test_auto_falls_back_where_numba_is_broken(monkeypatch):
 
 def test_backends_share_one_surface():
     """Every backend overrides with the contract's own parameters."""
-    from inspect import getmembers, isfunction, signature
-
-    from gpubp.backends.backend import Backend
-
     for name in BACKENDS:
         cls = type(backend_by_name(name))
         for method, function in getmembers(Backend, isfunction):
             if not method.startswith("_"):
-                assert list(signature(getattr(cls, method)).parameters) == list(
-                    signature(function).parameters
-                )
+                theirs = signature(getattr(cls, method)).parameters
+                assert list(theirs) == list(signature(function).parameters), f"{name}.{method}"
 
 
 def test_ctrl_c_stops_cleanly_with_the_model_saved(rng, tmp_path):
@@ -385,10 +378,8 @@ def test_seconds_count_training_also_where_every_step_is_verified(rng):
 def test_the_product_refuses_arrays_it_would_misread(rng):
     from numba.core.errors import TypingError
 
-    from gpubp.backends import get
-
     with pytest.raises(TypingError, match="C order"):
-        get("numba").hidden_delta(
+        backends.get("numba").hidden_delta(
             rng.random((8, 16)),
             np.asfortranarray(rng.random((16, 16))),
             rng.random((8, 16)),
@@ -399,8 +390,6 @@ def test_the_product_refuses_arrays_it_would_misread(rng):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bytes_are_scaled_to_the_very_bits_of_the_table(backend, dtype):
-    from gpubp.data.samples import byte_table
-
     every = np.arange(256, dtype=np.uint8)[::-1].reshape(2, 128).copy()
     out = backend.to_device(np.empty((2, 128), dtype))
     backend.gather(backend.to_device(every), backend.to_device(np.array([1, 0])), out)
