@@ -24,6 +24,7 @@ from gpubp.network import Network
 from gpubp.training.budget import SIGNALS
 from gpubp.training.history import Epoch
 from gpubp.training.signals import GROWTH, LayerSignal, SignalRecorder
+from tests.conftest import small_data
 from tests.networks import assert_same, samples_of
 
 QUIET = ("--backend", "numpy", "--threads", 1, "-q", "--no-report")
@@ -131,8 +132,7 @@ def test_signals_of_another_network_are_not_kept(tmp_path):
 
 
 def recorder_and_net() -> tuple[SignalRecorder, Network]:
-    rng = np.random.default_rng(0)
-    split = Split(rng.standard_normal((300, 4)), rng.integers(0, 3, 300))
+    split = Split(*small_data(np.random.default_rng(0), 300, 4, 3))
     return SignalRecorder(split, LOSSES["cross_entropy"]), Network([4, 5, 3])
 
 

@@ -162,16 +162,3 @@ def test_tensors_that_numpy_cannot_read_say_why():
         check_inputs(torch.eye(3).to_sparse())
     with pytest.raises(DataError, match="data: the inputs"):
         check_inputs(torch.zeros(3, 2, device="meta"))
-
-
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_a_network_learns_from_tensors_what_it_learns_from_arrays(backend):
-    data = gpubp.load_data("mnist-sample").train
-    inputs, targets = data.inputs[:500], data.targets[:500]
-    trained = []
-    for x, y in ((inputs, targets), (torch.from_numpy(inputs.copy()), torch.from_numpy(targets.copy()))):
-        net = Network([784, 12, 10], seed=0)
-        gpubp.fit(net, x, y, epochs=2, backend=backend, seed=1)
-        trained.append(net)
-    assert_same(*trained)
-    np.testing.assert_array_equal(net.predict(torch.from_numpy(inputs.copy())), net.predict(inputs))
