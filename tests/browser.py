@@ -111,9 +111,8 @@ def problems(page: Path, shots: Path | None = None) -> list[str]:
         if shots is not None:
             shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
             shots.mkdir(parents=True, exist_ok=True)
-            (shots / f"{page.stem}-{where.replace(', ', '-')}.png").write_bytes(
-                base64.b64decode(shot["data"])
-            )
+            name = f"{page.stem}-{where.replace(', ', '-')}.png"
+            (shots / name).write_bytes(base64.b64decode(shot["data"]))
     return found
 
 

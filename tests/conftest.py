@@ -93,3 +93,15 @@ def run(monkeypatch, tmp_path, capsys):
         return code, out, err
 
     return call
+
+
+@pytest.fixture
+def ok(run):
+    """Run a command that must succeed; returns its stdout."""
+
+    def call(*args):
+        code, out, err = run(*args)
+        assert code == 0, err
+        return out
+
+    return call

@@ -123,7 +123,7 @@ class SignSGD(Optimizer):
 def test_an_optimizer_that_the_kernels_do_not_have_is_refused_by_name(name, rng):
     settings = {"optimizer": SignSGD(), "backend": backend_by_name(name), "verify": "off", "epochs": 1}
     with pytest.raises(UsageError, match=r"'sign_sgd' is not in the kernels.*numpy"):
-        gpubp.fit(small_net((12, 9, 4)), *small_data(rng), **settings)
+        gpubp.fit(small_net((12, 9, 4), dtype="float32"), *small_data(rng), **settings)
 
 
 def test_numpy_trains_with_any_optimizer_and_verifies_those_it_has_a_bound_of(rng):

@@ -73,9 +73,6 @@ def no_cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
 
 
-# On the host -----------------------------------------------------------------------------------------------
-
-
 def read_only(x):
     fixed = x.copy()
     fixed.flags.writeable = False
@@ -135,17 +132,13 @@ def test_arrays_of_jax_are_read_where_they_lie():
         check_inputs(x.astype("bfloat16"))
 
 
-class Bfloat16(OnHost):
-    def __dlpack__(self, **_):
-        raise BufferError("bfloat16 is not supported")
-
-
 def test_what_numpy_cannot_hold_is_refused_by_name():
+    class Bfloat16(OnHost):
+        def __dlpack__(self, **_):
+            raise BufferError("bfloat16 is not supported")
+
     with pytest.raises(DataError, match=r"set: the inputs cannot be .*bfloat16.*convert it to float32"):
         check_split(Bfloat16(X), [0] * 4, name="set")
-
-
-# On a device -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("cupy")

@@ -22,12 +22,7 @@ from gpubp.data.mnist import COLLECTIONS, Collection, Member, fetch, load_idx_co
 from gpubp.errors import DataError, UsageError
 from tests.idx import idx, write_idx
 
-NAMES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+NAMES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
 
 def arrays(seed: int) -> list[np.ndarray]:
@@ -135,9 +130,6 @@ def assert_is(data, seed: int) -> None:
         np.testing.assert_array_equal(part, array.reshape(part.shape))
 
 
-# Over HTTP -------------------------------------------------------------------------------------------------
-
-
 def test_a_good_mirror_fills_the_cache_once(cache, server):
     data = load("mnist", quiet=True)
     assert_is(data, 0)
@@ -174,7 +166,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_bad_mirrors_alone_leave_nothing_and_are_all_named_and_a_good_one_helps(
+def test_bad_mirrors_leave_nothing_and_are_named_and_a_good_one_helps(
     cache, server, monkeypatch, published, bad
 ):
     behave, reason = BAD[bad]
@@ -183,12 +175,9 @@ def test_bad_mirrors_alone_leave_nothing_and_are_all_named_and_a_good_one_helps(
     use_mirrors(monkeypatch, server.url("bad"), closed)
     with pytest.raises(DataError, match=reason) as caught:
         load("mnist")
-    message = str(caught.value)
+    message, tried = str(caught.value), (server.url("bad") + NAMES[0], closed + NAMES[0])
     assert message.count("\n") == 3  # what failed, a line for each mirror, and the ways out
-    for told in (
-        *(server.url("bad") + NAMES[0], closed + NAMES[0]),
-        *("--data-dir", "$GPUBP_DATA_DIR", "gpubp fetch mnist"),
-    ):
+    for told in (*tried, "--data-dir", "$GPUBP_DATA_DIR", "gpubp fetch mnist"):
         assert told in message
     assert files(cache) == []
     use_mirrors(monkeypatch, server.url("bad"), server.url("good"))
@@ -279,9 +268,6 @@ def test_progress_is_shown_on_a_terminal_unless_quiet(cache, monkeypatch):
     assert pipe.getvalue() == ""
 
 
-# From a folder ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("spelling", ["{}.gz", "{}", "dotted.gz", "dotted"])
 @pytest.mark.parametrize("sub", ["", "mnist"])
 def test_a_folder_of_the_users(cache, server, tmp_path, spelling, sub):
@@ -366,12 +352,9 @@ def test_decompressed_files_without_a_sum_are_held_to_structure_and_labels(cache
         load("fashion-mnist", data_dir=tmp_path)
 
 
-# The real ones ---------------------------------------------------------------------------------------------
-
-
 def test_the_tables_are_complete():
     for collection in mnist.COLLECTIONS.values():
-        assert tuple(member.name for member in collection.members) == NAMES
+        assert [member.name for member in collection.members] == NAMES
         assert [len(member.sha256) for member in collection.members] == [64] * 4
         assert len(collection.class_names) == 10
         assert all(url.endswith("/") for url in collection.mirrors)

@@ -33,9 +33,6 @@ def whole(data):
     return inputs[order].tolist(), np.concatenate([data.train.targets, data.test.targets])[order].tolist()
 
 
-# IDX folders -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("test", ["t10k", "test"])
 @pytest.mark.parametrize("gz", ["", ".gz"])
 def test_a_folder_of_four_files(tmp_path, test, gz):
@@ -79,9 +76,6 @@ def test_parts_of_different_width(tmp_path):
     np.savez(tmp_path / "a.npz", X=IMAGES, y=LABELS, X_test=IMAGES[:, :2], y_test=LABELS)
     with pytest.raises(DataError, match="training part has 12 columns and the test part 6"):
         load_path(tmp_path / "a.npz")
-
-
-# NumPy -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keys", [("X", "y", "X_test", "y_test"), ("x_train", "y_train", "x_test", "y_test")])
@@ -143,9 +137,6 @@ def test_damaged_archives_are_noticed_wherever_the_damage(tmp_path):
                 assert whole(load_path(path)) == expected  # a date or the like
             except DataError as error:
                 assert str(path) in str(error)  # noqa: PT017 - either outcome is right
-
-
-# CSV -------------------------------------------------------------------------------------------------------
 
 
 def test_csv_without_header_takes_the_last_column(tmp_path):
@@ -226,9 +217,6 @@ def test_classes_that_do_not_count_from_0_are_named_by_their_numbers(tmp_path):
     data = load_path(csv(tmp_path, rows(*[1, 2, 7] * 20)))
     assert data.class_names == ("1", "2", "7")
     assert set(data.train.targets) == {0, 1, 2}
-
-
-# Inputs ----------------------------------------------------------------------------------------------------
 
 
 def read(path, rows=4096):

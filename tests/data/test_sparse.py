@@ -65,9 +65,8 @@ def test_no_zero_is_stored(monkeypatch):
     plan, _ = plan_of(x, y, 5000)
     stored = plan.samples.data
     assert stored.numbers.size == stored.bytes.size == 0
-    assert stored.records.nbytes < 150 * (
-        2 * 80 + 50 * 5 + 128
-    )  # marks, columns and values, and part of a line
+    marks, columns_and_values, part_of_a_line = 2 * 80, 50 * 5, 128
+    assert stored.records.nbytes < 150 * (marks + columns_and_values + part_of_a_line)
 
 
 def test_evaluating_rows_longer_than_any_trained_on_makes_room_and_changes_nothing():
@@ -111,9 +110,7 @@ def test_any_kind_of_sparse_matrix_predicts_as_its_dense_form(kind):
 
 
 def test_predicting_stores_no_zero_either():
-    x = sp.random_array(
-        (500, 300_000), density=1e-4, format="csr", rng=np.random.default_rng(0), dtype="float32"
-    )
+    x, _ = sparse_data(300_000, 1e-4, n=500)
     net = gpubp.Network([300_000, 3, 2])
     tracemalloc.start()
     net.predict(x)

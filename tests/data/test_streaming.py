@@ -27,9 +27,6 @@ def sparse_npy(path: Path, shape: tuple[int, ...], dtype: str, order: bool = Fal
     return np.load(path, mmap_mode="r")
 
 
-# A network's methods ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("method", "dtype", "fortran", "shape"),
     [
@@ -119,9 +116,6 @@ def test_streams_that_cannot_be_are_refused_at_once():
         net.predict(iter([np.zeros((3, 4)), np.zeros((2, 5))]))
 
 
-# Predictions in files --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "outputs",
     [
@@ -141,9 +135,8 @@ def test_predictions_are_written_as_they_are(tmp_path, outputs):
     assert write_predictions(tmp_path / "p.csv", parts(), classes) == len(outputs)
     with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
-    assert (
-        header == {0: ["label"], 1: ["0"], 3: ["a", "b", "c"]}[0 if outputs.ndim == 1 else outputs.shape[1]]
-    )
+    columns = outputs.shape[1] if outputs.ndim == 2 else 0
+    assert header == {0: ["label"], 1: ["0"], 3: ["a", "b", "c"]}[columns]
     got = np.array(rows).astype(outputs.dtype)
     np.testing.assert_array_equal(got.reshape(outputs.shape), outputs)
 
@@ -163,9 +156,6 @@ def test_a_failure_on_the_way_leaves_the_old_file(tmp_path):
         write_predictions(tmp_path / "p.csv" / "q.npy", iter([np.arange(3)]))
 
 
-# The command line ------------------------------------------------------------------------------------------
-
-
 def gpubp(*args, **options) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "gpubp", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
@@ -178,9 +168,7 @@ def model(tmp_path):
     return net
 
 
-@pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="reads the peak of memory from Linux's /proc"
-)
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from Linux's /proc")
 @pytest.mark.parametrize("fortran", [False, True])
 @pytest.mark.parametrize("size", [256, pytest.param(1024, marks=pytest.mark.exhaustive)])
 def test_predict_reads_a_large_file_in_the_memory_of_a_few_chunks(tmp_path, model, fortran, size):
@@ -195,16 +183,8 @@ def test_predict_reads_a_large_file_in_the_memory_of_a_few_chunks(tmp_path, mode
     )
     peaks = []
     for name in ("small", "large"):
-        command = [
-            sys.executable,
-            "-c",
-            peak_of,
-            "predict",
-            "m.npz",
-            f"{name}.npy",
-            "--out",
-            f"{name}-out.npy",
-        ]
+        args = ("predict", "m.npz", f"{name}.npy", "--out", f"{name}-out.npy")
+        command = [sys.executable, "-c", peak_of, *args]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=True)
         peaks.append(int(done.stderr) / 1024)
     labels = np.load(tmp_path / "large-out.npy")

@@ -26,20 +26,18 @@ PAGE = (DOCS / "equations.md").read_text(encoding="utf-8")
 QUOTED = re.findall(r"\[`(\w+)\.([\w.]+)`\]\(([\w./]+)\):\s`([^`]+)`", PAGE)
 
 
+def names_of(node: ast.stmt) -> list[str | None]:
+    """The name that a definition or an assignment gives, or the names."""
+    targets = [*getattr(node, "targets", []), getattr(node, "target", None)]
+    return [getattr(node, "name", None), *(getattr(target, "id", None) for target in targets)]
+
+
 def source_of(path: Path, name: str) -> str:
     """The source of a function, class or assignment, by its dotted name in the file."""
     text = path.read_text(encoding="utf-8")
     body: list = ast.parse(text).body
     for part in name.split("."):
-        (node,) = (
-            n
-            for n in body
-            if getattr(n, "name", None) == part
-            or any(
-                getattr(t, "id", None) == part
-                for t in [*getattr(n, "targets", []), getattr(n, "target", None)]
-            )
-        )
+        (node,) = (n for n in body if part in names_of(n))
         body = getattr(node, "body", [])
     return ast.get_source_segment(text, node) or ""
 
@@ -108,9 +106,8 @@ def test_000_1_its_delta_is_no_derivative_by_z_or_b(net, columns):
     np.testing.assert_allclose(its * slope(z[1]), by_z, rtol=1e-7)
     np.testing.assert_allclose(whole.gradients[1][1], by_b, rtol=1e-7)
     assert (np.abs(its) > 3 * np.abs(by_z)).all()
-    np.testing.assert_allclose(
-        (its * slope(z[1])) @ a[1].T, whole.gradients[1][0], rtol=1e-12
-    )  # (3) is right
+    by_w = (its * slope(z[1])) @ a[1].T
+    np.testing.assert_allclose(by_w, whole.gradients[1][0], rtol=1e-12)  # (3) is right
 
 
 def test_000_2_neither_form_of_5_can_be_computed_in_its_order(net, columns):
@@ -179,9 +176,8 @@ def test_001_2_right_over_wrong_is_no_accuracy():
 
 def cuts(n, size):
     """The mini-batches of 001's generator, as numbers of samples."""
-    last, i = n // size, 0
-    found = []
-    for i in range(last - 1):
+    i, found = 0, []
+    for i in range(n // size - 1):
         found.append(len(range(n)[i * size : (i + 1) * size]))
     return [*found, len(range(n)[(i + 1) * size :])]
 
@@ -315,17 +311,12 @@ def test_002_4_its_cost_and_derivative_are_of_two_different_costs():
 def test_002_5_plus_the_gradient_climbs(net, rng):
     x, y = rng.standard_normal((5, 3)), np.eye(2)[rng.integers(0, 2, 5)]
     cost, grads = reference.backpropagate(net.parameters, net.activations, QUADRATIC, x, y)
-    after = {
-        sign: reference.backpropagate(
-            [(w, b + sign * 0.1 * g) for (w, b), (_, g) in zip(net.parameters, grads, strict=True)],
-            net.activations,
-            QUADRATIC,
-            x,
-            y,
-        )[0]
-        for sign in (-1, 1)
-    }
-    assert after[-1] < cost < after[1]
+
+    def after(sign):
+        moved = [(w, b + sign * 0.1 * g) for (w, b), (_, g) in zip(net.parameters, grads, strict=True)]
+        return reference.backpropagate(moved, net.activations, QUADRATIC, x, y)[0]
+
+    assert after(-1) < cost < after(1)
 
 
 def test_002_6_a_flower_by_itself_loses_its_size():
@@ -392,9 +383,8 @@ def test_003_1_a_neuron_sums_over_those_before_it(net, columns):
     x, _, _, a, _ = columns
     w, b = net.parameters[0]
     j = 2
-    assert a[1][j, 0] == pytest.approx(
-        sigmoid(np.array(sum(w[j, k] * x[k, 0] for k in range(3)) + b[j])).item()
-    )
+    z = sum(w[j, k] * x[k, 0] for k in range(3)) + b[j]
+    assert a[1][j, 0] == pytest.approx(sigmoid(np.array(z)).item())
     assert a[1][j, 0] != pytest.approx(sigmoid(np.array(w[j, 0] * x[0, 0] + b[j])).item())
 
 
@@ -435,10 +425,8 @@ def test_003_6_a_small_delta_does_not_mean_right():
 
 def saturated_and_wrong(loss):
     """δ of one sigmoid at z = 10 whose target is 0."""
-    a = sigmoid(np.array([[10.0]]))
-    return reference.output_delta(
-        a, np.array([[0.0]]), np.ones(1), ACTIVATIONS["sigmoid"], LOSSES[loss]
-    ).item()
+    a, y = sigmoid(np.array([[10.0]])), np.array([[0.0]])
+    return reference.output_delta(a, y, np.ones(1), ACTIVATIONS["sigmoid"], LOSSES[loss]).item()
 
 
 def test_gradient_descent_is_the_rule_of_sgd():

@@ -31,9 +31,3 @@ def test_its_table_of_recipes_is_the_packages():
     assert sorted(name for name, _ in rows) == recipe_names()
     for name, reach in rows:
         assert float(reach) == load_recipe(name).reach
-
-
-def test_the_files_it_names_are_there():
-    root = ROOT
-    for name in re.findall(r"`((?:gpubp|kernels)/[\w/.-]+)`", README):
-        assert (root / name).exists(), name

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import fields
 
-import numpy as np
 import pytest
 
-import gpubp
 from gpubp.errors import DataError, UsageError
 from gpubp.experiments.recipe import (
     Recipe,
@@ -19,44 +17,21 @@ from gpubp.experiments.recipe import (
     recipe_names,
     to_toml,
 )
-from gpubp.experiments.run import load_parts, run_recipe
+from gpubp.experiments.run import run_recipe
 from tests import param
 
 # Every field off its default at least once.
 EVERY_FIELD = (
     Recipe(
-        name="all",
-        title='quotes " and\nlines',
-        source="nowhere",
-        reach=0.5,
-        data="iris",
-        test_fraction=0.25,
-        standardize=True,
-        splits=3,
-        layers=(4, 5, 6, 3),
-        hidden=("relu", "tanh"),
-        output="sigmoid",
-        init="he",
-        dtype="float64",
-        loss="quadratic",
-        optimizer="adamw",
-        beta1=0.8,
-        beta2=0.9,
-        epsilon=1e-7,
-        weight_decay=1e-9,
-        lr=1 / 3,
-        schedule="step",
-        factor=0.1,
-        every=2.5,
-        warmup=1.0,
-        batch_size=7,
-        epochs=9,
-        patience=3,
-        validation_fraction=0.2,
-        seed=7,
+        name="all", title='quotes " and\nlines', source="nowhere", reach=0.5,
+        data="iris", test_fraction=0.25, standardize=True, splits=3,
+        layers=(4, 5, 6, 3), hidden=("relu", "tanh"), output="sigmoid", init="he", dtype="float64", loss="quadratic",
+        optimizer="adamw", lr=1 / 3, beta1=0.8, beta2=0.9, epsilon=1e-7, weight_decay=1e-9,
+        schedule="step", factor=0.1, every=2.5, warmup=1.0,
+        batch_size=7, epochs=9, patience=3, validation_fraction=0.2, seed=7,
     ),
     Recipe(name="cosine", momentum=0.9, nesterov=True, schedule="cosine", final=0.1),
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("recipe", EVERY_FIELD, ids=lambda recipe: recipe.optimizer)
@@ -155,15 +130,6 @@ def test_settings_go_with_their_optimizer_and_schedule():
     assert (new.factor, new.every, new.warmup) == (0.7, None, 1.0)
     same = old.overridden({"optimizer": "sgd", "schedule": "step", "lr": 0.2})
     assert (same.momentum, same.weight_decay, same.factor, same.every) == (0.9, 0.1, 0.5, 2.0)
-
-
-def test_standardised_inputs_are_those_of_the_data():
-    recipe = Recipe(data="iris", layers=(4, 3), standardize=True)
-    parts = load_parts(recipe, 0, None, quiet=True)
-    scaled = parts.scaled(parts.train).inputs
-    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-12)
-    np.testing.assert_allclose(scaled.std(axis=0), 1)
-    np.testing.assert_array_equal(parts.train.inputs, gpubp.load_data("iris").train.inputs)  # as they come
 
 
 QUICK = {("digits", "numba"), ("mnist-sample", "numba")}  # the others take longer

@@ -62,9 +62,10 @@ def test_autograd_finds_the_gradients_that_gpubp_does(dtype, rng):
     theirs = nn.functional.cross_entropy(module[:-1](torch.from_numpy(x)), torch.from_numpy(y))
     theirs.backward()
     linears = [part for part in module if isinstance(part, nn.Linear)]
-    targets = np.eye(4)[y]
-    loss, precision = LOSSES["cross_entropy"], Precision.of(dtype)
-    step = bounds.backpropagate(net.parameters, net.activations, loss, x, targets, np.ones(40), precision)
+    batch = x, np.eye(4)[y], np.ones(40)
+    step = bounds.backpropagate(
+        net.parameters, net.activations, LOSSES["cross_entropy"], *batch, Precision.of(dtype)
+    )
     assert compare("cost", theirs.item(), step.cost).ok
     assert compare("cost", cost, step.cost).ok
     expected = zip(step.gradients[::2], step.gradients[1::2], strict=True)
@@ -114,10 +115,7 @@ def test_dropout_is_left_out_with_a_word():
         (nn.Linear(3, 2), "takes an nn.Sequential, not Linear"),
         (None, "takes an nn.Sequential, not NoneType"),
         (nn.Sequential(), "holds no Linear"),
-        (
-            nn.Sequential(nn.Linear(3, 2), nn.GELU()),
-            r"GELU\(.*\) at place 1 is nothing that.*it takes Linear",
-        ),
+        (nn.Sequential(nn.Linear(3, 2), nn.GELU()), r"GELU\(.*\) at place 1 is nothing that.*takes Linear"),
         (nn.Sequential(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))), r"BatchNorm1d.* at place 0\.1"),
         (nn.Sequential(nn.Linear(3, 2), nn.LeakyReLU(0.2)), "at place 1: .*the slope 0.01"),
         (nn.Sequential(nn.Linear(3, 2), nn.Softmax(dim=0)), "at place 1: .*dim=1"),
@@ -127,7 +125,7 @@ def test_dropout_is_left_out_with_a_word():
         (nn.Sequential(nn.Linear(3, 2), nn.Flatten()), r"Flatten.* at place 1 is nothing"),
         (
             nn.Sequential(nn.Linear(3, 2), nn.Linear(5, 2)),
-            "at place 1 takes 5 inputs, the layer before gives 2",
+            "at place 1 takes 5 inputs, the layer before gives",
         ),
         (nn.Sequential(nn.Linear(3, 2)).half(), r"at place 0 has torch\.float16 weights; .*\.float\(\)"),
         (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2).double()), "several dtypes"),
@@ -147,9 +145,6 @@ def test_an_activation_that_torch_has_no_module_for_is_named(monkeypatch):
 def test_lecun_tanh_can_be_saved_by_pytorch():
     module = Network([4, 3], output="lecun_tanh").to_torch()
     assert_same(Network.from_torch(pickle.loads(pickle.dumps(module))), Network.from_torch(module))
-
-
-# Tensors as data -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8])
@@ -173,16 +168,3 @@ def test_tensors_that_numpy_cannot_read_say_why():
         check_inputs(torch.eye(3).to_sparse())
     with pytest.raises(DataError, match="data: the inputs"):
         check_inputs(torch.zeros(3, 2, device="meta"))
-
-
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_a_network_learns_from_tensors_what_it_learns_from_arrays(backend):
-    data = gpubp.load_data("mnist-sample").train
-    inputs, targets = data.inputs[:500], data.targets[:500]
-    trained = []
-    for x, y in ((inputs, targets), (torch.from_numpy(inputs.copy()), torch.from_numpy(targets.copy()))):
-        net = Network([784, 12, 10], seed=0)
-        gpubp.fit(net, x, y, epochs=2, backend=backend, seed=1)
-        trained.append(net)
-    assert_same(*trained)
-    np.testing.assert_array_equal(net.predict(torch.from_numpy(inputs.copy())), net.predict(inputs))

@@ -1,14 +1,12 @@
-"""The frame that all pages share: charts that follow the theme, and files written whole or not at all."""
+"""The frame that all pages share, and charts that follow its theme."""
 
 from __future__ import annotations
 
 import re
-import sys
 
 import numpy as np
 import pytest
 
-from gpubp.errors import GpubpError
 from gpubp.reports import page
 from gpubp.reports.charts import chart, picture
 from tests.browser import opened, problems
@@ -66,19 +64,3 @@ def test_a_chart_repeats_bit_by_bit_and_charts_share_no_ids():
     assert lines("one") == lines("one")
     assert named.findall(lines("one"))
     assert not set(named.findall(lines("one"))) & set(named.findall(lines("two")))
-
-
-def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(GpubpError, match=r"cannot write .*page\.html"):
-        page.write(tmp_path / "file" / "page.html", "base.html", title="x")
-
-
-@pytest.mark.parametrize(
-    ("module", "make"),
-    [("jinja2", lambda: page.render("base.html", title="x")), ("matplotlib", lambda: lines("one"))],
-)
-def test_a_missing_library_is_one_line_that_names_it(module, make, monkeypatch):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(GpubpError, match=f"pip install {module}"):
-        make()
