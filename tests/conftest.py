@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 
@@ -20,6 +21,11 @@ settings.load_profile("gpubp")
 
 def pytest_addoption(parser):
     parser.addoption("--exhaustive", action="store_true", help="run also what takes long, as CI does")
+
+
+def pytest_configure(config):
+    if config.getoption("--exhaustive"):
+        os.environ["GPUBP_EXHAUSTIVE"] = "1"  # what `fewer` asks, also while test modules are imported
 
 
 def pytest_collection_modifyitems(config, items):

@@ -15,8 +15,9 @@ from gpubp.experiments.run import run_recipe
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
 from gpubp.verification.report import VerificationError
+from tests import param
 from tests.cuda_host import cuda_backend, fake_cupy, host_backend, missing_compiler, why_no_cuda
-from tests.networks import EVERY_OPTIMIZER, exhaustive, random_problem
+from tests.networks import EVERY_OPTIMIZER, random_problem
 
 needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
 pytestmark = pytest.mark.skipif(why_no_cuda is not None, reason=str(why_no_cuda))
@@ -91,7 +92,7 @@ NETS = [(20, 10), (20, 37, 10), (200, 150, 3), (30, 150, 130, 7), (5, 150, 3, 15
 
 
 @pytest.mark.parametrize("sizes", NETS, ids=lambda sizes: "-".join(map(str, sizes)))
-@pytest.mark.parametrize("most", [exhaustive(1), 2, exhaustive(5)])
+@pytest.mark.parametrize("most", [param(1, always=False), 2, param(5, always=False)])
 def test_any_network_on_any_number_of_blocks(sizes, most, blocks):
     blocks(most)
     assert_agrees_with_numpy(*both(sizes=sizes))
@@ -210,9 +211,9 @@ def gradient_error(precision):
 @pytest.mark.parametrize(
     ("precision", "least", "most"),
     [
-        exhaustive("float32", 0, 1e-6),
+        param("float32", 0, 1e-6, always=False),
         ("3xtf32", 0, 3e-6),  # 2⁻²² of each factor
-        exhaustive("tf32", 1e-4, 2e-3),  # 2⁻¹¹
+        param("tf32", 1e-4, 2e-3, always=False),  # 2⁻¹¹
     ],
 )
 def test_precisions_are_as_far_from_the_truth_as_their_names_say(precision, least, most):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gpubp.kernels import COEFFICIENTS, cuda
+from tests import param
 from tests.kernels.cuda import nvrtc
-from tests.networks import exhaustive
 
 pytestmark = pytest.mark.skipif(nvrtc.version() is None, reason=f"the wheel {nvrtc.WHEEL} is not installed")
 
@@ -42,7 +42,9 @@ def assert_no_spills(found):
     assert [row for row in found if row["resident_threads"] == "0"] == []
 
 
-@pytest.mark.parametrize("jobs", [[UNITS], exhaustive(nvrtc.jobs(nvrtc.ARCHITECTURES))], ids=["units", "all"])
+@pytest.mark.parametrize(
+    "jobs", [[UNITS], param(nvrtc.jobs(nvrtc.ARCHITECTURES), always=False)], ids=["units", "all"]
+)
 def test_the_table_is_what_the_compiler_says(jobs):
     """Of one kernel and kind of GPU, or all; another version of the compiler may have other figures."""
     found = rows(nvrtc.table(jobs))
@@ -91,10 +93,10 @@ def vectors(numbers, dtype):
 @pytest.mark.parametrize(
     ("files", "dtype", "units", "shapes"),
     [
-        exhaustive(cuda.EPOCH, "float32", None, 5 + 4 + 4),  # by rows too, but for gradients
-        exhaustive(cuda.UNITS, "float32", 2, 2),
+        param(cuda.EPOCH, "float32", None, 5 + 4 + 4, always=False),  # by rows too, but for gradients
+        param(cuda.UNITS, "float32", 2, 2, always=False),
         (cuda.UNITS, "float32", 4, 2),
-        exhaustive(cuda.UNITS, "float32", 8, 2),
+        param(cuda.UNITS, "float32", 8, 2, always=False),
     ],
 )
 def test_an_inner_loop_reads_shared_memory_by_vectors_and_nothing_else(files, dtype, units, shapes):
@@ -130,7 +132,7 @@ def test_tensor_cores_are_fed_from_shared_memory_alone(precision):
 
 @pytest.mark.parametrize(
     ("files", "units"),
-    [exhaustive(cuda.EPOCH, None), (cuda.UNITS, 4), exhaustive(cuda.UNITS, 8)],
+    [param(cuda.EPOCH, None, always=False), (cuda.UNITS, 4), param(cuda.UNITS, 8, always=False)],
     ids=lambda given: str(given)[-9:],
 )
 def test_a_panel_is_asked_for_at_once_and_waits_for_nothing(files, units):

@@ -23,8 +23,9 @@ from gpubp.backends.numpy import ReferenceBackend
 from gpubp.data.samples import Samples
 from gpubp.kernels import cuda
 from gpubp.optimizers import SGD, AdamW
+from tests import param
 from tests.cuda_host import fake_cupy, host_backend, missing_compiler
-from tests.networks import exhaustive, random_problem
+from tests.networks import random_problem
 
 pytestmark = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
 
@@ -337,7 +338,7 @@ def _start(mutant, nets, expected) -> int:
         os._exit(1)
 
 
-@pytest.mark.parametrize("plan", [p if p in SAMPLE_NETS else exhaustive(p) for p in FILES])
+@pytest.mark.parametrize("plan", [p if p in SAMPLE_NETS else param(p, always=False) for p in FILES])
 def test_what_is_mutated_is_right_without_a_mutant(plan, survivors):
     assert Mutant(plan, -1, "", "none") in survivors
 
