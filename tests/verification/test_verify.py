@@ -23,7 +23,7 @@ from gpubp.verification.compare import compare
 from gpubp.verification.report import Report, VerificationError
 from tests import param
 from tests.conftest import BACKENDS, PLANS, backend_by_name
-from tests.faults import FAULTS, OUTPUTS, plant
+from tests.faults import FAULTS, OUTPUTS, overridden, plant
 from tests.fused_faults import plant_in_plan
 from tests.networks import EVERY_OPTIMIZER
 
@@ -358,9 +358,7 @@ def wrapped_plan(backend, **overrides):
             setattr(made, name, lambda *a, real=real, replacement=replacement: replacement(made, real, *a))
         return made
 
-    copy = object.__new__(type("Wrapped", (type(backend),), {"plan": plan}))
-    copy.__dict__.update(backend.__dict__)
-    return copy
+    return overridden(backend, plan=plan)
 
 
 def first_rate_for_all(plan, run, order, rates):
