@@ -32,16 +32,6 @@ def train(plan):
     return plan.run(np.arange(130), np.full(5, 0.05))
 
 
-@needs_compiler
-def test_an_epoch_allocates_nothing_and_waits_only_at_its_ends():
-    plan = make_plan(host_backend("composed"))
-    before = fake_cupy.counts.copy()
-    train(plan)
-    counts = fake_cupy.counts - before
-    assert counts.pop("launches") > 0
-    assert counts == {"uploads": 1, "downloads": 2}  # the order; costs and hits
-
-
 def test_describe_names_the_precision(monkeypatch):
     assert host_backend().describe().endswith("products in float32")
     monkeypatch.setenv("CUPY_TF32", "1")
