@@ -10,8 +10,10 @@ from typing import Any
 from bench import RESULTS, ROOT
 from gpubp.benchmark import results
 from gpubp.benchmark.peers import OURS
-from gpubp.benchmark.results import DIFFERS, times
-from gpubp.errors import DataError, GpubpError
+from gpubp.benchmark.results import DIFFERS
+from gpubp.benchmark.shown import times
+from gpubp.benchmark.terminal import exit_code
+from gpubp.errors import DataError
 from gpubp.support.files import write_text
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -45,11 +47,11 @@ def table(runs: Sequence[Content]) -> str:
     head = ["net, batch; data", "gpubp, ms", "fastest other", *columns]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for nets in zip(*(run["nets"] for run in runs), strict=True):
-        rows = [{row["peer"]: row for row in net["peers"]} for net in nets]
-        own = [row[net["baseline"]]["epoch_ms"]["median"] for row, net in zip(rows, nets, strict=True)]
-        fastest = [row[net["fastest_peer"]] for row, net in zip(rows, nets, strict=True)]
+        rows = [({row["peer"]: row for row in net["peers"]}, net) for net in nets]
+        own = [_ms(row[net["baseline"]]["epoch_ms"]["median"]) for row, net in rows]
+        fastest = [row[net["fastest_peer"]] for row, net in rows]
         titles = ", ".join(dict.fromkeys(row["title"] for row in fastest))
-        cells = [_net(nets[0]), ", ".join(map(_ms, own)), titles, *(_spread(row["ratio"]) for row in fastest)]
+        cells = [_net(nets[0]), ", ".join(own), titles, *(_spread(row["ratio"]) for row in fastest)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -83,13 +85,9 @@ def _spread(ratio: Content) -> str:
 
 def main() -> int:
     """Write the README anew; the exit code."""
-    try:
-        write_text(README, updated(README.read_text(encoding="utf-8")))
-    except GpubpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    write_text(README, updated(README.read_text(encoding="utf-8")))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

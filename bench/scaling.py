@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from bench import new_folder
 from gpubp.benchmark import results, terminal
-from gpubp.errors import GpubpError, UsageError
+from gpubp.benchmark.shown import Cell
+from gpubp.errors import UsageError
 from gpubp.support import machine
 
 if TYPE_CHECKING:
@@ -32,16 +31,9 @@ QUICK_SAMPLES, QUICK_WIDTHS = SAMPLES[:4], WIDTHS[:5]
 DENSITY = 0.19  # of MNIST: the part of its bytes that are not 0
 STEPS = 4  # in one call, for each width
 REPEATS, SECONDS_A_REPEAT = 3, 0.2
-COLUMNS = [
-    "series",
-    "layers",
-    "batch",
-    "samples",
-    "parameters",
-    "ms",
-    "ms_a_step",
-    "ns_per_sample_and_parameter",
-]
+COLUMNS = (
+    "series", "layers", "batch", "samples", "parameters", "ms", "ms_a_step", "ns_per_sample_and_parameter",
+)  # fmt: skip
 
 
 def images(samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -97,11 +89,6 @@ def point(series: str, layers: list[int], batch: int, samples: int) -> dict[str,
     }
 
 
-def slope(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """The exponent p of the y ∝ xᵖ that fits best in logarithms: 1 is proportional. None for a single point."""
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0]) if len(x) > 1 else None
-
-
 def measure(
     samples: Sequence[int], widths: Sequence[int], say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
@@ -120,27 +107,23 @@ def slopes(points: list[dict[str, Any]]) -> dict[str, float | None]:
     """The slope of time over samples, and over the number of parameters."""
 
     def fit(series: str, x: str) -> float | None:
-        chosen = [p for p in points if p["series"] == series]
-        return slope([p[x] for p in chosen], [p["ms"] for p in chosen])
+        """The exponent p of the ms ∝ xᵖ that fits best in logarithms: 1 is proportional. None for a single point."""
+        logs = np.log([(p[x], p["ms"]) for p in points if p["series"] == series])
+        return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0]) if len(logs) > 1 else None
 
     return {"samples": fit("samples", "samples"), "widths": fit("widths", "parameters")}
 
 
 def show(points: list[dict[str, Any]], fitted: dict[str, float | None], console: Console) -> None:
     """The points as a table, and the slopes."""
-    table = Table("layers", box=None, header_style="bold", pad_edge=False)
-    for column in ("batch", "samples", "parameters", "ms", "ms a step", "ns a sample and parameter"):
-        table.add_column(column, justify="right")
-    for p in points:
-        counts = [f"{p[name]:,}" for name in ("batch", "samples", "parameters")]
-        table.add_row(
-            p["layers"],
-            *counts,
-            f"{p['ms']:,.2f}",
-            f"{p['ms_a_step']:.3f}",
-            f"{p['ns_per_sample_and_parameter']:.4f}",
-        )
-    console.print(table)
+    shapes = ("batch", "samples", "parameters", "ms", "ms_a_step", "ns_per_sample_and_parameter")
+    formats = (*["{:,}"] * 3, "{:,.2f}", "{:.3f}", "{:.4f}")
+    rows = [
+        p | {name: Cell(show.format(p[name])) for name, show in zip(shapes, formats, strict=True)}
+        for p in points
+    ]
+    headings = {name.replace("_per_", "_a_").replace("_", " "): name for name in ("layers", *shapes)}
+    console.print(terminal.table(headings, rows))
     for series, of in (("samples", "samples"), ("widths", "parameters")):
         if fitted[series] is not None:
             console.print(f"time grows as {of} to the power {fitted[series]:.3f}", highlight=False)
@@ -156,44 +139,30 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace, console: Console, say: Callable[[str], None]) -> None:
-    """Measure, print, and write the files."""
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, and write the files; the exit code."""
     if not 1 <= args.threads <= machine.cores():
         raise UsageError(
             f"--threads must be from 1 to the {machine.cores()} cores there are, not {args.threads}"
         )
     os.environ["NUMBA_NUM_THREADS"] = str(args.threads)  # read when Numba is imported, which is later
-    date = datetime.now(UTC).isoformat(timespec="seconds")
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **results.origin()}
     samples, widths = (QUICK_SAMPLES, QUICK_WIDTHS) if args.quick else (SAMPLES, WIDTHS)
-    points = measure(samples, widths, say)
-    fitted = slopes(points)
-    content = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "date": date,
-        "commit": machine.commit(),
-        "machine": machine.facts(),
-        "settings": {"threads": args.threads, "repeats": REPEATS, "density": DENSITY},
-        "slopes": fitted,
-        "points": points,
-    }
-    show(points, fitted, console)
-    out = args.out or new_folder("scaling", date)
-    results.write(out, content, results.csv_text(COLUMNS, points))
+    points = measure(samples, widths, terminal.say)
+    content["settings"] = {"threads": args.threads, "repeats": REPEATS, "density": DENSITY}
+    content |= {"slopes": slopes(points), "points": points}
+    console = terminal.console()
+    show(points, content["slopes"], console)
+    out = args.out or new_folder("scaling", content["date"])
+    results.write_files(out, content, results.csv_text(COLUMNS, points))
     terminal.print_lines([f"results.csv and results.json are in {os.path.relpath(out)}"], console)
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     args = arguments(argv)
-    try:
-        run(args, terminal.console(), terminal.say)
-    except GpubpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return terminal.exit_code(lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 
@@ -17,6 +18,10 @@ from tests.cuda_host import cuda_backend, why_no_cuda
 # Compiled kernels and fibers take their time on the first example.
 settings.register_profile("gpubp", deadline=None, max_examples=25, print_blob=True)
 settings.load_profile("gpubp")
+
+
+def pytest_configure(config):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's may be ignored
 
 
 def pytest_addoption(parser):

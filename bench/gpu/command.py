@@ -8,21 +8,22 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import gpubp
 from bench import new_folder
 from bench.gpu import parts, suite, times
 from bench.gpu.nets import ON_GPU, ON_HOST, VARIANTS
-from bench.gpu.report import Part, Report, part_text, write
+from bench.gpu.report import Part, Report, write
 from bench.gpu.run import Run, sources
-from gpubp.benchmark.process import LEAST_SECONDS, Refused, WorkerFailed, without_folders
+from gpubp.benchmark.process import Refused, WorkerFailed
+from gpubp.benchmark.results import origin
+from gpubp.benchmark.terminal import INTERRUPTED
 from gpubp.data.mnist import load_idx_collection
 from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
 from gpubp.functions import lookup
@@ -31,18 +32,26 @@ from gpubp.support.jsontext import as_json
 
 BUDGET = 530.0
 FACTS_SECONDS = 75.0
-INTERRUPTED = 130
 
-# In order of worth: the share of the budget that a part may take; what it leaves is for the others.
-PARTS: dict[str, tuple[str, float, Callable[[Run, Part], None]]] = {
-    "device": ("The device", 0.01, parts.device),
-    "verify": ("Every recipe held to the reference", 0.14, parts.verify),
-    "repeat": ("Three runs from one seed, bit by bit", 0.06, parts.repeat),
-    "micro": ("Microbenchmarks", 0.06, parts.micro),
-    "times": ("Milliseconds an epoch", 0.43, times.times),
-    "race": ("Time to accuracy", 0.06, parts.race),
-    "tests": ("The tests of what runs on a GPU", 0.12, suite.tests),
-    "sanitizer": ("compute-sanitizer", 0.12, parts.sanitizer),
+
+class Job(NamedTuple):
+    """A part's work. share: of the budget that it may take; what it leaves is for the others. columns: of its table."""
+
+    title: str
+    share: float
+    do: Callable[[Run, Part], None]
+    columns: dict[str, str] = {}  # noqa: RUF012
+
+
+PARTS = {  # in order of worth
+    "device": Job("The device", 0.01, parts.device),
+    "verify": Job("Every recipe held to the reference", 0.14, parts.verify, parts.VERIFIED),
+    "repeat": Job("Three runs from one seed, bit by bit", 0.06, parts.repeat, parts.REPEATED),
+    "micro": Job("Microbenchmarks", 0.06, parts.micro, parts.MEASURED),
+    "times": Job("Milliseconds an epoch", 0.43, times.times),
+    "race": Job("Time to accuracy", 0.06, parts.race, parts.RACED),
+    "tests": Job("The tests of what runs on a GPU", 0.12, suite.tests, suite.COLUMNS),
+    "sanitizer": Job("compute-sanitizer", 0.12, parts.sanitizer, parts.SANITIZED),
 }
 
 
@@ -52,16 +61,13 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Check and time gpubp on a GPU; needs CuPy, what gpubp and its tests need, and no network.",
         epilog=f"Parts: {', '.join(PARTS)}.",
     )
-    parser.add_argument(
-        "--host", action="store_true", help="without a GPU: all that runs on the host build, tiny"
-    )
-    parser.add_argument(
-        "--budget", type=float, default=BUDGET, metavar="S", help="seconds in all (%(default)g)"
-    )
-    parser.add_argument("--parts", help="names with commas between; default: all")
-    parser.add_argument("--data-dir", type=Path, help="folder of MNIST's four files ($GPUBP_DATA_DIR)")
-    parser.add_argument("--tests", action="append", default=[], metavar="PATH", help="run these tests only")
-    parser.add_argument("--out", type=Path, help="folder for results.json and .txt (bench/results/DATE-gpu)")
+    option = parser.add_argument
+    option("--host", action="store_true", help="without a GPU: all that runs on the host build, tiny")
+    option("--budget", type=float, default=BUDGET, metavar="S", help="seconds in all (%(default)g)")
+    option("--parts", help="names with commas between; default: all")
+    option("--data-dir", type=Path, help="folder of MNIST's four files ($GPUBP_DATA_DIR)")
+    option("--tests", action="append", default=[], metavar="PATH", help="run these tests only")
+    option("--out", type=Path, help="folder for results.json and .txt (bench/results/DATE-gpu)")
     return parser.parse_args(argv)
 
 
@@ -100,30 +106,17 @@ def prepare(
     if not 0 < args.budget < float("inf"):
         raise UsageError(f"--budget must be positive, not {args.budget:g}")
     names, data_dir = choose_parts(args.parts), find_mnist(args.data_dir)
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    report = Report(date, args.host, machine.commit(), machine.facts(), {}, sources=sources())
-    report.machine["packages"]["gpubp"] = gpubp.__version__
-    report.machine["load_average_before"] = machine.load_average()
     sizes = ON_HOST if args.host else ON_GPU
-    report.settings = {
+    settings = {
         "budget": args.budget,
         "mnist": data_dir is not None,
         "plans": [str(variant) for variant in VARIANTS],
         "sizes": asdict(sizes),
     }
-    run = Run(
-        report=report,
-        out=args.out or new_folder("gpu", date),
-        folder=folder,
-        sizes=sizes,
-        host=args.host,
-        variants=VARIANTS,
-        data_dir=data_dir,
-        tests=args.tests,
-        say=say,
-        end=started + args.budget,
-        part_end=started + args.budget,
-    )
+    report = Report(**origin(), host=args.host, settings=settings, sources=sources())
+    report.machine["packages"]["gpubp"] = gpubp.__version__
+    out, end = args.out or new_folder("gpu", report.date), started + args.budget
+    run = Run(report, out, folder, sizes, args.host, VARIANTS, data_dir, args.tests, say, end, part_end=end)
     write(run.out, report)
     return run, names
 
@@ -144,34 +137,27 @@ def begin(run: Run, names: Sequence[str]) -> None:
     except WorkerFailed as failure:
         answer = {"failed": str(failure)}
     run.report.machine["device"] = answer
-    run.report.parts = [Part(name, PARTS[name][0]) for name in names]
+    run.report.parts = [Part(name, PARTS[name].title, PARTS[name].columns) for name in names]
     run.say("the samples")
     run.load()
 
 
 def measure(run: Run, started: float, tell: Callable[[str], None]) -> None:
     """All parts, one after the other; the files are written after each, and what goes wrong in one stays in it."""
-    shares, begun = 0.0, time.perf_counter()
-    all_shares = sum(PARTS[part.name][1] for part in run.report.parts)
-    for part in run.report.parts:
-        _, share, do = PARTS[part.name]
-        shares += share / all_shares
-        run.part_end = begun + shares * (run.end - begun)
+    begun = time.perf_counter()
+    shares = [PARTS[part.name].share for part in run.report.parts]
+    for part, share in zip(run.report.parts, accumulate(shares), strict=True):
+        run.part_end = begun + share / sum(shares) * (run.end - begun)
         part_started = time.perf_counter()
         try:
-            if run.left() < LEAST_SECONDS:
-                part.cut.append("all of it")
-            else:
-                do(run, part)
-            part.ended = True
-        except Exception as error:
-            traceback.print_exc()
-            part.failures.append(without_folders(f"{type(error).__name__}: {error}"))
+            with part.item():
+                run.begin(part, part.title)
+                PARTS[part.name].do(run, part)
             part.ended = True
         finally:
             part.seconds = time.perf_counter() - part_started
             run.report.seconds = time.perf_counter() - started
-        tell("\n".join([*part_text(part), ""]))
+        tell(part.to_text())
         run.save()
 
 
@@ -207,10 +193,9 @@ def speak(text: str, file: TextIO) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     args, started = arguments(argv), time.perf_counter()
-    prefix = "gpubp-bench-"
     with (
         ended_as_by_ctrl_c(),
-        tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as temporary,
+        tempfile.TemporaryDirectory(prefix="gpubp-bench-", ignore_cleanup_errors=True) as temporary,
     ):
         try:
             run, names = prepare(args, Path(temporary), started, lambda line: speak(line, sys.stderr))
@@ -224,29 +209,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def finish(run: Run, names: Sequence[str], started: float) -> int:
     """Measure, and write and say what came of it, however it ends; the exit code."""
-    refused: BackendUnavailable | None = None
+    report, code = run.report, 0
     try:
         begin(run, names)
         measure(run, started, lambda text: speak(text, sys.stdout))
     except KeyboardInterrupt:
-        run.report.interrupted = True
+        report.interrupted, code = True, INTERRUPTED
     except BackendUnavailable as error:
-        refused = error
+        speak(f"error: {error}", sys.stderr)
+        code = error.exit_code
     finally:
         run.worker.close()
-        run.report.seconds = time.perf_counter() - started
-        run.report.machine["load_average_after"] = machine.load_average()
+        report.seconds = time.perf_counter() - started
+        report.machine["load_average_after"] = machine.load_average()
         run.save()
-    if refused is None:
-        speak("\n".join(run.report.summary()), sys.stdout)
+    if report.refused is None:
+        speak(report.summary(), sys.stdout)
     if run.unsaved is None:
         speak(f"results.json and results.txt are in {os.path.relpath(run.out)}", sys.stdout)
     else:
-        speak(as_json(run.report.to_dict()), sys.stdout)
+        speak(as_json(report.to_dict()), sys.stdout)
         speak(f"{run.unsaved}; results.json is above", sys.stderr)
-    if refused is not None:
-        speak(f"error: {refused}", sys.stderr)
-        return refused.exit_code
-    if run.report.interrupted:
-        return INTERRUPTED
-    return 1 if run.report.failed or run.unsaved else 0
+    return code or int(report.failed or run.unsaved is not None)

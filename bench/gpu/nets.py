@@ -43,27 +43,29 @@ def peers(host: bool) -> list[Peer]:
     """Numba, which all are compared with, gpubp's plans on the GPU, the other libraries, and what cuBLAS takes."""
     device = "cpu" if host else "gpu"
 
-    def of(name: str, title: str, module: str, needs: tuple[str, ...], **options: str) -> Peer:
+    def of(name: str, title: str, module: str, *needs: str, **options: str) -> Peer:
         return Peer(name, title, module_name(module), needs, device=device, options=options)
 
     plans = {
-        plan: of(f"gpubp-{plan}", f"gpubp cupy, {plan}", "plan", (), backend="cupy", plan=plan)
+        plan: of(f"gpubp-{plan}", f"gpubp cupy, {plan}", "plan", backend="cupy", plan=plan)
         for plan in CupyBackend.plans
     }
-    others = [v for v in VARIANTS if v.precision != FLOAT32]
-    graph = of("torch-graph", "PyTorch, CUDA graph", "pytorch", ("torch",), step="graph")
-    jax = of("jax", "JAX", "jax_scan", ("jax",))
-    products = of(PRODUCTS, "cuBLAS, its products alone", "products", ())
+    graph = of("torch-graph", "PyTorch, CUDA graph", "pytorch", "torch", step="graph")
+    jax = of("jax", "JAX", "jax_scan", "jax")
     return [
         backend_peer("numba"),
         *plans.values(),
-        *(plans[v.plan].with_precision(v.precision, OF_PRECISIONS) for v in others),
-        of("torch", "PyTorch eager", "pytorch", ("torch",), step="eager"),
+        *(
+            plans[v.plan].with_precision(v.precision, OF_PRECISIONS)
+            for v in VARIANTS
+            if v.precision != FLOAT32
+        ),
+        of("torch", "PyTorch eager", "pytorch", "torch", step="eager"),
         graph,
         graph.with_precision("tf32", OF_PRECISIONS),
         jax,
         jax.with_precision("tf32", OF_PRECISIONS),
-        replace(products, nets=(BIG,)),
+        replace(of(PRODUCTS, "cuBLAS, its products alone", "products"), nets=(BIG,)),
     ]
 
 

@@ -15,8 +15,9 @@ from statistics import median
 from typing import Any
 
 from bench.gpu.nets import RACE, SAMPLE_RACE
-from bench.gpu.report import Part, table
+from bench.gpu.report import Part, text_of
 from bench.gpu.run import ITEM_SECONDS, WORKER, Run
+from gpubp.benchmark import terminal
 
 REPEAT_RUNS = 3
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
@@ -25,66 +26,49 @@ RACING = ("fused", "units")
 SANITIZER_EXIT, SANITIZER_SECONDS = 86, 40.0
 FIRST_SECONDS = 60.0  # for what compiles the kernels
 
-
 # The headings of tables, and what of a result is below them.
-OF_VARIANT = {"plan": "plan", "precision": "precision", "recipe": "recipe"}
-VERIFIED = {
-    **OF_VARIANT,
+OF_VARIANT = {name: name for name in ("plan", "precision", "recipe")}
+VERIFIED = OF_VARIANT | {
     "ok": "ok",
     "worst error / bound": "part_of_bound",
     "of": "worst",
     "seconds": "seconds",
 }
-REPEATED = {**OF_VARIANT, f"{REPEAT_RUNS} runs the same": "same", "loss": "loss"}
+REPEATED = OF_VARIANT | {f"{REPEAT_RUNS} runs the same": "same", "loss": "loss"}
+MEASURED = {name: name for name in ("what", "unit", "value")}
 RACED = {
     "plan": "plan", "seconds to accuracy": "reached_s", "seeds": "reached_by", "training, s": "training_s",
     "evaluation, s": "evaluation_s", "upload, s": "upload_s",
 }  # fmt: skip
-SANITIZED = {"tool": "tool", "plan": "plan", "errors": "errors"}
+SANITIZED = {name: name for name in ("tool", "plan", "errors")}
 
 
 def verify(run: Run, part: Part) -> None:
     """gpubp.verify on each recipe's network and data, for each plan and precision."""
-    _each_plan_and_recipe(
-        run, part, "verify_net", FIRST_SECONDS, VERIFIED, lambda r: None if r["ok"] else r["wrong"][0]
-    )
+    _each_plan_and_recipe(run, part, "verify_net", FIRST_SECONDS, lambda r: (*r["wrong"][:1],))
 
 
 def repeat(run: Run, part: Part) -> None:
     """Three trainings from one seed must end in the same bits."""
 
-    def differ(answer: dict[str, Any]) -> str | None:
-        return None if answer["same"] else f"parameters differ: {', '.join(answer['digests'])}"
+    def differ(answer: dict[str, Any]) -> tuple[str, ...]:
+        return () if answer["same"] else (f"parameters differ: {', '.join(answer['digests'])}",)
 
     fields = {"epochs": run.sizes.repeat_epochs, "runs": REPEAT_RUNS}
-    _each_plan_and_recipe(run, part, "repeat", ITEM_SECONDS, REPEATED, differ, **fields)
+    _each_plan_and_recipe(run, part, "repeat", ITEM_SECONDS, differ, **fields)
 
 
 def _each_plan_and_recipe(
-    run: Run,
-    part: Part,
-    task: str,
-    seconds: float,
-    columns: dict[str, str],
-    wrong: Callable[[dict[str, Any]], str | None],
-    **fields: Any,
+    run: Run, part: Part, task: str, seconds: float, wrong: Callable[[dict], tuple[str, ...]], **fields: Any
 ) -> None:
     """Ask it of all; one that once did not answer, which takes its time, is asked no more."""
     for variant in run.variants:
         for loaded in run.recipes:
-            name, train = loaded.net.name, str(loaded.train)
-            asked = {
-                "cupy": run.cupy,
-                **asdict(variant),
-                "net": asdict(loaded.net),
-                "samples": train,
-                **fields,
-            }
-            answer = run.attempt(part, f"{variant}, {name}", task, seconds, **asked)
+            name, asked = loaded.net.name, {**asdict(variant), "net": loaded.net, "samples": loaded.train}
+            answer = run.attempt(part, f"{variant}, {name}", task, seconds, **asked, **fields)
             if answer is not None:
-                if why := wrong(answer):
-                    part.failures.append(f"{variant}, {name}: {why}")
-                run.keep(part, {**asdict(variant), "recipe": name, **answer}, columns)
+                part.failures.extend(f"{variant}, {name}: {why}" for why in wrong(answer))
+                run.keep(part, {**asdict(variant), "recipe": name, **answer})
             if run.silent:
                 part.skipped.append(f"{variant}, the recipes after {name}: it did not answer")
                 break
@@ -95,7 +79,8 @@ def device(run: Run, part: Part) -> None:
     part.skipped.extend(run.missing)
     facts = run.report.machine["device"]
     part.results.append(facts)
-    part.tables.append(table(("", ""), [(key.replace("_", " "), str(value)) for key, value in facts.items()]))
+    rows = [{"": name.replace("_", " "), " ": str(value)} for name, value in facts.items()]
+    part.tables.append(text_of(terminal.table({"": "", " ": " "}, rows)))
     if "failed" in facts:
         part.failures.append(f"what the device is: {facts['failed']}")
 
@@ -103,22 +88,19 @@ def device(run: Run, part: Part) -> None:
 def micro(run: Run, part: Part) -> None:
     """What a launch, a graph's node and a barrier of the grid cost, and what the device can do at most."""
     sizes = run.sizes
-
-    def ask(what: str, task: str, **fields: Any) -> None:
-        answer = run.attempt(part, what, task, cupy=run.cupy, **fields)
-        if answer is not None:
+    barriers = [{"blocks": blocks, "count": sizes.barriers} for blocks in sizes.blocks]
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        *((f"barrier of {fields['blocks']} blocks", "barrier", fields) for fields in barriers),
+        ("launch", "launch_cost", {"count": sizes.launches}),
+        ("node of a graph", "graph_gap", {"count": sizes.launches}),
+        ("copy", "copy", {"megabytes": sizes.copy_mb}),
+        ("float32 product", "product", {"size": sizes.product}),
+    ]
+    for what, task, fields in asked:
+        if answer := run.attempt(part, what, task, **fields):
             [(unit, value)] = answer.items()
             shown = {"unit": unit.replace("_per_", "/").replace("_", " "), "value": value}
-            run.keep(
-                part, {"what": what, **fields, **answer, **shown}, dict.fromkeys(("what", "unit", "value"))
-            )
-
-    for blocks in sizes.blocks:
-        ask(f"barrier of {blocks} blocks", "barrier", blocks=blocks, count=sizes.barriers)
-    ask("launch", "launch_cost", count=sizes.launches)
-    ask("node of a graph", "graph_gap", count=sizes.launches)
-    ask("copy", "copy", megabytes=sizes.copy_mb)
-    ask("float32 product", "product", size=sizes.product)
+            run.keep(part, {"what": what, **fields, **answer, **shown})
 
 
 def race(run: Run, part: Part) -> None:
@@ -128,23 +110,25 @@ def race(run: Run, part: Part) -> None:
     if loaded is None:
         part.skipped.append(f"no samples of {name}")
         return
-    rules = asdict(run.sizes.cut(wanted))
+    rules = run.sizes.cut(wanted)
     if name != "mnist":
         part.skipped.append("97% and 98% of MNIST: no MNIST; the sample that comes with gpubp is run instead")
+    part.tables.append(
+        f"  {'-'.join(map(str, rules.layers))} {rules.hidden}, {rules.data}, batch {rules.batch}, "
+        f"{rules.epochs} epochs of adam at {rules.lr:g}, {rules.schedule}; medians over the seeds"
+    )
     for plan in run.plans:
         answers: list[dict[str, Any]] = []
         for seed in range(run.sizes.seeds):
             answer = run.attempt(
-                part, f"{plan}, seed {seed}", "race", cupy=run.cupy, plan=plan, train=str(loaded.train),
-                test=str(loaded.test), rules=rules, seed=seed,
+                part, f"{plan}, seed {seed}", "race", plan=plan, train=loaded.train, test=loaded.test, rules=rules,
+                seed=seed,
             )  # fmt: skip
             if answer is None:
                 break
             answers.append(answer)
         if answers:
-            found = {"plan": plan, "rules": rules, **medians(answers), "seeds": answers}
-            run.keep(part, found, RACED)
-    part.tables.insert(0, _about_race(rules))
+            run.keep(part, {"plan": plan, "rules": asdict(rules), **medians(answers), "seeds": answers})
 
 
 def medians(answers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -154,25 +138,14 @@ def medians(answers: list[dict[str, Any]]) -> dict[str, Any]:
         found = median(math.inf if value is None else value for value in values)
         return None if math.isinf(found) else found
 
-    targets = answers[0]["reached_s"]
+    reached = {target: [a["reached_s"][target] for a in answers] for target in answers[0]["reached_s"]}
+    times = ("training_s", "evaluation_s", "upload_s", "compile_s")
     return {
-        "reached_s": {target: middle([a["reached_s"][target] for a in answers]) for target in targets},
-        "reached_by": {
-            target: sum(a["reached_s"][target] is not None for a in answers) for target in targets
-        },
+        "reached_s": {target: middle(found) for target, found in reached.items()},
+        "reached_by": {target: len(found) - found.count(None) for target, found in reached.items()},
         "accuracy": median(a["accuracies"][-1] for a in answers),
-        **{
-            key: middle([a[key] for a in answers])
-            for key in ("training_s", "evaluation_s", "upload_s", "compile_s")
-        },
+        **{key: middle([a[key] for a in answers]) for key in times},
     }
-
-
-def _about_race(rules: dict[str, Any]) -> str:
-    return (
-        f"  {'-'.join(map(str, rules['layers']))} {rules['hidden']}, {rules['data']}, batch {rules['batch']}, "
-        f"{rules['epochs']} epochs of adam at {rules['lr']:g}, {rules['schedule']}; medians over the seeds"
-    )
 
 
 def sanitizer(run: Run, part: Part) -> None:
@@ -186,30 +159,31 @@ def sanitizer(run: Run, part: Part) -> None:
         return
     for kind in SANITIZERS:
         for plan in run.plans:
-            if kind == "racecheck" and plan not in RACING:
-                continue
-            what = f"{kind}, {plan}"
-            if not run.has_time_for(part, what):
-                continue
-            request = json.dumps({"do": "train_a_little", "cupy": run.cupy, "plan": plan})
-            command = [tool, "--tool", kind, "--error-exitcode", str(SANITIZER_EXIT)]
-            command += [sys.executable, "-m", WORKER, request]
-            limit = min(run.left(), SANITIZER_SECONDS)
-            ended = run.program(command, run.env, limit)
-            errors, last = sanitizer_errors(ended.text), ended.last_line
-            last_lines = ended.text.splitlines()[-8:]
-            result = {"tool": kind, "plan": plan, "errors": errors, "exit_code": ended.code}
-            run.keep(part, {**result, "last_lines": last_lines}, SANITIZED)
-            if ended.code is None:  # what it watches is slower by some factor that nobody knows
-                part.cut.append(f"{what}: no end in {limit:.0f} s")
-            elif errors is None and "not supported" in ended.text:
-                part.skipped.append(f"{what}: it does not work here: {last}")
-            elif errors is None:
-                part.failures.append(f"{what}: it gave no summary: {last}")
-            elif errors or ended.code:
-                part.failures.append(f"{what}: {last}")
-            elif '"digests"' not in ended.text:
-                part.failures.append(f"{what}: nothing was trained: {last}")
+            if kind != "racecheck" or plan in RACING:
+                with part.item(f"{kind}, {plan}"):
+                    _sanitize(run, part, tool, kind, plan)
+
+
+def _sanitize(run: Run, part: Part, tool: str, kind: str, plan: str) -> None:
+    what = f"{kind}, {plan}"
+    run.begin(part, what)
+    request = json.dumps({"do": "train_a_little", "cupy": run.cupy, "plan": plan})
+    command = [tool, "--tool", kind, "--error-exitcode", str(SANITIZER_EXIT)]
+    limit = min(run.left(), SANITIZER_SECONDS)
+    ended = run.program([*command, sys.executable, "-m", WORKER, request], run.env, limit)
+    errors, last = sanitizer_errors(ended.text), ended.last_line
+    result = {"tool": kind, "plan": plan, "errors": errors, "exit_code": ended.code}
+    run.keep(part, {**result, "last_lines": ended.text.splitlines()[-8:]})
+    if ended.code is None:  # what it watches is slower by some factor that nobody knows
+        part.cut.append(f"{what}: no end in {limit:.0f} s")
+    elif errors is None and "not supported" in ended.text:
+        part.skipped.append(f"{what}: it does not work here: {last}")
+    elif errors is None:
+        part.failures.append(f"{what}: it gave no summary: {last}")
+    elif errors or ended.code:
+        part.failures.append(f"{what}: {last}")
+    elif '"digests"' not in ended.text:
+        part.failures.append(f"{what}: nothing was trained: {last}")
 
 
 def find_sanitizer() -> str | None:

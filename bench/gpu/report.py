@@ -1,9 +1,11 @@
-"""What a run of bench.gpu came to: its parts, and the JSON and the readable table of them."""
+"""What a run of bench.gpu came to: its parts, and the JSON and the readable text of them."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import indent
@@ -11,8 +13,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from gpubp.benchmark import terminal
+from gpubp.benchmark.process import OutOfTime, Refused, WorkerFailed, without_folders
 from gpubp.benchmark.results import CUT_SHORT, FAILED, OK
 from gpubp.support.files import write_text
 from gpubp.support.jsontext import as_json
@@ -26,11 +29,13 @@ WIDTH = 400  # no table is wider
 class Part:
     """One part. failures, skipped and cut hold a line each for what failed, could not be done, had no time left.
 
-    results is for the JSON, tables for people.
+    columns: the headings of the table of its results, and what of a result is below each; {} if there is none.
+    tables: what else is for people to read.
     """
 
     name: str
     title: str
+    columns: dict[str, str] = field(default_factory=dict)
     results: list[dict[str, Any]] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -38,6 +43,25 @@ class Part:
     cut: list[str] = field(default_factory=list)
     seconds: float = 0.0
     ended: bool = False
+
+    @contextmanager
+    def item(self, what: str = "") -> Iterator[None]:
+        """Whatever goes wrong in here is a line of the part and ends no more than this item of it.
+
+        What there was no time for has not failed, nor has what the machine cannot do.
+        """
+        before = f"{what}: " if what else ""
+        try:
+            yield
+        except OutOfTime:
+            self.cut.append(what or "all of it")
+        except Refused as why:
+            self.skipped.append(f"{before}{why}")
+        except WorkerFailed as failure:
+            self.failures.append(f"{before}{failure}")
+        except Exception as error:
+            traceback.print_exc()
+            self.failures.append(without_folders(f"{before}{type(error).__name__}: {error}"))
 
     @property
     def status(self) -> str:
@@ -51,12 +75,15 @@ class Part:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        fields = {
-            name: value
-            for name, value in vars(self).items()
-            if name not in ("name", "cut", "tables", "ended")
-        }
-        return {"part": self.name, "status": self.status, "cut_short": self.cut, **fields}
+        kept = {name: getattr(self, name) for name in ("title", "results", "failures", "skipped", "seconds")}
+        return {"part": self.name, "status": self.status, "cut_short": self.cut, **kept}
+
+    def to_text(self) -> str:
+        """A heading, and the tables."""
+        lines = [f"{self.title}: {self.status}, {self.seconds:.1f} s", *self.tables]
+        if self.columns and self.results:
+            lines.append(text_of(terminal.table(self.columns, self.results)))
+        return "\n".join([*lines, ""])
 
 
 @dataclass
@@ -83,21 +110,16 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            **{name: value for name, value in vars(self).items() if name != "parts"},
-            "parts": [part.to_dict() for part in self.parts],
-        }
+        parts = [part.to_dict() for part in self.parts]
+        return {"format": FORMAT, "format_version": FORMAT_VERSION, **vars(self), "parts": parts}
 
     def to_text(self) -> str:
         """All parts and the summary."""
-        head = [f"python -m bench.gpu, {self.date}", *self._about()]
-        return "\n".join([*head, "", *("\n".join([*part_text(p), ""]) for p in self.parts), *self.summary()])
+        head = [f"python -m bench.gpu, {self.date}", *self._about(), ""]
+        return "\n".join([*head, *(part.to_text() for part in self.parts), self.summary()])
 
     def _about(self) -> list[str]:
-        device = self.machine.get("device", {})
-        name = device.get("name") or "unknown device"
+        name = self.machine.get("device", {}).get("name") or "unknown device"
         commit = "unknown" if self.commit is None else self.commit["id"][:12]
         changed = " with changes" if self.commit and self.commit["changed"] else ""
         packages = ", ".join(f"{name} {version}" for name, version in self.machine["packages"].items())
@@ -105,59 +127,30 @@ class Report:
             f"{name}; {self.machine['cpu']}, {self.machine['cores']} cores",
             f"commit {commit}{changed}, sources {self.sources}; {self.machine['python']}; {packages}",
         ]
-        if self.host:
-            lines.append("ON THE HOST BUILD, WITHOUT A GPU: no time here says anything about a GPU")
-        return lines
+        warning = "ON THE HOST BUILD, WITHOUT A GPU: no time here says anything about a GPU"
+        return [*lines, warning] if self.host else lines
 
-    def summary(self) -> list[str]:
+    def summary(self) -> str:
         """What failed, what could not be done and why, and what there was no time for."""
         lines = [f"{'part':<12} {'status':<11} seconds"]
         lines += [f"{part.name:<12} {part.status:<11} {part.seconds:7.1f}" for part in self.parts]
         for title, kind in (("failed", "failures"), ("skipped", "skipped"), ("no time left for", "cut")):
             said = [f"  {part.name}: {line}" for part in self.parts for line in getattr(part, kind)]
-            if said:
-                lines += ["", f"{title}:", *said]
+            lines += ["", f"{title}:", *said] if said else []
         verdict = "something failed" if self.failed else "nothing failed"
         if self.refused:
             verdict = f"nothing was measured: {self.refused}"
         elif self.interrupted:
             verdict += ", and it was interrupted"
-        return [*lines, "", f"{len(self.parts)} parts in {self.seconds:.0f} s: {verdict}"]
+        return "\n".join([*lines, "", f"{len(self.parts)} parts in {self.seconds:.0f} s: {verdict}"])
 
 
-def part_text(part: Part) -> list[str]:
-    """A part's heading and tables."""
-    return [f"{part.title}: {part.status}, {part.seconds:.1f} s", *part.tables]
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns under their headings: words to the left, numbers to the right."""
-    made = Table(box=None, pad_edge=False, padding=(0, 1))
-    for k, name in enumerate(header):
-        words = any(isinstance(row[k], str) and row[k] for row in rows)
-        made.add_column(Text(name), justify="left" if words else "right", no_wrap=True)
-    for row in rows:
-        made.add_row(*(Text(cell if isinstance(cell, str) else number(cell)) for cell in row))
-    return text_of(made)
-
-
-def text_of(made: Table, above: str | None = None, below: Sequence[str] = ()) -> str:
-    """A table as it is printed, two columns to the right, with a line above it and others below."""
+def text_of(made: Table, above: Sequence[str] = (), below: Sequence[str] = ()) -> str:
+    """A table as it is printed, two columns to the right, with lines above and below it."""
     text = io.StringIO()
     Console(width=WIDTH, file=text, color_system=None).print(made)
-    lines = [*([above] if above else []), *text.getvalue().splitlines(), *below]
+    lines = [*above, *text.getvalue().splitlines(), *below]
     return indent("\n".join(line.rstrip() for line in lines), "  ")
-
-
-def number(value: object) -> str:
-    """A number in three or four digits; nothing for None."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {number(one) or 'never'}" for name, one in value.items())
-    if isinstance(value, bool):
-        return "yes" if value else "NO"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return "" if value is None else str(value)
 
 
 def write(folder: Path, report: Report) -> None:

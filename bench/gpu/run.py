@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGINT
@@ -16,7 +16,7 @@ from typing import Any
 
 from bench import ROOT
 from bench.gpu.nets import MNIST, SAMPLE, STAND_IN, Sizes, Variant, extra, of_recipe
-from bench.gpu.report import Part, Report, table, write
+from bench.gpu.report import Part, Report, write
 from gpubp.benchmark import data
 from gpubp.benchmark.nets import Net
 from gpubp.benchmark.peers import FLOAT32
@@ -24,9 +24,7 @@ from gpubp.benchmark.process import (
     LEAST_SECONDS,
     NoAnswer,
     OutOfTime,
-    Refused,
     Worker,
-    WorkerFailed,
     end_group,
     environment,
     without_folders,
@@ -87,20 +85,15 @@ class Run:
         """The plans, in float32."""
         return tuple(variant.plan for variant in self.variants if variant.precision == FLOAT32)
 
-    @property
-    def data_of_extras(self) -> str:
-        return MNIST if self.data_dir is not None else SAMPLE
-
     def left(self) -> float:
         """Seconds that are left for the present part."""
         return self.part_end - time.perf_counter()
 
     def save(self) -> None:
         """Write the files; a full disk is said once, and the run goes on."""
-        warned = self.unsaved is not None
+        warned, self.unsaved = self.unsaved is not None, None
         try:
             write(self.out, self.report)
-            self.unsaved = None
         except GpubpError as error:
             self.unsaved = str(error)
             if not warned:
@@ -109,16 +102,21 @@ class Run:
     def load(self) -> None:
         """Write the samples of every net where the workers find them; say which cannot be had."""
         for name in recipe_names():
-            try:
+            with self._had(name):
                 recipe = load_recipe(name)
                 self.recipes.append(self._load(of_recipe(recipe), recipe))
-            except (GpubpError, ImportError, OSError) as error:
-                self.missing.append(f"{name}: {_reason(error)}")
+        extras = SAMPLE if self.data_dir is None else MNIST
+        with self._had("784-128-10 and 784-2048-2048-10"):
+            self.extras.extend(self._load(net, load_recipe(extras)) for net in extra(extras))
+
+    @contextmanager
+    def _had(self, name: str) -> Iterator[None]:
         try:
-            recipe = load_recipe(self.data_of_extras)
-            self.extras.extend(self._load(net, recipe) for net in extra(self.data_of_extras))
-        except (GpubpError, OSError) as error:
-            self.missing.append(f"784-128-10 and 784-2048-2048-10: {_reason(error)}")
+            yield
+        except ModuleNotFoundError as error:
+            self.missing.append(f"{name}: {error.name} is not installed")
+        except (GpubpError, ImportError, OSError) as error:
+            self.missing.append(without_folders(f"{name}: {error}".splitlines()[0]))
 
     def _load(self, net: Net, recipe: Recipe) -> Loaded:
         if recipe.data == MNIST and self.data_dir is None:
@@ -132,34 +130,30 @@ class Run:
             self._saved[key] = folders[0], folders[1], len(data.load(folders[0]))
         return Loaded(self.sizes.cut(net), *self._saved[key])
 
-    def has_time_for(self, part: Part, what: str) -> bool:
-        """Say that it is begun; False where no time is left, which is then in the part."""
+    def begin(self, part: Part, what: str) -> None:
+        """Say that an item of a part is begun. Raises OutOfTime where no time is left for it."""
         if self.left() < LEAST_SECONDS:
-            part.cut.append(what)
-            return False
+            raise OutOfTime("no time left")
         self.say(f"{part.name}: {what}")
-        return True
 
     def attempt(
         self, part: Part, what: str, task: str, seconds: float = ITEM_SECONDS, **fields: Any
     ) -> dict[str, Any] | None:
         """The worker's answer; None where there is none, and why is then in the part."""
         self.silent = False
-        if not self.has_time_for(part, what):
-            return None
-        self.worker.until = self.part_end
-        try:
-            return self.worker.ask(task, seconds, **fields)
-        except WorkerFailed as failure:
-            self.silent = isinstance(failure, NoAnswer)
-            record(part, what, failure)
-            return None
+        with part.item(what):
+            self.begin(part, what)
+            self.worker.until = self.part_end
+            try:
+                return self.worker.ask(task, seconds, cupy=self.cupy, **fields)
+            except NoAnswer:
+                self.silent = True
+                raise
+        return None
 
-    def keep(self, part: Part, result: dict[str, Any], columns: dict[str, Any]) -> None:
-        """Add a result, and write the files. columns: headings, and what of a result is below them if not their own."""
+    def keep(self, part: Part, result: dict[str, Any]) -> None:
+        """Add a result, and write the files."""
         part.results.append(result)
-        rows = [[r[key or heading] for heading, key in columns.items()] for r in part.results]
-        part.tables[:] = [table(tuple(columns), rows)]
         self.save()
 
     def program(self, command: list[str], env: dict[str, str], seconds: float) -> Ended:
@@ -196,14 +190,6 @@ class Ended:
         return next(lines, "it said nothing")
 
 
-def record(part: Part, what: str, failure: WorkerFailed) -> None:
-    """Why there is no answer, where it belongs: what there was no time for has not failed."""
-    if isinstance(failure, OutOfTime):
-        part.cut.append(what)
-    else:
-        (part.skipped if isinstance(failure, Refused) else part.failures).append(f"{what}: {failure}")
-
-
 def sources() -> str:
     """A digest of the code that is measured, where there may be no git to name it: gpubp, its kernels and bench."""
     digest = hashlib.sha256()
@@ -211,9 +197,3 @@ def sources() -> str:
     for path in sorted(path for path in files if path.suffix in (".py", ".cu", ".cuh")):
         digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed"
-    return without_folders(str(error).splitlines()[0])

@@ -25,6 +25,8 @@ GPU_TESTS = {
 }
 KINDS = ("passed", "failed", "skipped", "error")
 FAILURES_TOLD = 10
+ABSENT = r"ModuleNotFoundError: No module named '((\w+)[\w.]*)'"
+COLUMNS = {"": "tests", "counts": "counts"}
 
 
 def tests(run: Run, part: Part) -> None:
@@ -36,7 +38,8 @@ def tests(run: Run, part: Part) -> None:
         part.skipped.append("the tests on a GPU: they run on the host build")
     chosen = dict.fromkeys(run.tests, "") or GPU_TESTS
     for path, only in chosen.items():
-        if run.has_time_for(part, path):
+        with part.item(path):
+            run.begin(part, path)
             results, seconds = run.folder / "tests.xml", run.sizes.test_seconds
             results.unlink(missing_ok=True)
             ended = run.program(command(path, only, seconds, results), env, run.left())
@@ -48,13 +51,11 @@ def command(path: str, only: str, seconds: float, results: Path) -> list[str]:
 
     pytest-xdist runs the tests in a process beside pytest's, and goes on in a new one where that ends.
     """
-    options = ["-n", "1"] if find_spec("xdist") else []
+    options = ["-p", "no:cacheprovider", "-o", "addopts=", *(["-n", "1"] if find_spec("xdist") else [])]
     if find_spec("pytest_timeout"):
         options += [f"--timeout={seconds:g}", "--timeout-method=thread"]
-    return [
-        sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", *options, "--tb=short",
-        f"--junitxml={results}", "-o", "junit_family=xunit1", "--continue-on-collection-errors", "-k", only, path,
-    ]  # fmt: skip
+    options += ["--tb=short", f"--junitxml={results}", "-o", "junit_family=xunit1"]
+    return [sys.executable, "-m", "pytest", *options, "--continue-on-collection-errors", "-k", only, path]
 
 
 def outcomes(results: Path) -> dict[str, dict[str, str]]:
@@ -78,9 +79,7 @@ def _outcome(said: list[ElementTree.Element]) -> tuple[str, str]:
         if element.tag == "skipped":
             return "skipped", message
         if element.tag in ("failure", "error"):
-            absent = re.search(
-                r"ModuleNotFoundError: No module named '((\w+)[\w.]*)'", element.text or message
-            )
+            absent = re.search(ABSENT, element.text or message)
             if absent and absent[2] not in OURS:
                 return "skipped", f"{absent[1]} is not installed"
             if "crashed while running" in message:
@@ -95,7 +94,7 @@ def record(run: Run, part: Part, path: str, ended: Ended, found: dict[str, dict[
     skipped = Counter(found["skipped"].values())
     counts = {kind: len(found[kind]) for kind in KINDS}
     result = {"tests": path, "exit_code": ended.code, "counts": counts, "failed": wrong, "skipped": skipped}
-    run.keep(part, result, {"": "tests", "counts": "counts"})
+    run.keep(part, result)
     part.failures.extend(wrong[:FAILURES_TOLD])
     if len(wrong) > FAILURES_TOLD:
         part.failures.append(f"{path}: {len(wrong) - FAILURES_TOLD} more tests, which results.json names")

@@ -121,13 +121,9 @@ def verify_net(cupy: str, plan: str, precision: str, net: dict[str, Any], sample
     """gpubp.verify: every operation, gradient and step against the reference."""
     chosen, content = Net.from_json(net), data.load(Path(samples))
     report = gpubp.verify(
-        chosen.network(),
-        content.inputs,
-        content.labels,
-        loss=chosen.loss,
-        optimizer=SGD(chosen.lr, chosen.momentum),
+        chosen.network(), content.inputs, content.labels, loss=chosen.loss, optimizer=SGD(chosen.lr, chosen.momentum),
         backend=backend(cupy, plan, precision),
-    )
+    )  # fmt: skip
     return {**worker.verdict(report), "seconds": report.seconds}
 
 
@@ -138,29 +134,35 @@ def repeat(
     chosen, content = Net.from_json(net), data.load(Path(samples))
     digests = []
     for _ in range(runs):
-        network = chosen.network()
+        network, optimizer = chosen.network(), SGD(chosen.lr, chosen.momentum)
         history = gpubp.fit(
-            network,
-            content.inputs,
-            content.labels,
-            loss=chosen.loss,
-            optimizer=SGD(chosen.lr, chosen.momentum),
-            batch_size=chosen.batch,
-            epochs=epochs,
-            backend=backend(cupy, plan, precision),
-            verify="off",
-            seed=0,
-        )
-        digests.append(digest([p for pair in network.parameters for p in pair]))
+            network, content.inputs, content.labels, loss=chosen.loss, optimizer=optimizer, batch_size=chosen.batch,
+            epochs=epochs, backend=backend(cupy, plan, precision), verify="off", seed=0,
+        )  # fmt: skip
+        digests.append(digest(network))
     return {"same": len(set(digests)) == 1, "digests": digests, "loss": history["loss"][-1]}
 
 
-def digest(arrays: list[np.ndarray]) -> str:
-    """A short name for the very bits of arrays."""
+def digest(network: Network) -> str:
+    """A short name for the very bits of a network's parameters."""
     text = hashlib.sha256()
-    for array in arrays:
-        text.update(np.ascontiguousarray(array).tobytes())
+    for pair in network.parameters:
+        for array in pair:
+            text.update(np.ascontiguousarray(array).tobytes())
     return text.hexdigest()[:16]
+
+
+def stopwatch(cupy: str) -> Callable[[], float]:
+    """Each call waits for the device, and gives the seconds since the call before."""
+    synchronize, last = module(cupy).cuda.runtime.deviceSynchronize, time.perf_counter()
+
+    def lap() -> float:
+        nonlocal last
+        synchronize()
+        before, last = last, time.perf_counter()
+        return last - before
+
+    return lap
 
 
 def race(cupy: str, plan: str, train: str, test: str, rules: dict[str, Any], seed: int) -> Answer:
@@ -169,49 +171,33 @@ def race(cupy: str, plan: str, train: str, test: str, rules: dict[str, Any], see
     network, optimizer = settings.network(seed), Adam(settings.lr)
     schedule = Schedule(settings.schedule, warmup=settings.warmup)
     samples, tests = data.load(Path(train)), data.load(Path(test))
-    few, to_train, to_test = (
-        prepared(network, content, settings.loss)
-        for content in (samples.first(settings.batch), samples, tests)
-    )
-    synchronize = module(cupy).cuda.runtime.deviceSynchronize
+    contents = samples.first(settings.batch), samples, tests
+    few, to_train, to_test = (prepared(network, content, settings.loss) for content in contents)
+    problem = network, settings.loss, optimizer, settings.batch
 
-    started = time.perf_counter()
+    lap, found = stopwatch(cupy), dict.fromkeys(("training_s", "evaluation_s", "upload_s", "compile_s"), 0.0)
     chosen = backend(cupy, plan)
-    warm_up = make_plan(chosen, network, settings.loss, optimizer, settings.batch, few)
+    warm_up = make_plan(chosen, *problem, few)
     warm_up.run(np.arange(len(few)), np.array([settings.lr]))
     warm_up.evaluate(warm_up.upload(few))
-    synchronize()
-    compile_seconds = time.perf_counter() - started
-
-    started = time.perf_counter()
-    trained = make_plan(chosen, network, settings.loss, optimizer, settings.batch, to_train)
+    found["compile_s"] = lap()
+    trained = make_plan(chosen, *problem, to_train)
     uploaded = trained.upload(to_test)
-    synchronize()
-    upload_seconds = time.perf_counter() - started
+    found["upload_s"] = lap()
 
     steps, rng = -(-len(to_train) // settings.batch), np.random.default_rng(seed)
-    training = evaluation = 0.0
     accuracies: list[float] = []
     reached: dict[str, float | None] = {f"{target:g}": None for target in settings.targets}
     for number in range(settings.epochs):
-        started = time.perf_counter()
         rates = settings.lr * schedule.factors(number * steps, steps, steps, settings.epochs)
         trained.run(rng.permutation(len(to_train)), rates)
-        training += time.perf_counter() - started
-        started = time.perf_counter()
+        found["training_s"] += lap()
         accuracies.append(trained.evaluate(uploaded).accuracy)
-        evaluation += time.perf_counter() - started
+        found["evaluation_s"] += lap()
         for target in settings.targets:
             if accuracies[-1] >= target and reached[f"{target:g}"] is None:
-                reached[f"{target:g}"] = training
-    return {
-        "reached_s": reached,
-        "accuracies": accuracies,
-        "training_s": training,
-        "evaluation_s": evaluation,
-        "upload_s": upload_seconds,
-        "compile_s": compile_seconds,
-    }
+                reached[f"{target:g}"] = found["training_s"]
+    return {"reached_s": reached, "accuracies": accuracies, **found}
 
 
 def train_a_little(cupy: str, plan: str) -> Answer:
@@ -224,22 +210,14 @@ def train_a_little(cupy: str, plan: str) -> Answer:
         network = Network(sizes, hidden="relu", output="softmax", seed=0, dtype="float32")
         try:
             gpubp.fit(
-                network,
-                inputs,
-                labels,
-                batch_size=32,
-                epochs=1,
-                validation=(inputs, labels),
-                backend=backend(cupy, plan),
-                verify="off",
-            )
-        except UsageError:
+                network, inputs, labels, batch_size=32, epochs=1, validation=(inputs, labels),
+                backend=backend(cupy, plan), verify="off",
+            )  # fmt: skip
+            break
+        except UsageError:  # a plan need not take every net
             if sizes == SMALL_NETS[-1]:
                 raise
-            continue  # a plan need not take every net
-        break
-    parameters = [p for pair in network.parameters for p in pair]
-    return {"digests": {"-".join(map(str, sizes)): digest(parameters)}}
+    return {"digests": {"-".join(map(str, sizes)): digest(network)}}
 
 
 # Microbenchmarks.
@@ -337,22 +315,20 @@ def product(cupy: str, size: int) -> Answer:
     return {"tflop_per_s": 2 * size**3 / seconds / 1e12}
 
 
-TASKS = worker.TASKS | {
-    task.__name__: task
-    for task in (
-        facts,
-        plan_of_auto,
-        verify_net,
-        repeat,
-        race,
-        train_a_little,
-        barrier,
-        launch_cost,
-        graph_gap,
-        copy,
-        product,
-    )
-}
+OWN = (
+    facts,
+    plan_of_auto,
+    verify_net,
+    repeat,
+    race,
+    train_a_little,
+    barrier,
+    launch_cost,
+    graph_gap,
+    copy,
+    product,
+)
+TASKS = worker.TASKS | {task.__name__: task for task in OWN}
 
 
 if __name__ == "__main__":

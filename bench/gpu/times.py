@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.gpu.nets import BIG, peers
 from bench.gpu.report import Part, text_of
-from bench.gpu.run import ITEM_SECONDS, Loaded, Run, record
-from gpubp.benchmark import measure, results, terminal
+from bench.gpu.run import ITEM_SECONDS, Loaded, Run
+from gpubp.benchmark import measure, results, shown, terminal
 from gpubp.benchmark.measure import Entrant, Rounds
 from gpubp.benchmark.peers import NUMBA, OURS, PRODUCTS
-from gpubp.benchmark.process import WorkerFailed, without_folders
 from gpubp.benchmark.results import CUT_SHORT, DIFFERS, FAILED, LEFT_OUT, TOLERANCES, NetReport, Row, Spread
 from gpubp.support import machine
 
@@ -29,32 +27,31 @@ def times(run: Run, part: Part) -> None:
     """Milliseconds an epoch of each net, from the same parameters over the same batches."""
     entrants = []
     for peer in peers(run.host):
-        if reason := peer.missing():
+        graph = run.host and peer.options.get("step") == "graph"
+        if reason := peer.missing() or ("needs a GPU" if graph else None):
             part.skipped.append(f"{peer.title}: {reason}")
-        elif run.host and peer.options.get("step") == "graph":
-            part.skipped.append(f"{peer.title}: needs a GPU")
         else:
             options = {"threads": machine.cores(), "cupy": run.cupy}
             entrants.append(Entrant(peer, run.new_worker(peer.name), options, ITEM_SECONDS))
     if run.host:
         part.skipped.append("times by events: there are none on the host, where the clock's are taken")
-    nets = sorted(
-        [*run.extras, *run.recipes],
-        key=lambda n: FIRST.index(n.net.name) if n.net.name in FIRST else len(FIRST),
-    )
+    places = {name: place for place, name in enumerate(FIRST)}
+    nets = sorted([*run.extras, *run.recipes], key=lambda loaded: places.get(loaded.net.name, len(FIRST)))
     reports: list[NetReport] = []
     try:
         entrants = start(run, part, entrants)
+        part.tables.append(CLOCKS)
         for number, loaded in enumerate(nets):
             whole, left = run.part_end, run.left()
             run.part_end -= max(0.0, left - 2 * left / (len(nets) - number))  # twice its share at most
             reports.append(NetReport(loaded.net, loaded.count, NUMBA))
             plan = _one_net(run, part, reports[-1], loaded, entrants, run.folder / f"times-{number}")
             run.part_end = whole
-            part.results.append({**results.net_dict(reports[-1]), "plan_of_auto": plan})
-            tables = [text_of(terminal.net_table(r), terminal.about(r), terminal.notes(r)) for r in reports]
-            part.tables[:] = [CLOCKS, *tables, *([] if run.host else conclusions(reports))]
-            run.save()
+            net = results.net_dict(reports[-1])
+            above, below = f"{net['name']}: {shown.about(net)}", [*shown.wrong(net), *shown.notes(net)]
+            part.tables.append(text_of(terminal.net_table(net), [above], below))
+            run.keep(part, {**net, "plan_of_auto": plan})
+        part.tables.extend([] if run.host else conclusions(reports))
     finally:
         for entrant in entrants:
             entrant.worker.close()
@@ -65,20 +62,17 @@ def start(run: Run, part: Part, entrants: Sequence[Entrant]) -> list[Entrant]:
     begun, ready = [], []
     for entrant in entrants:
         what, entrant.worker.until = f"{entrant.peer.title}, hello", run.part_end
-        if run.has_time_for(part, what):
-            try:
-                entrant.worker.send("hello", module=entrant.peer.module, options=entrant.options)
-                begun.append(entrant)
-            except WorkerFailed as failure:
-                record(part, what, failure)
+        with part.item(what):
+            run.begin(part, what)
+            entrant.worker.send("hello", module=entrant.peer.module, options=entrant.options)
+            begun.append(entrant)
     end = time.perf_counter() + HELLO_SECONDS
     for entrant in begun:
-        try:
+        with part.item(entrant.peer.title):
             seconds = entrant.worker.receive(end - time.perf_counter())["seconds"]
             entrant.started = {"total": sum(seconds.values()), **seconds}
             ready.append(entrant)
-        except WorkerFailed as failure:
-            record(part, entrant.peer.title, failure)
+        if entrant not in ready:
             entrant.worker.close()
     return ready
 
@@ -88,20 +82,16 @@ def _one_net(
 ) -> str | None:
     """Measure a net; what goes wrong in it stays in it. The plan that gpubp makes of it if left the choice."""
     name, plan = loaded.net.name, None
-    try:
+    with part.item(name):
         folder.mkdir()
-        answer = run.attempt(part, f"{name}, auto", "plan_of_auto", cupy=run.cupy, net=vars(loaded.net))
+        answer = run.attempt(part, f"{name}, auto", "plan_of_auto", net=loaded.net)
         plan = answer["plan"] if answer else None
         report.notes.append(f"left the choice, gpubp takes: {plan or 'unknown'}")
         for entrant in entrants:
             entrant.worker.until = run.part_end
-        sizes = run.sizes
-        rounds = Rounds(sizes.rounds, sizes.seconds_a_round, SECONDS_A_PEER, pause=0.0, events=True)
+        rounds = Rounds(run.sizes.rounds, run.sizes.seconds_a_round, SECONDS_A_PEER, pause=0.0, events=True)
         say = lambda line: run.say(f"{part.name}: {line}")  # noqa: E731
         measure.measure(report, entrants, folder, loaded.train, rounds, say)
-    except Exception as error:
-        traceback.print_exc()
-        part.failures.append(without_folders(f"{name}: {type(error).__name__}: {error}"))
     for row in report.rows:
         lines = {FAILED: part.failures, LEFT_OUT: part.skipped, CUT_SHORT: part.cut}.get(row.status)
         if lines is not None:

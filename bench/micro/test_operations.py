@@ -28,68 +28,41 @@ def backend(request):
 
 
 @pytest.fixture(scope="module")
-def arrays(backend):
-    rng = np.random.default_rng(1)
+def calls(backend):
+    """Each operation on its arrays, to its end."""
+    rng, optimizer = np.random.default_rng(1), SGD(1e-6, momentum=0.9)
 
     def device(*shape):
         return backend.to_device(rng.standard_normal(shape).astype(np.float32))
 
-    return {
-        "a_prev": device(BATCH, N_IN),
-        "weights": device(N_OUT, N_IN),
-        "bias": device(N_OUT),
-        "z": device(BATCH, N_OUT),
-        "a": device(BATCH, N_OUT),
-        "delta": device(BATCH, N_OUT),
-        "delta_prev": device(BATCH, N_IN),
-        "grad_weights": device(N_OUT, N_IN),
-        "grad_bias": device(N_OUT),
-        "velocity": device(N_OUT, N_IN),
-        "targets": backend.to_device(np.eye(N_OUT, dtype=np.float32)[rng.integers(0, N_OUT, BATCH)]),
-        "weight": backend.to_device(np.ones(BATCH, np.float32)),
-        "cost": device(BATCH),
-        "hit": backend.to_device(np.zeros(BATCH, np.uint8)),
+    a_prev, weights, bias = device(BATCH, N_IN), device(N_OUT, N_IN), device(N_OUT)
+    z, a, delta, cost = device(BATCH, N_OUT), device(BATCH, N_OUT), device(BATCH, N_OUT), device(BATCH)
+    delta_prev, velocity = device(BATCH, N_IN), device(N_OUT, N_IN)
+    grad_weights, grad_bias = device(N_OUT, N_IN), device(N_OUT)
+    targets = backend.to_device(np.eye(N_OUT, dtype=np.float32)[rng.integers(0, N_OUT, BATCH)])
+    weight, hit = backend.to_device(np.ones(BATCH, np.float32)), backend.to_device(np.zeros(BATCH, np.uint8))
+    sigmoid, relu, softmax = (ACTIVATIONS[name] for name in ("sigmoid", "relu", "softmax"))
+    c, loss = optimizer.coefficients(1e-6, 1, decay=True), LOSSES["cross_entropy"]
+    todo = {
+        "forward": (a, a_prev, weights, bias, sigmoid, a, a),
+        "output_delta": (cost, z, a, targets, weight, softmax, loss, delta, cost, hit),
+        "hidden_delta": (delta_prev, delta, weights, a_prev, relu, delta_prev),
+        "weight_grad": (grad_bias, delta, a_prev, grad_weights, grad_bias),
+        "update": (weights, weights, grad_weights, [velocity], optimizer, c),
     }
 
+    def call(operation):
+        out, *arguments = todo[operation]
+        getattr(backend, operation)(*arguments)
+        backend.to_host(out[:1])  # waits for a device
 
-def call(backend, operation, x):
-    """The operation on the arrays, to its end."""
-    optimizer = SGD(1e-6, momentum=0.9)
-    if operation == "forward":
-        backend.forward(x["a_prev"], x["weights"], x["bias"], ACTIVATIONS["sigmoid"], x["a"], x["a"])
-        out = x["a"]
-    elif operation == "output_delta":
-        backend.output_delta(
-            x["z"],
-            x["a"],
-            x["targets"],
-            x["weight"],
-            ACTIVATIONS["softmax"],
-            LOSSES["cross_entropy"],
-            x["delta"],
-            x["cost"],
-            x["hit"],
-        )
-        out = x["cost"]
-    elif operation == "hidden_delta":
-        backend.hidden_delta(x["delta"], x["weights"], x["a_prev"], ACTIVATIONS["relu"], x["delta_prev"])
-        out = x["delta_prev"]
-    elif operation == "weight_grad":
-        backend.weight_grad(x["delta"], x["a_prev"], x["grad_weights"], x["grad_bias"])
-        out = x["grad_bias"]
-    else:
-        c = optimizer.coefficients(1e-6, 1, decay=True)
-        backend.update(x["weights"], x["grad_weights"], [x["velocity"]], optimizer, c)
-        out = x["bias"]
-    backend.to_host(out[:1])  # waits for a device
+    return call
 
 
 @pytest.mark.parametrize("operation", kernels.OPERATIONS)
-def test_operation(benchmark, backend, arrays, operation):
-    call(backend, operation, arrays)
+def test_operation(benchmark, calls, operation):
+    calls(operation)
     benchmark.group = operation
-    products = operation in ("forward", "hidden_delta", "weight_grad")
-    benchmark(call, backend, operation, arrays)
-    if products and benchmark.stats:
-        median = benchmark.stats["median"]
-        benchmark.extra_info["multiply-adds/s"] = BATCH * N_IN * N_OUT / median
+    benchmark(calls, operation)
+    if operation in ("forward", "hidden_delta", "weight_grad") and benchmark.stats:
+        benchmark.extra_info["multiply-adds/s"] = BATCH * N_IN * N_OUT / benchmark.stats["median"]

@@ -45,24 +45,15 @@ def phases(plan) -> dict[str, tuple[int, int, int]]:
     n = SAMPLES
     table = {"gather": (steps.phase(steps.GATHER, 0), 0, n * layers[0].n_in * nonzero)}
     for i, layer in enumerate(layers):
-        weights = layer.n_in * layer.n_out * (n // BATCH)
-        rows = n * (inputs[i] + layer.n_out)
-        table[f"forward {i + 1}"] = (
-            steps.phase(steps.FORWARD, i),
-            2 * n * inputs[i] * layer.n_out,
-            4 * (rows + weights),
-        )
-        table[f"gradient and update {i + 1}"] = (
-            steps.phase(steps.WEIGHT_GRAD, i),
-            2 * n * inputs[i] * layer.n_out + 2 * weights,
-            4 * (rows + 2 * weights),
-        )
+        weights, rows = layer.n_in * layer.n_out * (n // BATCH), n * (inputs[i] + layer.n_out)
+        flops, updates = 2 * n * inputs[i] * layer.n_out, 2 * weights
+        table[f"forward {i + 1}"] = (steps.phase(steps.FORWARD, i), flops, 4 * (rows + weights))
+        gradient = steps.phase(steps.WEIGHT_GRAD, i)
+        table[f"gradient and update {i + 1}"] = (gradient, flops + updates, 4 * (rows + 2 * weights))
         if i:
-            table[f"back {i}"] = (
-                steps.phase(steps.HIDDEN_DELTA, i - 1),
-                2 * n * layer.n_in * layer.n_out,
-                4 * (n * (layer.n_in + layer.n_out) + weights),
-            )
+            moved = 4 * (n * (layer.n_in + layer.n_out) + weights)
+            back = steps.phase(steps.HIDDEN_DELTA, i - 1)
+            table[f"back {i}"] = (back, 2 * n * layer.n_in * layer.n_out, moved)
     table["output"] = (steps.phase(steps.OUTPUT_DELTA, 0), 0, 8 * n * layers[-1].n_out)
     return table
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from gpubp.benchmark import results, terminal
 from gpubp.benchmark.peers import OURS
-from gpubp.errors import GpubpError, UsageError
+from gpubp.errors import UsageError
 
 LEAST_CHANGE = 0.1
 FEWEST_ROUNDS = 3  # with fewer, nothing is known of the noise
@@ -37,24 +37,28 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         ``old_date``, ``old_commit``; ``warnings``, lines; ``rows``, one a net and peer; ``regressions``, how many of
         them are gpubp's and slower beyond the noise; ``conclusions``, lines.
     """
-    differing = _machine_differences(old, new)
+    elsewhere = _changed(_place(old), _place(new))
     warnings = [
         f"{what} {then} then, {now} now: times cannot be compared, and none is judged"
-        for what, then, now in differing
+        for what, then, now in elsewhere
     ]
-    warnings += _version_differences(old, new)
+    then, now = ({what: run["machine"].get(what) for what in ("system", "python")} for run in (old, new))
+    warnings += [f"{what} was {before}, and is {after}" for what, before, after in _changed(then, now)]
+    versions = _changed(old["machine"]["packages"], new["machine"]["packages"])
+    if versions:
+        said = ", ".join(f"{name} {before} → {after}" for name, before, after in versions)
+        warnings.append(f"other versions: {said}")
     rows: list[dict[str, Any]] = []
     nets = {net["name"]: net for net in old["nets"]}
     for net in new["nets"]:
         before = nets.get(net["name"])
         if before is None:
             continue
-        changed = [name for name in _NET_FIELDS if before.get(name) != net.get(name)]
-        if changed:
+        if changed := [name for name in _NET_FIELDS if before.get(name) != net.get(name)]:
             warnings.append(f"{net['name']}: {', '.join(changed)} changed since, so that it is not compared")
             continue
         warnings += _vanished(before, net)
-        rows += _net_rows(before, net, judged=not differing)
+        rows += _net_rows(before, net, judged=not elsewhere)
     slower = [row for row in rows if row["verdict"] == SLOWER]
     return {
         "old_date": old["date"],
@@ -66,21 +70,15 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _machine_differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    pairs = [(what, old["machine"].get(what), new["machine"].get(what)) for what in ("cpu", "cores")]
-    pairs.append(("threads", old["settings"]["threads"], new["settings"]["threads"]))
-    return [(what, then, now) for what, then, now in pairs if then != now]
+def _place(run: dict[str, Any]) -> dict[str, Any]:
+    """What times depend on, besides the code."""
+    facts = {what: run["machine"].get(what) for what in ("cpu", "cores")}
+    return {**facts, "threads": run["settings"]["threads"]}
 
 
-def _version_differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    lines = []
-    for what in ("system", "python"):
-        then, now = old["machine"].get(what), new["machine"].get(what)
-        if then != now:
-            lines.append(f"{what} was {then}, and is {now}")
-    then, now = old["machine"]["packages"], new["machine"]["packages"]
-    changed = [f"{name} {then[name]} → {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
-    return [*lines, f"other versions: {', '.join(changed)}"] if changed else lines
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What both have and is not the same, with what it was and is."""
+    return [(name, old[name], new[name]) for name in new if old.get(name, new[name]) != new[name]]
 
 
 def _vanished(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -93,8 +91,7 @@ def _vanished(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _net_rows(old: dict[str, Any], new: dict[str, Any], *, judged: bool) -> list[dict[str, Any]]:
-    then = {row["peer"]: row for row in old["peers"] if row["rounds_ms"]}
-    now = {row["peer"]: row for row in new["peers"] if row["rounds_ms"]}
+    then, now = ({row["peer"]: row for row in net["peers"] if row["rounds_ms"]} for net in (old, new))
     common = [peer for peer in now if peer in then]
     yardstick = [
         peer
@@ -105,37 +102,36 @@ def _net_rows(old: dict[str, Any], new: dict[str, Any], *, judged: bool) -> list
     ]
     rows = []
     for peer in common:
-        a, b = then[peer], now[peer]
-        before, after = a["rounds_ms"], b["rounds_ms"]
-        ours = peer.startswith(OURS)
+        both, ours = (then[peer], now[peer]), peer.startswith(OURS)
+        rounds = [row["rounds_ms"] for row in both]
+        beside = [_beside(run, peer, yardstick) for run in (then, now)] if ours and yardstick else None
         shown = old["baseline"] == new["baseline"] != peer  # of the baseline itself it is 1
-        beside = (
-            (_beside(then, peer, yardstick), _beside(now, peer, yardstick)) if ours and yardstick else None
-        )
-        ratio = [median(row["round_ratios"]) if row["round_ratios"] and shown else None for row in (a, b)]
-        if not ours:
-            verdict = YARDSTICK if peer in yardstick else ""
-        elif not judged:
-            verdict = ELSEWHERE
-        else:
-            verdict = judge(before, after, *(beside or (None, None)))
+        ratios = [median(row["round_ratios"]) if row["round_ratios"] and shown else None for row in both]
+        verdict = YARDSTICK if peer in yardstick else ""
+        if ours:
+            verdict = judge(rounds, beside) if judged else ELSEWHERE
         rows.append(
             {
                 "net": new["name"],
                 "peer": peer,
-                "title": b["title"],
-                "old_ms": median(before),
-                "new_ms": median(after),
-                "time_change": median(after) / median(before),
-                "old_ratio": ratio[0],
-                "new_ratio": ratio[1],
-                "ratio_change": ratio[1] / ratio[0] if ratio[0] and ratio[1] else None,
+                "title": now[peer]["title"],
+                "old_ms": median(rounds[0]),
+                "new_ms": median(rounds[1]),
+                "time_change": _change(rounds),
+                "old_ratio": ratios[0],
+                "new_ratio": ratios[1],
+                "ratio_change": ratios[1] / ratios[0] if ratios[0] and ratios[1] else None,
                 "yardstick": yardstick if ours else [],
-                "yardstick_change": median(beside[1]) / median(beside[0]) if beside else None,
+                "yardstick_change": _change(beside) if beside else None,
                 "verdict": verdict,
             }
         )
     return rows
+
+
+def _change(runs: list[list[float]]) -> float:
+    before, after = runs
+    return median(after) / median(before)
 
 
 def _beside(rows: dict[str, dict[str, Any]], peer: str, yardstick: list[str]) -> list[float]:
@@ -144,20 +140,15 @@ def _beside(rows: dict[str, dict[str, Any]], peer: str, yardstick: list[str]) ->
     return [ours / exp(sum(map(log, others)) / len(others)) for ours, *others in times]
 
 
-def judge(
-    before: list[float],
-    after: list[float],
-    beside_before: list[float] | None,
-    beside_after: list[float] | None,
-) -> str:
-    """The verdict on gpubp's times in the rounds of both runs, by the rule above; ``beside``: over the yardstick's."""
-    if min(len(before), len(after)) < FEWEST_ROUNDS:
+def judge(rounds: list[list[float]], beside: list[list[float]] | None) -> str:
+    """The verdict on gpubp by the rule above: its times in the rounds of both runs, and those over the yardstick's."""
+    if min(map(len, rounds)) < FEWEST_ROUNDS:
         return FEW_ROUNDS
-    if beside_before is None or beside_after is None:
+    if beside is None:
         return NO_YARDSTICK
-    if _risen(before, after) and _risen(beside_before, beside_after):
+    if all(_risen(before, after) for before, after in (rounds, beside)):
         return SLOWER
-    if _risen(after, before) and _risen(beside_after, beside_before):
+    if all(_risen(after, before) for before, after in (rounds, beside)):
         return FASTER
     return SAME
 
@@ -185,20 +176,14 @@ def _conclusions(rows: list[dict[str, Any]], slower: list[dict[str, Any]]) -> li
     return lines or [f"no regression: {judged} times of gpubp's judged"]
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> int:
     """``python -m gpubp.benchmark.compare OLD.json NEW.json``: the exit code, 1 for a regression."""
-    paths = sys.argv[1:] if argv is None else argv
-    try:
-        if len(paths) != 2:
-            raise UsageError("give two files: python -m gpubp.benchmark.compare OLD.json NEW.json")
-        old, new = (results.read(Path(path)) for path in paths)
-    except GpubpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    found = compare(old, new)
+    if len(sys.argv) != 3:
+        raise UsageError("give two files: python -m gpubp.benchmark.compare OLD.json NEW.json")
+    found = compare(*(results.read(Path(path)) for path in sys.argv[1:]))
     terminal.print_comparison(found, terminal.console())
     return 1 if found["regressions"] else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.exit_code(main))

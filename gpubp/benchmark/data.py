@@ -35,9 +35,9 @@ class Data:
             return np.divide(self.inputs, np.float32(255), dtype=np.float32)
         return self.inputs
 
-    def one_hot(self, classes: int) -> np.ndarray:
-        """The labels as targets (N, classes) float32."""
-        return np.eye(classes, dtype=np.float32)[self.labels]
+    def targets(self, net: Net) -> np.ndarray:
+        """What the other libraries' losses take: labels (N,) int64 for the cross-entropy, else (N, classes) float32."""
+        return self.labels if net.classifies else np.eye(net.layers[-1], dtype=np.float32)[self.labels]
 
 
 def _named(net: Net) -> Data:

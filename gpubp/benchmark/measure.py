@@ -10,13 +10,12 @@ import tempfile
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from gpubp.benchmark import compare, data, results, terminal
+from gpubp.benchmark import compare, data, results, shown, terminal
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import SEED, Net
 from gpubp.benchmark.peers import Peer
@@ -70,6 +69,10 @@ class Rounds:
     pause: float = PAUSE_SECONDS
     events: bool = False
 
+    def within_budget(self, seconds: float) -> int:
+        """How many are made when one takes ``seconds``; FEWEST_ROUNDS always are."""
+        return min(self.count, max(FEWEST_ROUNDS, int(self.budget / seconds)))
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -112,7 +115,6 @@ class Entrant:
         self.silent = False  # has once not answered
         self.present = False  # takes part in the present net
         self.differs = ""
-        self.rounds = 0  # how many it is to make
         self.row = Row(peer.name, peer.title)
 
     def enter(self, report: NetReport) -> None:
@@ -143,6 +145,51 @@ class Entrant:
         self.row.memory_mb |= answer.get("memory_mb", {})
         return answer
 
+    def build(self, net: Net, samples: Path, initial: Path) -> None:
+        """Have the peer ready to train the net."""
+        module, options = self.peer.module, self.options
+        if not self.started:
+            started = time.perf_counter()
+            if answer := self.ask("hello", module=module, options=options):
+                self.started = {"total": time.perf_counter() - started, **answer["seconds"]}
+        started = time.perf_counter()
+        fields = {"net": net, "samples": samples, "parameters": initial, "options": options, "seed": SEED}
+        if answer := self.ask("build", module=module, **fields):
+            total = self.started["total"] + time.perf_counter() - started
+            self.row.start_s = {**self.started, "total": total, **answer["seconds"]}
+            self.differs = answer["differs"]
+            for name in ("version", "details", "thread_pools", "input_density"):
+                setattr(self.row, name, answer[name])
+
+    def first_epoch(self, folder: Path) -> None:
+        """Train it, and save the parameters after it."""
+        if answer := self.ask("first", save=folder / f"{self.peer.name}.npz"):
+            self.row.first_epoch_s, self.row.loss = answer["seconds"], answer["loss"]
+
+    def round(self, rounds: Rounds) -> None:
+        """Train one round more, if the budget allows it."""
+        row, made = self.row, len(self.row.rounds)
+        if made and made >= rounds.within_budget(row.rounds[0] * row.epochs_a_round[0]):
+            return
+        time.sleep(rounds.pause)
+        answer = self.ask("round", at_least=rounds.seconds)
+        if answer is None:
+            return
+        seconds, epochs = answer["seconds"], answer["epochs"]
+        before = sum(s * n for s, n in zip(row.rounds, row.epochs_a_round, strict=True))
+        row.cores = (before * (row.cores or 0.0) + answer["cpu_seconds"]) / (before + seconds)
+        row.rounds.append(seconds / epochs)
+        row.epochs_a_round.append(epochs)
+        if rounds.events and answer["events"] is not None:
+            row.events.append(answer["events"] / epochs)
+        if not made and (fewer := rounds.within_budget(seconds)) < rounds.count:
+            row.notes.append(f"{fewer} rounds of {rounds.count}, for one takes {seconds:.0f} s")
+
+    def verify(self, samples: Path) -> None:
+        """Hold the next steps to the reference; after the rounds, which it would disturb."""
+        if answer := self.ask("verify", samples=samples):
+            self.row.verification = answer["verification"]
+
 
 def measure(
     report: NetReport,
@@ -156,44 +203,21 @@ def measure(
 
     folder: for parameters. samples: where ``gpubp.benchmark.data.save`` has put them.
     """
-    net = report.net
-    initial = folder / "initial.npz"
+    net, initial = report.net, folder / "initial.npz"
     data.save_parameters(initial, [p for pair in net.network().parameters for p in pair])
     for entrant in entrants:
         entrant.enter(report)
         if entrant.present:
             say(f"{net.name}: starting {entrant.peer.title}")
-            _build(entrant, net, samples, initial)
-            _first_epoch(entrant, folder)
+            entrant.build(net, samples, initial)
+            entrant.first_epoch(folder)
     _check([entrant for entrant in entrants if entrant.row.loss is not None], folder)
-    _rounds(net, entrants, rounds, say)
-
-
-def _build(entrant: Entrant, net: Net, samples: Path, initial: Path) -> None:
-    row, module, options = entrant.row, entrant.peer.module, entrant.options
-    if not entrant.started:
-        started = time.perf_counter()
-        answer = entrant.ask("hello", module=module, options=options)
-        if answer is not None:
-            entrant.started = {"total": time.perf_counter() - started, **answer["seconds"]}
-    started = time.perf_counter()
-    answer = entrant.ask(
-        "build", module=module, net=asdict(net), samples=str(samples), parameters=str(initial), options=options,
-        seed=SEED,
-    )  # fmt: skip
-    if answer is None:
-        return
-    seconds = time.perf_counter() - started
-    row.start_s = {**entrant.started, "total": entrant.started["total"] + seconds, **answer["seconds"]}
-    row.version, row.details, row.thread_pools = answer["version"], answer["details"], answer["thread_pools"]
-    row.input_density = answer["input_density"]
-    entrant.differs = answer["differs"]
-
-
-def _first_epoch(entrant: Entrant, folder: Path) -> None:
-    answer = entrant.ask("first", save=str(folder / f"{entrant.peer.name}.npz"))
-    if answer is not None:
-        entrant.row.first_epoch_s, entrant.row.loss = answer["seconds"], answer["loss"]
+    for number in range(rounds.count):
+        say(f"{net.name}: round {number + 1} of {rounds.count}")
+        turns = [entrant for entrant in entrants if entrant.present]
+        random.Random(number).shuffle(turns)
+        for entrant in turns:  # the others are idle meanwhile
+            entrant.round(rounds)
 
 
 def _check(trained: list[Entrant], folder: Path) -> None:
@@ -202,60 +226,12 @@ def _check(trained: list[Entrant], folder: Path) -> None:
     if first is None:
         return
     first.row.same_result = BASELINE
-    initial = data.load_parameters(folder / "initial.npz")
-    expected = data.load_parameters(folder / f"{first.peer.name}.npz")
+    names = ("initial", first.peer.name)
+    initial, expected = (data.load_parameters(folder / f"{name}.npz") for name in names)
     for entrant in trained:
         if entrant is not first:
             parameters = data.load_parameters(folder / f"{entrant.peer.name}.npz")
             results.check_same_result(entrant.row, first.row, entrant.differs, initial, parameters, expected)
-
-
-def _rounds(net: Net, entrants: Sequence[Entrant], rounds: Rounds, say: Say) -> None:
-    """Ask each peer in turn, in another order every round; the others are idle meanwhile."""
-    cpu = dict.fromkeys((entrant.peer.name for entrant in entrants), 0.0)
-    for entrant in entrants:
-        entrant.rounds = rounds.count
-    for number in range(rounds.count):
-        say(f"{net.name}: round {number + 1} of {rounds.count}")
-        turns = [entrant for entrant in entrants if entrant.present]
-        random.Random(number).shuffle(turns)
-        for entrant in turns:
-            if number >= entrant.rounds:
-                continue
-            time.sleep(rounds.pause)
-            answer = entrant.ask("round", at_least=rounds.seconds)
-            if answer is None:
-                continue
-            row, seconds, epochs = entrant.row, answer["seconds"], answer["epochs"]
-            row.rounds.append(seconds / epochs)
-            if rounds.events and answer["events"] is not None:
-                row.events.append(answer["events"] / epochs)
-            row.epochs_a_round.append(epochs)
-            cpu[row.peer] += answer["cpu_seconds"]
-            row.cores = cpu[row.peer] / sum(
-                s * n for s, n in zip(row.rounds, row.epochs_a_round, strict=True)
-            )
-            if number == 0:
-                entrant.rounds = rounds_within(rounds.budget, seconds, rounds.count)
-                if entrant.rounds < rounds.count:
-                    row.notes.append(
-                        f"{entrant.rounds} rounds of {rounds.count}, for one takes {seconds:.0f} s"
-                    )
-
-
-def rounds_within(budget: float, seconds: float, rounds: int) -> int:
-    """How many of ``rounds`` fit into the budget when one takes ``seconds``; FEWEST_ROUNDS always do."""
-    return min(rounds, max(FEWEST_ROUNDS, int(budget / seconds)))
-
-
-def verify(entrants: Sequence[Entrant], samples: Path, say: Say) -> None:
-    """Hold the next step of each of gpubp's own plans to the reference; after the rounds, which it would disturb."""
-    for entrant in entrants:
-        if entrant.peer.backend is not None and entrant.present:
-            say(f"holding {entrant.peer.title} to the reference")
-            answer = entrant.ask("verify", samples=str(samples))
-            if answer is not None:
-                entrant.row.verification = answer["verification"]
 
 
 def measure_peaks(threads: int) -> dict[str, Any]:
@@ -263,21 +239,14 @@ def measure_peaks(threads: int) -> dict[str, Any]:
 
     Returns ``{"threads", "gflop_per_s", "gb_per_s"}``, or ``{"threads", "failed": why}``.
     """
-    command = module_command("gpubp.benchmark.peaks", str(threads))
+    command, env = module_command("gpubp.benchmark.peaks", str(threads)), environment(threads)
     try:
         ran = subprocess.run(
-            command,
-            env=environment(threads),
-            capture_output=True,
-            text=True,
-            timeout=PEAKS_SECONDS,
-            check=True,
+            command, env=env, capture_output=True, text=True, timeout=PEAKS_SECONDS, check=True
         )
         return {"threads": threads, **json.loads(ran.stdout)}
-    except subprocess.TimeoutExpired:
-        return {"threads": threads, "failed": f"took more than {PEAKS_SECONDS:.0f} s"}
-    except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", None) or error).strip().splitlines()
         return {"threads": threads, "failed": without_folders(said[-1]) if said else type(error).__name__}
 
 
@@ -299,15 +268,13 @@ def run(
     Raises:
         GpubpError: ``out`` cannot be written, or a case's samples are not to be had.
     """
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    report = Report(date, machine.commit(), machine.facts(), asdict(settings), missing)
-    report.machine["load_average_before"] = machine.load_average()
-    if line := results.busy(report.machine):
-        terminal.print_lines([f"warning: {line}"], console)
-    terminal.print_missing(missing, console)
+    report = Report(**results.origin(), settings=asdict(settings), missing=missing)
+    busy = shown.busy(report.machine)
+    lines = [f"{names} left out: {why}" for names, why in shown.missing(missing).items()]
+    terminal.print_lines([*([f"warning: {busy}"] if busy else []), *lines], console)
     with tempfile.TemporaryDirectory(prefix="gpubp-bench-") as temporary:
         samples = save_samples(cases, Path(temporary), settings, say)
-        results.write_report(out, report)  # a folder that cannot be written is told now, not after the work
+        results.write(out, report)  # a folder that cannot be written is told now, not after the work
         try:
             say("measuring what this machine can do at most")
             report.peaks = measure_peaks(settings.threads)
@@ -319,22 +286,22 @@ def run(
                 try:
                     _measure_cold(report.nets[-1], peers, folder, where, settings, say)
                 finally:  # also after Ctrl-C
-                    terminal.print_net(report.nets[-1], console)
-                    results.write_report(out, report)
+                    terminal.print_net(results.net_dict(report.nets[-1]), console)
+                    results.write(out, report)
         except KeyboardInterrupt:
             report.interrupted = True
             say("interrupted; what was measured is written")
     report.machine["load_average_after"] = machine.load_average()
     if old is not None:
         report.comparison = compare.compare(old, results.to_dict(report))
-    finish(report, out, console, write_page)
+    _finish(report, out, console, write_page)
     return report
 
 
 def _measure_cold(
     report: NetReport, peers: Sequence[Peer], folder: Path, samples: Path, settings: Settings, say: Say
 ) -> None:
-    """Measure the peers on one net, each in a new process."""
+    """Measure the peers on one net, each in a new process, and hold gpubp's own to the reference."""
     caches = folder / "caches" if settings.fresh else None
     entrants = []
     for peer in peers:
@@ -344,20 +311,25 @@ def _measure_cold(
     try:
         rounds = Rounds(settings.rounds, settings.seconds_a_round, settings.budget)
         measure(report, entrants, folder, samples, rounds, say)
-        verify(entrants, samples, say)
+        for entrant in entrants:
+            if entrant.peer.backend is not None and entrant.present:
+                say(f"holding {entrant.peer.title} to the reference")
+                entrant.verify(samples)
     finally:
         for entrant in entrants:
             entrant.worker.close()
 
 
-def finish(report: Report, out: Path, console: Console, write_page: WritePage) -> None:
+def _finish(report: Report, out: Path, console: Console, write_page: WritePage) -> None:
     """Write all files and say what came of the run."""
-    results.write_report(out, report)
+    results.write(out, report)
+    content = results.to_dict(report)
     if len(report.nets) > 1:
-        terminal.print_lines(map(terminal.conclusion, report.nets), console)
+        verdicts = [f"{net['name']}: {shown.verdict(net)}" for net in content["nets"]]
+        terminal.print_lines(verdicts, console)
     if report.comparison is not None:
         terminal.print_comparison(report.comparison, console)
-    path = write_page(out / "report.html", results.to_dict(report))
+    path = write_page(out / "report.html", content)
     lines = [f"results.csv and results.json are in {os.path.relpath(out)}"]
     terminal.print_lines([*lines, f"open {os.path.relpath(path)} in a browser"], console)
 

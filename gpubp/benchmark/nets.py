@@ -39,6 +39,11 @@ class Net:
         return cls(**values)
 
     @property
+    def classifies(self) -> bool:
+        """Whether its loss is the cross-entropy of labels; else it is a squared error."""
+        return self.loss == "cross_entropy"
+
+    @property
     def parameters(self) -> int:
         """Weights and biases of all layers."""
         return sum((n_in + 1) * n_out for n_in, n_out in pairwise(self.layers))
@@ -91,16 +96,9 @@ def of_recipe(recipe: Recipe) -> tuple[Net, list[str]]:
     notes = [f"plain SGD here; the recipe trains with {', '.join(differs)}"] if differs else []
     notes += [f"float32 here; the recipe has {recipe.dtype}"] if recipe.dtype != "float32" else []
     net = Net(
-        recipe.name,
-        recipe.layers,
-        recipe.hidden[0],
-        recipe.output,
-        recipe.loss,
-        optimizer.lr,
-        recipe.batch_size,
-        recipe.data,
-        recipe.init,
-    )
+        recipe.name, recipe.layers, recipe.hidden[0], recipe.output, recipe.loss, optimizer.lr, recipe.batch_size,
+        recipe.data, recipe.init,
+    )  # fmt: skip
     net.network()  # refuses what it cannot build
     return net, notes
 

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,14 @@ def environment(threads: int, caches: Path | None = None, *, gpu: bool = False) 
 
     On a GPU products are of full float32, and no memory is taken in advance.
     """
-    changed = dict.fromkeys(_THREAD_VARIABLES, str(threads))
-    changed |= {"TF_CPP_MIN_LOG_LEVEL": "2", "JAX_PLATFORMS": "cuda" if gpu else "cpu"}
+    changed = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {"TF_CPP_MIN_LOG_LEVEL": "2"}
     if gpu:
-        changed |= {"CUPY_TF32": "0", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        changed |= {"JAX_PLATFORMS": "cuda", "CUPY_TF32": "0", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     else:
-        changed["CUDA_VISIBLE_DEVICES"] = ""
+        changed |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     if caches is not None:
-        changed |= {
-            "NUMBA_CACHE_DIR": str(caches / "numba"),
-            "TORCHINDUCTOR_CACHE_DIR": str(caches / "torch"),
-            "TRITON_CACHE_DIR": str(caches / "triton"),
-            "CUPY_CACHE_DIR": str(caches / "cupy"),
-        }
+        folders = {"NUMBA": "numba", "TORCHINDUCTOR": "torch", "TRITON": "triton", "CUPY": "cupy"}
+        changed |= {f"{name}_CACHE_DIR": str(caches / folder) for name, folder in folders.items()}
     return {**os.environ, **changed}
 
 
@@ -119,7 +115,7 @@ class Worker:
         return self.receive(seconds)
 
     def send(self, task: str, **fields: Any) -> None:
-        """Ask, without waiting for the answer.
+        """Ask, without waiting for the answer. Dataclasses become dictionaries, and paths text.
 
         Raises:
             OutOfTime: nothing is begun any more.
@@ -130,7 +126,7 @@ class Worker:
         process = self._process or self._start()
         assert process.stdin is not None
         with suppress(OSError):  # it has ended; why, is told by ``receive``
-            process.stdin.write(json.dumps({"do": task, **fields}) + "\n")
+            process.stdin.write(json.dumps({"do": task, **fields}, default=_plain) + "\n")
             process.stdin.flush()
 
     def _start(self) -> subprocess.Popen[str]:
@@ -150,7 +146,7 @@ class Worker:
         except OSError as error:
             raise WorkerFailed(f"no process can be started: {error.strerror or error}") from None
         self._process, self._answers = process, queue.SimpleQueue()
-        threading.Thread(target=_read, args=(process, self._answers), daemon=True).start()
+        threading.Thread(target=_collect, args=(process, self._answers), daemon=True).start()
         return process
 
     def receive(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
@@ -164,14 +160,11 @@ class Worker:
         """
         limit = min(seconds, self.until - time.perf_counter())
         try:
-            answer = self._answer(max(limit, 0.0))
-        except NoAnswer as failure:
-            if limit < seconds:
-                raise OutOfTime(f"no time left: {failure}") from None
-            raise
-        except WorkerFailed:
-            self.close()
-            raise
+            line = self._answers.get(timeout=max(limit, 0.0))
+        except queue.Empty:
+            silent = f"no answer for {max(limit, 0.0):.3g} s{self._ended()}"
+            raise (NoAnswer(silent) if limit == seconds else OutOfTime(f"no time left: {silent}")) from None
+        answer = self._read(line)
         if "failed" in answer:
             self.close()  # after some errors of CUDA, whatever else the process asks of the device fails too
             raise WorkerFailed(without_folders(answer["failed"]))
@@ -179,17 +172,13 @@ class Worker:
             raise Refused(without_folders(answer["refused"]))
         return answer
 
-    def _answer(self, seconds: float) -> dict[str, Any]:
-        try:
-            line = self._answers.get(timeout=seconds)
-        except queue.Empty:
-            raise NoAnswer(f"no answer for {seconds:.3g} s{self._ended()}") from None
+    def _read(self, line: str) -> dict[str, Any]:
         if not line.endswith("\n"):  # it ended, perhaps in the middle of an answer
-            raise WorkerFailed(self._last_words())
+            return {"failed": self._last_words()}
         try:
             return json.loads(line)
         except json.JSONDecodeError:
-            raise WorkerFailed(f"its answer cannot be read: {line.strip()[:80]!r}") from None
+            return {"failed": f"its answer cannot be read: {line.strip()[:80]!r}"}
 
     def _ended(self) -> str:
         return "" if self.close() else ", and it does not end when it is killed"
@@ -200,8 +189,9 @@ class Worker:
             code = self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             return f"it says no more{self._ended()}"
-        lines = [line.strip() for line in self._stderr.read_text(errors="replace").splitlines()]
-        said = [without_folders(line) for line in lines if line]
+        said = [
+            line.strip() for line in self._stderr.read_text(errors="replace").splitlines() if line.strip()
+        ]
         ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return f"{said[-1]} ({ended})" if said else ended
 
@@ -211,11 +201,15 @@ class Worker:
         return process is None or end_group(process)
 
 
-def _read(process: subprocess.Popen[str], answers: queue.SimpleQueue[str]) -> None:
+def _collect(process: subprocess.Popen[str], answers: queue.SimpleQueue[str]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         answers.put(line)
     answers.put("")
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else asdict(value)
 
 
 def without_folders(text: str) -> str:
@@ -223,11 +217,6 @@ def without_folders(text: str) -> str:
     return re.sub(r"(?<![\w.])(?:/[\w.+@-]+)+/([\w.+@-]+)", r"\1", text)
 
 
-def main() -> None:
-    """Become the command."""
+if __name__ == "__main__":
     end_with_parent()
     os.execvp(sys.argv[1], sys.argv[1:])
-
-
-if __name__ == "__main__":
-    main()

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +19,7 @@ from gpubp.benchmark import work
 from gpubp.benchmark.nets import Net
 from gpubp.benchmark.peers import FLOAT32, OURS, PRODUCTS
 from gpubp.errors import DataError
+from gpubp.support import machine
 from gpubp.support.files import write_text
 from gpubp.support.jsontext import as_json
 
@@ -34,8 +36,6 @@ TOLERANCES = {
     "3xtf32": (LOSS_TOLERANCE, PARAMETER_TOLERANCE),
     "tf32": (5e-3, 0.5),
 }
-
-BUSY = 0.5  # processes that want a core, for each core: from there on they are in each other's way
 
 OK, FAILED, LEFT_OUT, CUT_SHORT = "ok", "failed", "left out", "cut short"
 SAME, DIFFERS, NOT_COMPARABLE, BASELINE = "same", "differs", "not comparable", "baseline"
@@ -120,6 +120,16 @@ class Report:
     comparison: dict[str, Any] | None = None
 
 
+def origin() -> dict[str, Any]:
+    """When and where a run begins, and of which code."""
+    facts = {**machine.facts(), "load_average_before": machine.load_average()}
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": machine.commit(),
+        "machine": facts,
+    }
+
+
 @dataclass(frozen=True)
 class Spread:
     """Median, least and most of some numbers."""
@@ -177,12 +187,11 @@ def check_same_result(
     row.loss_difference = abs(row.loss - baseline.loss) / max(abs(baseline.loss), 1e-30)
     moved = _distance(expected, initial)
     row.parameter_difference = _distance(parameters, expected) / max(moved, 1e-30)
-    # Written so that NaN differs.
     of_loss, of_parameters = TOLERANCES[row.precision]
-    agrees = row.loss_difference <= of_loss and row.parameter_difference <= of_parameters
-    as_float32 = (of_loss, of_parameters) == TOLERANCES[FLOAT32]
-    row.same_result = (SAME if as_float32 else WITHIN) if agrees else DIFFERS
-    if not agrees:
+    if row.loss_difference <= of_loss and row.parameter_difference <= of_parameters:  # NaN is not
+        row.same_result = SAME if TOLERANCES[row.precision] == TOLERANCES[FLOAT32] else WITHIN
+    else:
+        row.same_result = DIFFERS
         row.notes.append(
             f"does not compute the same as {baseline.title}: after the first epoch its loss is {row.loss:.6g}, not "
             f"{baseline.loss:.6g}, and its parameters are off by {row.parameter_difference:.2g} of the distance moved"
@@ -193,11 +202,7 @@ def _distance(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
     """The Euclidean distance over all parameters; infinite where their shapes are not the same."""
     if [p.shape for p in ours] != [p.shape for p in theirs]:
         return math.inf
-    squares = [
-        np.sum(np.square(a.astype(np.float64) - b.astype(np.float64)))
-        for a, b in zip(ours, theirs, strict=True)
-    ]
-    return float(np.sqrt(np.sum(squares)))
+    return math.hypot(*(np.linalg.norm(a.astype(np.float64) - b) for a, b in zip(ours, theirs, strict=True)))
 
 
 def to_dict(report: Report) -> dict[str, Any]:
@@ -223,18 +228,17 @@ def net_dict(report: NetReport) -> dict[str, Any]:
 
 
 def _row_dict(row: Row, baseline: Row | None, report: NetReport) -> dict[str, Any]:
-    time, ratio = Spread.of(row.times), Spread.of(ratios(row, baseline))
-    density = row.input_density
+    by_round, density = ratios(row, baseline), row.input_density
+    time, ratio = Spread.of(row.times), Spread.of(by_round)
     todo = None if density is None else work.of_epoch(report.net, report.samples, density)
-    fields = {name: value for name, value in vars(row).items() if name not in ("rounds", "events")}
     return {
-        **fields,
+        **{name: value for name, value in vars(row).items() if name not in ("rounds", "events")},
         "epoch_ms": {name: seconds * 1000 for name, seconds in asdict(time).items()} if time else None,
         "rounds_ms": [seconds * 1000 for seconds in row.times],
         "by": "events" if row.events else "clock",
         "clock_rounds_ms": [seconds * 1000 for seconds in row.rounds],
         "ratio": asdict(ratio) if ratio else None,
-        "round_ratios": ratios(row, baseline),
+        "round_ratios": by_round,
         "samples_per_second": report.samples / time.median if time else None,
         "gflop": todo.flops / 1e9 if todo else None,
         "flop_per_byte": todo.intensity if todo else None,
@@ -242,35 +246,27 @@ def _row_dict(row: Row, baseline: Row | None, report: NetReport) -> dict[str, An
     }
 
 
-def times(ratio: float) -> str:
-    """A ratio as it is shown: 1.23, 12.3, 123."""
-    return f"{ratio:.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}"
-
-
-def busy(machine: dict[str, Any]) -> str | None:
-    """A line, if the machine had much else to do before the run began."""
-    load, cores = machine.get("load_average_before"), machine["cores"]
-    if load is None or load <= BUSY * cores:
-        return None
-    return f"the machine was busy in the minute before this began: a load of {load:.1f} on {cores} cores"
-
-
 def agreement(row: dict[str, Any]) -> str:
-    """In words, how a peer's results (its part of the JSON) agree with the reference and with the baseline's."""
-    said = []
-    if (found := row.get("verification")) is not None:
-        said.append(_verified(found))
-    same = row["same_result"]
-    if same == SAME:
-        off = row["parameter_difference"]
-        said.append(f"same result to {off:.0e}" if off else "same result, bit for bit")
-    elif same == WITHIN:
-        said.append(f"within the bound of {row['precision']}, {row['parameter_difference']:.0e} off")
-    elif same == DIFFERS:
-        said.append("computes something else: see the notes")
-    elif same == NOT_COMPARABLE:
-        said.append("not comparable: see the notes")
+    """In words, how a peer's results agree with the reference and with the baseline's."""
+    off = row.get("parameter_difference")
+    same = {
+        SAME: f"same result to {off:.0e}" if off else "same result, bit for bit",
+        WITHIN: f"within the bound of {row.get('precision')}, {off or 0:.0e} off",
+        DIFFERS: "computes something else: see the notes",
+        NOT_COMPARABLE: "not comparable: see the notes",
+    }.get(row["same_result"])
+    said = [line for line in (_verified(row.get("verification")), same) if line]
     return "; ".join(said) or ("not checked" if row["rounds_ms"] else "")
+
+
+def _verified(found: dict[str, Any] | None) -> str | None:
+    if found is None:
+        return None
+    if not found["tensors"]:
+        return "not checked against the reference, which overflows here"
+    part = found["part_of_bound"]
+    how = "beyond any bound" if part is None else f"at {part:.2g} of its bound"
+    return f"worst error {how}" if found["ok"] else f"WRONG: {found['worst']} {how}"
 
 
 def agrees(row: dict[str, Any]) -> bool | None:
@@ -279,14 +275,6 @@ def agrees(row: dict[str, Any]) -> bool | None:
     if same == DIFFERS or (found and not found["ok"]):
         return False
     return True if same in (SAME, WITHIN) or (found and found["tensors"]) else None
-
-
-def _verified(found: dict[str, Any]) -> str:
-    if not found["tensors"]:
-        return "not checked against the reference, which overflows here"
-    part = found["part_of_bound"]
-    how = "beyond any bound" if part is None else f"at {part:.2g} of its bound"
-    return f"worst error {how}" if found["ok"] else f"WRONG: {found['worst']} {how}"
 
 
 CSV_COLUMNS = (
@@ -298,25 +286,17 @@ CSV_COLUMNS = (
 
 def to_csv(content: dict[str, Any]) -> str:
     """One line a net and peer of the JSON; empty where there is no number."""
-    return csv_text(CSV_COLUMNS, [_csv_row(net, row) for net in content["nets"] for row in net["peers"]])
-
-
-def _csv_row(net: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    time, ratio = row["epoch_ms"] or {}, row["ratio"] or {}
-    return {
-        **{column: net[column] for column in ("data", "samples", "batch")},
-        **row,
-        "net": net["name"],
-        "rounds": len(row["rounds_ms"]),
-        **{f"{name}_ms": time.get(name) for name in ("median", "min", "max")},
-        "ratio": ratio.get("median"),
-        "ratio_min": ratio.get("min"),
-        "ratio_max": ratio.get("max"),
-        "start_s": row["start_s"].get("total"),
-        "peak_mb": row["memory_mb"].get("peak"),
-        "agreement": agreement(row),
-        "notes": "; ".join(row["notes"]),
-    }
+    rows = []
+    for net in content["nets"]:
+        for row in net["peers"]:
+            time, ratio = row["epoch_ms"] or {}, row["ratio"] or {}
+            spreads = {f"{name}_ms": value for name, value in time.items()}
+            spreads |= {f"ratio_{name}": value for name, value in ratio.items()}
+            peak, start = row["memory_mb"].get("peak"), row["start_s"].get("total")
+            counts = {"net": net["name"], "rounds": len(row["rounds_ms"]), "ratio": ratio.get("median")}
+            words = {"agreement": agreement(row), "notes": "; ".join(row["notes"])}
+            rows.append({**net, **row, **spreads, **counts, **words, "peak_mb": peak, "start_s": start})
+    return csv_text(CSV_COLUMNS, rows)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
@@ -328,7 +308,13 @@ def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def write(folder: Path, content: dict[str, Any], table: str) -> None:
+def write(folder: Path, report: Report) -> None:
+    """Both files of a run, as :func:`write_files` does."""
+    content = to_dict(report)
+    write_files(folder, content, to_csv(content))
+
+
+def write_files(folder: Path, content: dict[str, Any], table: str) -> None:
     """results.json and results.csv into ``folder``, each whole or not at all; null for what is no finite number.
 
     Raises:
@@ -336,12 +322,6 @@ def write(folder: Path, content: dict[str, Any], table: str) -> None:
     """
     write_text(folder / "results.json", as_json(content) + "\n")
     write_text(folder / "results.csv", table)
-
-
-def write_report(folder: Path, report: Report) -> None:
-    """Both files of a run, as :func:`write` does."""
-    content = to_dict(report)
-    write(folder, content, to_csv(content))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -357,14 +337,13 @@ def read(path: Path) -> dict[str, Any]:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # also what is no text
         raise DataError(f"{path} is no JSON, or not all of it: {error}") from error
-    kind = content.get("format") if isinstance(content, dict) else None
+    fields = content if isinstance(content, dict) else {}
+    kind, version = fields.get("format"), fields.get("format_version")
     if kind != FORMAT:
         found = f"it is {kind!r}" if isinstance(kind, str) else "it does not say what it is"
         raise DataError(f"{path} holds no results of gpubp bench: {found}, not {FORMAT!r}")
-    version = content.get("format_version")
     if version != FORMAT_VERSION:
-        newer = isinstance(version, int) and version > FORMAT_VERSION
-        advice = "; upgrade gpubp" if newer else ""
+        advice = "; upgrade gpubp" if isinstance(version, int) and version > FORMAT_VERSION else ""
         raise DataError(f"{path} has format version {version}, and this gpubp reads {FORMAT_VERSION}{advice}")
     try:
         _require(content)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from gpubp.benchmark import data
+from gpubp.benchmark import clock, data
 from gpubp.benchmark.nets import Net
 from gpubp.benchmark.process import end_with_parent
 from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
@@ -81,13 +81,13 @@ def epoch_orders(seed: int, samples: int) -> Iterator[np.ndarray]:
 
 def hello(module: str, options: dict[str, Any]) -> Answer:
     """Import a peer's library, and have ready what it runs on: what a process does once, before its first net."""
-    clock = [time.perf_counter()]
+    laps = [time.perf_counter()]
     peer = importlib.import_module(module)
-    clock.append(time.perf_counter())
+    laps.append(time.perf_counter())
     if hasattr(peer, "ready"):
         peer.ready(options)
-    clock.append(time.perf_counter())
-    return {"seconds": _between(clock, "import", "device"), "memory_mb": {"imports": resident_mb()}}
+    laps.append(time.perf_counter())
+    return {"seconds": _between(laps, "import", "device"), "memory_mb": {"imports": resident_mb()}}
 
 
 def build(
@@ -97,34 +97,32 @@ def build(
     Present.trainer = None
     gc.collect()  # what the one before had on the device
     memory: dict[str, float | None] = {}
-    clock = [time.perf_counter()]
+    laps = [time.perf_counter()]
     content = data.load(Path(samples))
     memory["data"] = resident_mb()
-    clock.append(time.perf_counter())
+    laps.append(time.perf_counter())
     trainer = importlib.import_module(module).build(
         Net.from_json(net), content, data.load_parameters(Path(parameters)), options
     )
     Present.trainer, Present.orders = trainer, epoch_orders(seed, len(content))
-    clock.append(time.perf_counter())
+    laps.append(time.perf_counter())
     del content  # from here on only what the peer keeps is counted
     gc.collect()
     memory["build"] = resident_mb()
+    pools = [
+        {"library": pool["internal_api"], "version": pool.get("version"), "threads": pool["num_threads"]}
+        for pool in thread_pools()
+    ]
     return {
-        "version": str(trainer.version),
-        "details": trainer.details,
-        "differs": trainer.differs,
-        "input_density": trainer.input_density,
-        "seconds": _between(clock, "data", "build"),
+        **{name: getattr(trainer, name) for name in ("version", "details", "differs", "input_density")},
+        "seconds": _between(laps, "data", "build"),
         "memory_mb": memory,
-        "thread_pools": [
-            {"library": pool["internal_api"], "version": pool.get("version"), "threads": pool["num_threads"]}
-            for pool in thread_pools()
-        ],
+        "thread_pools": pools,
     }
 
 
-def _between(clock: list[float], *names: str) -> dict[str, float]:
-    return dict(zip(names, np.diff(clock).tolist(), strict=True))
+def _between(laps: list[float], *names: str) -> dict[str, float]:
+    return dict(zip(names, np.diff(laps).tolist(), strict=True))
 
 
 def first(save: str) -> Answer:
@@ -143,20 +141,19 @@ def one_round(at_least: float) -> Answer:
     all threads.
     """
     trainer = Present.trainer
-    by_events: list[float | None] = []
-    by_clock: list[float] = []
-    cpu = 0.0
-    while not by_clock or sum(by_clock) < at_least:
+    times: list[clock.Seconds] = []
+    cpu = seconds = 0.0
+    while not times or seconds < at_least:
         order = next(Present.orders)  # drawn outside the time
         before = time.process_time()
-        events, clock = trainer.clock(lambda order=order: trainer.run_epoch(order))
+        times.append(trainer.clock(lambda order=order: trainer.run_epoch(order)))
         cpu += time.process_time() - before
-        by_events.append(events)
-        by_clock.append(clock)
+        seconds += times[-1][1]
+    events = [events for events, _ in times if events is not None]
     return {
-        "epochs": len(by_clock),
-        "seconds": sum(by_clock),
-        "events": None if None in by_events else sum(filter(None, by_events)),
+        "epochs": len(times),
+        "seconds": seconds,
+        "events": sum(events) if events else None,
         "cpu_seconds": cpu,
         "memory_mb": {"peak": peak_mb()},
     }
@@ -183,12 +180,8 @@ def verdict(report: Report) -> Answer:
 
 
 TASKS: dict[str, Task] = {
-    "hello": hello,
-    "build": build,
-    "first": first,
-    "round": one_round,
-    "verify": verify,
-}
+    "hello": hello, "build": build, "first": first, "round": one_round, "verify": verify,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

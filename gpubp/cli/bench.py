@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,18 +84,10 @@ def bench(
     console = terminal.console(stderr=json_path == "-")
     console.quiet = quiet
     say = (lambda _: None) if quiet else terminal.say
-    folder = _folder() if out is None else out
+    folder = out or results.free_folder(Path("gpubp-bench") / datetime.now(UTC).date().isoformat())
     report = measure.run(cases, chosen, missing, settings, folder, console, say, page.write, old)
     write_json(json_path, results.to_dict(report))
     _exit(report)
-
-
-def _folder() -> Path:
-    from datetime import UTC, datetime
-
-    from gpubp.benchmark import results
-
-    return results.free_folder(Path("gpubp-bench") / datetime.now(UTC).date().isoformat())
 
 
 def _cases(names: list[str], data_dir: Path | None) -> list[Case]:

@@ -7,8 +7,9 @@ from math import exp, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpubp.benchmark import results
+from gpubp.benchmark import shown
 from gpubp.benchmark.peers import OURS
+from gpubp.benchmark.shown import ON_GPU, ms
 from gpubp.benchmark.work import ITEM_BYTES
 from gpubp.reports import charts
 from gpubp.reports import page as pages
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 LOG_FROM = 15.0  # times that differ by more are drawn over a logarithmic axis
 BAR_INCHES, MARGIN_INCHES = 0.27, 0.75
 WIDTH_INCHES = 4.6
-ON_GPU = "gpubp-cupy"  # which the processor's roofline does not bound
 
 
 def write(path: Path, content: dict[str, Any]) -> Path:
@@ -29,18 +29,19 @@ def write(path: Path, content: dict[str, Any]) -> Path:
     Raises:
         GpubpError: it cannot be written, or a library for pages is missing.
     """
+    peaks = _peaks(content)
+    comparison = content.get("comparison")
     return pages.write(
         path,
         "bench.html",
         title="gpubp beside other libraries",
         run=content,
-        peaks=_peaks(content),
+        peaks=peaks,
         facts=_facts(content),
-        nets=[_net(net, _peaks(content)) for net in content["nets"]],
-        comparison=_comparison(content.get("comparison")),
-        packages=content["machine"]["packages"],
-        busy=results.busy(content["machine"]),
-        missing=_missing(content["missing"]),
+        nets=[_net(net, peaks) for net in content["nets"]],
+        comparison=comparison,
+        changes=shown.changes(comparison) if comparison else [],
+        shown=shown,
         item_bytes=ITEM_BYTES,
     )
 
@@ -50,135 +51,39 @@ def _peaks(content: dict[str, Any]) -> dict[str, float] | None:
     return found if found and "gflop_per_s" in found else None
 
 
-def _missing(reasons: dict[str, str]) -> dict[str, str]:
-    """Names by the reason why they are left out."""
-    return {
-        ", ".join(name for name, why in reasons.items() if why == reason): reason
-        for reason in dict.fromkeys(reasons.values())
-    }
-
-
 def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
     machine, settings, peaks = content["machine"], content["settings"], _peaks(content)
-    facts = [
+    roof = [
+        ("computes at most", f"{peaks['gflop_per_s']:,.0f} GFLOP/s"),
+        ("reads from memory", f"{peaks['gb_per_s']:,.0f} GB/s"),
+    ] if peaks else []  # fmt: skip
+    return [
         ("processor", str(machine["cpu"])),
         ("threads, of cores", f"{settings['threads']} of {machine['cores']}"),
+        *roof,
         ("rounds", str(settings["rounds"])),
         ("date, UTC", content["date"][:16].replace("T", " ")),
     ]
-    if peaks:
-        facts.insert(2, ("computes at most", f"{peaks['gflop_per_s']:,.0f} GFLOP/s"))
-        facts.insert(3, ("reads from memory", f"{peaks['gb_per_s']:,.0f} GB/s"))
-    return facts
 
 
 def _net(net: dict[str, Any], peaks: dict[str, float] | None) -> dict[str, Any]:
-    """What the template shows of one net."""
+    """What the template shows of a net besides its JSON."""
     timed = sorted(
         (row for row in net["peers"] if row["epoch_ms"]), key=lambda row: row["epoch_ms"]["median"]
     )
     cold = [row for row in net["peers"] if row["first_epoch_s"] is not None]
-    rest = [row for row in net["peers"] if not row["epoch_ms"]]
     bounded = [row for row in timed if row.get("gflop_per_s") and row["peer"] != ON_GPU]
     return {
-        "name": net["name"],
-        "about": f"{'-'.join(map(str, net['layers']))} {net['hidden']}, {net['output']}; {net['loss']}, "
-        f"batch {net['batch']}, learning rate {net['lr']:g}; {net['samples']:,} samples of {net['data']}, "
-        f"{net['parameters']:,} parameters",
-        "verdict": _verdict(net, timed),
-        "notes": [
-            *net.get("notes", []),
-            *(f"{row['title']}: {n}" for row in net["peers"] for n in row["notes"]),
-        ],
-        "wrong": [
-            f"{row['title']}: {line.strip()}"
-            for row in net["peers"]
-            if row.get("verification")
-            for line in row["verification"]["wrong"]
-        ],
-        "rows": [_row(row, net, peaks) for row in [*timed, *rest]],
+        **net,
+        "rows": shown.peers(net, peaks),
         "warm": _warm(net["name"], timed) if timed else None,
         "cold": _cold(net["name"], cold) if cold else None,
         "roofline": _roofline(net["name"], bounded, peaks) if peaks and bounded else None,
     }
 
 
-def _verdict(net: dict[str, Any], timed: list[dict[str, Any]]) -> str:
-    rows = {row["peer"]: row for row in timed}
-    baseline, fastest = rows.get(net["baseline"]), rows.get(net["fastest_peer"] or "")
-    if baseline is None:
-        return "Nothing was timed to the end."
-    own = f"{baseline['title']} trains an epoch in {_ms(baseline['epoch_ms']['median'])} ms"
-    if fastest is None or fastest is baseline or not fastest["ratio"]:
-        return own + "."
-    ratio = fastest["ratio"]
-    return (
-        f"{own}; the fastest of the others, {fastest['title']}, takes {results.times(ratio['median'])} times as long "
-        f"({results.times(ratio['min'])} to {results.times(ratio['max'])})."
-    )
-
-
-def _row(row: dict[str, Any], net: dict[str, Any], peaks: dict[str, float] | None) -> dict[str, Any]:
-    time, ratio, speed = row["epoch_ms"], row["ratio"], row.get("gflop_per_s")
-    part = speed / peaks["gflop_per_s"] if speed and peaks and row["peer"] != ON_GPU else None
-    return {
-        "title": row["title"],
-        "version": row["version"],
-        "details": row["details"],
-        "time": _ms(time["median"]) if time else row["status"],
-        "spread": f"{_ms(time['min'])}–{_ms(time['max'])}" if time else "",
-        "ratio": "1" if row["peer"] == net["baseline"] else results.times(ratio["median"]) if ratio else "",
-        "ratios": f"{results.times(ratio['min'])}–{results.times(ratio['max'])}"
-        if ratio and row["peer"] != net["baseline"]
-        else "",
-        "start": f"{row['start_s']['total']:.2f}" if "total" in row["start_s"] else "",
-        "first": "" if row["first_epoch_s"] is None else f"{row['first_epoch_s']:.3g}",
-        "speed": f"{speed:,.3g}" if speed else "",
-        "part": _percent(part) if part is not None else "",
-        "memory": f"{row['memory_mb']['peak']:,.0f}" if row["memory_mb"].get("peak") else "",
-        "agreement": results.agreement(row) or row["status"],
-        "agrees": results.agrees(row),
-    }
-
-
-def _comparison(found: dict[str, Any] | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-
-    def change(value: float | None) -> str:
-        return "" if value is None else f"{value - 1:+.0%}"
-
-    rows = [
-        {
-            "net": row["net"],
-            "title": row["title"],
-            "old": _ms(row["old_ms"]),
-            "new": _ms(row["new_ms"]),
-            "time": change(row["time_change"]),
-            "ratios": f"{row['old_ratio']:.2f} → {row['new_ratio']:.2f}" if row["ratio_change"] else "",
-            "ratio": change(row["ratio_change"]),
-            "beside": change(row["yardstick_change"]),
-            "verdict": row["verdict"],
-        }
-        for row in found["rows"]
-    ]
-    return {**found, "rows": rows}
-
-
-def _ms(milliseconds: float) -> str:
-    return f"{milliseconds:.3g}" if milliseconds < 1000 else f"{milliseconds:,.0f}"
-
-
-def _percent(part: float) -> str:
-    return f"{part:.0%}" if part >= 0.0995 else f"{part:.1%}"
-
-
 def _colour(row: dict[str, Any]) -> str:
     return charts.SERIES[0] if row["peer"].startswith(OURS) else charts.SERIES[1]
-
-
-def _bars(count: int) -> tuple[float, float]:
-    return WIDTH_INCHES, MARGIN_INCHES + BAR_INCHES * count
 
 
 def _warm(name: str, rows: Sequence[dict[str, Any]]) -> Markup:
@@ -195,7 +100,7 @@ def _warm(name: str, rows: Sequence[dict[str, Any]]) -> Markup:
             range(len(rows)), [m - start for m in medians], left=start, color=[_colour(r) for r in rows], height=0.6,
             xerr=whiskers, error_kw={"ecolor": charts.INK, "elinewidth": 1, "capsize": 2.5},
         )  # fmt: skip
-        axes.bar_label(bars, [_ms(m) for m in medians], padding=4, fontsize=8)
+        axes.bar_label(bars, [ms(m) for m in medians], padding=4, fontsize=8)
         if logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
@@ -203,8 +108,12 @@ def _warm(name: str, rows: Sequence[dict[str, Any]]) -> Markup:
         _name_rows(axes, rows)
         axes.set_xlabel(f"ms an epoch{', logarithmic' if logarithmic else ''}")
 
-    said = ", ".join(f"{r['title']} {_ms(t['median'])}" for r, t in zip(rows, times, strict=True))
-    return charts.chart(draw, f"{name}: milliseconds an epoch: {said}", size=_bars(len(rows)))
+    said = ", ".join(f"{r['title']} {ms(t['median'])}" for r, t in zip(rows, times, strict=True))
+    return charts.chart(
+        draw,
+        f"{name}: milliseconds an epoch: {said}",
+        size=(WIDTH_INCHES, MARGIN_INCHES + BAR_INCHES * len(rows)),
+    )
 
 
 def _cold(name: str, rows: Sequence[dict[str, Any]]) -> Markup:

@@ -47,6 +47,26 @@ class Trainer:
         raise NotImplementedError
 
 
+class OrderedTrainer(Trainer):
+    """What shuffles by a generator of its own: the samples are put in order first, within the time of the epoch."""
+
+    def take(self, inputs: np.ndarray, targets: np.ndarray) -> None:
+        """Keep the samples, and have room for them in order."""
+        self.samples = [(array, np.empty_like(array)) for array in (inputs, targets)]
+        self.inputs, self.targets = inputs, targets
+
+    def run_epoch(self, order: np.ndarray) -> float:
+        for array, ordered in self.samples:
+            np.take(
+                array, order, axis=0, out=ordered, mode="clip"
+            )  # the default mode copies through a buffer
+        return self.fit(*(ordered for _, ordered in self.samples))
+
+    def fit(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        """Train an epoch on samples in order; the mean loss, as of ``run_epoch``."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Peer:
     """A peer by name.

@@ -32,14 +32,11 @@ class ScanTrainer(Trainer):
         self.batch, self.device = net.batch, device
         if precision := jax.config.jax_default_matmul_precision:
             self.details += f', matmul precision "{precision}"'
-        classifies = net.loss == "cross_entropy"
         with jax.default_device(device):
             tensors = [jnp.array(p) for p in parameters]
             self.state: State = (tensors, [jnp.zeros_like(p) for p in tensors] if net.momentum else [])
             self.inputs = jnp.asarray(data.floats())
-            self.targets = jnp.asarray(
-                data.labels.astype(np.int32) if classifies else data.one_hot(net.layers[-1])
-            )
+            self.targets = jnp.asarray(data.targets(net))
         self.epoch = jax.jit(partial(epoch, net), donate_argnums=0)
 
     def run_epoch(self, order: np.ndarray) -> float:
@@ -61,7 +58,7 @@ def mean_loss(net: Net, tensors: list[Array], x: Array, y: Array) -> Array:
         x = x @ tensors[2 * i].T + tensors[2 * i + 1]
         if i < last:
             x = jax.nn.relu(x) if net.hidden == "relu" else jax.nn.sigmoid(x)
-    if net.loss == "cross_entropy":
+    if net.classifies:
         true = jnp.take_along_axis(x, y[:, None], axis=1)[:, 0]
         return jnp.mean(jax.nn.logsumexp(x, axis=1) - true)
     scale = (0.5 if net.loss == "quadratic" else 1.0) / len(x)
@@ -97,7 +94,7 @@ def _device(options: dict[str, Any]) -> jax.Device:
     except (
         RuntimeError,
         AssertionError,
-    ):  # the latter where it was built without, and JAX_PLATFORMS asks for one
+    ):  # the latter where JAX was built without, and JAX_PLATFORMS asks for one
         raise BackendUnavailable(f"JAX {jax.__version__} sees no GPU") from None
 
 

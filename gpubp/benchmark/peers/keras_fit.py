@@ -15,27 +15,23 @@ import numpy as np
 
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import Net
-from gpubp.benchmark.peers import Trainer
+from gpubp.benchmark.peers import OrderedTrainer
 
 
-class KerasTrainer(Trainer):
-    """fit shuffles by a generator of its own, so the samples are put in order first, within the time of the epoch."""
+class KerasTrainer(OrderedTrainer):
+    """model.fit; Keras clips probabilities, so that losses are of logits."""
 
     version = keras.__version__
 
     def __init__(self, net: Net, data: Data, parameters: list[np.ndarray]) -> None:
         self.details = f"model.fit on {keras.backend.backend()}, default compile options"
         self.batch = net.batch
-        self.inputs = data.floats()
-        classifies = net.loss == "cross_entropy"
-        self.targets = data.labels if classifies else data.one_hot(net.layers[-1])
-        self.ordered = np.empty_like(self.inputs), np.empty_like(self.targets)
+        self.take(data.floats(), data.targets(net))
         hidden = [keras.layers.Dense(n, activation=net.hidden) for n in net.layers[1:-1]]
-        # Of logits, the loss is exact; of probabilities, Keras clips them.
-        output = keras.layers.Dense(net.layers[-1], activation=None if classifies else net.output)
+        output = keras.layers.Dense(net.layers[-1], activation=None if net.classifies else net.output)
         self.model = keras.Sequential([keras.layers.Input((net.layers[0],)), *hidden, output])
         self.model.set_weights([p.T for p in parameters])
-        if classifies:
+        if net.classifies:
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         else:
             scale = 0.5 if net.loss == "quadratic" else 1.0
@@ -45,10 +41,7 @@ class KerasTrainer(Trainer):
 
         self.model.compile(optimizer=keras.optimizers.SGD(net.lr), loss=loss)
 
-    def run_epoch(self, order: np.ndarray) -> float:
-        inputs, targets = self.ordered
-        np.take(self.inputs, order, axis=0, out=inputs, mode="clip")
-        np.take(self.targets, order, axis=0, out=targets, mode="clip")
+    def fit(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         history = self.model.fit(inputs, targets, batch_size=self.batch, epochs=1, shuffle=False, verbose=0)
         return float(history.history["loss"][0])
 

@@ -23,9 +23,7 @@ class NumpyTrainer(Trainer):
         self.biases = [b.copy() for b in parameters[1::2]]
         self.weight_steps = [np.empty_like(w) for w in self.weights]
         self.bias_steps = [np.empty_like(b) for b in self.biases]
-        self.inputs, self.labels = data.floats(), data.labels
-        self.classifies = net.loss == "cross_entropy"
-        self.targets = None if self.classifies else data.one_hot(net.layers[-1])
+        self.inputs, self.targets = data.floats(), data.targets(net)
 
         def buffers(widths: tuple[int, ...]) -> list[np.ndarray]:
             return [np.empty((self.batch, n), np.float32) for n in widths]
@@ -70,8 +68,8 @@ class NumpyTrainer(Trainer):
 
     def _output_delta(self, z: np.ndarray, batch: np.ndarray, delta: np.ndarray) -> float:
         """∂C/∂z of the outputs into ``delta`` (B, n), from z, which is overwritten; the sum of the losses."""
-        if self.classifies:
-            rows, labels = self.rows[: len(batch)], self.labels[batch]
+        if self.net.classifies:
+            rows, labels = self.rows[: len(batch)], self.targets[batch]
             z -= z.max(axis=1, keepdims=True)
             true = z[rows, labels]
             np.exp(z, out=delta)
@@ -80,7 +78,6 @@ class NumpyTrainer(Trainer):
             delta[rows, labels] -= 1
             return float(np.log(total).sum() - true.sum())
         _activate(z, self.net.output)
-        assert self.targets is not None
         np.take(self.targets, batch, axis=0, out=delta, mode="clip")
         np.subtract(z, delta, out=delta)
         cost = float(np.vdot(delta, delta))

@@ -33,9 +33,7 @@ class EagerTrainer(Trainer):
             self.clock = Events(event, torch.cuda.synchronize, lambda start, stop: start.elapsed_time(stop))
         self.tensors = [torch.tensor(p, device=device, requires_grad=True) for p in parameters]
         self.inputs = torch.from_numpy(data.floats()).to(device)
-        classifies = net.loss == "cross_entropy"
-        targets = torch.from_numpy(data.labels if classifies else data.one_hot(net.layers[-1]))
-        self.targets = targets.to(device)
+        self.targets = torch.from_numpy(data.targets(net)).to(device)
         self.cost = torch.zeros((), dtype=torch.float64, device=device)
         self.prepare()
 
@@ -136,7 +134,7 @@ def mean_loss(net: Net, tensors: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
         x = F.linear(x, tensors[2 * i], tensors[2 * i + 1])
         if i < last:
             x = F.relu(x) if net.hidden == "relu" else torch.sigmoid(x)
-    if net.loss == "cross_entropy":
+    if net.classifies:
         return F.cross_entropy(x, y)
     scale = (0.5 if net.loss == "quadratic" else 1.0) / len(x)
     return F.mse_loss(torch.sigmoid(x), y, reduction="sum") * scale

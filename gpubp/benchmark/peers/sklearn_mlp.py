@@ -10,42 +10,25 @@ from sklearn.neural_network import MLPClassifier
 
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import Net
-from gpubp.benchmark.peers import Trainer
+from gpubp.benchmark.peers import OrderedTrainer
 
 
-class SklearnTrainer(Trainer):
-    """partial_fit would shuffle by itself, so the samples are put in order first, within the time of the epoch.
-
-    Its outputs are softmax with the cross-entropy or, for several labels a sample, sigmoids with the binary
+class SklearnTrainer(OrderedTrainer):
+    """Its outputs are softmax with the cross-entropy or, for several labels a sample, sigmoids with the binary
     cross-entropy; there is no squared error of sigmoids.
     """
 
-    version = sklearn.__version__
+    version, details = sklearn.__version__, "MLPClassifier.partial_fit, one epoch a call"
 
     def __init__(self, net: Net, data: Data, parameters: list[np.ndarray]) -> None:
-        classifies = net.loss == "cross_entropy"
-        self.details = "MLPClassifier.partial_fit, one epoch a call"
-        self.differs = (
-            ""
-            if classifies
-            else "scikit-learn has no squared error of sigmoids: binary cross-entropy instead"
-        )
-        self.inputs = data.floats()
-        self.targets = data.labels if classifies else data.one_hot(net.layers[-1]).astype(np.int64)
-        self.ordered = np.empty_like(self.inputs), np.empty_like(self.targets)
+        if not net.classifies:
+            self.differs = "scikit-learn has no squared error of sigmoids: binary cross-entropy instead"
+        self.take(data.floats(), data.targets(net).astype(np.int64))
         self.model = MLPClassifier(
-            hidden_layer_sizes=net.layers[1:-1],
-            activation="relu" if net.hidden == "relu" else "logistic",
-            solver="sgd",
-            alpha=0.0,
-            batch_size=min(net.batch, len(data)),
-            learning_rate="constant",
-            learning_rate_init=net.lr,
-            momentum=0.0,
-            nesterovs_momentum=False,
-            shuffle=False,
-            random_state=0,
-        )
+            hidden_layer_sizes=net.layers[1:-1], activation="relu" if net.hidden == "relu" else "logistic",
+            solver="sgd", alpha=0.0, batch_size=min(net.batch, len(data)), learning_rate="constant",
+            learning_rate_init=net.lr, momentum=0.0, nesterovs_momentum=False, shuffle=False, random_state=0,
+        )  # fmt: skip
         # The first call draws parameters; ours go into the same arrays, which the solver has hold of.
         first = slice(0, self.model.batch_size)
         self.model.partial_fit(self.inputs[first], self.targets[first], classes=np.arange(net.layers[-1]))
@@ -54,10 +37,7 @@ class SklearnTrainer(Trainer):
         for ours, theirs in zip(parameters[1::2], self.model.intercepts_, strict=True):
             theirs[...] = ours
 
-    def run_epoch(self, order: np.ndarray) -> float:
-        inputs, targets = self.ordered
-        np.take(self.inputs, order, axis=0, out=inputs, mode="clip")
-        np.take(self.targets, order, axis=0, out=targets, mode="clip")
+    def fit(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         self.model.partial_fit(inputs, targets)
         return float(self.model.loss_)
 
