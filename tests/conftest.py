@@ -22,15 +22,12 @@ settings.load_profile("gpubp")
 
 def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's may be ignored
+    if config.getoption("--exhaustive"):
+        os.environ["GPUBP_EXHAUSTIVE"] = "1"  # what `fewer` asks, also while test modules are imported
 
 
 def pytest_addoption(parser):
     parser.addoption("--exhaustive", action="store_true", help="run also what takes long, as CI does")
-
-
-def pytest_configure(config):
-    if config.getoption("--exhaustive"):
-        os.environ["GPUBP_EXHAUSTIVE"] = "1"  # what `fewer` asks, also while test modules are imported
 
 
 def pytest_collection_modifyitems(config, items):
