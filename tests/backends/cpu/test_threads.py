@@ -20,7 +20,7 @@ from gpubp.backends.cpu import backend as cpu
 from gpubp.backends.threads import blas_threads, libraries
 from gpubp.errors import UsageError
 from gpubp.functions import ACTIVATIONS
-from tests import param
+from tests import fewer, param
 from tests.conftest import small_data, small_net
 from tests.networks import problem_of, samples_of
 
@@ -153,7 +153,7 @@ def together(jobs) -> list:
 def compare_threads() -> None:
     """In a process of its own, for a clash of Numba's threads ends it."""
     alone = [work(seed) for seed in range(4)]
-    for _ in range(5):
+    for _ in range(fewer(2, 5)):
         at_once = together([lambda seed=seed: work(seed) for seed in range(4)])
         for expected, got in zip(alone, at_once, strict=True):
             for a, b in zip(expected, got, strict=True):

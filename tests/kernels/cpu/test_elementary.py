@@ -14,8 +14,9 @@ from gpubp.kernels.cpu import elementary
 from gpubp.kernels.cpu.elementary import LN2, LOWEST
 from gpubp.kernels.cpu.vector import BYTES, emitted, index, transpose
 from gpubp.verification.bounds import ACTIVATION_ROUNDINGS, EXP_ROUNDINGS, LOG_ROUNDINGS
+from tests import param
 
-DTYPES = [np.float32, np.float64]
+DTYPES = [np.float32, param(np.float64, always=False)]
 # name -> (NumPy's, the roundings allowed, where it is defined); expm1 and log1p are held to what exp and log are.
 FUNCTIONS = {
     "exp": (np.exp, EXP_ROUNDINGS, lambda x: x <= 0),
