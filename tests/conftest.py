@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import warnings
@@ -21,6 +22,8 @@ settings.load_profile("gpubp")
 
 def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's may be ignored
+    if config.getoption("--exhaustive"):
+        os.environ["GPUBP_EXHAUSTIVE"] = "1"  # what `fewer` asks, also while test modules are imported
 
 
 def pytest_addoption(parser):

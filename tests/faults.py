@@ -20,9 +20,8 @@ OUTPUTS = {
     "update": ("parameter", "slots"),
 }
 
-Fault = Callable[
-    [dict[str, Any], dict[str, Any], dict[str, Any]], None
-]  # (inputs, before, after): change after
+Arrays = dict[str, Any]
+Fault = Callable[[Arrays, Arrays, Arrays], None]  # (inputs, before, after): change after
 
 
 def dropped_row(i, before, after):
@@ -90,57 +89,43 @@ def cost_without_last_row(i, before, after):
     after["row_cost"][-1] = 0
 
 
+OF_ALL = {"dropped row": dropped_row, "swapped index": swapped_index, "stale buffer": stale_buffer}
 FAULTS: dict[tuple[str, str], Fault] = {
-    ("gather", "dropped row"): dropped_row,
-    ("gather", "swapped index"): swapped_index,
-    ("gather", "stale buffer"): stale_buffer,
+    **{(operation, name): fault for operation in OUTPUTS for name, fault in OF_ALL.items()},
     ("gather", "wrong tail element"): wrong_tail,
-    ("forward", "dropped row"): dropped_row,
-    ("forward", "swapped index"): swapped_index,
-    ("forward", "stale buffer"): stale_buffer,
     ("forward", "missing bias"): missing_bias,
     ("forward", "wrong tail element"): wrong_tail_of_product,
-    ("output_delta", "dropped row"): dropped_row,
-    ("output_delta", "swapped index"): swapped_index,
-    ("output_delta", "stale buffer"): stale_buffer,
     ("output_delta", "wrong tail element"): wrong_tail_of_delta,
     ("output_delta", "cost without its last row"): cost_without_last_row,
-    ("hidden_delta", "dropped row"): dropped_row,
-    ("hidden_delta", "swapped index"): swapped_index,
-    ("hidden_delta", "stale buffer"): stale_buffer,
     ("hidden_delta", "wrong tail element"): wrong_tail_of_delta,
     ("weight_grad", "dropped sample"): dropped_sample,
-    ("weight_grad", "swapped index"): swapped_index,
-    ("weight_grad", "stale buffer"): stale_buffer,
     ("weight_grad", "missing bias"): missing_bias_gradient,
     ("weight_grad", "1/B off by one"): batch_size_off_by_one,
     ("weight_grad", "wrong tail element"): wrong_tail_of_gradient,
-    ("update", "dropped row"): dropped_row,
-    ("update", "swapped index"): swapped_index,
-    ("update", "stale buffer"): stale_buffer,
     ("update", "learning rate 1% off"): rate_off,
     ("update", "wrong tail element"): wrong_tail,
 }
 
 
+def overridden(backend: Backend, **methods: Callable) -> Backend:
+    """A copy of ``backend`` with these methods in place of its own."""
+    copy = object.__new__(type("Faulty", (type(backend),), methods))
+    copy.__dict__.update(backend.__dict__)
+    return copy
+
+
 def plant(backend: Backend, operation: str, fault: Fault) -> Backend:
     """A copy of ``backend`` whose ``operation`` has the fault."""
-    arguments = signature(getattr(Backend, operation))
-
-    def host(self, value):
-        if isinstance(value, str) or not hasattr(value, "shape"):
-            return value
-        return self.to_host(value)
+    names = list(signature(getattr(Backend, operation)).parameters)[1:]
 
     def faulty(self, *args):
-        names = dict(zip(list(arguments.parameters)[1:], args, strict=True))
-        outputs = {}
-        for name in OUTPUTS[operation]:
-            value = names[name]
-            outputs.update(
-                {f"{name}{k}": v for k, v in enumerate(value)} if name == "slots" else {name: value}
-            )
-        inputs = {name: host(self, value) for name, value in names.items()}
+        arguments = dict(zip(names, args, strict=True))
+        outputs = {name: arguments[name] for name in OUTPUTS[operation]}
+        outputs |= {f"slots{k}": slot for k, slot in enumerate(outputs.pop("slots", ()))}
+        inputs = {
+            name: self.to_host(value) if hasattr(value, "shape") else value
+            for name, value in arguments.items()
+        }
         before = {name: self.to_host(value) for name, value in outputs.items()}
         getattr(type(backend), operation)(self, *args)
         after = {name: self.to_host(value) for name, value in outputs.items()}
@@ -148,6 +133,4 @@ def plant(backend: Backend, operation: str, fault: Fault) -> Backend:
         for name, value in outputs.items():
             self.to_device(np.ascontiguousarray(after[name]), out=value)
 
-    copy = object.__new__(type("Faulty", (type(backend),), {operation: faulty}))
-    copy.__dict__.update(backend.__dict__)
-    return copy
+    return overridden(backend, **{operation: faulty})

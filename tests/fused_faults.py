@@ -12,9 +12,7 @@ from gpubp.backends.cpu.fused import FusedPlan, StoredSamples
 from gpubp.backends.plan import PlanState, Problem, StepStats
 from gpubp.data.samples import Samples, as_inputs
 from gpubp.kernels.cpu import steps
-from tests.faults import Fault
-
-Arrays = dict[str, np.ndarray]
+from tests.faults import Arrays, Fault, overridden
 
 
 @dataclass
@@ -67,30 +65,22 @@ class PhasedPlan(FusedPlan):
         return Batch(self.samples, order, samples, as_inputs(samples.inputs, self.dtype))
 
     def _phase(
-        self, batch: Batch, kind: int, layer: int, mode: int = steps.GRADIENTS, coefficients=None
+        self, batch: Batch, kind: int, layer: int, mode=steps.GRADIENTS, coefficients=None
     ) -> StepStats:
         if coefficients is None:
             coefficients = self._no_coefficients()
         count, only = len(batch.order), steps.phase(kind, layer)
         return self._run(batch.stored, batch.order, count, 1, coefficients, mode, only=only)
 
-    def _rows(self, place: int, row: int, batch: Batch, n: int) -> np.ndarray:
-        """(B, n) in memory, rows at this distance."""
-        rows = len(batch.order)
-        return self._net.memory[place : place + rows * row].reshape(rows, row)[:, :n]
-
-    def _a(self, i: int, batch: Batch) -> np.ndarray:
-        """The activations of layer i in memory."""
-        entry = self._net.layers[i]
-        return self._rows(entry[steps.A], entry[steps.ROW], batch, self.layers[i].n_out)
-
-    def _delta(self, i: int, batch: Batch) -> np.ndarray:
-        entry = self._net.layers[i]
-        return self._rows(entry[steps.DELTA], entry[steps.ROW], batch, self.layers[i].n_out)
+    def _rows(self, i: int, place: int, batch: Batch, row: int = steps.ROW) -> np.ndarray:
+        """(B, n) of layer i in memory, a view: what is at this place, in rows as long as that entry says."""
+        entry, count = self._net.layers[i], len(batch.order)
+        n = self.layers[i].n_in if place == steps.A_PREV else self.layers[i].n_out
+        return self._net.memory[entry[place] :][: count * entry[row]].reshape(count, entry[row])[:, :n]
 
     def _a_prev(self, i: int, batch: Batch) -> np.ndarray:
         """What goes into layer i."""
-        return self._a(i - 1, batch) if i else batch.inputs
+        return self._rows(i - 1, steps.A, batch) if i else batch.inputs
 
     def _propagate(self, batch: Batch) -> StepStats:
         """All phases before the gradients'."""
@@ -117,10 +107,7 @@ class PhasedPlan(FusedPlan):
         self._phase(batch, steps.GATHER, 0)
         stale, sparse = self.stale_inputs[: len(batch.order)], "non-zero" in self.describe()
         if not sparse:
-            entry = self._net.layers[0]
-            batch.inputs = self._rows(
-                entry[steps.A_PREV], entry[steps.A_PREV_ROW], batch, self.layers[0].n_in
-            )
+            batch.inputs = self._rows(0, steps.A_PREV, batch, steps.A_PREV_ROW)
         if self._planted("gather", {}, {"out": stale.copy()}, {"out": batch.inputs}) and sparse:
             # How the memory holds sparse inputs is the plan's own affair: they are gathered again, from faulty samples.
             faulty = Samples(batch.inputs, batch.samples.targets, batch.samples.sample_weight)
@@ -129,40 +116,38 @@ class PhasedPlan(FusedPlan):
         stale[...] = batch.inputs
 
     def _forward(self, batch: Batch, i: int) -> None:
-        stale = self._a(i, batch).copy()
+        stale = self._rows(i, steps.A, batch).copy()
         self._phase(batch, steps.FORWARD, i)
-        memory, activation = self._a(i, batch), self.problem.activations[i]
+        memory, activation = self._rows(i, steps.A, batch), self.problem.activations[i]
         weights, bias = self._get(self._net.layers[i, steps.W], i)
-        inputs = {
-            "a_prev": self._a_prev(i, batch),
-            "weights": weights,
-            "bias": bias,
-            "activation": activation,
-        }
+        a_prev = self._a_prev(i, batch)
+        inputs = {"a_prev": a_prev, "weights": weights, "bias": bias, "activation": activation}
         if i == len(self.layers) - 1:  # the output phase makes a of z
             z, a = memory, activation.apply(memory)
         else:
-            z, a = reference.forward(inputs["a_prev"], weights, bias, activation)[0], memory
+            z, a = reference.forward(a_prev, weights, bias, activation)[0], memory
         self._planted("forward", inputs, {"z": stale, "a": stale}, {"z": z, "a": a})
 
     def _output(self, batch: Batch) -> StepStats:
         last, count = len(self.layers) - 1, len(batch.order)
         activation, loss = self.problem.activations[last], self.problem.loss
-        z, stale = self._a(last, batch).copy(), self._delta(last, batch).copy()
+        z, stale = self._rows(last, steps.A, batch).copy(), self._rows(last, steps.DELTA, batch).copy()
         stats = self._phase(batch, steps.OUTPUT_DELTA, 0)
         a, targets, weight = activation.apply(z), batch.samples.targets, batch.samples.sample_weight
         row_cost = reference.cost(z, a, targets, weight, activation, loss).astype(self.dtype)
         own = row_cost.sum(dtype=np.float64)
         before = {"delta": stale, "row_cost": self.stale_costs[:count].copy()}
-        self._planted("output_delta", {}, before, {"delta": self._delta(last, batch), "row_cost": row_cost})
+        self._planted(
+            "output_delta", {}, before, {"delta": self._rows(last, steps.DELTA, batch), "row_cost": row_cost}
+        )
         self.stale_costs[:count] = row_cost
         # The plan keeps the sum of the costs only.
         return StepStats(count, stats.costs + (row_cost.sum(dtype=np.float64) - own), stats.hits)
 
     def _back(self, batch: Batch, i: int) -> None:
-        stale = self._delta(i - 1, batch).copy()
+        stale = self._rows(i - 1, steps.DELTA, batch).copy()
         self._phase(batch, steps.HIDDEN_DELTA, i - 1)
-        self._planted("hidden_delta", {}, {"delta": stale}, {"delta": self._delta(i - 1, batch)})
+        self._planted("hidden_delta", {}, {"delta": stale}, {"delta": self._rows(i - 1, steps.DELTA, batch)})
 
     def _gradients(self, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
         pairs = []
@@ -171,10 +156,9 @@ class PhasedPlan(FusedPlan):
             before = dict(zip(names, self._get(place, i), strict=True))
             self._phase(batch, steps.WEIGHT_GRAD, i)
             after = dict(zip(names, self._get(place, i), strict=True))
-            delta = self._delta(i, batch) * self.dtype.type(len(batch.order))
-            if self._planted(
-                "weight_grad", {"delta": delta, "a_prev": self._a_prev(i, batch)}, before, after
-            ):
+            delta = self._rows(i, steps.DELTA, batch) * self.dtype.type(len(batch.order))
+            inputs = {"delta": delta, "a_prev": self._a_prev(i, batch)}
+            if self._planted("weight_grad", inputs, before, after):
                 self._put(place, i, *after.values())
             pairs.append((after["grad_weights"], after["grad_bias"]))
         return pairs
@@ -196,21 +180,19 @@ class PhasedPlan(FusedPlan):
         for i in range(len(self.layers)):
             self._phase(batch, steps.WEIGHT_GRAD, i, steps.TRAIN, flat)
         after = self.state()
-        for k, parameter in enumerate(after.parameters):
-            slots = {f"slots{j}": slot for j, slot in enumerate(after.slots[k])}
-            old = {f"slots{j}": slot for j, slot in enumerate(before.slots[k])}
-            self._planted(
-                "update", {}, {"parameter": before.parameters[k], **old}, {"parameter": parameter, **slots}
+        for k in range(len(after.parameters)):
+            new, old = (
+                {
+                    "parameter": state.parameters[k],
+                    **{f"slots{j}": slot for j, slot in enumerate(state.slots[k])},
+                }
+                for state in (after, before)
             )
+            self._planted("update", {}, old, new)
         self.load_state(after)
 
 
 def plant_in_plan(backend: Backend, operation: str, fault: Fault) -> Backend:
     """A copy of the numba backend in whose fused plan the phases of ``operation`` have the fault."""
 
-    def plan(self, problem: Problem) -> PhasedPlan:
-        return PhasedPlan(operation, fault, problem)
-
-    copy = object.__new__(type("Faulty", (type(backend),), {"plan": plan}))
-    copy.__dict__.update(backend.__dict__)
-    return copy
+    return overridden(backend, plan=lambda self, problem: PhasedPlan(operation, fault, problem))

@@ -15,8 +15,11 @@ from gpubp.network import Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer
 from gpubp.verification import bounds
 from gpubp.verification.bounds import Bounded, Precision
+from tests import param
 
 DTYPES = ("float32", "float64")
+# What is compiled anew for each dtype is tested in float32, and with --exhaustive in float64.
+every_dtype = pytest.mark.parametrize("dtype", ["float32", param("float64", always=False)])
 MOMENTUM = SGD(0.1, momentum=0.9)
 
 # What is tested of every optimizer is tested of these: of each kind, every setting off its default at least once.
@@ -38,11 +41,6 @@ for _cls in OPTIMIZERS.values():
         ), (
             f"EVERY_OPTIMIZER in tests/networks.py has no {_cls.__name__} whose {_setting.name} is not the default"
         )
-
-
-def exhaustive(*values):
-    """A case of a parametrised test that runs with --exhaustive only."""
-    return pytest.param(*values, marks=pytest.mark.exhaustive)
 
 
 def samples_of(net: Network, x, y, weight=None, loss: str = "cross_entropy") -> Samples:

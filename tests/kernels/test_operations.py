@@ -1,10 +1,10 @@
-"""Every operation that has a kernel, on the CPU and on a GPU or its stand-in, held to the bounds of the reference."""
+"""Every operation of every backend, a GPU's on the GPU or its stand-in, held to the bounds of the reference."""
 
 from collections import deque
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpubp import reference
@@ -12,13 +12,18 @@ from gpubp.backends.cpu.backend import NumbaBackend
 from gpubp.data.samples import as_inputs
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.verification import bounds
-from gpubp.verification.bounds import Bounded, Precision
+from gpubp.verification.bounds import (
+    ACTIVATION_ROUNDINGS,
+    EXP_ROUNDINGS,
+    LOG_ROUNDINGS,
+    SLOPE_ERRORS,
+    Bounded,
+    Precision,
+)
 from gpubp.verification.steps import bounded_update
-from tests.cuda_host import cuda_backend, why_no_cuda
-from tests.networks import EVERY_OPTIMIZER
-
-DTYPES = (np.float32, np.float64)
-EXAMPLES = settings(max_examples=6)
+from tests import examples, fewer
+from tests.conftest import BACKENDS, backend_by_name
+from tests.networks import EVERY_OPTIMIZER, every_dtype
 
 # One, odd, a warp and one beside it, and wider than a block of 256 threads.
 widths = st.sampled_from([1, 2, 3, 10, 31, 32, 33, 65, 300])
@@ -27,7 +32,6 @@ seeds = st.integers(0, 2**32 - 1)
 scales = st.sampled_from([0.1, 1.0, 30.0])  # up to activations that saturate
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 every_loss = pytest.mark.parametrize("loss", LOSSES)
-every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 class GuardedNumba(NumbaBackend):
@@ -51,13 +55,9 @@ class GuardedNumba(NumbaBackend):
         return array.copy()
 
 
-@pytest.fixture(scope="module", params=["numba", "cupy"])
+@pytest.fixture(scope="module", params=BACKENDS)
 def backend(request):
-    if request.param == "numba":
-        return GuardedNumba()
-    if why_no_cuda:
-        pytest.skip(why_no_cuda)
-    return cuda_backend()
+    return GuardedNumba() if request.param == "numba" else backend_by_name(request.param)
 
 
 def normal(seed, dtype, *shapes, scale=1.0):
@@ -74,20 +74,25 @@ def output_layer(seed, dtype, b, n, activation, scale=1.0):
     return z, a, y.astype(dtype), rng.random(b).astype(dtype)
 
 
-def run(backend, operation, arrays, *options, outputs, dtype):
-    """The operation's outputs on the host; it gets the arrays, then the options, then poisoned outputs."""
-    on_device = [backend.to_device(array) for array in arrays]
-    results = [backend.to_device(np.full(shape, np.nan, dtype)) for shape in outputs]
-    getattr(backend, operation)(*on_device, *options, *results)
+def run(backend, operation, arrays, *options, outputs):
+    """Run an operation with outputs of these shapes, poisoned before, in the dtype of the last array; return them."""
+    send, dtype = backend.to_device, arrays[-1].dtype
+    results = [send(np.full(shape, np.nan, dtype)) for shape in outputs]
+    if operation == "output_delta":
+        results.append(send(np.full(len(arrays[0]), 255, np.uint8)))
+    getattr(backend, operation)(*map(send, arrays), *options, *results)
     return [backend.to_host(result) for result in results]
 
 
+def run_gather(backend, source, order, dtype):
+    out = backend.to_device(np.full((len(order), *source.shape[1:]), np.nan, dtype))
+    backend.gather(backend.to_device(source), backend.to_device(order), out)
+    return backend.to_host(out)
+
+
 def run_output_delta(backend, z, a, y, w, activation, loss):
-    send = backend.to_device
-    delta, cost = send(np.full_like(a, np.nan)), send(np.full_like(w, np.nan))
-    hit = send(np.full(len(w), 255, np.uint8))
-    backend.output_delta(*map(send, (z, a, y, w)), ACTIVATIONS[activation], LOSSES[loss], delta, cost, hit)
-    return tuple(map(backend.to_host, (delta, cost, hit)))
+    options = ACTIVATIONS[activation], LOSSES[loss]
+    return run(backend, "output_delta", (z, a, y, w), *options, outputs=[a.shape, w.shape])
 
 
 def wide(array):
@@ -106,26 +111,26 @@ def assert_within(got, bounded):
 
 @every_dtype
 @pytest.mark.parametrize("bytes_in", [True, False])
-@EXAMPLES
+@examples(6, 25)
 @given(n=widths, b=batches, seed=seeds)
 def test_gather(backend, dtype, bytes_in, n, b, seed):
     rng = np.random.default_rng(seed)
     source = rng.integers(0, 256, (50, n), np.uint8) if bytes_in else rng.random((50, n)).astype(dtype)
     order = rng.integers(0, 50, b)
-    (out,) = run(backend, "gather", [source, order], outputs=[(b, n)], dtype=dtype)
+    out = run_gather(backend, source, order, dtype)
     np.testing.assert_array_equal(out, as_inputs(source[order], dtype))
 
 
 @every_dtype
 def test_gather_of_a_vector(backend, dtype):
     source, order = np.arange(7, dtype=dtype), np.array([6, 0, 0, 3])
-    (out,) = run(backend, "gather", [source, order], outputs=[(4,)], dtype=dtype)
+    out = run_gather(backend, source, order, dtype)
     np.testing.assert_array_equal(out, source[order])
 
 
 @every_activation
 @every_dtype
-@EXAMPLES
+@examples(6, 25)
 @given(i=widths, o=widths, b=batches, seed=seeds, scale=scales, shared=st.booleans())
 def test_forward(backend, activation, dtype, i, o, b, seed, scale, shared):
     a_prev, weights, bias = normal(seed, dtype, (b, i), (o, i), (o,), scale=scale)
@@ -143,7 +148,7 @@ def test_forward(backend, activation, dtype, i, o, b, seed, scale, shared):
 @every_activation
 @every_loss
 @every_dtype
-@settings(max_examples=2)
+@examples(2, 10)
 @given(n=widths, b=batches, seed=seeds, scale=scales)
 def test_output_delta(backend, activation, loss, dtype, n, b, seed, scale):
     z, a, y, w = output_layer(seed, dtype, b, n, activation, scale)
@@ -173,14 +178,13 @@ def test_a_hit_is_the_first_of_equals(backend, n):
 
 @every_activation
 @every_dtype
-@EXAMPLES
+@examples(6, 25)
 @given(n=widths, n_next=widths, b=batches, seed=seeds, scale=scales)
 def test_hidden_delta(backend, activation, dtype, n, n_next, b, seed, scale):
     sigma = ACTIVATIONS[activation]
     delta_next, weights, z = normal(seed, dtype, (b, n_next), (n_next, n), (b, n), scale=scale)
     a = sigma.apply(z).astype(dtype)
-    arrays = [delta_next, weights, a]
-    (delta,) = run(backend, "hidden_delta", arrays, ACTIVATIONS[activation], outputs=[(b, n)], dtype=dtype)
+    (delta,) = run(backend, "hidden_delta", [delta_next, weights, a], sigma, outputs=[(b, n)])
     side = bounds.known_side(wide(a))
     bounded = bounds.hidden_delta(
         exact(delta_next), wide(weights), side, exact(a), sigma, Precision.of(dtype)
@@ -189,11 +193,11 @@ def test_hidden_delta(backend, activation, dtype, n, n_next, b, seed, scale):
 
 
 @every_dtype
-@EXAMPLES
+@examples(6, 25)
 @given(i=widths, o=widths, b=batches, seed=seeds)
 def test_weight_grad(backend, dtype, i, o, b, seed):
     delta, a_prev = normal(seed, dtype, (b, o), (b, i))
-    gradients = run(backend, "weight_grad", [delta, a_prev], outputs=[(o, i), (o,)], dtype=dtype)
+    gradients = run(backend, "weight_grad", [delta, a_prev], outputs=[(o, i), (o,)])
     bounded = bounds.weight_grad(exact(delta), exact(a_prev), Precision.of(dtype))
     for got, expected in zip(gradients, bounded, strict=True):
         assert_within(got, expected)
@@ -201,7 +205,7 @@ def test_weight_grad(backend, dtype, i, o, b, seed):
 
 @pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 @every_dtype
-@EXAMPLES
+@examples(6, 25)
 @given(shape=st.sampled_from([(1,), (255,), (257,), (33, 65)]), seed=seeds)
 def test_update(backend, optimizer, dtype, shape, seed):
     parameter, gradient, *slots = normal(seed, dtype, *[shape] * (2 + len(optimizer.slots)))
@@ -220,13 +224,13 @@ def test_nan_goes_through_forward_and_back(backend, activation, dtype):
     a_prev, weights, bias = normal(0, dtype, (3, 5), (40, 5), (40,))
     a_prev[1, 2] = np.nan
     sigma, shapes = ACTIVATIONS[activation], [(3, 40), (3, 40)]
-    results = run(backend, "forward", [a_prev, weights, bias], sigma, outputs=shapes, dtype=dtype)
+    results = run(backend, "forward", [a_prev, weights, bias], sigma, outputs=shapes)
     for result in results:
         assert np.isnan(result).all(axis=1).tolist() == [False, True, False]
         assert np.isfinite(result[::2]).all()
 
     arrays = [a_prev, weights.T.copy(), results[1]]
-    (delta,) = run(backend, "hidden_delta", arrays, sigma, outputs=shapes[:1], dtype=dtype)
+    (delta,) = run(backend, "hidden_delta", arrays, sigma, outputs=shapes[:1])
     assert np.isnan(delta).all(axis=1).tolist() == [False, True, False]
 
 
@@ -248,9 +252,7 @@ def test_nan_goes_through_the_cost(backend, activation, loss):
 def test_nan_goes_through_gradient_and_update(backend, optimizer):
     delta, a_prev = normal(0, np.float32, (70, 3), (70, 4))
     delta[69, 1] = np.nan
-    grad_weights, grad_bias = run(
-        backend, "weight_grad", [delta, a_prev], outputs=[(3, 4), (3,)], dtype=np.float32
-    )
+    grad_weights, grad_bias = run(backend, "weight_grad", [delta, a_prev], outputs=[(3, 4), (3,)])
     assert np.isnan(grad_bias).tolist() == [False, True, False]
     assert np.isnan(grad_weights).all(axis=1).tolist() == [False, True, False]
 
@@ -258,3 +260,51 @@ def test_nan_goes_through_gradient_and_update(backend, optimizer):
     slots = [backend.to_device(np.zeros(3, np.float32)) for _ in optimizer.slots]
     backend.update(p, g, slots, optimizer, optimizer.coefficients(0.1, 1, decay=True))
     assert np.isnan(backend.to_host(p)).tolist() == [False, True, False]
+
+
+# Bounds that are as wide as they must be, and not far wider, which would hide errors --------------------------
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "softmax"])
+def test_activations_are_within_the_roundings_that_the_bounds_allow_them(backend, activation):
+    """float32 over its whole range of z, and the range in which e^-z moves, against float64."""
+    count = 30_000 if backend.name == "cupy" else 1_000_000
+    patterns = np.linspace(0, 2.0**32 - 1, count).astype(np.uint32).view(np.float32)
+    z = np.concatenate([patterns[np.isfinite(patterns)], np.linspace(-90, 90, count, dtype=np.float32)])
+    arrays = z[:, None], np.ones((1, 1), np.float32), np.zeros(1, np.float32)
+    a = run(backend, "forward", arrays, ACTIVATIONS[activation], outputs=[(len(z), 1)] * 2)[1]
+    expected = ACTIVATIONS[activation].apply(wide(z))
+    normal = (np.abs(expected) >= np.finfo(np.float32).tiny) & (np.abs(expected) <= np.finfo(np.float32).max)
+    roundings = np.abs(wide(a)[:, 0] - expected)[normal] / np.abs(expected[normal]) / 2.0**-24
+    allowed = ACTIVATION_ROUNDINGS[activation]
+    assert allowed / 8 <= roundings.max() <= allowed
+
+
+@pytest.mark.parametrize("activation", SLOPE_ERRORS)
+def test_slopes_are_within_the_errors_that_the_bounds_allow_them(backend, activation):
+    """As BP2 computes them from an exact a in float32, against float64."""
+    sigma = ACTIVATIONS[activation]
+    a = sigma.apply(np.linspace(-20, 20, 20_001)[:, None]).astype(np.float32)
+    arrays = np.ones_like(a), np.ones((1, 1), np.float32), a
+    (delta,) = run(backend, "hidden_delta", arrays, sigma, outputs=[a.shape])
+    off = np.abs(delta - sigma.slope(wide(a)))
+    allowed, variance = SLOPE_ERRORS[activation](exact(a), 2.0**-24)
+    assert (off <= allowed).all()
+    assert off.max() >= allowed.max() / 16  # half of its roundings are not there with fused multiply-adds
+    assert (variance <= allowed**2).all()
+
+
+@pytest.mark.parametrize(
+    ("activation", "loss"), [("sigmoid", "binary_cross_entropy"), ("softmax", "cross_entropy")]
+)
+def test_logarithms_are_within_the_roundings_that_the_bounds_allow_them(backend, activation, loss):
+    """ln(1 + e^-|z|) and ln Σ e^z as the costs of a single sample, in float32 against float64."""
+    count = fewer(2_001, 20_001) if backend.name == "cupy" else 20_001
+    z = np.linspace(-80, 80, count, dtype=np.float32)
+    logits = np.stack([z, np.zeros_like(z)], axis=1)
+    a = ACTIVATIONS[activation].apply(wide(logits)).astype(np.float32)
+    y = np.tile(np.float32([1, 0]), (count, 1))
+    cost = run_output_delta(backend, logits, a, y, np.ones_like(z), activation, loss)[1]
+    expected = LOSSES[loss].cost_from_logits(wide(logits), wide(y))
+    roundings = np.abs(cost - expected) / (np.abs(logits).sum(axis=1) + 1.4) / 2.0**-24
+    assert roundings.max() <= LOG_ROUNDINGS + EXP_ROUNDINGS

@@ -20,8 +20,9 @@ from gpubp.backends.cpu import backend as cpu
 from gpubp.backends.threads import blas_threads, libraries
 from gpubp.errors import UsageError
 from gpubp.functions import ACTIVATIONS
+from tests import fewer, param
 from tests.conftest import small_data, small_net
-from tests.networks import exhaustive, problem_of, samples_of
+from tests.networks import problem_of, samples_of
 
 MOST = numba.config.NUMBA_NUM_THREADS
 
@@ -63,7 +64,8 @@ def test_a_backend_says_how_many_threads_it_uses(rng):
     assert backends.get("numpy", threads=2).describe().endswith(", 2 threads")
     assert "thread" not in backends.get("numpy").describe()
     data = [rng.random((300, 200)), rng.integers(0, 10, 300)]
-    history = gpubp.fit(small_net((200, 100, 10)), *data, epochs=1, backend=device, verify="off")
+    net = small_net((200, 100, 10), dtype="float32")
+    history = gpubp.fit(net, *data, epochs=1, backend=device, verify="off")
     assert "on 1 thread; Numba" in history.plan
     assert history.device == device.describe()
 
@@ -92,10 +94,8 @@ def test_operations_keep_to_the_threads():
 @pytest.mark.parametrize("device", [backends.get("numba"), backends.get("numpy", threads=1)])
 def test_blas_has_one_thread_while_a_run_is_on(device, rng):
     usual, seen = blas(), []
-    x, y = small_data(rng)
-    gpubp.fit(
-        small_net(), x, y, epochs=2, backend=device, verify="off", callbacks=[lambda *_: seen.append(blas())]
-    )
+    options = {"epochs": 2, "verify": "off", "callbacks": [lambda *_: seen.append(blas())]}
+    gpubp.fit(small_net(dtype="float32"), *small_data(rng), backend=device, **options)
     assert seen == [{1} if usual else set()] * 2
     assert blas() == usual
 
@@ -127,7 +127,7 @@ def work(seed: int) -> list[np.ndarray]:
     """A gradient and a short training of a net of its own, by the plan that fit takes, and by single operations."""
     rng = np.random.default_rng(seed)
     x, y = small_data(rng, n=64 + seed, n_in=60, n_out=10)
-    net = small_net((60, 80 + seed, 10), seed=seed)
+    net = small_net((60, 80 + seed, 10), seed=seed, dtype="float32")
     _, found = gpubp.gradients(net, x, y, backend="numba")
     problem = problem_of(net, samples_of(net, x, y), batch=16, optimizer=gpubp.Adam())
     plan = backends.get("numba", plan="composed").plan(problem)
@@ -152,7 +152,7 @@ def together(jobs) -> list:
 def compare_threads() -> None:
     """In a process of its own, for a clash of Numba's threads ends it."""
     alone = [work(seed) for seed in range(4)]
-    for _ in range(5):
+    for _ in range(fewer(2, 5)):
         at_once = together([lambda seed=seed: work(seed) for seed in range(4)])
         for expected, got in zip(alone, at_once, strict=True):
             for a, b in zip(expected, got, strict=True):
@@ -160,15 +160,12 @@ def compare_threads() -> None:
     print("the same on", numba.threading_layer(), cpu.NumbaBackend().threads)
 
 
-@pytest.mark.parametrize("layer", ["workqueue", exhaustive("omp"), exhaustive("tbb")])
+@pytest.mark.parametrize("layer", ["workqueue", param("omp", always=False), param("tbb", always=False)])
 def test_python_threads_get_what_each_gets_alone(layer):
     settings = {**os.environ, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2"}
-    command = [
-        sys.executable,
-        "-c",
-        "from tests.backends.cpu.test_threads import compare_threads; compare_threads()",
-    ]
-    done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300)
+    code = "from tests.backends.cpu.test_threads import compare_threads as f; f()"
+    options = {"env": settings, "capture_output": True, "text": True, "timeout": 300}
+    done = subprocess.run([sys.executable, "-c", code], **options)
     if layer != "workqueue" and "cannot run here: numba has no threads" in done.stderr:
         pytest.skip(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stderr
@@ -179,7 +176,7 @@ def test_python_threads_get_what_each_gets_alone(layer):
 def plan(rng):
     """A fused plan that gives other Python threads a chance whenever its own threads are done."""
     x, y = small_data(rng, n=64)
-    net = small_net()
+    net = small_net(dtype="float32")
     problem = problem_of(net, samples_of(net, x, y), batch=16, optimizer=gpubp.Adam())
     made = backends.get("numba").plan(problem)
     run = made.team.run

@@ -3,7 +3,8 @@
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
+from itertools import repeat
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from gpubp.data.samples import Samples
 from gpubp.errors import BackendUnavailable, GpubpError
 from gpubp.kernels import cuda as kernels
 from gpubp.network import Network
+from tests import param
 from tests.cuda_host import fake_cupy, host_backend, missing_compiler
-from tests.networks import exhaustive, random_problem
+from tests.networks import random_problem
 
 every_plan = pytest.mark.parametrize("plan", ["composed", "fused", "units"])
 needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
@@ -28,16 +30,6 @@ def make_plan(backend, sizes=(20, 23, 10), **options):
 
 def train(plan):
     return plan.run(np.arange(130), np.full(5, 0.05))
-
-
-@needs_compiler
-def test_an_epoch_allocates_nothing_and_waits_only_at_its_ends():
-    plan = make_plan(host_backend("composed"))
-    before = fake_cupy.counts.copy()
-    train(plan)
-    counts = fake_cupy.counts - before
-    assert counts.pop("launches") > 0
-    assert counts == {"uploads": 1, "downloads": 2}  # the order; costs and hits
 
 
 def test_describe_names_the_precision(monkeypatch):
@@ -84,9 +76,8 @@ def test_a_device_lost_in_mid_run_is_one_message_and_leaves_the_checkpoint(plan,
 def test_a_launch_that_is_refused_is_not_a_lost_device(plan, monkeypatch):
     plan = make_plan(host_backend(plan))
     monkeypatch.setattr(fake_cupy, "refused_after", fake_cupy.counts["launches"])
-    with pytest.raises(
-        GpubpError, match=r"refused to start a kernel \(CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"
-    ):
+    message = r"refused to start a kernel \(CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"
+    with pytest.raises(GpubpError, match=message):
         train(plan)
     monkeypatch.undo()
     train(plan)  # nothing was lost
@@ -105,10 +96,7 @@ def test_a_launch_that_is_refused_is_not_a_lost_device(plan, monkeypatch):
             "out of GPU memory: what a product",
         ),
         (fake_cupy.CUBLASError("CUBLAS_STATUS_ALLOC_FAILED"), r"what cuBLAS needs \(CUBLAS_STATUS_ALLOC"),
-        (
-            fake_cupy.CUBLASError("CUBLAS_STATUS_INTERNAL_ERROR"),
-            r"stopped answering \(CUBLAS_STATUS_INTERNAL",
-        ),
+        (fake_cupy.CUBLASError("CUBLAS_STATUS_INTERNAL_ERROR"), r"stopped answering \(CUBLAS_STATUS_INT"),
         (fake_cupy.CUDARuntimeError("cudaErrorIllegalAddress: bad"), r"stopped answering \(cudaErrorIllegal"),
     ],
     ids=str,
@@ -161,12 +149,10 @@ def test_evaluation_uploads_its_order_once():
 
 
 @needs_compiler
-@pytest.mark.parametrize("plan", [exhaustive("composed"), "fused", exhaustive("units")])
+@pytest.mark.parametrize("plan", [param("composed", always=False), "fused", param("units", always=False)])
 def test_a_kernel_that_does_not_compile_is_named_with_its_file(plan, monkeypatch):
-    whole = kernels.source
-    monkeypatch.setattr(
-        kernels, "source", lambda *files: whole(*files).replace("parameter -= c.lr", "parameter -= unknown")
-    )
+    whole, step = kernels.source, "parameter -= c.lr"
+    monkeypatch.setattr(kernels, "source", lambda *files: whole(*files).replace(step, "parameter -= unknown"))
     with pytest.raises(GpubpError, match=r"(?s)float64.*kernels/cuda/rules\.cuh.*unknown"):
         make_plan(host_backend(plan))
 
@@ -210,27 +196,14 @@ def test_wrong_launches_are_reported():
 # Why it cannot run here ------------------------------------------------------------------------------------
 
 
-def fails(error):
-    def call(*_):
-        raise error
-
-    return call
-
-
-def cupy_with(driver=13000, needed=13000, count=1, nvrtc=(13, 0)):
-    """A cupy whose calls give these answers, or raise them."""
-
-    def answer(value):
-        return fails(value) if isinstance(value, Exception) else lambda: value
-
-    runtime = SimpleNamespace(
-        driverGetVersion=answer(driver), runtimeGetVersion=answer(needed), getDeviceCount=answer(count)
-    )
-    libraries = {
-        "nvrtc": SimpleNamespace(getVersion=answer(nvrtc)),
-        "cublas": SimpleNamespace(getVersion=answer(1)),
-    }
-    return SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, **libraries))
+def cupy_with(driver=13000, count=1, nvrtc=None):
+    """A cupy whose driver and runtime give these answers, or raise them."""
+    cupy = MagicMock()
+    cupy.cuda.runtime.driverGetVersion.side_effect = repeat(driver)
+    cupy.cuda.runtime.runtimeGetVersion.return_value = 13000
+    cupy.cuda.runtime.getDeviceCount.side_effect = repeat(count)
+    cupy.cuda.nvrtc.getVersion.side_effect = nvrtc
+    return cupy
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,9 +58,8 @@ def version() -> str | None:
 def _library() -> ctypes.CDLL:
     files = {Path(str(file)).name: file for file in metadata.files(WHEEL) or []}
     builtins = next(name for name in files if re.fullmatch(r"libnvrtc-builtins\.so[\d.]*", name))
-    ctypes.CDLL(
-        str(files[builtins].locate()), mode=ctypes.RTLD_GLOBAL
-    )  # which the compiler looks for by name
+    # The compiler looks for this one by name.
+    ctypes.CDLL(str(files[builtins].locate()), mode=ctypes.RTLD_GLOBAL)
     compiler = next(name for name in files if re.fullmatch(r"libnvrtc\.so[\d.]*", name))
     return ctypes.CDLL(str(files[compiler].locate()))
 
@@ -89,23 +90,20 @@ def compile_kernels(source: str, options: tuple[str, ...], architecture: str) ->
         library.nvrtcDestroyProgram(ctypes.byref(program))
 
 
-def resources(log: str) -> Iterator[tuple[str, dict[str, int]]]:
+def resources(log: str) -> Iterator[dict[str, Any]]:
     """For each kernel of a log its registers, and bytes: spilled (its functions' too), of stack, of shared memory."""
     for part in re.split(r"Compiling entry function '", log)[1:]:
-        name = part.split("'")[0]
-        (used,) = re.findall(r"Used (\d+) registers(.*)", part)
+        ((registers, used),) = re.findall(r"Used (\d+) registers(.*)", part)
         spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill stores", part))
-        stack = re.search(r"(\d+) bytes cumulative stack size", used[1])
-        shared = re.search(r"(\d+) bytes smem", used[1])
-        yield (
-            name,
-            {
-                "registers": int(used[0]),
-                "spilled_bytes": spilled,
-                "stack_bytes": int(stack[1]) if stack else 0,
-                "shared_bytes": int(shared[1]) if shared else 0,
-            },
-        )
+        stack = re.search(r"(\d+) bytes cumulative stack size", used)
+        shared = re.search(r"(\d+) bytes smem", used)
+        yield {
+            "kernel": part.split("'")[0],
+            "registers": int(registers),
+            "spilled_bytes": spilled,
+            "stack_bytes": int(stack[1]) if stack else 0,
+            "shared_bytes": int(shared[1]) if shared else 0,
+        }
 
 
 def resident_threads(architecture: str, registers: int, shared: int, threads: int) -> int:
@@ -137,10 +135,7 @@ def threads_of(kernel: str) -> int:
 def heading() -> str:
     """The table's first line: the compiler, and a digest of all that it is given."""
     given = [job[:-1] for job in jobs(ARCHITECTURES[:1])]
-    text = "".join(
-        cuda.source(files) + " ".join(cuda.definitions(dtype, precision, units))
-        for files, dtype, precision, units in given
-    )
+    text = "".join(cuda.source(files) + " ".join(cuda.definitions(*kind)) for files, *kind in given)
     return f"# {WHEEL} {version()}, source {hashlib.sha256(text.encode()).hexdigest()[:16]}\n"
 
 
@@ -151,16 +146,14 @@ def jobs(architectures: Sequence[str]) -> list[tuple]:
     for dtype in (float32, float64):
         kinds += [(files, dtype, "float32", None) for files in (cuda.OPERATIONS, cuda.EPOCH)]
         kinds += [(cuda.UNITS, dtype, "float32", units) for units in cuda.UNITS_OF_A_BLOCK]
-    kinds += [
-        (cuda.EPOCH, float32, precision, None) for precision in cuda.PRECISIONS if precision != "float32"
-    ]
+    kinds += [(cuda.EPOCH, float32, precision, None) for precision in ("tf32", "3xtf32")]
     return [(*kind, architecture) for kind in kinds for architecture in architectures]
 
 
 def table(some: Sequence[tuple]) -> str:
     """The CSV of these jobs' kernels."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = [row for rows in pool.map(lambda job: list(_rows(*job)), some) for row in rows]
+        rows = chain.from_iterable(pool.map(lambda job: list(_rows(*job)), some))
     out = io.StringIO()
     out.write(heading())
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
@@ -170,33 +163,22 @@ def table(some: Sequence[tuple]) -> str:
 
 
 @cache
-def compiled(
-    files: tuple[str, ...], dtype: np.dtype, precision: str, units: int | None, architecture: str
-) -> tuple[str, str]:
+def compiled(files: tuple[str, ...], dtype, precision: str, units: int | None, architecture: str):
     """The log and PTX of these files, compiled as the backend does."""
     options = ("--std=c++17", *cuda.definitions(dtype, precision, units))
     return compile_kernels(cuda.source(files), options, architecture)
 
 
-def _rows(
-    files: tuple[str, ...], dtype: np.dtype, precision: str, units: int | None, architecture: str
-) -> Iterator[dict[str, object]]:
+def _rows(files, dtype, precision, units, architecture) -> Iterator[dict[str, object]]:
     log, _ = compiled(files, dtype, precision, units, architecture)
-    for kernel, taken in sorted(resources(log)):
-        taken["shared_bytes"] += dynamic_shared_bytes(kernel, dtype, units)
-        threads = threads_of(kernel)
+    given = {"dtype": dtype.name, "precision": precision, "units": units, "architecture": architecture}
+    for taken in sorted(resources(log), key=lambda taken: taken["kernel"]):
+        taken["shared_bytes"] += dynamic_shared_bytes(taken["kernel"], dtype, units)
+        threads = threads_of(taken["kernel"])
         resident = resident_threads(architecture, taken["registers"], taken["shared_bytes"], threads)
-        yield {
-            "kernel": kernel,
-            "dtype": dtype.name,
-            "precision": precision,
-            "units": units,
-            "architecture": architecture,
-            **taken,
-            "threads": threads,
-            "resident_threads": resident,
-            "occupancy": f"{resident / LIMITS[architecture][0]:.3f}",
-        }
+        occupancy = f"{resident / LIMITS[architecture][0]:.3f}"
+        held = {"threads": threads, "resident_threads": resident, "occupancy": occupancy}
+        yield {**taken, **given, **held}
 
 
 if __name__ == "__main__":

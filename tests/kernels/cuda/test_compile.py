@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gpubp.kernels import COEFFICIENTS, cuda
+from tests import param
 from tests.kernels.cuda import nvrtc
-from tests.networks import exhaustive
 
 pytestmark = pytest.mark.skipif(nvrtc.version() is None, reason=f"the wheel {nvrtc.WHEEL} is not installed")
 
@@ -42,7 +42,9 @@ def assert_no_spills(found):
     assert [row for row in found if row["resident_threads"] == "0"] == []
 
 
-@pytest.mark.parametrize("jobs", [[UNITS], exhaustive(nvrtc.jobs(nvrtc.ARCHITECTURES))], ids=["units", "all"])
+@pytest.mark.parametrize(
+    "jobs", [[UNITS], param(nvrtc.jobs(nvrtc.ARCHITECTURES), always=False)], ids=["units", "all"]
+)
 def test_the_table_is_what_the_compiler_says(jobs):
     """Of one kernel and kind of GPU, or all; another version of the compiler may have other figures."""
     found = rows(nvrtc.table(jobs))
@@ -67,10 +69,8 @@ def tiles(files, dtype, precision="float32", units=None):
             continue
         blocks = re.split(r"\n\$\w+:|\bbra[.\w]* \S+;|\bbar\.sync[^;]*;|\bcall[^;]*;", body)
         instruction = re.compile(r"^\s*(?:@!?%\w+ )?([a-z]\w*(?:\.\w+)*)", re.MULTILINE)
-        yield (
-            [int(n) for n in re.findall(r"\d+", shape[1])],
-            [Counter(instruction.findall(b)) for b in blocks],
-        )
+        numbers = [int(n) for n in re.findall(r"\d+", shape[1])]
+        yield numbers, [Counter(instruction.findall(block)) for block in blocks]
 
 
 def of_kind(block, start):
@@ -91,10 +91,10 @@ def vectors(numbers, dtype):
 @pytest.mark.parametrize(
     ("files", "dtype", "units", "shapes"),
     [
-        exhaustive(cuda.EPOCH, "float32", None, 5 + 4 + 4),  # by rows too, but for gradients
-        exhaustive(cuda.UNITS, "float32", 2, 2),
+        param(cuda.EPOCH, "float32", None, 5 + 4 + 4, always=False),  # by rows too, but for gradients
+        param(cuda.UNITS, "float32", 2, 2, always=False),
         (cuda.UNITS, "float32", 4, 2),
-        exhaustive(cuda.UNITS, "float32", 8, 2),
+        param(cuda.UNITS, "float32", 8, 2, always=False),
     ],
 )
 def test_an_inner_loop_reads_shared_memory_by_vectors_and_nothing_else(files, dtype, units, shapes):
@@ -102,15 +102,12 @@ def test_an_inner_loop_reads_shared_memory_by_vectors_and_nothing_else(files, dt
     assert len(found) >= shapes
     for (m, n, _, groups), blocks in found:
         terms = cuda.DEPTH // groups
-        inner = [
-            block for block in blocks if loads(block) and sum(of_kind(block, "fma").values()) == m * n * terms
+        products = [sum(of_kind(block, "fma").values()) for block in blocks]
+        (inner,) = [
+            b for b, found in zip(blocks, products, strict=True) if loads(b) and found == m * n * terms
         ]
-        assert len(inner) == 1
-        expected = Counter()
-        for numbers in (m, n):
-            for name, count in vectors(numbers, dtype).items():
-                expected[name] += count * terms
-        assert loads(inner[0]) == expected
+        one = vectors(m, dtype) + vectors(n, dtype)  # of each term
+        assert loads(inner) == {name: count * terms for name, count in one.items()}
 
 
 @pytest.mark.exhaustive
@@ -130,7 +127,7 @@ def test_tensor_cores_are_fed_from_shared_memory_alone(precision):
 
 @pytest.mark.parametrize(
     ("files", "units"),
-    [exhaustive(cuda.EPOCH, None), (cuda.UNITS, 4), exhaustive(cuda.UNITS, 8)],
+    [param(cuda.EPOCH, None, always=False), (cuda.UNITS, 4), param(cuda.UNITS, 8, always=False)],
     ids=lambda given: str(given)[-9:],
 )
 def test_a_panel_is_asked_for_at_once_and_waits_for_nothing(files, units):
@@ -139,11 +136,8 @@ def test_a_panel_is_asked_for_at_once_and_waits_for_nothing(files, units):
     for (m, n, rows_of_threads, groups), blocks in tiles(files, "float32", units=units):
         rows, columns = m * rows_of_threads, n * cuda.THREADS // groups // rows_of_threads
         pieces = [max(1, side * cuda.DEPTH // 4 // cuda.THREADS) for side in (rows, columns)]
-        for kind, count in (
-            ("u32", 1),
-            ("v4.u32", 1),
-            ("u8", 4),
-        ):  # bytes, numbers, bytes that are not aligned
+        # Bytes, numbers, bytes that are not aligned.
+        for kind, count in (("u32", 1), ("v4.u32", 1), ("u8", 4)):
             asking = [block for block in blocks if set(loads(block)) == {kind}]
             found = [loads(block)[kind] for block in asking]
             assert all(found.count(pieces_of_side * count) >= 2 for pieces_of_side in pieces), (kind, found)

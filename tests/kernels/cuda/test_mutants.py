@@ -23,8 +23,9 @@ from gpubp.backends.numpy import ReferenceBackend
 from gpubp.data.samples import Samples
 from gpubp.kernels import cuda
 from gpubp.optimizers import SGD, AdamW
+from tests import param
 from tests.cuda_host import fake_cupy, host_backend, missing_compiler
-from tests.networks import exhaustive, random_problem
+from tests.networks import MOMENTUM, random_problem
 
 pytestmark = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
 
@@ -150,31 +151,21 @@ for _plan in FILES:
     MUTANTS += _mutants
 
 
+BINARY = {"output": "sigmoid", "loss": "binary_cross_entropy"}
+
+
 def net(sizes, batch, **options):
-    return {
-        "sizes": sizes,
-        "batch": batch,
-        "dtype": np.float64,
-        "optimizer": SGD(0.1, momentum=0.9),
-        **options,
-    }
+    return {"sizes": sizes, "batch": batch, "optimizer": MOMENTUM, **options}
 
 
 # Between them, all that a launch can be asked for: layers shared by tiles of each size and by rows, softmax inside,
 # one output, rows that fill no block of threads, more blocks than rows; terms that fill their panels, and one more;
 # last batches of one sample, and of one less than the others; a batch that takes all of the working space.
 ANY_NETS = [
-    net((32, 48, 1), 130, output="sigmoid", loss="binary_cross_entropy", hidden="relu"),
+    net((32, 48, 1), 130, hidden="relu", **BINARY),
     net((12, 40), 9, output="lecun_tanh", loss="cross_entropy", as_bytes=False),
     net((12, 40), 9, optimizer=AdamW(0.01)),
-    net(
-        (40, 20, 35, 6),
-        44,
-        hidden=["softmax", "sigmoid"],
-        output="sigmoid",
-        loss="binary_cross_entropy",
-        count=131,
-    ),
+    net((40, 20, 35, 6), 44, hidden=["softmax", "sigmoid"], count=131, **BINARY),
     net((3, 5, 2), 1028, output="sigmoid", loss="quadratic", count=1028),
     net((33, 150, 130, 8), 43),
     net((150, 140, 130, 3), 70, hidden="softmax", output="softmax", loss="quadratic", optimizer=SGD(0.1)),
@@ -183,15 +174,12 @@ ANY_NETS = [
 # One hidden layer, for 2, 4 and 8 units a block, the last of which has fewer.
 UNITS_NETS = [
     net((30, 5, 8), 43),
-    net((512, 10, 3), 44, output="sigmoid", loss="binary_cross_entropy", count=131),
+    net((512, 10, 3), 44, count=131, **BINARY),
     net((40, 19, 33), 130, output="lecun_tanh", loss="quadratic", as_bytes=False),
-    net((32, 24, 1), 43, output="sigmoid", loss="binary_cross_entropy", optimizer=AdamW(0.01)),
+    net((32, 24, 1), 43, optimizer=AdamW(0.01), **BINARY),
 ]
 # In tiles of every shape on tensor cores.
-TENSOR_NETS = [
-    {**net((140, 150, 130, 7), 70), "dtype": np.float32},
-    {**net((40, 440, 39), 17), "dtype": np.float32},
-]
+TENSOR_NETS = [net((140, 150, 130, 7), 70, dtype=np.float32), net((40, 440, 39), 17, dtype=np.float32)]
 NETS = {"fused": ANY_NETS, "composed": ANY_NETS, "units": UNITS_NETS, "3xtf32": TENSOR_NETS}
 
 
@@ -253,15 +241,13 @@ def results(backend, options):
     plan = backend.plan(random_problem(**options))
     found = {}
     cost, gradients = plan.gradients(np.arange(min(5, plan.batch_size)))
-    found["gradients"] = np.concatenate(
-        [cost, *(array.ravel() for pair in gradients for array in pair)], axis=None
-    )
+    found["gradients"] = np.concatenate([cost, *(p for pair in gradients for p in pair)], axis=None)
     stats = plan.run(np.arange(len(plan.samples)), np.full(-(-len(plan.samples) // plan.batch_size), 0.05))
     found["costs"], found["hits"] = stats.costs, stats.hits
     stats = plan.evaluate(plan.samples)
     found["evaluated"] = np.append(stats.costs, stats.hits)
     state = plan.state()  # as evaluation left it
-    found["parameters"] = np.concatenate([p.ravel() for p in state.parameters])
+    found["parameters"] = np.concatenate(state.parameters, axis=None)
     found["slots"] = np.concatenate([slot.ravel() for slots in state.slots for slot in slots] or [[]])
     inputs = 2 * np.random.default_rng(2).standard_normal((130, options["sizes"][0]))
     found["outputs"] = plan.predict(inputs)
@@ -337,7 +323,7 @@ def _start(mutant, nets, expected) -> int:
         os._exit(1)
 
 
-@pytest.mark.parametrize("plan", [p if p in SAMPLE_NETS else exhaustive(p) for p in FILES])
+@pytest.mark.parametrize("plan", [p if p in SAMPLE_NETS else param(p, always=False) for p in FILES])
 def test_what_is_mutated_is_right_without_a_mutant(plan, survivors):
     assert Mutant(plan, -1, "", "none") in survivors
 
