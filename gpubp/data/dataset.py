@@ -87,7 +87,6 @@ def check_inputs(inputs: Any, name: str = "data", *, first_row: int = 0) -> Any:
     """Inputs as (N, n_in), C-contiguous, in uint8, float32 or float64; SciPy's sparse ones as a ``csr_array``.
 
     Arrays of other libraries count too (`gpubp.data.arrays.host_array`). Nothing is copied that already is so.
-
     uint8, float32 and float64 stay as they are; bool and float16 become float32, and so do other integers
     unless their values need float64. Raises DataError for fewer than two dimensions, no samples, no
     columns, anything but numbers, and for NaN or infinity, naming the row and column; rows are counted

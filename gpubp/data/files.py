@@ -164,21 +164,19 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _read_npz(path: Path) -> _Raw:
     arrays = _read_arrays(path)
+    holds = f"it holds {', '.join(arrays) or 'nothing'}"
 
     def part(*keys: tuple[str, str]) -> tuple[np.ndarray, np.ndarray] | None:
         for x, y in keys:
             if (x in arrays) != (y in arrays):
-                missing = y if x in arrays else x
-                raise DataError(f"{path}: {missing!r} is missing; it holds {', '.join(arrays)}")
+                raise DataError(f"{path}: {y if x in arrays else x!r} is missing; {holds}")
             if x in arrays:
                 return arrays[x], arrays[y]
         return None
 
     train = part(("x", "y"), ("x_train", "y_train"))
     if train is None:
-        raise DataError(
-            f"{path}: needs X and y, or x_train and y_train; it holds {', '.join(arrays) or 'nothing'}"
-        )
+        raise DataError(f"{path}: needs X and y, or x_train and y_train; {holds}")
     return _Raw(train, part(("x_test", "y_test")), arrays.get("sample_weight"))
 
 

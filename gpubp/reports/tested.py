@@ -83,10 +83,8 @@ def most_confident(outputs: np.ndarray, labels: np.ndarray, count: int) -> list[
     said, right = by_class[rows, predicted], by_class[rows, labels]
     wrong = np.flatnonzero(predicted != labels)
     surest = wrong[np.argsort(-said[wrong], kind="stable")][:count]
-    return [
-        Mistake(*found)
-        for found in zip(*(x[surest].tolist() for x in (rows, labels, predicted, said, right)), strict=True)
-    ]
+    columns = (x[surest].tolist() for x in (rows, labels, predicted, said, right))
+    return [Mistake(*found) for found in zip(*columns, strict=True)]
 
 
 def _tinted(counts: np.ndarray) -> list[list[tuple[int, str]]]:
