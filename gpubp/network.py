@@ -69,15 +69,13 @@ def labels_of(outputs: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Meaning:
-    """The meaning of a network's outputs: classes, by their names where they have any, values, or nobody has said."""
+    """The meaning of a network's outputs: classes, by their names where they have any, values, or nobody has said.
+
+    ``names`` has one for each output, or two for a single one.
+    """
 
     kind: str = "unknown"
     names: tuple = ()
-
-    @classmethod
-    def of_classes(cls, names: Sequence) -> Meaning:
-        """One class for each output, or two for a single one."""
-        return cls("classes", tuple(names))
 
 
 UNKNOWN, VALUES = Meaning(), Meaning("values")
@@ -120,7 +118,10 @@ class Network:
         if init != "auto":
             lookup(INITIALISERS, init, "initialisation")
         self.meaning = UNKNOWN
-        rng = _generator(seed)
+        try:
+            rng = np.random.default_rng(seed)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"seed must be an integer of 0 or more, not {seed!r}") from error
         self.parameters = [self._draw(rng, layer, init) for layer in self.layers]
 
     def _draw(self, rng: np.random.Generator, layer: Layer, init: str) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +137,9 @@ class Network:
 
     @classes.setter
     def classes(self, names: Sequence | None) -> None:
-        self.meaning = UNKNOWN if names is None else Meaning.of_classes(names) if len(names) else VALUES
+        self.meaning = (
+            UNKNOWN if names is None else Meaning("classes", tuple(names)) if len(names) else VALUES
+        )
 
     @property
     def sizes(self) -> list[int]:
@@ -277,13 +280,6 @@ def _float_dtype(dtype: str | np.dtype | type) -> np.dtype:
     if resolved not in (np.float32, np.float64):
         raise UsageError(f"dtype must be float32 or float64, not {dtype!r}")
     return resolved
-
-
-def _generator(seed: int) -> np.random.Generator:
-    try:
-        return np.random.default_rng(seed)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"seed must be an integer of 0 or more, not {seed!r}") from error
 
 
 def _layers(sizes: Sequence[int], hidden: str | Sequence[str], output: str) -> list[Layer]:

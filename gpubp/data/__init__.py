@@ -46,15 +46,9 @@ def load(
         if test_fraction is not None:
             raise UsageError(f"{name} has a test part of its own; leave out the test fraction")
         return _FIXED[name]() if name in _FIXED else mnist.load_idx_collection(name, data_dir, quiet)
-    if _is_path(name_or_path):
+    path = Path(name_or_path).expanduser()
+    path_is_meant = not isinstance(name_or_path, str) or path.exists() or path.name != name or path.suffix
+    if name and path_is_meant:
         return load_path(name_or_path, seed=seed, test_fraction=test_fraction)
     hint = did_you_mean(name.lower(), names(), at_least=0)
     raise UsageError(f"{name!r} is neither a data set nor a file; {hint}Known are {', '.join(names())}")
-
-
-def _is_path(text: str | os.PathLike[str]) -> bool:
-    """Return True if a path is meant, whether or not it exists."""
-    path = Path(text).expanduser()
-    return bool(text) and (
-        not isinstance(text, str) or path.exists() or path.name != text or bool(path.suffix)
-    )

@@ -63,7 +63,6 @@ class Dataset:
 
     @property
     def n_in(self) -> int:
-        """Columns of the inputs."""
         return int(self.train.inputs.shape[1])
 
 
@@ -88,7 +87,6 @@ def check_inputs(inputs: Any, name: str = "data", *, first_row: int = 0) -> Any:
     """Inputs as (N, n_in), C-contiguous, in uint8, float32 or float64; SciPy's sparse ones as a ``csr_array``.
 
     Arrays of other libraries count too (`gpubp.data.arrays.host_array`). Nothing is copied that already is so.
-
     uint8, float32 and float64 stay as they are; bool and float16 become float32, and so do other integers
     unless their values need float64. Raises DataError for fewer than two dimensions, no samples, no
     columns, anything but numbers, and for NaN or infinity, naming the row and column; rows are counted
@@ -173,21 +171,21 @@ def _check_labels(y: np.ndarray, classes: int | None, name: str) -> np.ndarray:
             f"{name}: with classes, targets are one label for every row, not shape {y.shape}; "
             "one-hot rows become labels with .argmax(axis=1)"
         )
+    what = f"{name}: the label"
     if y.dtype.kind == "f":
-        _refuse(y, ~np.isfinite(y) | (y != np.floor(y)), name, "labels are whole numbers from 0")
+        _refuse(y, ~np.isfinite(y) | (y != np.floor(y)), what, ", but labels are whole numbers from 0")
     if classes is None:
-        _refuse(y, y < 0, name, "class labels count from 0; give values to be fitted as floats")
+        _refuse(y, y < 0, what, ", but class labels count from 0; give values to be fitted as floats")
     else:
-        _refuse(
-            y, (y < 0) | (y >= classes), name, f"the labels of {classes} classes go from 0 to {classes - 1}"
-        )
+        rule = f", but the labels of {classes} classes go from 0 to {classes - 1}"
+        _refuse(y, (y < 0) | (y >= classes), what, rule)
     return np.ascontiguousarray(y, dtype=np.int64)
 
 
-def _refuse(y: np.ndarray, bad: np.ndarray, name: str, rule: str) -> None:
+def _refuse(values: np.ndarray, bad: np.ndarray, what: str, rule: str) -> None:
     if bad.any():
         at = int(bad.argmax())
-        raise DataError(f"{name}: the label at index {at} is {y[at]}, but {rule}")
+        raise DataError(f"{what} at index {at} is {values[at]}{rule}")
 
 
 def _check_weight(sample_weight: Any, n: int, name: str) -> np.ndarray:
@@ -195,9 +193,7 @@ def _check_weight(sample_weight: Any, n: int, name: str) -> np.ndarray:
     if weight.shape != (n,):
         raise DataError(f"{name}: sample weights need shape ({n},), one for every row, not {weight.shape}")
     bad = ~np.isfinite(weight) | (weight < 0)
-    if bad.any():
-        at = int(bad.argmax())
-        raise DataError(f"{name}: the sample weight at index {at} is {weight[at]}; weights are 0 or more")
+    _refuse(weight, bad, f"{name}: the sample weight", "; weights are 0 or more")
     if not weight.any():
         raise DataError(f"{name}: every sample weight is 0, which leaves nothing to learn from")
     return np.ascontiguousarray(weight, dtype=np.float64)
@@ -213,13 +209,9 @@ def hold_out(whole: Split, test_size: float | int, seed: int, *, stratify: bool)
 
     if isinstance(test_size, float) and not 0 < test_size < 1:
         raise UsageError(f"the test fraction is {test_size}; it lies between 0 and 1")
+    rows, labels = np.arange(len(whole)), whole.targets if stratify else None
     try:
-        train, test = train_test_split(
-            np.arange(len(whole)),
-            test_size=test_size,
-            random_state=seed,
-            stratify=whole.targets if stratify else None,
-        )
+        train, test = train_test_split(rows, test_size=test_size, random_state=seed, stratify=labels)
     except ValueError as error:
         said = str(error).split(" (")[0].split(". ")[0]  # it may list every class
         advice = "; values to be fitted are written with a point: 3.0, not 3" if stratify else ""

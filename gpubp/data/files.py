@@ -85,7 +85,9 @@ def stream_inputs(path: str | os.PathLike[str], rows: int) -> Iterator[np.ndarra
     when its turn has come.
     """
     path = _existing(path)
-    kind = ".idx" if _may_be_idx(path) else path.suffix.lower()
+    kind = path.suffix.lower()
+    if kind in ("", ".gz") or ".idx" in kind or path.name.endswith("-ubyte"):
+        kind = ".idx"
     if kind not in _INPUTS or path.is_dir():
         raise DataError(f"{path}: not a known kind of file; use {', '.join(_INPUTS)}")
     first = 0
@@ -119,10 +121,6 @@ def _count_classes(train: Split, test: Split | None, path: Path) -> int | None:
             "give values to be fitted as floats (3.0, not 3), or the number of classes"
         )
     return largest + 1
-
-
-def _may_be_idx(path: Path) -> bool:
-    return path.suffix.lower() in ("", ".gz") or ".idx" in path.suffix.lower() or path.name.endswith("-ubyte")
 
 
 def _read_folder(folder: Path) -> _Raw:
@@ -166,21 +164,19 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _read_npz(path: Path) -> _Raw:
     arrays = _read_arrays(path)
+    holds = f"it holds {', '.join(arrays) or 'nothing'}"
 
     def part(*keys: tuple[str, str]) -> tuple[np.ndarray, np.ndarray] | None:
         for x, y in keys:
             if (x in arrays) != (y in arrays):
-                missing = y if x in arrays else x
-                raise DataError(f"{path}: {missing!r} is missing; it holds {', '.join(arrays)}")
+                raise DataError(f"{path}: {y if x in arrays else x!r} is missing; {holds}")
             if x in arrays:
                 return arrays[x], arrays[y]
         return None
 
     train = part(("x", "y"), ("x_train", "y_train"))
     if train is None:
-        raise DataError(
-            f"{path}: needs X and y, or x_train and y_train; it holds {', '.join(arrays) or 'nothing'}"
-        )
+        raise DataError(f"{path}: needs X and y, or x_train and y_train; {holds}")
     return _Raw(train, part(("x_test", "y_test")), arrays.get("sample_weight"))
 
 
@@ -240,8 +236,7 @@ def _read_csv(path: Path) -> _Raw:
 def _labelled(inputs: np.ndarray, labels: np.ndarray) -> _Raw:
     """Labels from 0 on as they are; others, such as 1, 2, 3, are the names of as many classes."""
     names, numbers = np.unique(labels, return_inverse=True)
-    few = 2 * len(names) <= len(labels)  # of values to be fitted nearly all differ
-    if names[0] == 0 or not few:
+    if names[0] == 0 or 2 * len(names) > len(labels):  # of values to be fitted nearly all differ
         return _Raw((inputs, labels))
     return _Raw((inputs, numbers), class_names=tuple(map(str, names)))
 

@@ -147,15 +147,9 @@ def _collection(name: str) -> Collection:
 def _dataset(name: str, collection: Collection, arrays: list[np.ndarray]) -> Dataset:
     classes = len(collection.class_names)
     height, width = collection.members[0].shape[1:]
-    return Dataset(
-        name=name,
-        train=check_split(arrays[0], arrays[1], classes=classes, name=f"{name}, training part"),
-        test=check_split(arrays[2], arrays[3], classes=classes, name=f"{name}, test part"),
-        classes=classes,
-        image_shape=(height, width),
-        class_names=collection.class_names,
-        source=collection.source,
-    )
+    train = check_split(*arrays[:2], classes=classes, name=f"{name}, training part")
+    test = check_split(*arrays[2:], classes=classes, name=f"{name}, test part")
+    return Dataset(name, train, test, classes, (height, width), collection.class_names, collection.source)
 
 
 def _verified(

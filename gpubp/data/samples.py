@@ -110,12 +110,8 @@ def _targets(y: np.ndarray, n_out: int, name: str) -> tuple[np.ndarray, bool]:
             raise DataError(f"{name}: targets have {y.shape[1]} columns, but the network has {n_out} outputs")
         distribution = (y >= 0).all() and np.allclose(y.sum(axis=1), 1, atol=1e-3)
         return y, bool(distribution and n_out > 1)
-    if np.issubdtype(y.dtype, np.integer):
-        if n_out == 1:
-            return y[:, None], bool(((y == 0) | (y == 1)).all())
-        return _one_hot(y, n_out, name), True
     if n_out == 1:
-        return y[:, None], False
+        return y[:, None], y.dtype.kind in "iu" and bool(((y == 0) | (y == 1)).all())
     if not (y == np.rint(y)).all():
         raise DataError(
             f"{name}: targets are single real numbers, but the network has {n_out} outputs; "

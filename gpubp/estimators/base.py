@@ -75,11 +75,7 @@ class MLP(Parameters):
     _stream: Stream | None
 
     def _check(self) -> None:
-        """Refuse what nothing else would refuse with a message about the parameter.
-
-        Raises:
-            UsageError: a parameter that cannot be used.
-        """
+        """Refuse with a UsageError what nothing else would refuse with a message about the parameter."""
         for name in ("max_iter", "n_iter_no_change"):
             value = getattr(self, name)
             endless = name == "n_iter_no_change" and isinstance(value, float) and value == np.inf
@@ -105,9 +101,7 @@ class MLP(Parameters):
         if not is_whole(self.batch_size) or self.batch_size < 1:
             raise UsageError(f"batch_size must be a positive integer or 'auto', not {self.batch_size!r}")
         if self.batch_size > n:
-            warn_caller(
-                f"batch_size is {self.batch_size}, more than the {n} samples: {n} is used", UserWarning
-            )
+            warn_caller(f"batch_size is {self.batch_size}, more than the {n} samples: {n} is used")
         return min(int(self.batch_size), n)
 
     def _optimizer(self, batch_weight: float) -> Optimizer:
@@ -132,7 +126,6 @@ class MLP(Parameters):
         )
 
     def _hidden(self) -> tuple[list[int], list[str]]:
-        """The hidden layers' sizes and activations."""
         given = self.hidden_layer_sizes
         try:
             sizes = [operator.index(n) for n in (given if isinstance(given, Iterable) else [given])]
@@ -279,7 +272,7 @@ class MLP(Parameters):
         self.n_layers_, self.n_outputs_ = len(network.sizes), network.sizes[-1]
         self.out_activation_ = network.layers[-1].activation
         if history.stopped == "interrupted":
-            warn_caller("training was interrupted; the model is as far as it came", UserWarning)
+            warn_caller("training was interrupted; the model is as far as it came")
 
     def _hold_out(self, job: Job, seed: int, *, stratify: bool) -> tuple[Job, Job]:
         """Part a job into one to train on and one to watch; a part of a stream may be too small to stratify."""
@@ -299,18 +292,15 @@ class MLP(Parameters):
     def _check_bytes(self, x: Any, *, again: bool) -> None:
         as_bytes = x.dtype == np.uint8
         if again and as_bytes != self.bytes_:
-            there, here = (
-                ("uint8", x.dtype) if self.bytes_ else (f"not uint8 but {self.network_.dtype}", "uint8")
-            )
+            there = "uint8" if self.bytes_ else f"not uint8 but {self.network_.dtype}"
             raise UsageError(
-                f"this {type(self).__name__} was fitted on inputs that were {there}, and these are {here}: bytes are "
-                "images, scaled by 1/255, and other numbers are not; convert one of them with .astype"
+                f"this {type(self).__name__} was fitted on inputs that were {there}, and these are {x.dtype}: "
+                "bytes are images, scaled by 1/255, and other numbers are not; convert one of them with .astype"
             )
         if not again and as_bytes and x.max() <= 1:
             warn_caller(
                 "uint8 inputs are taken for images and scaled by 1/255, and these are 0 and 1 only: "
-                "if they are no images, convert them with .astype('float32')",
-                UserWarning,
+                "if they are no images, convert them with .astype('float32')"
             )
 
     @property

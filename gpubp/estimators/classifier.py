@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from gpubp.errors import UsageError
 from gpubp.estimators.base import MLP, checked_weights, may_go_on
-from gpubp.estimators.watch import Job, of_some_weight
+from gpubp.estimators.watch import Job
 from gpubp.network import Network, labels_of
 from gpubp.training.history import Epoch
 
@@ -117,11 +117,8 @@ class MLPClassifier(ClassifierMixin, MLP):
         labels = {"classes_": classes, "multilabel_": _is_multilabel(y)}
         if labels["multilabel_"]:
             targets = (y.toarray() if hasattr(y, "toarray") else np.asarray(y)).astype(np.float64)
-            weight = checked_weights(sample_weight, x)
-            if self.class_weight is not None:
-                weight = compute_sample_weight(self.class_weight, targets) * (1 if weight is None else weight)
-            n_out = targets.shape[1]
-            return Job(x, targets, weight, n_out, "sigmoid", "binary_cross_entropy", labels, ())
+            weight = self._class_weights(classes, targets, checked_weights(sample_weight, x))
+            return Job(x, targets, weight, targets.shape[1], "sigmoid", "binary_cross_entropy", labels, ())
         y = column_or_1d(y)
         targets = np.searchsorted(classes, y)
         strange = (targets >= len(classes)) | (classes[np.minimum(targets, len(classes) - 1)] != y)
@@ -131,9 +128,8 @@ class MLPClassifier(ClassifierMixin, MLP):
         several = len(classes) > 2
         n_out, output = (len(classes), "softmax") if several else (1, "sigmoid")
         loss = "cross_entropy" if several else "binary_cross_entropy"
-        names = tuple(classes.tolist()) * (
-            2 if len(classes) == 1 else 1
-        )  # a single class, whatever the output
+        # A single class is both labels of the one output.
+        names = tuple(classes.tolist() * (2 if len(classes) == 1 else 1))
         return Job(x, targets, weight, n_out, output, loss, labels, names)
 
     def _class_weights(
@@ -142,7 +138,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         """The samples' weights times those of their classes; a part of the data may lack some of these."""
         if self.class_weight is None:
             return weight
-        if isinstance(self.class_weight, str):
+        if isinstance(self.class_weight, str) or targets.ndim == 2:
             of_samples = compute_sample_weight(self.class_weight, targets)
         else:
             given, known = dict(self.class_weight), classes.tolist()
@@ -162,7 +158,7 @@ class MLPClassifier(ClassifierMixin, MLP):
             right = (
                 ((outputs > 0.5) == (targets > 0.5)).all(axis=1) if several else labels_of(outputs) == targets
             )
-            return float(np.average(right, weights=of_some_weight(held)))
+            return float(np.average(right, weights=held.usable_weight))
 
         return accuracy, None
 

@@ -11,7 +11,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
 from gpubp.estimators.base import MLP, checked_weights, may_go_on
-from gpubp.estimators.watch import Job, of_some_weight
+from gpubp.estimators.watch import Job
 from gpubp.network import Network
 from gpubp.training.history import Epoch
 
@@ -39,12 +39,11 @@ class MLPRegressor(RegressorMixin, MLP):
         x, y = self._checked(x, y, again=again, y_numeric=True)
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         targets = np.asarray(y, np.float64).reshape(x.shape[0], -1)
-        return Job(
-            x, targets, checked_weights(sample_weight, x), targets.shape[1], "identity", "quadratic", {}, ()
-        )
+        weight = checked_weights(sample_weight, x)
+        return Job(x, targets, weight, targets.shape[1], "identity", "quadratic", {}, ())
 
     def _score_of(self, held: Job) -> tuple[Callable[[Epoch, Network], float], tuple | None]:
-        targets, weight = held.targets, of_some_weight(held)
+        targets, weight = held.targets, held.usable_weight
         mean = np.average(targets, axis=0, weights=weight)
 
         def determination(epoch: Epoch, network: Network) -> float:

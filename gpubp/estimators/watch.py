@@ -28,6 +28,11 @@ class Job:
     labels: dict[str, Any]
     names: tuple
 
+    @property
+    def usable_weight(self) -> np.ndarray | None:
+        """The weights; None where they are all 0."""
+        return self.weight if self.weight is not None and self.weight.any() else None
+
     def take(self, rows: np.ndarray) -> Job:
         weight = None if self.weight is None else self.weight[rows]
         return replace(self, inputs=self.inputs[rows], targets=self.targets[rows], weight=weight)
@@ -83,8 +88,3 @@ class Stream:
     verified: float = 0.0
     calls: int = 0
     seconds: float = 0.0
-
-
-def of_some_weight(held: Job) -> np.ndarray | None:
-    """The weights; none, where they are all 0."""
-    return held.weight if held.weight is not None and held.weight.any() else None

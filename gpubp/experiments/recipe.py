@@ -101,11 +101,9 @@ class Recipe:
 
     @property
     def heading(self) -> str:
-        """Name and title."""
         return f"{self.name}: {self.title}" if self.title else self.name
 
     def network(self, seed: int) -> Network:
-        """A new network as the recipe says."""
         from gpubp.network import Network
 
         hidden: str | list[str] = self.hidden[0] if len(self.hidden) == 1 else list(self.hidden)
@@ -120,7 +118,6 @@ class Recipe:
         return OPTIMIZERS[self.optimizer](**self._given(OPTIMIZERS[self.optimizer]))
 
     def build_schedule(self) -> Schedule:
-        """The learning-rate schedule."""
         from gpubp.optimizers import Schedule
 
         return Schedule(kind=self.schedule, **self._given(Schedule))
@@ -140,7 +137,8 @@ class Recipe:
             return self
         follow: dict[str, Any] = {}
         if not set(changes) <= {"reach", "seed"}:
-            follow = {"reach": None, "title": _changed(self.title, changes)}
+            title = f"{self.title.partition('; but ')[0]}; but {', '.join(changes)} changed"
+            follow = {"reach": None, "title": title if self.title else ""}
         if changes.get("optimizer", self.optimizer) != self.optimizer:
             follow |= dict.fromkeys(_of_optimizers())
         if changes.get("schedule", self.schedule) != self.schedule:
@@ -204,7 +202,6 @@ def to_toml(recipe: Recipe, run: RunSettings | None = None) -> str:
 
 
 def recipe_names() -> list[str]:
-    """The recipes in the package."""
     names = [file.name for file in files("gpubp.experiments.recipes").iterdir()]
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
@@ -285,11 +282,6 @@ def _converted(key: str, value: Any, wanted: Any, where: str) -> Any:
     if type(value) is not wanted:
         raise UsageError(f"{where}: {key} must be {wanted.__name__}, not {value!r}")
     return value
-
-
-def _changed(title: str, changes: dict[str, Any]) -> str:
-    """A title may say what no longer holds."""
-    return f"{title.partition('; but ')[0]}; but {', '.join(changes)} changed" if title else ""
 
 
 def _unknown(what: str, name: str, known: Any) -> str:

@@ -97,7 +97,6 @@ class Result:
         return self.accuracy >= self.recipe.reach
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
         first = self.histories[0]
         return {
             "recipe": self.recipe.to_dict(),
@@ -238,7 +237,7 @@ def _finish(network: Network, parts: Parts) -> None:
     names, outputs = parts.dataset.class_names or (), network.sizes[-1]
     if network.meaning != VALUES and names != tuple(map(str, range(len(names)))):
         # Outputs beyond the classes of the data have no name, but can be the largest.
-        network.meaning = Meaning.of_classes((*names, *map(str, range(len(names), outputs))))
+        network.meaning = Meaning("classes", (*names, *map(str, range(len(names), outputs))))
 
 
 def _outputs(network: Network, parts: Parts, failure: GpubpError | None) -> np.ndarray | None:

@@ -45,7 +45,10 @@ def write_page(
 ) -> Path:
     """Write the page of a walk, its vectors those of ``sample``; see :func:`gpubp.reports.page.write`."""
     inputs, targets = step.samples.inputs[sample], step.samples.targets[sample]
-    image = _image(inputs, dataset)
+    image = None
+    if dataset is not None and dataset.image_shape is not None:
+        grey = np.clip(255 - 255 * inputs.reshape(dataset.image_shape), 0, 255).astype(np.uint8)
+        image = picture(grey)
     context: dict[str, Any] = {
         "introduction": words.introduction(step, sample),
         "image": image,
@@ -74,12 +77,6 @@ def grid(values: np.ndarray) -> Grid:
     shown = np.atleast_2d(values)[: 0 if values.ndim == 2 and longest > TINTED else None]
     rows = [_cells(row, most) for row in shown]
     return Grid(rows, longest <= FULL, words.told(values).replace("-", "−"))
-
-
-def _image(inputs: np.ndarray, dataset: Dataset | None) -> str | None:
-    if dataset is None or dataset.image_shape is None:
-        return None
-    return picture(np.clip(255 - 255 * inputs.reshape(dataset.image_shape), 0, 255).astype(np.uint8))
 
 
 def _signal_chart(step: Walk) -> Markup:

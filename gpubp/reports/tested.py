@@ -21,7 +21,6 @@ IMAGES_SHOWN, ROWS_SHOWN, CONFUSIONS_SHOWN, INPUTS_SHOWN, OUTPUTS_SHOWN = 24, 10
 POINTS = 400  # of a scatter plot
 PIXELS = 60_000  # in all the test images of a page together
 
-
 _Part = tuple[Split, np.ndarray]  # the test part of one split and its outputs, (N, n_out)
 
 
@@ -36,10 +35,12 @@ def results(result: Result) -> dict[str, Any] | None:
 
 def _classified(result: Result, parts: list[_Part]) -> dict[str, Any]:
     outputs = np.concatenate([outputs for _, outputs in parts])
-    labels = np.concatenate([_labels(test.targets) for test, _ in parts])
+    targets = [test.targets for test, _ in parts]  # labels, or a distribution over classes
+    labels = np.concatenate([y.astype(np.int64) if y.ndim == 1 else y.argmax(axis=1) for y in targets])
     classes = max(int(labels.max()) + 1, outputs.shape[1], 2)
     counts = confusion_matrix(labels, labels_of(outputs), classes)
-    names = _class_names(result, classes)
+    named = (result.dataset.class_names if result.dataset else None) or ()
+    names = [*named, *map(str, range(len(named), classes))][:classes]
     mistakes = most_confident(outputs, labels, IMAGES_SHOWN)
     activation = result.network.layers[-1].activation
     return {
@@ -54,11 +55,6 @@ def _classified(result: Result, parts: list[_Part]) -> dict[str, Any]:
         "images": result.dataset is not None and result.dataset.image_shape is not None,
         "measure": "probability" if activation in ("softmax", "sigmoid") else "output",
     }
-
-
-def _labels(targets: np.ndarray) -> np.ndarray:
-    """Classes (N,), of targets that are labels or a distribution over classes."""
-    return targets.astype(np.int64) if targets.ndim == 1 else targets.argmax(axis=1)
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -87,15 +83,8 @@ def most_confident(outputs: np.ndarray, labels: np.ndarray, count: int) -> list[
     said, right = by_class[rows, predicted], by_class[rows, labels]
     wrong = np.flatnonzero(predicted != labels)
     surest = wrong[np.argsort(-said[wrong], kind="stable")][:count]
-    return [
-        Mistake(*found)
-        for found in zip(*(x[surest].tolist() for x in (rows, labels, predicted, said, right)), strict=True)
-    ]
-
-
-def _class_names(result: Result, classes: int) -> list[str]:
-    names = (result.dataset.class_names if result.dataset else None) or ()
-    return [*names, *map(str, range(len(names), classes))][:classes]
+    columns = (x[surest].tolist() for x in (rows, labels, predicted, said, right))
+    return [Mistake(*found) for found in zip(*columns, strict=True)]
 
 
 def _tinted(counts: np.ndarray) -> list[list[tuple[int, str]]]:
@@ -160,7 +149,6 @@ def _regressed(parts: list[_Part]) -> dict[str, Any] | None:
     shown = min(outputs.shape[1], OUTPUTS_SHOWN)
     error = np.abs(outputs - targets).max(axis=1)
     worst = np.argsort(-error, kind="stable")[:ROWS_SHOWN].tolist()
-    inputs = _raw_rows(parts, worst)
     return {
         "kind": "values",
         "samples": len(targets),
@@ -174,7 +162,7 @@ def _regressed(parts: list[_Part]) -> dict[str, Any] | None:
         "points": min(len(targets), POINTS),
         "worst": [
             (_numbers(targets[i]), _numbers(outputs[i]), f"{error[i]:.4g}", _numbers(x))
-            for i, x in zip(worst, inputs, strict=True)
+            for i, x in zip(worst, _raw_rows(parts, worst), strict=True)
         ],
     }
 
