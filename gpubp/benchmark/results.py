@@ -123,11 +123,8 @@ class Report:
 def origin() -> dict[str, Any]:
     """When and where a run begins, and of which code."""
     facts = {**machine.facts(), "load_average_before": machine.load_average()}
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": machine.commit(),
-        "machine": facts,
-    }
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, "commit": machine.commit(), "machine": facts}
 
 
 @dataclass(frozen=True)

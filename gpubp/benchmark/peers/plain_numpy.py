@@ -34,9 +34,7 @@ class NumpyTrainer(Trainer):
 
     def run_epoch(self, order: np.ndarray) -> float:
         cost = 0.0
-        with np.errstate(
-            over="ignore"
-        ):  # e^-z of a saturated sigmoid is infinite, and its output 0, as it should be
+        with np.errstate(over="ignore"):  # e^-z of a saturated sigmoid is infinite, and its output rightly 0
             for start in range(0, len(order), self.batch):
                 cost += self._step(order[start : start + self.batch])
         return cost / len(order)
