@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -83,16 +83,14 @@ def point(series: str, layers: list[int], batch: int, samples: int) -> dict[str,
     }
 
 
-def measure(
-    samples: Sequence[int], widths: Sequence[int], say: Callable[[str], None]
-) -> list[dict[str, Any]]:
+def measure(samples: Sequence[int], widths: Sequence[int]) -> list[dict[str, Any]]:
     """Both series: 784-128-10 by the number of samples, 784-W-W-10 by the width W."""
     points = []
     for n in samples:
-        say(f"{n:,} samples")
+        terminal.say(f"{n:,} samples")
         points.append(point("samples", [784, 128, 10], 128, n))
     for width in widths:
-        say(f"width {width}")
+        terminal.say(f"width {width}")
         points.append(point("widths", [784, width, width, 10], 256, 256 * STEPS))
     return points
 
@@ -140,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     settings = {"threads": args.threads, "repeats": REPEATS, "density": DENSITY}
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **results.origin(), "settings": settings}
     samples, widths = (QUICK_SAMPLES, QUICK_WIDTHS) if args.quick else (SAMPLES, WIDTHS)
-    points = measure(samples, widths, terminal.say)
+    points = measure(samples, widths)
     content |= {"slopes": slopes(points), "points": points}
     console = terminal.console()
     show(points, content["slopes"], console)

@@ -185,12 +185,7 @@ class Entrant:
 
 
 def measure(
-    report: NetReport,
-    entrants: Sequence[Entrant],
-    folder: Path,
-    samples: Path,
-    rounds: Rounds,
-    say: Say = lambda _: None,
+    report: NetReport, entrants: Sequence[Entrant], folder: Path, samples: Path, rounds: Rounds, say: Say
 ) -> None:
     """Measure the entrants on one net; what is known goes into ``report`` as soon as it is.
 

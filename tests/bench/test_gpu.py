@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -143,27 +144,10 @@ def run(tmp_path):
     made.worker.close()
 
 
-class Scripted:
-    """A worker that answers what it is told to."""
-
-    def __init__(self, answer, log=None):
-        self.answer, self.log = answer, [] if log is None else log
-
-    def ask(self, *arguments, **fields):
-        self.send()
-        return self.receive()
-
-    def send(self, *_, **__):
-        self.log.append("asked")
-
-    def receive(self, *_):
-        self.log.append("answered")
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
-
-    def close(self):
-        self.log.append("closed")
+def scripted(answer):
+    """A worker that answers, or raises, what it is told to."""
+    does = {"side_effect" if isinstance(answer, Exception) else "return_value": answer}
+    return Mock(ask=Mock(**does), receive=Mock(**does))
 
 
 @pytest.mark.parametrize(
@@ -187,7 +171,7 @@ class Scripted:
     ],
 )
 def test_what_is_wrong_is_a_failure_and_no_time_left_is_not(run, part_of, answer, lists, said):
-    run.worker, part = Scripted(answer), Part(part_of, "", ended=True)
+    run.worker, part = scripted(answer), Part(part_of, "", ended=True)
     if answer is None:
         run.part_end = 0.0
     getattr(parts, part_of)(run, part)
@@ -399,21 +383,20 @@ def test_an_error_in_one_net_leaves_the_others_alone(run, monkeypatch):
 
     monkeypatch.setattr(times, "start", lambda *_: [])
     monkeypatch.setattr(times.measure, "measure", measure)
-    run.worker, part = Scripted({"plan": "fused plan"}), Part("times", "")
+    run.worker, part = scripted({"plan": "fused plan"}), Part("times", "")
     times.times(run, part)
     assert part.failures == ["iris: OSError: [Errno 28] no space left"]
     assert [net["name"] for net in part.results] == ["parity", "iris", "digits"]
 
 
 def test_peers_start_beside_each_other_before_any_net(run):
-    log, ready = [], {"seconds": {"import": 80.0, "device": 1.0}}
-    answers = [ready, NoAnswer("no answer for 90 s"), ready]
-    entrants = [
-        Entrant(peer, Scripted(answer, log), {}) for peer, answer in zip(peers(True), answers, strict=False)
-    ]
-    part = Part("times", "")
+    log, part, ready = Mock(), Part("times", ""), {"seconds": {"import": 80.0, "device": 1.0}}
+    log.a, log.b, log.c = map(scripted, (ready, NoAnswer("no answer for 90 s"), ready))
+    workers = zip(peers(True), (log.a, log.b, log.c), strict=False)
+    entrants = [Entrant(peer, worker, {}) for peer, worker in workers]
     started = times.start(run, part, entrants)
-    assert log == ["asked"] * 3 + ["answered"] * 2 + ["closed", "answered"]
+    calls = [name for name, _, _ in log.mock_calls]
+    assert calls == ["a.send", "b.send", "c.send", "a.receive", "b.receive", "b.close", "c.receive"]
     assert started == [entrants[0], entrants[2]]
     assert started[0].started == {"total": 81.0, **ready["seconds"]}
     assert part.failures == ["gpubp cupy, composed: no answer for 90 s"]

@@ -51,9 +51,7 @@ class NumpyTrainer(Trainer):
             if i < last:
                 _activate(a[i + 1], self.net.hidden)
         cost = self._output_delta(a[-1], batch, delta[-1])
-        delta[-1] *= np.float32(
-            self.net.lr / rows
-        )  # here, where it is small: all steps below have η/B in them
+        delta[-1] *= np.float32(self.net.lr / rows)  # where it is small: all steps below have η/B in them
         for i in range(last, -1, -1):
             np.dot(delta[i].T, a[i], out=self.weight_steps[i])
             np.sum(delta[i], axis=0, out=self.bias_steps[i])
