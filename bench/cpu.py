@@ -86,8 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
-    args = arguments(argv)
-    return terminal.exit_code(lambda: run(args))
+    return terminal.exit_code(lambda: run(arguments(argv)))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from statistics import median
+from timeit import Timer
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,16 +60,9 @@ def seconds_a_run(plan: Plan, order: np.ndarray, batch: int) -> float:
     """The median over REPEATS of the time to train on ``order`` once; what is short is run several times for one."""
     rates = np.full(-(-len(order) // batch), 1e-3)
     plan.run(order[: 2 * batch], rates[:2])  # compiles
-    times = []
-    for _ in range(REPEATS):
-        seconds, runs = 0.0, 0
-        while seconds < SECONDS_A_REPEAT:
-            started = time.perf_counter()
-            plan.run(order, rates)
-            seconds += time.perf_counter() - started
-            runs += 1
-        times.append(seconds / runs)
-    return median(times)
+    timer = Timer(lambda: plan.run(order, rates))
+    runs = ceil(SECONDS_A_REPEAT / timer.timeit(1))
+    return median(timer.repeat(REPEATS, runs)) / runs
 
 
 def point(series: str, layers: list[int], batch: int, samples: int) -> dict[str, Any]:
@@ -89,16 +83,14 @@ def point(series: str, layers: list[int], batch: int, samples: int) -> dict[str,
     }
 
 
-def measure(
-    samples: Sequence[int], widths: Sequence[int], say: Callable[[str], None]
-) -> list[dict[str, Any]]:
+def measure(samples: Sequence[int], widths: Sequence[int]) -> list[dict[str, Any]]:
     """Both series: 784-128-10 by the number of samples, 784-W-W-10 by the width W."""
     points = []
     for n in samples:
-        say(f"{n:,} samples")
+        terminal.say(f"{n:,} samples")
         points.append(point("samples", [784, 128, 10], 128, n))
     for width in widths:
-        say(f"width {width}")
+        terminal.say(f"width {width}")
         points.append(point("widths", [784, width, width, 10], 256, 256 * STEPS))
     return points
 
@@ -131,25 +123,22 @@ def show(points: list[dict[str, Any]], fitted: dict[str, float | None], console:
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.scaling", description=__doc__)
-    parser.add_argument("--threads", type=int, default=min(2, machine.cores()), help="(%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="up to 30,000 samples and width 1024")
-    parser.add_argument(
-        "--out", type=Path, help="folder for results.csv and .json (bench/results/DATE-scaling)"
-    )
+    option = parser.add_argument
+    option("--threads", type=int, default=min(2, machine.cores()), help="(%(default)s)")
+    option("--quick", action="store_true", help="up to 30,000 samples and width 1024")
+    option("--out", type=Path, help="folder for results.csv and .json (bench/results/DATE-scaling)")
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write the files; the exit code."""
-    if not 1 <= args.threads <= machine.cores():
-        raise UsageError(
-            f"--threads must be from 1 to the {machine.cores()} cores there are, not {args.threads}"
-        )
+    if not 1 <= args.threads <= (cores := machine.cores()):
+        raise UsageError(f"--threads must be from 1 to the {cores} cores there are, not {args.threads}")
     os.environ["NUMBA_NUM_THREADS"] = str(args.threads)  # read when Numba is imported, which is later
-    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **results.origin()}
+    settings = {"threads": args.threads, "repeats": REPEATS, "density": DENSITY}
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **results.origin(), "settings": settings}
     samples, widths = (QUICK_SAMPLES, QUICK_WIDTHS) if args.quick else (SAMPLES, WIDTHS)
-    points = measure(samples, widths, terminal.say)
-    content["settings"] = {"threads": args.threads, "repeats": REPEATS, "density": DENSITY}
+    points = measure(samples, widths)
     content |= {"slopes": slopes(points), "points": points}
     console = terminal.console()
     show(points, content["slopes"], console)
@@ -161,8 +150,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
-    args = arguments(argv)
-    return terminal.exit_code(lambda: run(args))
+    return terminal.exit_code(lambda: run(arguments(argv)))
 
 
 if __name__ == "__main__":

@@ -29,11 +29,8 @@ FIRST_SECONDS = 60.0  # for what compiles the kernels
 # The headings of tables, and what of a result is below them.
 OF_VARIANT = {name: name for name in ("plan", "precision", "recipe")}
 VERIFIED = OF_VARIANT | {
-    "ok": "ok",
-    "worst error / bound": "part_of_bound",
-    "of": "worst",
-    "seconds": "seconds",
-}
+    "ok": "ok", "worst error / bound": "part_of_bound", "of": "worst", "seconds": "seconds",
+}  # fmt: skip
 REPEATED = OF_VARIANT | {f"{REPEAT_RUNS} runs the same": "same", "loss": "loss"}
 MEASURED = {name: name for name in ("what", "unit", "value")}
 RACED = {

@@ -17,18 +17,9 @@ from typing import Any
 from bench import ROOT
 from bench.gpu.nets import MNIST, SAMPLE, STAND_IN, Sizes, Variant, extra, of_recipe
 from bench.gpu.report import Part, Report, write
-from gpubp.benchmark import data
+from gpubp.benchmark import data, process
 from gpubp.benchmark.nets import Net
 from gpubp.benchmark.peers import FLOAT32
-from gpubp.benchmark.process import (
-    LEAST_SECONDS,
-    NoAnswer,
-    OutOfTime,
-    Worker,
-    end_group,
-    environment,
-    without_folders,
-)
 from gpubp.errors import DataError, GpubpError
 from gpubp.experiments.recipe import Recipe, load_recipe, recipe_names
 from gpubp.support import machine
@@ -72,13 +63,13 @@ class Run:
 
     def __post_init__(self) -> None:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # children find the source tree
-        env = environment(machine.cores(), gpu=not self.host)
+        env = process.environment(machine.cores(), gpu=not self.host)
         self.env = {**env, "PYTHONPATH": os.pathsep.join(paths)}
         self.cupy = STAND_IN if self.host else "cupy"
         self.worker = self.new_worker("parts")
 
-    def new_worker(self, name: str) -> Worker:
-        return Worker(self.folder / f"{name}.stderr", self.env, WORKER)
+    def new_worker(self, name: str) -> process.Worker:
+        return process.Worker(self.folder / f"{name}.stderr", self.env, WORKER)
 
     @property
     def plans(self) -> tuple[str, ...]:
@@ -116,7 +107,7 @@ class Run:
         except ModuleNotFoundError as error:
             self.missing.append(f"{name}: {error.name} is not installed")
         except (GpubpError, ImportError, OSError) as error:
-            self.missing.append(without_folders(f"{name}: {error}".splitlines()[0]))
+            self.missing.append(process.without_folders(f"{name}: {error}".splitlines()[0]))
 
     def _load(self, net: Net, recipe: Recipe) -> Loaded:
         if recipe.data == MNIST and self.data_dir is None:
@@ -132,8 +123,8 @@ class Run:
 
     def begin(self, part: Part, what: str) -> None:
         """Say that an item of a part is begun. Raises OutOfTime where no time is left for it."""
-        if self.left() < LEAST_SECONDS:
-            raise OutOfTime("no time left")
+        if self.left() < process.LEAST_SECONDS:
+            raise process.OutOfTime("no time left")
         self.say(f"{part.name}: {what}")
 
     def attempt(
@@ -146,7 +137,7 @@ class Run:
             self.worker.until = self.part_end
             try:
                 return self.worker.ask(task, seconds, cupy=self.cupy, **fields)
-            except NoAnswer:
+            except process.NoAnswer:
                 self.silent = True
                 raise
         return None
@@ -160,20 +151,20 @@ class Run:
         """Run a command in the root of the source tree; when its time is up it is ended as by Ctrl-C, then by force."""
         path = self.folder / "program.txt"
         with path.open("w") as file:
-            process = subprocess.Popen(
+            child = subprocess.Popen(
                 [sys.executable, "-m", "gpubp.benchmark.process", *command], stdin=subprocess.DEVNULL,
                 stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=env, start_new_session=True,
             )  # fmt: skip
             try:
-                code: int | None = process.wait(seconds)
+                code: int | None = child.wait(seconds)
             except subprocess.TimeoutExpired:
                 code = None
-                process.send_signal(SIGINT)
+                child.send_signal(SIGINT)
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(INTERRUPT_SECONDS)
+                    child.wait(INTERRUPT_SECONDS)
             finally:  # also after Ctrl-C; and what it has started
-                gone = end_group(process)
-        text = without_folders(path.read_text(errors="replace"))
+                gone = process.end_group(child)
+        text = process.without_folders(path.read_text(errors="replace"))
         return Ended(code, text if gone else f"{text}\nit does not end when it is killed\n")
 
 

@@ -145,11 +145,8 @@ def repeat(
 
 def digest(network: Network) -> str:
     """A short name for the very bits of a network's parameters."""
-    text = hashlib.sha256()
-    for pair in network.parameters:
-        for array in pair:
-            text.update(np.ascontiguousarray(array).tobytes())
-    return text.hexdigest()[:16]
+    bits = b"".join(array.tobytes() for pair in network.parameters for array in pair)
+    return hashlib.sha256(bits).hexdigest()[:16]
 
 
 def stopwatch(cupy: str) -> Callable[[], float]:
@@ -316,18 +313,8 @@ def product(cupy: str, size: int) -> Answer:
 
 
 OWN = (
-    facts,
-    plan_of_auto,
-    verify_net,
-    repeat,
-    race,
-    train_a_little,
-    barrier,
-    launch_cost,
-    graph_gap,
-    copy,
-    product,
-)
+    facts, plan_of_auto, verify_net, repeat, race, train_a_little, barrier, launch_cost, graph_gap, copy, product,
+)  # fmt: skip
 TASKS = worker.TASKS | {task.__name__: task for task in OWN}
 
 

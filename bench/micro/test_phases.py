@@ -19,9 +19,7 @@ NETS = {"784-128-10": [784, 128, 10], "784-512-512-10": [784, 512, 512, 10]}
 DENSITIES = {"as sparse as MNIST": 0.19, "dense": 1.0}
 
 
-@pytest.fixture(
-    scope="module", params=[(n, d) for n in NETS for d in DENSITIES], ids=lambda p: f"{p[0]}, {p[1]}"
-)
+@pytest.fixture(scope="module", params=[(n, d) for n in NETS for d in DENSITIES], ids=", ".join)
 def plan(request):
     name, density = request.param
     rng = np.random.default_rng(0)

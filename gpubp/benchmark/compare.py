@@ -5,9 +5,8 @@ to -3) whole runs differ by up to 1.7 times, far beyond the range of their own r
 libraries measured beside it, which a slower machine slows as well: in each round, its time over the geometric mean of
 theirs, those of the same version in both runs. gpubp has become slower where both its time and its time beside the
 others (a) are longer in every round than in any round before, and (b) have risen by more than 10% in the median.
-If rounds were exchangeable, (a) alone would come by chance once in 20 for 3 and 3 rounds, once in 252 for 5 and 5. Of
-the 72 comparisons of those three runs, in which nothing has changed, time alone calls 9 slower, and this rule none; of
-a slow-down planted in them it finds 60 where it is by 1.5 times, 71 by twice.
+If rounds were exchangeable, (a) alone would come by chance once in 20 for 3 and 3 rounds, once in 252 for 5 and 5.
+bench/README.md says what the rule finds in those three runs.
 """
 
 from __future__ import annotations
@@ -44,8 +43,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     ]
     then, now = ({what: run["machine"].get(what) for what in ("system", "python")} for run in (old, new))
     warnings += [f"{what} was {before}, and is {after}" for what, before, after in _changed(then, now)]
-    versions = _changed(old["machine"]["packages"], new["machine"]["packages"])
-    if versions:
+    if versions := _changed(old["machine"]["packages"], new["machine"]["packages"]):
         said = ", ".join(f"{name} {before} → {after}" for name, before, after in versions)
         warnings.append(f"other versions: {said}")
     rows: list[dict[str, Any]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,12 +61,7 @@ def _dense(net: Net) -> Data:
     return Data(x, ((x - np.float32(0.5)) @ teacher).argmax(axis=1))
 
 
-SOURCES: dict[str, Callable[[Net], Data]] = {
-    "mnist": _named,
-    "dense": _dense,
-    "digits": _named,
-    "iris": _iris,
-}
+SOURCES = {"mnist": _named, "dense": _dense, "digits": _named, "iris": _iris}
 
 
 def make(net: Net) -> Data:

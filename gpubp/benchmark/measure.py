@@ -15,21 +15,10 @@ from typing import Any
 
 from rich.console import Console
 
-from gpubp.benchmark import compare, data, results, shown, terminal
+from gpubp.benchmark import compare, data, process, results, shown, terminal
 from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import SEED, Net
 from gpubp.benchmark.peers import Peer
-from gpubp.benchmark.process import (
-    ANSWER_SECONDS,
-    NoAnswer,
-    OutOfTime,
-    Refused,
-    Worker,
-    WorkerFailed,
-    environment,
-    module_command,
-    without_folders,
-)
 from gpubp.benchmark.results import BASELINE, CUT_SHORT, FAILED, LEFT_OUT, NetReport, Report, Row
 from gpubp.errors import UsageError
 from gpubp.support import machine
@@ -107,7 +96,11 @@ class Entrant:
     """
 
     def __init__(
-        self, peer: Peer, worker: Worker, options: dict[str, Any], seconds: float = ANSWER_SECONDS
+        self,
+        peer: Peer,
+        worker: process.Worker,
+        options: dict[str, Any],
+        seconds: float = process.ANSWER_SECONDS,
     ) -> None:
         self.peer, self.worker, self.seconds = peer, worker, seconds
         self.options = {**peer.options, "precision": peer.precision, "device": peer.device, **options}
@@ -135,11 +128,11 @@ class Entrant:
             return None
         try:
             answer = self.worker.ask(task, self.seconds, **fields)
-        except WorkerFailed as failure:
-            kinds = {OutOfTime: CUT_SHORT, Refused: LEFT_OUT}
+        except process.WorkerFailed as failure:
+            kinds = {process.OutOfTime: CUT_SHORT, process.Refused: LEFT_OUT}
             self.row.end(kinds.get(type(failure), FAILED), str(failure))
-            self.present, self.silent = False, isinstance(failure, NoAnswer)
-            if not isinstance(failure, Refused):
+            self.present, self.silent = False, isinstance(failure, process.NoAnswer)
+            if not isinstance(failure, process.Refused):
                 self.started = {}
             return None
         self.row.memory_mb |= answer.get("memory_mb", {})
@@ -192,12 +185,7 @@ class Entrant:
 
 
 def measure(
-    report: NetReport,
-    entrants: Sequence[Entrant],
-    folder: Path,
-    samples: Path,
-    rounds: Rounds,
-    say: Say = lambda _: None,
+    report: NetReport, entrants: Sequence[Entrant], folder: Path, samples: Path, rounds: Rounds, say: Say
 ) -> None:
     """Measure the entrants on one net; what is known goes into ``report`` as soon as it is.
 
@@ -239,7 +227,7 @@ def measure_peaks(threads: int) -> dict[str, Any]:
 
     Returns ``{"threads", "gflop_per_s", "gb_per_s"}``, or ``{"threads", "failed": why}``.
     """
-    command, env = module_command("gpubp.benchmark.peaks", str(threads)), environment(threads)
+    command, env = process.module_command("gpubp.benchmark.peaks", str(threads)), process.environment(threads)
     try:
         ran = subprocess.run(
             command, env=env, capture_output=True, text=True, timeout=PEAKS_SECONDS, check=True
@@ -247,7 +235,10 @@ def measure_peaks(threads: int) -> dict[str, Any]:
         return {"threads": threads, **json.loads(ran.stdout)}
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        return {"threads": threads, "failed": without_folders(said[-1]) if said else type(error).__name__}
+        return {
+            "threads": threads,
+            "failed": process.without_folders(said[-1]) if said else type(error).__name__,
+        }
 
 
 def run(
@@ -305,8 +296,8 @@ def _measure_cold(
     caches = folder / "caches" if settings.fresh else None
     entrants = []
     for peer in peers:
-        env = environment(settings.threads, caches, gpu=peer.device == "gpu")
-        worker = Worker(folder / f"{peer.name}.stderr", env)
+        env = process.environment(settings.threads, caches, gpu=peer.device == "gpu")
+        worker = process.Worker(folder / f"{peer.name}.stderr", env)
         entrants.append(Entrant(peer, worker, {"threads": settings.threads}))
     try:
         rounds = Rounds(settings.rounds, settings.seconds_a_round, settings.budget)

@@ -98,14 +98,8 @@ class Worker:
     program: the module that it runs. until: by the clock of time.perf_counter, when all must have been answered.
     """
 
-    def __init__(
-        self,
-        stderr: Path,
-        env: dict[str, str],
-        program: str = "gpubp.benchmark.worker",
-        until: float = math.inf,
-    ) -> None:
-        self._stderr, self._env, self._program, self.until = stderr, env, program, until
+    def __init__(self, stderr: Path, env: dict[str, str], program: str = "gpubp.benchmark.worker") -> None:
+        self._stderr, self._env, self._program, self.until = stderr, env, program, math.inf
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
 
@@ -133,16 +127,10 @@ class Worker:
         try:
             with self._stderr.open("w") as file:
                 process = subprocess.Popen(
-                    module_command(self._program),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=file,
-                    text=True,
-                    encoding="utf-8",
-                    errors="replace",
-                    env=self._env,
+                    module_command(self._program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
+                    text=True, encoding="utf-8", errors="replace", env=self._env,
                     start_new_session=True,  # Ctrl-C is for the parent, who then ends the workers
-                )
+                )  # fmt: skip
         except OSError as error:
             raise WorkerFailed(f"no process can be started: {error.strerror or error}") from None
         self._process, self._answers = process, queue.SimpleQueue()
@@ -189,11 +177,9 @@ class Worker:
             code = self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             return f"it says no more{self._ended()}"
-        said = [
-            line.strip() for line in self._stderr.read_text(errors="replace").splitlines() if line.strip()
-        ]
+        said = self._stderr.read_text(errors="replace").strip().splitlines()
         ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"{said[-1]} ({ended})" if said else ended
+        return f"{said[-1].strip()} ({ended})" if said else ended
 
     def close(self) -> bool:
         """End it and what it has started; it holds nothing that would be lost. Whether it has ended."""

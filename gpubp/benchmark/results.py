@@ -41,6 +41,8 @@ OK, FAILED, LEFT_OUT, CUT_SHORT = "ok", "failed", "left out", "cut short"
 SAME, DIFFERS, NOT_COMPARABLE, BASELINE = "same", "differs", "not comparable", "baseline"
 WITHIN = "within its bound"  # of a precision whose results cannot be the same as float32's
 
+Parameters = list[np.ndarray]
+
 
 @dataclass
 class Row:
@@ -123,11 +125,8 @@ class Report:
 def origin() -> dict[str, Any]:
     """When and where a run begins, and of which code."""
     facts = {**machine.facts(), "load_average_before": machine.load_average()}
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": machine.commit(),
-        "machine": facts,
-    }
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, "commit": machine.commit(), "machine": facts}
 
 
 @dataclass(frozen=True)
@@ -167,12 +166,7 @@ def fastest_peer(report: NetReport) -> Row | None:
 
 
 def check_same_result(
-    row: Row,
-    baseline: Row,
-    differs: str,
-    initial: list[np.ndarray],
-    parameters: list[np.ndarray],
-    expected: list[np.ndarray],
+    row: Row, baseline: Row, differs: str, initial: Parameters, parameters: Parameters, expected: Parameters
 ) -> None:
     """Compare the first epoch's loss and last parameters with the baseline's; say in the row what came of it.
 
@@ -198,7 +192,7 @@ def check_same_result(
         )
 
 
-def _distance(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+def _distance(ours: Parameters, theirs: Parameters) -> float:
     """The Euclidean distance over all parameters; infinite where their shapes are not the same."""
     if [p.shape for p in ours] != [p.shape for p in theirs]:
         return math.inf

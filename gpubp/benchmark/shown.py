@@ -48,7 +48,7 @@ def _peer(row: Content, net: Content, peaks: Content | None) -> Cells:
     )
     start, first, memory = row["start_s"].get("total"), row["first_epoch_s"], row["memory_mb"].get("peak")
     part = speed / peaks["gflop_per_s"] if speed and peaks and row["peer"] != ON_GPU else None
-    right = agrees(row)
+    mood = {None: "", True: "good", False: "bad"}[agrees(row)]
     return {
         "": Cell(row["title"], NAME),
         "ms an epoch (least–most)": spread(time, ms) if time else Cell(row["status"]),
@@ -56,9 +56,7 @@ def _peer(row: Content, net: Content, peaks: Content | None) -> Cells:
         "times (least–most)": Cell("1") if row["peer"] == net["baseline"] else spread(ratio, times),
         "cold, s": number(None if first is None else start + first, "{:.1f}".format),
         "in short": Cell(_in_short(row), WORDS),
-        "agreement": Cell(
-            agreement(row) or row["status"], WORDS, mood="" if right is None else "good" if right else "bad"
-        ),
+        "agreement": Cell(agreement(row) or row["status"], WORDS, mood=mood),
         "start, s": number(start, "{:.2f}".format),
         "first epoch, s": number(first, "{:.3g}".format),
         "GFLOP/s (of peak)": Cell(f"{speed:,.3g}" if speed else "", detail=_percent(part)),
@@ -69,6 +67,7 @@ def _peer(row: Content, net: Content, peaks: Content | None) -> Cells:
 
 def changes(comparison: Content) -> list[Cells]:
     """What became of each net and peer that both runs measured."""
+    moods = {"SLOWER": "bad", "faster": "good"}
 
     def change(value: float | None) -> Cell:
         return number(value, lambda value: f"{value - 1:+.0%}")
@@ -85,9 +84,7 @@ def changes(comparison: Content) -> list[Cells]:
             ),
             "change": change(row["ratio_change"]),
             "beside others": change(row["yardstick_change"]),
-            "verdict": Cell(
-                row["verdict"], NAME, mood={"SLOWER": "bad", "faster": "good"}.get(row["verdict"], "quiet")
-            ),
+            "verdict": Cell(row["verdict"], NAME, mood=moods.get(row["verdict"], "quiet")),
         }
         for row in comparison["rows"]
     ]

@@ -96,10 +96,9 @@ def print_comparison(comparison: dict[str, Any], console: Console) -> None:
     print_lines(["", f"compared with the run of {comparison['old_date']}"], console)
     print_lines([f"warning: {line}" for line in comparison["warnings"]], console)
     if comparison["rows"]:
-        columns = {"now": "ms now", "change": "time", "beside others": "beside others", " ": "verdict"}
-        console.print(
-            table({"net": "net", "": "", "ms then": "ms then", **columns}, shown.changes(comparison))
-        )
+        columns = {name: name for name in ("net", "", "ms then")}
+        columns |= {"now": "ms now", "change": "time", "beside others": "beside others", " ": "verdict"}
+        console.print(table(columns, shown.changes(comparison)))
     print_lines(comparison["conclusions"], console)
 
 

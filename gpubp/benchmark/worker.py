@@ -101,9 +101,8 @@ def build(
     content = data.load(Path(samples))
     memory["data"] = resident_mb()
     laps.append(time.perf_counter())
-    trainer = importlib.import_module(module).build(
-        Net.from_json(net), content, data.load_parameters(Path(parameters)), options
-    )
+    initial = data.load_parameters(Path(parameters))
+    trainer = importlib.import_module(module).build(Net.from_json(net), content, initial, options)
     Present.trainer, Present.orders = trainer, epoch_orders(seed, len(content))
     laps.append(time.perf_counter())
     del content  # from here on only what the peer keeps is counted

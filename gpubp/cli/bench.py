@@ -136,19 +136,18 @@ def _choose(backends: str | None, peers: str | None) -> tuple[list[Peer], dict[s
         missing |= {own[name].name: why for name, why in reasons.items() if why}
         chosen = [peer for name, peer in own.items() if not reasons[name]]
     else:
-        named = [lookup(own, name.strip(), "backend") for name in backends.split(",")]
-        chosen = [peer for peer in own.values() if peer in named]
-        for peer in chosen:
-            assert peer.backend is not None
-            choose(peer.backend)
+        wanted = [lookup(own, name.strip(), "backend") for name in backends.split(",")]
+        chosen = [peer for peer in own.values() if peer in wanted]
+        for name, peer in own.items():
+            if peer in chosen:
+                choose(name)
     if peers is None:
         absent = {name: why for name, peer in libraries.items() if (why := peer.missing())}
         if own["numba"] not in chosen:  # fit is measured on it
             libraries.pop("gpubp-fit")
         return [*chosen, *(p for name, p in libraries.items() if name not in absent)], missing | absent
-    if peers == NONE:
-        return chosen, missing
-    wanted = [lookup(libraries, name.strip(), "peer") for name in peers.split(",")]
+    named = [] if peers == NONE else peers.split(",")
+    wanted = [lookup(libraries, name.strip(), "peer") for name in named]
     for peer in wanted:
         if why := peer.missing():
             raise GpubpError(f'peer {peer.name}: {why}; try: python -m pip install "gpubp[bench]"')
@@ -162,7 +161,6 @@ def _exit(report: Report) -> None:
         raise typer.Exit(INTERRUPTED)
     if any(row.verification is not None and not row.verification["ok"] for row in own):
         raise typer.Exit(NOT_VERIFIED)
-    if any(row.status == "failed" for row in own):
-        raise typer.Exit(1)
-    if report.comparison is not None and report.comparison["regressions"]:
+    regressions = report.comparison["regressions"] if report.comparison else 0
+    if regressions or any(row.status == "failed" for row in own):
         raise typer.Exit(1)

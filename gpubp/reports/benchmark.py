@@ -32,18 +32,10 @@ def write(path: Path, content: dict[str, Any]) -> Path:
     peaks = _peaks(content)
     comparison = content.get("comparison")
     return pages.write(
-        path,
-        "bench.html",
-        title="gpubp beside other libraries",
-        run=content,
-        peaks=peaks,
-        facts=_facts(content),
-        nets=[_net(net, peaks) for net in content["nets"]],
-        comparison=comparison,
-        changes=shown.changes(comparison) if comparison else [],
-        shown=shown,
-        item_bytes=ITEM_BYTES,
-    )
+        path, "bench.html", title="gpubp beside other libraries", run=content, peaks=peaks, facts=_facts(content),
+        nets=[_net(net, peaks) for net in content["nets"]], comparison=comparison,
+        changes=shown.changes(comparison) if comparison else [], shown=shown, item_bytes=ITEM_BYTES,
+    )  # fmt: skip
 
 
 def _peaks(content: dict[str, Any]) -> dict[str, float] | None:
@@ -68,9 +60,8 @@ def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _net(net: dict[str, Any], peaks: dict[str, float] | None) -> dict[str, Any]:
     """What the template shows of a net besides its JSON."""
-    timed = sorted(
-        (row for row in net["peers"] if row["epoch_ms"]), key=lambda row: row["epoch_ms"]["median"]
-    )
+    timed = [row for row in net["peers"] if row["epoch_ms"]]
+    timed.sort(key=lambda row: row["epoch_ms"]["median"])
     cold = [row for row in net["peers"] if row["first_epoch_s"] is not None]
     bounded = [row for row in timed if row.get("gflop_per_s") and row["peer"] != ON_GPU]
     return {
@@ -109,11 +100,8 @@ def _warm(name: str, rows: Sequence[dict[str, Any]]) -> Markup:
         axes.set_xlabel(f"ms an epoch{', logarithmic' if logarithmic else ''}")
 
     said = ", ".join(f"{r['title']} {ms(t['median'])}" for r, t in zip(rows, times, strict=True))
-    return charts.chart(
-        draw,
-        f"{name}: milliseconds an epoch: {said}",
-        size=(WIDTH_INCHES, MARGIN_INCHES + BAR_INCHES * len(rows)),
-    )
+    size = WIDTH_INCHES, MARGIN_INCHES + BAR_INCHES * len(rows)
+    return charts.chart(draw, f"{name}: milliseconds an epoch: {said}", size=size)
 
 
 def _cold(name: str, rows: Sequence[dict[str, Any]]) -> Markup:
@@ -148,22 +136,20 @@ def _name_rows(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
 def _roofline(name: str, rows: Sequence[dict[str, Any]], peaks: dict[str, float]) -> Markup:
     """GFLOP/s over operations a byte, below what the machine can compute and, to its left, read from memory."""
     roof, slope = peaks["gflop_per_s"], peaks["gb_per_s"]
-    ridge = roof / slope
-    across = [row["flop_per_byte"] for row in rows]
-    low, high = min([*across, ridge]) / 3, max([*across, ridge]) * 3
-    bottom = min(row["gflop_per_s"] for row in rows) / 2
-    top = max([roof, *(row["gflop_per_s"] for row in rows)]) * 2
+    ridge, speeds = roof / slope, [row["gflop_per_s"] for row in rows]
+    across = [ridge, *(row["flop_per_byte"] for row in rows)]
+    low, high = min(across) / 3, max(across) * 3
+    limits = min(min(speeds) / 2, low * slope), max(roof, *speeds) * 2
 
     def draw(axes: Axes) -> None:
-        axes.set(xscale="log", yscale="log", xlim=(low, high * 12), ylim=(min(bottom, low * slope), top))
+        axes.set(xscale="log", yscale="log", xlim=(low, high * 12), ylim=limits)
         axes.plot([low, ridge, high * 12], [low * slope, roof, roof], color=charts.INK, linewidth=1.2)
         axes.annotate(
             f"{roof:,.0f} GFLOP/s, {slope:,.0f} GB/s", (high * 12, roof), (-2, 3), textcoords="offset points",
             ha="right", fontsize=8,
         )  # fmt: skip
-        heights = _apart([row["gflop_per_s"] for row in rows], axes.get_ylim())
-        for row, height in zip(rows, heights, strict=True):
-            x, y = row["flop_per_byte"], row["gflop_per_s"]
+        for row, y, height in zip(rows, speeds, _apart(speeds, limits), strict=True):
+            x = row["flop_per_byte"]
             axes.plot([x, high * 1.15], [y, height], color=charts.FAINT, linewidth=0.8, zorder=1)
             axes.plot(x, y, "o", color=_colour(row), markersize=5)
             axes.text(high * 1.2, height, f"{row['title']} {y:,.3g}", va="center", fontsize=7.5)
@@ -172,11 +158,8 @@ def _roofline(name: str, rows: Sequence[dict[str, Any]], peaks: dict[str, float]
         axes.set(xlabel="operations a byte", ylabel="GFLOP/s")
 
     said = ", ".join(f"{row['title']} {row['gflop_per_s']:.3g}" for row in rows)
-    return charts.chart(
-        draw,
-        f"{name}: roofline at {roof:.0f} GFLOP/s and {slope:.0f} GB/s; {said} GFLOP/s",
-        size=(WIDTH_INCHES, 3.3),
-    )
+    said = f"{name}: roofline at {roof:.0f} GFLOP/s and {slope:.0f} GB/s; {said} GFLOP/s"
+    return charts.chart(draw, said, size=(WIDTH_INCHES, 3.3))
 
 
 def _apart(values: Sequence[float], limits: tuple[float, float]) -> list[float]:

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -20,24 +21,14 @@ from bench.gpu import command as gpu
 from bench.gpu import nets as gpu_nets
 from bench.gpu import parts, report, suite, tasks, times
 from bench.gpu import run as gpu_run
-from bench.gpu.nets import (
-    OF_PRECISIONS,
-    ON_GPU,
-    ON_HOST,
-    RACE,
-    STAND_IN,
-    Variant,
-    extra,
-    of_recipe,
-    peers,
-)
+from bench.gpu.nets import OF_PRECISIONS, ON_GPU, ON_HOST, RACE, STAND_IN, Variant, extra, of_recipe, peers
 from bench.gpu.report import Part, Report
 from bench.gpu.run import Ended, Loaded, Run
 from gpubp.backends.cuda.backend import CupyBackend
 from gpubp.benchmark import results, terminal, worker
 from gpubp.benchmark.measure import Entrant
 from gpubp.benchmark.peers import PRODUCTS
-from gpubp.benchmark.process import NoAnswer
+from gpubp.benchmark.process import NoAnswer, WorkerFailed
 from gpubp.benchmark.results import BASELINE, DIFFERS, NOT_COMPARABLE, SAME, WITHIN, NetReport, Row
 from gpubp.errors import UsageError
 from gpubp.experiments.recipe import load_recipe, recipe_names
@@ -131,15 +122,10 @@ def test_a_run_on_the_host(only, few, tmp_path, capsys):
     table = (out / "results.txt").read_text()
     assert "WITHOUT A GPU" in table
     lines = table[table.index("\nskipped:") :]
-    for line in (
-        "micro: node of a graph: needs a GPU",
-        "micro: copy: needs a GPU",
-        "times: times by events",
-        "tests: the tests on a GPU",
-        "sanitizer: compute-sanitizer: needs a GPU",
-        *([] if only else ["device: mnist: no MNIST: name the folder", "race: 97% and 98% of MNIST"]),
-    ):
-        assert line in lines
+    said_of = ["micro: node of a graph: needs a GPU", "micro: copy: needs a GPU", "times: times by events"]
+    said_of += ["tests: the tests on a GPU", "sanitizer: compute-sanitizer: needs a GPU"]
+    said_of += [] if only else ["device: mnist: no MNIST: name the folder", "race: 97% and 98% of MNIST"]
+    assert [line for line in said_of if line not in lines] == []
     assert table.rstrip().endswith("nothing failed")
     assert "nothing failed" in said
 
@@ -158,53 +144,41 @@ def run(tmp_path):
     made.worker.close()
 
 
-class Scripted:
-    """A worker that answers what it is told to."""
-
-    def __init__(self, answer, log=None):
-        self.answer, self.log = answer, [] if log is None else log
-
-    def ask(self, *arguments, **fields):
-        self.send()
-        return self.receive()
-
-    def send(self, *_, **__):
-        self.log.append("asked")
-
-    def receive(self, *_):
-        self.log.append("answered")
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
-
-    def close(self):
-        self.log.append("closed")
+def scripted(answer):
+    """A worker that answers, or raises, what it is told to."""
+    does = {"side_effect" if isinstance(answer, Exception) else "return_value": answer}
+    return Mock(ask=Mock(**does), receive=Mock(**does))
 
 
 @pytest.mark.parametrize(
-    ("part_of", "answer", "lists"),
+    ("part_of", "answer", "lists", "said"),
     [
-        ("verify", None, {"cut": 6}),
-        ("verify", NoAnswer("no answer for 60 s"), {"failures": 2, "skipped": 2}),  # each plan is asked once
-        ("verify", {"ok": False, "wrong": ["FAIL W1"], "part_of_bound": 2.0, "worst": "W1"}, {"failures": 6}),
-        ("repeat", {"same": False, "digests": ["a", "b"], "loss": 1.0}, {"failures": 6}),
+        ("verify", None, {"cut": 6}, "one, parity"),
+        (
+            "verify",
+            NoAnswer("no answer"),
+            {"failures": 2, "skipped": 2},
+            "no answer",
+        ),  # each plan is asked once
+        ("verify", WorkerFailed("the GPU stopped"), {"failures": 6}, "the GPU stopped"),
+        (
+            "verify",
+            {"ok": False, "wrong": ["W1"], "part_of_bound": 2.0, "worst": "W1"},
+            {"failures": 6},
+            ": W1",
+        ),
+        ("repeat", {"same": False, "digests": ["a"], "loss": 1.0}, {"failures": 6}, "parameters differ: a"),
     ],
 )
-def test_what_is_wrong_is_a_failure_and_no_time_left_is_not(run, part_of, answer, lists):
-    run.worker, part = Scripted(answer), Part(part_of, "", ended=True)
+def test_what_is_wrong_is_a_failure_and_no_time_left_is_not(run, part_of, answer, lists, said):
+    run.worker, part = scripted(answer), Part(part_of, "", ended=True)
     if answer is None:
         run.part_end = 0.0
     getattr(parts, part_of)(run, part)
-    assert {
-        kind: len(lines) for kind in ("failures", "skipped", "cut") if (lines := getattr(part, kind))
-    } == lists
-    said = {
-        "cut": "one, parity",
-        "verify": ("no answer for 60 s", "FAIL W1"),
-        "repeat": "parameters differ: a, b",
-    }
+    found = {kind: len(getattr(part, kind)) for kind in ("failures", "skipped", "cut")}
+    assert found == dict.fromkeys(found, 0) | lists
     assert part.status == ("failed" if part.failures else "cut short")
-    assert (part.failures or part.cut)[0].endswith(said["cut"] if answer is None else said[part_of])
+    assert (part.failures or part.cut)[0].endswith(said)
 
 
 def only_parts(monkeypatch, **does):
@@ -342,11 +316,8 @@ def test_the_sanitizer_is_run_over_each_plan(run, tmp_path, monkeypatch, summary
     parts.sanitizer(run, part)
     assert (len(part.failures), len(part.skipped)) == (failures, skipped)
     assert {r["errors"] for r in part.results} == {errors}
-    runs = [f"{r['tool']} {r['plan']}" for r in part.results]
-    memory, barriers = [
-        [f"{tool} {plan}" for plan in ("composed", "fused")] for tool in ("memcheck", "synccheck")
-    ]
-    assert runs == [*memory, "racecheck fused", *barriers]
+    runs = ["memcheck composed", "memcheck fused", "racecheck fused", "synccheck composed", "synccheck fused"]
+    assert [f"{r['tool']} {r['plan']}" for r in part.results] == runs
     assert "bench.gpu.tasks" in part.results[0]["last_lines"][0]
     monkeypatch.setattr(Run, "program", lambda *_: Ended(None, ""))  # it takes too long, which is no failure
     part = Part("sanitizer", "", ended=True)
@@ -371,9 +342,8 @@ def test_a_program_that_does_not_end_is_ended(run, monkeypatch):
 
 
 def test_what_the_command_needs_is_little():
-    code = (
-        "import sys, bench.gpu.command, bench.gpu.tasks, gpubp.benchmark.peers.products; print(*sys.modules)"
-    )
+    modules = "bench.gpu.command, bench.gpu.tasks, gpubp.benchmark.peers.products"
+    code = f"import sys, {modules}; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     unwanted = {"cupy", "torch", "jax", "typer", "sklearn", "pooch", "PIL", "hypothesis", "tests", "pytest"}
     assert not unwanted & set(ran.stdout.split())
@@ -391,20 +361,6 @@ def fault(monkeypatch):
         monkeypatch.setenv("GPUBP_TEST_FAULT", text)
 
     return plant
-
-
-@needs_compiler
-def test_a_fault_in_one_item_leaves_the_others_alone(few, fault, tmp_path):
-    few("parity", "digits")
-    fault("lost verify_net fused float32 parity")
-    assert gpu.main(["--host", "--parts", "verify", "--out", str(tmp_path)]) == 1
-    [part] = content_of(tmp_path)["parts"]
-    [failure] = part["failures"]
-    assert failure.startswith("fused, parity: ")
-    assert "the GPU stopped answering" in failure
-    # The last would be in the same process, if there were one.
-    done = {("composed", "parity"): True, ("composed", "digits"): True, ("fused", "digits"): True}
-    assert {(r["plan"], r["recipe"]): r["ok"] for r in part["results"]} == done
 
 
 @needs_compiler
@@ -427,21 +383,20 @@ def test_an_error_in_one_net_leaves_the_others_alone(run, monkeypatch):
 
     monkeypatch.setattr(times, "start", lambda *_: [])
     monkeypatch.setattr(times.measure, "measure", measure)
-    run.worker, part = Scripted({"plan": "fused plan"}), Part("times", "")
+    run.worker, part = scripted({"plan": "fused plan"}), Part("times", "")
     times.times(run, part)
     assert part.failures == ["iris: OSError: [Errno 28] no space left"]
     assert [net["name"] for net in part.results] == ["parity", "iris", "digits"]
 
 
 def test_peers_start_beside_each_other_before_any_net(run):
-    log, ready = [], {"seconds": {"import": 80.0, "device": 1.0}}
-    answers = [ready, NoAnswer("no answer for 90 s"), ready]
-    entrants = [
-        Entrant(peer, Scripted(answer, log), {}) for peer, answer in zip(peers(True), answers, strict=False)
-    ]
-    part = Part("times", "")
+    log, part, ready = Mock(), Part("times", ""), {"seconds": {"import": 80.0, "device": 1.0}}
+    log.a, log.b, log.c = map(scripted, (ready, NoAnswer("no answer for 90 s"), ready))
+    workers = zip(peers(True), (log.a, log.b, log.c), strict=False)
+    entrants = [Entrant(peer, worker, {}) for peer, worker in workers]
     started = times.start(run, part, entrants)
-    assert log == ["asked"] * 3 + ["answered"] * 2 + ["closed", "answered"]
+    calls = [name for name, _, _ in log.mock_calls]
+    assert calls == ["a.send", "b.send", "c.send", "a.receive", "b.receive", "b.close", "c.receive"]
     assert started == [entrants[0], entrants[2]]
     assert started[0].started == {"total": 81.0, **ready["seconds"]}
     assert part.failures == ["gpubp cupy, composed: no answer for 90 s"]
@@ -544,28 +499,21 @@ import pytest
 
 def test_passes():
     pass
-
 def test_is_skipped():
     pytest.skip("no GPU")
-
 def test_hangs():
     time.sleep(60)
-
 def test_fails():
     assert 1 == 2
-
 def test_needs_a_library():
     try:
         import no_such_library
     except ImportError as error:
         raise RuntimeError("it needs a library") from error
-
 def test_ours():
     import gpubp.nonsense
-
 def test_dies():
     os.kill(os.getpid(), 9)
-
 def test_comes_after():
     pass
 """
@@ -586,10 +534,8 @@ def test_what_tests_come_to(run, tmp_path, monkeypatch):
     assert failures["test_fails"].endswith("assert 1 == 2")
     assert failures["test_hangs"].endswith("it hangs, or ends its process")
     assert "No module named 'gpubp.nonsense'" in failures["test_ours"]
-    assert [line.partition(": ")[2] for line in part.skipped[1:]] == [
-        "1 tests: no GPU",
-        "1 tests: no_such_library is not installed",
-    ]
+    skipped = [line.partition(": 1 tests: ")[2] for line in part.skipped[1:]]
+    assert skipped == ["no GPU", "no_such_library is not installed"]
 
 
 def test_tests_that_the_time_is_up_for_are_cut(run, tmp_path):
@@ -617,15 +563,9 @@ sys.exit(command.main(sys.argv[1:]))
 
 
 def living(mark):
-    """The processes that have ``mark`` in their environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("GPUBP_TEST_MARK") == mark:
-                found.append(process)
-        except psutil.Error:
-            continue  # another's, or ended meanwhile
-    return found
+    """The processes that have ``mark`` in their environment; None is that of another's, or of one ended meanwhile."""
+    processes = psutil.process_iter(["environ"])
+    return [p for p in processes if (p.info["environ"] or {}).get("GPUBP_TEST_MARK") == mark]
 
 
 SIGNALS = signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL
@@ -669,10 +609,8 @@ def test_a_run_that_is_ended_leaves_no_process_and_what_it_had(number, part, tmp
 
 
 def test_a_closed_pipe_ends_no_run():
-    code = (
-        "import sys; from bench.gpu.command import speak\nfor _ in range(9): speak('x' * 99999, sys.stdout)"
-    )
-    code += "\nsys.exit(7)"
+    loop = "for _ in range(9): speak('x' * 99999, sys.stdout)"
+    code = f"import sys; from bench.gpu.command import speak\n{loop}\nsys.exit(7)"
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.wait(60) == 7

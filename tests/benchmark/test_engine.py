@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 
+import numba
 import numpy as np
 import pytest
 
@@ -70,14 +71,11 @@ def test_a_run_with_peers_that_fail(tmp_path, monkeypatch, capsys):
     options = ["--nets", "digits", "--samples", "200", "--rounds", "2", "--out", str(out)]
     assert cpu.main(options) == 0
     said, text = capsys.readouterr().out, (out / "results.json").read_text()
-    for line in (
-        "absent left out: no_such_package or nor_this not installed",
-        "Crashing: failed: RuntimeError: cannot load lib.so (exit code 1)",
-        "Dying: failed: no more (exit code 3)",
-        "Wrong: does not compute the same as gpubp numpy",
-        "the fastest of the others, NumPy, by hand, takes",
-    ):
-        assert line in said
+    assert "absent left out: no_such_package or nor_this not installed" in said
+    assert "Crashing: failed: RuntimeError: cannot load lib.so (exit code 1)" in said
+    assert "Dying: failed: no more (exit code 3)" in said
+    assert "Wrong: does not compute the same as gpubp numpy" in said
+    assert "the fastest of the others, NumPy, by hand, takes" in said
     assert str(tmp_path) not in text
 
     content = json.loads(text)
@@ -88,15 +86,16 @@ def test_a_run_with_peers_that_fail(tmp_path, monkeypatch, capsys):
     assert (net["name"], net["layers"], net["samples"]) == ("digits", [64, 64, 10], 200)
     assert (net["baseline"], net["fastest_peer"]) == ("gpubp-numpy", "numpy")
     peers = {row["peer"]: row for row in net["peers"]}
-    assert {
-        name: (row["status"], row["same_result"], len(row["rounds_ms"])) for name, row in peers.items()
-    } == {
-        "gpubp-numpy": ("ok", BASELINE, 2),
-        "numpy": ("ok", SAME, 2),
-        "crashing": ("failed", None, 0),
-        "dying": ("failed", SAME, 0),  # its first epoch was right
-        "wrong": ("ok", DIFFERS, 2),
-    }
+    found = [(name, row["status"], row["same_result"], len(row["rounds_ms"])) for name, row in peers.items()]
+    assert found[:3] == [
+        ("gpubp-numpy", "ok", BASELINE, 2),
+        ("numpy", "ok", SAME, 2),
+        ("crashing", "failed", None, 0),
+    ]
+    assert found[3:] == [
+        ("dying", "failed", SAME, 0),
+        ("wrong", "ok", DIFFERS, 2),
+    ]  # dying's first epoch was right
     assert 0.03 < peers["wrong"]["parameter_difference"] < 0.06
     assert peers["crashing"]["epoch_ms"] is None
     row = peers["numpy"]
@@ -235,8 +234,9 @@ def test_the_scaling_of_a_few_samples(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(scaling, "QUICK_SAMPLES", (200, 400))
     monkeypatch.setattr(scaling, "QUICK_WIDTHS", (4,))
     monkeypatch.setattr(scaling, "SECONDS_A_REPEAT", 0.001)
-    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
-    assert scaling.main(["--quick", "--threads", "1", "--out", str(tmp_path)]) == 0
+    threads = str(numba.config.NUMBA_NUM_THREADS)  # another number is refused once Numba's threads are there
+    monkeypatch.setenv("NUMBA_NUM_THREADS", threads)
+    assert scaling.main(["--quick", "--threads", threads, "--out", str(tmp_path)]) == 0
     content = json.loads((tmp_path / "results.json").read_text())
     assert [point["layers"] for point in content["points"]] == ["784-128-10"] * 2 + ["784-4-4-10"]
     assert "time grows as samples to the power" in capsys.readouterr().out

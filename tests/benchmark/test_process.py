@@ -9,15 +9,8 @@ import time
 
 import pytest
 
-from gpubp.benchmark.process import (
-    NoAnswer,
-    OutOfTime,
-    Refused,
-    Worker,
-    WorkerFailed,
-    environment,
-    without_folders,
-)
+from gpubp.benchmark import process
+from gpubp.benchmark.process import NoAnswer, OutOfTime, Refused, Worker, WorkerFailed
 from gpubp.benchmark.worker import serve
 from gpubp.errors import BackendUnavailable, GpubpError
 
@@ -101,10 +94,11 @@ def test_a_worker_answers_why_it_cannot():
 
 
 def test_the_environment():
-    cpu, gpu = environment(2), environment(2, gpu=True)
+    cpu, gpu = process.environment(2), process.environment(2, gpu=True)
     assert (cpu["NUMBA_NUM_THREADS"], cpu["CUDA_VISIBLE_DEVICES"], cpu["JAX_PLATFORMS"]) == ("2", "", "cpu")
     assert (gpu["CUPY_TF32"], gpu["JAX_PLATFORMS"]) == ("0", "cuda")  # full float32
 
 
 def test_messages_do_not_tell_where_things_are():
-    assert without_folders("no file '/home/me/x/lib.so.1': a/b or 1/2") == "no file 'lib.so.1': a/b or 1/2"
+    said = process.without_folders("no file '/home/me/x/lib.so.1': a/b or 1/2")
+    assert said == "no file 'lib.so.1': a/b or 1/2"

@@ -57,9 +57,8 @@ class OrderedTrainer(Trainer):
 
     def run_epoch(self, order: np.ndarray) -> float:
         for array, ordered in self.samples:
-            np.take(
-                array, order, axis=0, out=ordered, mode="clip"
-            )  # the default mode copies through a buffer
+            # The default mode copies through a buffer.
+            np.take(array, order, axis=0, out=ordered, mode="clip")
         return self.fit(*(ordered for _, ordered in self.samples))
 
     def fit(self, inputs: np.ndarray, targets: np.ndarray) -> float:

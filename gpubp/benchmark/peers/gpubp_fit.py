@@ -40,18 +40,10 @@ class FitTrainer(Trainer):
         self.asked.get()
         try:
             gpubp.fit(
-                self.network,
-                data.inputs,
-                data.labels,
-                loss=net.loss,
-                optimizer=gpubp.SGD(net.lr),
-                batch_size=net.batch,
-                epochs=FOREVER,
-                callbacks=[self._after_epoch],
-                backend="numba",
-                verify="epoch",
-                seed=SEED,
-            )
+                self.network, data.inputs, data.labels, loss=net.loss, optimizer=gpubp.SGD(net.lr),
+                batch_size=net.batch, epochs=FOREVER, callbacks=[self._after_epoch], backend="numba",
+                verify="epoch", seed=SEED,
+            )  # fmt: skip
         except BaseException as error:
             self.done.put(error)
 

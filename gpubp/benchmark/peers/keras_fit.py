@@ -7,8 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 if "KERAS_BACKEND" not in os.environ:
-    engines = (("jax", "jax"), ("torch", "torch"), ("tensorflow", "tensorflow"))
-    os.environ["KERAS_BACKEND"] = next(name for name, package in engines if find_spec(package))
+    os.environ["KERAS_BACKEND"] = next(filter(find_spec, ("jax", "torch", "tensorflow")))
 
 import keras
 import numpy as np

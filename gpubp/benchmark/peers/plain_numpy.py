@@ -34,9 +34,7 @@ class NumpyTrainer(Trainer):
 
     def run_epoch(self, order: np.ndarray) -> float:
         cost = 0.0
-        with np.errstate(
-            over="ignore"
-        ):  # e^-z of a saturated sigmoid is infinite, and its output 0, as it should be
+        with np.errstate(over="ignore"):  # e^-z of a saturated sigmoid is infinite, and its output rightly 0
             for start in range(0, len(order), self.batch):
                 cost += self._step(order[start : start + self.batch])
         return cost / len(order)
@@ -53,9 +51,7 @@ class NumpyTrainer(Trainer):
             if i < last:
                 _activate(a[i + 1], self.net.hidden)
         cost = self._output_delta(a[-1], batch, delta[-1])
-        delta[-1] *= np.float32(
-            self.net.lr / rows
-        )  # here, where it is small: all steps below have η/B in them
+        delta[-1] *= np.float32(self.net.lr / rows)  # where it is small: all steps below have η/B in them
         for i in range(last, -1, -1):
             np.dot(delta[i].T, a[i], out=self.weight_steps[i])
             np.sum(delta[i], axis=0, out=self.bias_steps[i])

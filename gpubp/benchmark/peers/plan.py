@@ -59,9 +59,7 @@ class PlanTrainer(Trainer):
         self.details = self.plan.describe()
         stored = getattr(self.plan, "samples", None)
         if isinstance(stored, StoredSamples) and len(stored.data.records):
-            self.input_density = (
-                stored.density
-            )  # inputs that are 0 are left out of the first layer's products
+            self.input_density = stored.density  # the first layer's products leave out inputs that are 0
 
     def run_epoch(self, order: np.ndarray) -> float:
         return self.plan.run(order, self.rates).mean_cost
