@@ -341,8 +341,7 @@ def test_the_page_reads_well_everywhere(tmp_path, monkeypatch):
     assert browser.problems(path) == []
     monkeypatch.setitem(browser.VIEWS, "desk", (1200, 900))
     for view in browser.VIEWS:
-        with browser.opened(path, view) as driver:
-            tables = driver.execute_script(TABLES)
+        tables = browser.opened(path, view).execute_script(TABLES)
         assert len(tables) == 5  # of the comparison, three nets and the machine
         assert all(whole for whole, _ in tables)
         assert any(scrolled for _, scrolled in tables) == (view == "phone")
