@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -64,7 +65,6 @@ class ComposedPlan(Plan):
         self._row_cost = backend.to_device(np.zeros(len(self.samples), self.dtype))
         self._row_hit = backend.to_device(np.zeros(len(self.samples), np.uint8))
         self._workspace = Workspace(backend, self.layers, self.batch_size, self.dtype, train=True)
-        self._evaluation: Workspace | None = None
 
     def describe(self) -> str:
         parts = "composed plan, one call an operation", self.why, self.backend.describe()
@@ -88,10 +88,9 @@ class ComposedPlan(Plan):
         return stats.mean_cost, pairs([self.backend.to_host(g) for g in self.gradient])
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
-        work = self._evaluation_workspace()
+        work, n = self._evaluation, inputs.shape[0]
         chunk = len(work.logits)
         order = self.backend.to_device(np.arange(chunk, dtype=np.int64))
-        n = inputs.shape[0]
         outputs = np.empty((n, self.layers[-1].n_out), self.dtype)
         for start in range(0, n, chunk):
             part = self.backend.to_device(dense_inputs(inputs[start : start + chunk], self.dtype))
@@ -108,7 +107,7 @@ class ComposedPlan(Plan):
         )
 
     def evaluate(self, samples: Samples) -> StepStats:
-        work = self._evaluation_workspace()
+        work = self._evaluation
         n, chunk = len(samples), len(work.logits)
         order = self.backend.to_device(np.arange(n, dtype=np.int64))
         row_cost = self.backend.to_device(np.zeros(n, self.dtype))
@@ -131,11 +130,10 @@ class ComposedPlan(Plan):
             self.backend.to_device(theirs, out=ours)
         self.step = state.step
 
-    def _evaluation_workspace(self) -> Workspace:
-        if self._evaluation is None:
-            rows = max(self.batch_size, EVALUATION_ROWS)
-            self._evaluation = Workspace(self.backend, self.layers, rows, self.dtype, train=False)
-        return self._evaluation
+    @cached_property
+    def _evaluation(self) -> Workspace:
+        rows = max(self.batch_size, EVALUATION_ROWS)
+        return Workspace(self.backend, self.layers, rows, self.dtype, train=False)
 
     def _stats(self, row_cost: Array, row_hit: Array, batch_size: int) -> StepStats:
         costs = self.backend.to_host(row_cost).astype(np.float64)

@@ -59,12 +59,7 @@ class Emit:
         self.bits = 64 if isinstance(element, ir.DoubleType) else 32
         self.lanes = BYTES * 8 // self.bits
         self.vector = ir.VectorType(element, self.lanes)
-
-    def add(self, a, b):
-        return self.builder.add(a, b)
-
-    def multiply(self, a, b):
-        return self.builder.mul(a, b)
+        self.add, self.multiply = builder.add, builder.mul  # of whole numbers
 
     def load(self, base, offset):
         """base[offset]."""
