@@ -67,8 +67,6 @@ class PhasedPlan(FusedPlan):
     def _phase(
         self, batch: Batch, kind: int, layer: int, mode=steps.GRADIENTS, coefficients=None
     ) -> StepStats:
-        if coefficients is None:
-            coefficients = self._no_coefficients()
         count, only = len(batch.order), steps.phase(kind, layer)
         return self._run(batch.stored, batch.order, count, 1, coefficients, mode, only=only)
 

@@ -38,16 +38,15 @@ class Backend(Operations):
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
 
     def __init__(self, plan: str = "auto", precision: str = "float32") -> None:
-        if precision not in self.precisions:
-            raise UsageError(
-                f"the {self.name} backend has no precision {precision!r}: choose from {', '.join(self.precisions)}"
-            )
-        self.precision = precision
-        if plan not in ("auto", *self.plans):
-            raise UsageError(
-                f"the {self.name} backend has no plan {plan!r}: choose from {', '.join(('auto', *self.plans))}"
-            )
-        self.plan_kind = plan
+        for what, value, offered in (
+            ("precision", precision, self.precisions),
+            ("plan", plan, ("auto", *self.plans)),
+        ):
+            if value not in offered:
+                raise UsageError(
+                    f"the {self.name} backend has no {what} {value!r}: choose from {', '.join(offered)}"
+                )
+        self.precision, self.plan_kind = precision, plan
 
     def limits(self) -> AbstractContextManager:
         """To be held while a run is on: what it sets for the whole process, such as the threads of BLAS."""

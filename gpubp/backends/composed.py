@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
@@ -55,23 +57,18 @@ class ComposedPlan(Plan):
         self.backend = backend
         self.activations = problem.activations
         self.samples = self.upload(problem.samples)
-        self.parameters = [backend.to_device(p) for pair in problem.parameters for p in pair]
-        self.gradient = [backend.to_device(np.zeros_like(p)) for pair in problem.parameters for p in pair]
-        self.slots = [
-            tuple(backend.to_device(np.zeros_like(p)) for _ in self.optimizer.slots)
-            for pair in problem.parameters
-            for p in pair
-        ]
+        flat = list(chain(*problem.parameters))
+        self.parameters = [backend.to_device(p) for p in flat]
+        self.gradient = [backend.to_device(np.zeros_like(p)) for p in flat]
+        self.slots = [tuple(backend.to_device(np.zeros_like(p)) for _ in self.optimizer.slots) for p in flat]
         self._order = backend.to_device(np.zeros(len(self.samples), np.int64))
         self._row_cost = backend.to_device(np.zeros(len(self.samples), self.dtype))
         self._row_hit = backend.to_device(np.zeros(len(self.samples), np.uint8))
         self._workspace = Workspace(backend, self.layers, self.batch_size, self.dtype, train=True)
-        self._evaluation: Workspace | None = None
 
     def describe(self) -> str:
-        return "; ".join(
-            ["composed plan, one call an operation", *filter(None, [self.why]), self.backend.describe()]
-        )
+        parts = "composed plan, one call an operation", self.why, self.backend.describe()
+        return "; ".join(filter(None, parts))
 
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
         n = len(order)
@@ -87,15 +84,13 @@ class ComposedPlan(Plan):
         check_batch(n, self.batch_size)
         device_order = self.backend.to_device(order, out=self._order[:n])
         self._backpropagate(device_order, slice(0, n))
-        flat = [self.backend.to_host(g) for g in self.gradient]
-        mean_cost = self._stats(self._row_cost[:n], self._row_hit[:n], n).mean_cost
-        return mean_cost, pairs(flat)
+        stats = self._stats(self._row_cost[:n], self._row_hit[:n], n)
+        return stats.mean_cost, pairs([self.backend.to_host(g) for g in self.gradient])
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
-        work = self._evaluation_workspace()
+        work, n = self._evaluation, inputs.shape[0]
         chunk = len(work.logits)
         order = self.backend.to_device(np.arange(chunk, dtype=np.int64))
-        n = inputs.shape[0]
         outputs = np.empty((n, self.layers[-1].n_out), self.dtype)
         for start in range(0, n, chunk):
             part = self.backend.to_device(dense_inputs(inputs[start : start + chunk], self.dtype))
@@ -112,7 +107,7 @@ class ComposedPlan(Plan):
         )
 
     def evaluate(self, samples: Samples) -> StepStats:
-        work = self._evaluation_workspace()
+        work = self._evaluation
         n, chunk = len(samples), len(work.logits)
         order = self.backend.to_device(np.arange(n, dtype=np.int64))
         row_cost = self.backend.to_device(np.zeros(n, self.dtype))
@@ -126,22 +121,19 @@ class ComposedPlan(Plan):
 
     def state(self) -> PlanState:
         to_host = self.backend.to_host
-        slots = [tuple(to_host(slot) for slot in slots) for slots in self.slots]
-        return PlanState([to_host(p) for p in self.parameters], slots, self.step)
+        slots = [tuple(map(to_host, slots)) for slots in self.slots]
+        return PlanState(list(map(to_host, self.parameters)), slots, self.step)
 
     def load_state(self, state: PlanState) -> None:
-        for ours, theirs in zip(self.parameters, state.parameters, strict=True):
+        given = chain(state.parameters, *state.slots)
+        for ours, theirs in zip(chain(self.parameters, *self.slots), given, strict=True):
             self.backend.to_device(theirs, out=ours)
-        for our_slots, their_slots in zip(self.slots, state.slots, strict=True):
-            for ours, theirs in zip(our_slots, their_slots, strict=True):
-                self.backend.to_device(theirs, out=ours)
         self.step = state.step
 
-    def _evaluation_workspace(self) -> Workspace:
-        if self._evaluation is None:
-            rows = max(self.batch_size, EVALUATION_ROWS)
-            self._evaluation = Workspace(self.backend, self.layers, rows, self.dtype, train=False)
-        return self._evaluation
+    @cached_property
+    def _evaluation(self) -> Workspace:
+        rows = max(self.batch_size, EVALUATION_ROWS)
+        return Workspace(self.backend, self.layers, rows, self.dtype, train=False)
 
     def _stats(self, row_cost: Array, row_hit: Array, batch_size: int) -> StepStats:
         costs = self.backend.to_host(row_cost).astype(np.float64)
@@ -162,11 +154,9 @@ class ComposedPlan(Plan):
     ) -> None:
         self.backend.gather(samples.targets, order, work.targets)
         self.backend.gather(samples.sample_weight, order, work.sample_weight)
-        z, a, delta = work.logits, work.activations[-1], work.deltas[-1]
+        given = work.logits, work.activations[-1], work.targets, work.sample_weight
         functions = self.activations[-1], self.problem.loss
-        self.backend.output_delta(
-            z, a, work.targets, work.sample_weight, *functions, delta, row_cost, row_hit
-        )
+        self.backend.output_delta(*given, *functions, work.deltas[-1], row_cost, row_hit)
 
     def _backpropagate(self, order: Array, rows: slice) -> None:
         work = self._workspace.first(rows.stop - rows.start)
@@ -181,14 +171,12 @@ class ComposedPlan(Plan):
 
     def _update(self, lr: float) -> None:
         self.step += 1
-        coefficients = [
-            self.optimizer.coefficients(lr, self.step, decay=True),  # weights
-            self.optimizer.coefficients(lr, self.step, decay=False),  # biases
-        ]
-        for i, (parameter, gradient, slots) in enumerate(
-            zip(self.parameters, self.gradient, self.slots, strict=True)
+        pair = [self.optimizer.coefficients(lr, self.step, decay=decay) for decay in (True, False)]
+        coefficients = pair * len(self.layers)  # of weights and of biases, in turn
+        for parameter, gradient, slots, c in zip(
+            self.parameters, self.gradient, self.slots, coefficients, strict=True
         ):
-            self.backend.update(parameter, gradient, slots, self.optimizer, coefficients[i % 2])
+            self.backend.update(parameter, gradient, slots, self.optimizer, c)
 
 
 def _sum_by_step(rows: np.ndarray, batch_size: int) -> np.ndarray:

@@ -202,10 +202,8 @@ def walk(
     given = samples.inputs, samples.targets, samples.sample_weight
     with np.errstate(all="ignore"):  # what overflows shows in the cost
         whole = reference.trace(network.parameters, network.activations, loss, *given)
-        updated = [
-            _updated(pair, grads, optimizer, lr)
-            for pair, grads in zip(network.parameters, whole.gradients, strict=True)
-        ]
+        pairs = zip(network.parameters, whole.gradients, strict=True)
+        updated = [_updated(pair, gradients, optimizer, lr) for pair, gradients in pairs]
         later = reference.trace(updated, network.activations, loss, *given)
         cost, after = float(whole.costs.mean()), float(later.costs.mean())
         if not math.isfinite(cost):

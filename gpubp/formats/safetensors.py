@@ -39,16 +39,13 @@ def load(path: str | os.PathLike) -> tuple[Network, bool]:
     ):
         metadata, names = file.metadata() or {}, sorted(file.keys())
         if _KEY not in metadata:
-            raise DataError(_foreign(path, names))
+            shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+            raise DataError(
+                f"{path} holds tensors ({shown or 'none'}) but no metadata {_KEY!r}, which tells a network's sizes "
+                "and activations; gpubp did not write it: make a gpubp.Network of its sizes and set its parameters "
+                "from the file"
+            )
         header = json.loads(metadata[_KEY])
         arrays = {name: file.get_tensor(name).copy() for name in names}  # views of what was read
     npz.check_header(path, header, "model")
     return npz.build_network(path, header, arrays), False
-
-
-def _foreign(path: str | os.PathLike, names: list[str]) -> str:
-    shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
-    return (
-        f"{path} holds tensors ({shown or 'none'}) but no metadata {_KEY!r}, which tells a network's sizes and "
-        "activations; gpubp did not write it: make a gpubp.Network of its sizes and set its parameters from the file"
-    )

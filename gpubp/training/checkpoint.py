@@ -36,14 +36,9 @@ class Settings:
 
     def header(self, problem: Problem) -> dict[str, Any]:
         """All that two runs must share to be the same; not the number of epochs, which may grow."""
-        return {
-            "loss": problem.loss.name,
-            "optimizer": {"kind": problem.optimizer.kind, **asdict(problem.optimizer)},
-            "batch_size": self.batch_size,
-            "schedule": asdict(self.schedule),
-            "seed": self.seed,
-            "shuffle": self.shuffle,
-        }
+        own = {name: value for name, value in asdict(self).items() if name != "epochs"}
+        optimizer = {"kind": problem.optimizer.kind, **asdict(problem.optimizer)}
+        return {"loss": problem.loss.name, "optimizer": optimizer, **own}
 
 
 IN_HEADER = ("epoch", "step", "seconds", "elapsed", "generator")  # of a standing; its sums are arrays

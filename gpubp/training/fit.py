@@ -86,13 +86,9 @@ def fit(
     """
     _check_arguments(optimizer, schedule, validation, early_stopping, callbacks)
     objective = lookup(LOSSES, loss, "loss")
-    settings = Settings(
-        epochs=_positive(epochs, "epochs"),
-        batch_size=_positive(batch_size, "batch_size"),
-        schedule=schedule or Schedule(),
-        seed=_positive(seed, "seed") if seed else 0,
-        shuffle=bool(shuffle),
-    )
+    counts = _positive(epochs, "epochs"), _positive(batch_size, "batch_size")
+    seed = _positive(seed, "seed") if seed else 0
+    settings = Settings(*counts, schedule or Schedule(), seed, bool(shuffle))
     if isinstance(early_stopping, int):
         early_stopping = EarlyStopping(patience=early_stopping)
     if early_stopping is not None and validation is None:
@@ -115,28 +111,13 @@ def fit(
     shown = progress if isinstance(progress, Progress) else progress_for(quiet=not progress)
     usual = np.geterr()
     chosen = backends.get(backend)
-    problem = Problem(
-        network.layers,
-        network.parameters,
-        objective,
-        optimizer or SGD(lr=0.1, momentum=0.9),
-        min(settings.batch_size, len(train.samples)),
-        train.samples,
-    )
+    optimizer = optimizer or SGD(lr=0.1, momentum=0.9)
+    size = min(settings.batch_size, len(train.samples))
+    problem = Problem(network.layers, network.parameters, objective, optimizer, size, train.samples)
+    watching = train.classification, watched, early_stopping
     # A run that diverges is reported once, by name, at the end of the epoch.
     with _until_interrupted() as interrupted, shown, np.errstate(all="ignore"), chosen.limits():
-        loop = Loop(
-            network,
-            problem,
-            settings,
-            chosen,
-            verify,
-            classification=train.classification,
-            watched=watched,
-            early_stopping=early_stopping,
-            save_to=save_to,
-            recipe=recipe,
-        )
+        loop = Loop(network, problem, settings, chosen, verify, *watching, save_to, recipe)
         loop.warm_up()
         try:
             if resume is not None:

@@ -40,7 +40,6 @@ class Loop:
         settings: Settings,
         chosen: Backend,
         verify: str,
-        *,
         classification: bool,
         watched: Samples | None,
         early_stopping: EarlyStopping | None,

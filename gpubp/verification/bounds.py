@@ -453,21 +453,17 @@ def _log_terms(a: Bounded, y: np.ndarray, loss: Loss) -> tuple[np.ndarray, np.nd
 def _hits(a: Bounded, targets: np.ndarray) -> tuple[int, int]:
     """The fewest and the most hits that a correct evaluation can count."""
     if a.value.shape[1] == 1:
-        true = targets[:, 0] > 0.5
-        margin = np.where(true, a.value[:, 0] - 0.5, 0.5 - a.value[:, 0])
-        error = a.error[:, 0]
-    else:
-        true = targets.argmax(axis=1)
-        rows = np.arange(len(true))
-        gap = a.value[rows, true][:, None] - a.value
-        doubt = a.error[rows, true][:, None] + a.error
-        gap[rows, true], doubt[rows, true] = np.inf, 0
-        worst = (gap - doubt).argmin(axis=1)
-        margin, error = gap[rows, worst], doubt[rows, worst]
-        # A rival may be out of doubt where another, farther behind, is not: the best case asks for all of them.
-        possible = (gap + doubt >= 0).all(axis=1)
-        return int((margin > error).sum()), int(possible.sum())
-    return int((margin > error).sum()), int((margin >= -error).sum())
+        margin, error = np.where(targets > 0.5, a.value - 0.5, 0.5 - a.value)[:, 0], a.error[:, 0]
+        return int((margin > error).sum()), int((margin >= -error).sum())
+    true, rows = targets.argmax(axis=1), np.arange(len(targets))
+    gap = a.value[rows, true][:, None] - a.value
+    doubt = a.error[rows, true][:, None] + a.error
+    gap[rows, true], doubt[rows, true] = np.inf, 0
+    worst = (gap - doubt).argmin(axis=1)
+    certain = gap[rows, worst] > doubt[rows, worst]
+    # A rival may be out of doubt where another, farther behind, is not: the best case asks for all of them.
+    possible = (gap + doubt >= 0).all(axis=1)
+    return int(certain.sum()), int(possible.sum())
 
 
 def backpropagate(

@@ -103,14 +103,9 @@ def bounded_update(
 ) -> list[Bounded]:
     """Bounds of the update by the very gradient given; coefficients are rounded first, as every backend does."""
     dtype = parameter.dtype
-    return bounds.update(
-        parameter.astype(np.float64),
-        Bounded.exact(gradient.astype(np.float64)),
-        [slot.astype(np.float64) for slot in slots],
-        optimizer.kind,
-        [float(dtype.type(c)) for c in coefficients],
-        Precision.of(dtype),
-    )
+    parameter, gradient, *slots = (array.astype(np.float64) for array in (parameter, gradient, *slots))
+    how = optimizer.kind, [float(dtype.type(c)) for c in coefficients], Precision.of(dtype)
+    return bounds.update(parameter, Bounded.exact(gradient), slots, *how)
 
 
 def _check_hits(stats: StepStats, step: bounds.BoundedStep) -> TensorCheck:

@@ -53,10 +53,9 @@ def verify(
     samples = prepare(split, network.sizes, network.dtype, objective).samples
     samples = samples.take(np.arange(min(len(samples), VERIFY_ROWS)))
     batch = max(1, len(samples) * 2 // 3)  # so that the last of two batches is a short one
-    rng = np.random.default_rng(0)
+    drawn = np.random.default_rng(0).standard_normal
     parameters = [
-        (w, np.where(b == 0, 0.1 * rng.standard_normal(b.shape), b).astype(b.dtype))
-        for w, b in network.parameters
+        (w, np.where(b == 0, 0.1 * drawn(b.shape), b).astype(b.dtype)) for w, b in network.parameters
     ]
     problem = Problem(network.layers, parameters, objective, optimizer, batch, samples)
     report = Report(f"{chosen.name} backend ({chosen.describe()}) on {network!r}, {len(samples)} samples")

@@ -119,11 +119,10 @@ def sparse_product(
                 return [multiply_add(factor, term, s) for term, s in zip(terms, sums, strict=True)]
 
             def add_terms(k, *sums):
-                new = []
-                for chain in range(chains):
-                    mine = sums[chain * width : (chain + 1) * width]
-                    new += add_term(emit.add(k, index(chain)), *mine)
-                return new
+                mine = (sums[chain * width : (chain + 1) * width] for chain in range(chains))
+                return [
+                    s for chain, own in enumerate(mine) for s in add_term(emit.add(k, index(chain)), *own)
+                ]
 
             from_, to = _place(emit, start, start_row, r), _place(emit, c, c_row, r)
             sums = [emit.load_lanes(memory, emit.add(from_, offset)) for offset in offsets]
@@ -137,7 +136,6 @@ def sparse_product(
                 sums = emit.loop(whole, count, 1, sums, add_term)
             for value, offset in zip(sums, offsets, strict=True):
                 emit.store_lanes(value, memory, emit.add(to, offset))
-            return []
 
         emit.loop(index(0), rows, 1, [], one_row)
 
@@ -166,10 +164,8 @@ def sparse_gradient(emit, memory, records, places, rows, head, m0, m1, x, x_row,
                     place = emit.add(row, offset)
                     total = multiply_add(factor, b_value, emit.load_lanes(memory, place))
                     emit.store_lanes(total, memory, place)
-                return []
 
             emit.loop(index(0), count, 1, [], one_term)
-            return []
 
         emit.loop(index(0), rows, 1, [], one_row)
 
@@ -180,40 +176,30 @@ def _number(emit: Emit, source, place) -> Lanes:
     """The vector of numbers at ``place`` of an array of bytes, or of numbers; bytes are divided by 255."""
     if source.type.pointee != INT8:
         return emit.load_lanes(source, place)
-    address = emit.builder.bitcast(
-        emit.builder.gep(source, [place]), ir.VectorType(INT8, emit.lanes).as_pointer()
-    )
-    bytes_ = emit.builder.load(address)
-    bytes_.align = 1
+    bytes_ = emit.load_as(ir.VectorType(INT8, emit.lanes), source, place)
     i = Lanes(emit, emit.builder.uitofp(bytes_, emit.vector))
     # i/255 rounded correctly, without the slow division: the remainder of a first quotient mends it.
     quotient = i * (1 / 255)
     return multiply_add(multiply_add(-quotient, emit.constant(255), i), emit.constant(1 / 255), quotient)
 
 
-def _expand(emit: Emit, memory, target, source, place, count) -> None:
+@emitted()
+def expand(emit, memory, target, source, place, count):
+    """memory[target : target + count] = source[place : …] as numbers; bytes i become i/255, rounded correctly."""
     builder = emit.builder
     whole = builder.and_(count, index(-emit.lanes))
 
     def some(i):
         emit.store_lanes(_number(emit, source, emit.add(place, i)), memory, emit.add(target, i))
-        return []
 
     def one(i):
         value = emit.load(source, emit.add(place, i))
         if source.type.pointee == INT8:
             value = builder.fdiv(builder.uitofp(value, emit.element), ir.Constant(emit.element, 255))
         builder.store(value, builder.gep(memory, [emit.add(target, i)]))
-        return []
 
     emit.loop(index(0), whole, emit.lanes, [], some)
     emit.loop(whole, count, 1, [], one)
-
-
-@emitted()
-def expand(emit, memory, target, source, place, count):
-    """memory[target : target + count] = source[place : …] as numbers; bytes i become i/255, rounded correctly."""
-    _expand(emit, memory, target, source, place, count)
 
 
 @emitted()
@@ -221,7 +207,7 @@ def take(emit, memory, target, target_row, source, source_row, order, first, sto
     """Rows of ``source``, whose numbers are order[first:stop], become rows of ``memory``, as by :func:`expand`."""
 
     def one(k, target):
-        _expand(emit, memory, target, source, emit.multiply(emit.load(order, k), source_row), source_row)
+        expand(emit, memory, target, source, emit.multiply(emit.load(order, k), source_row), source_row)
         return [emit.add(target, target_row)]
 
     emit.loop(first, stop, 1, [target], one)
@@ -232,10 +218,7 @@ def expand_record(emit, memory, target, records, place, count):
     """As :func:`expand`, for numbers that lie in a sparse row's record; whole vectors are read and written."""
 
     def some(i):
-        place_i = emit.add(place, emit.multiply(i, index(emit.bits // 8)))
-        emit.store_lanes(
-            Lanes(emit, emit.load_as(emit.vector, records, place_i)), memory, emit.add(target, i)
-        )
-        return []
+        value = emit.load_as(emit.vector, records, emit.add(place, emit.multiply(i, index(emit.bits // 8))))
+        emit.store_lanes(Lanes(emit, value), memory, emit.add(target, i))
 
     emit.loop(index(0), count, emit.lanes, [], some)

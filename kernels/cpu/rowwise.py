@@ -11,11 +11,9 @@ from typing import Any
 from llvmlite import ir
 
 from gpubp import kernels
-from gpubp.kernels import COEFFICIENTS
+from gpubp.kernels import COEFFICIENTS, LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE
 from gpubp.kernels.cpu.elementary import sigmoid, tanh
 from gpubp.kernels.cpu.vector import BIT, INT64, Emit, Lanes, emitted, index
-
-LEAKY_SLOPE, LECUN_SCALE, LECUN_RATE = kernels.LEAKY_SLOPE, kernels.LECUN_SCALE, kernels.LECUN_RATE
 
 # a = σ(z), for the elementwise ones; NaN goes through.
 APPLY: dict[str, Callable[[Lanes], Lanes]] = {
@@ -62,12 +60,7 @@ def adam(w: Lanes, g: Lanes, slots: list[Lanes], c) -> tuple[Lanes, ...]:
 
 def _each(emit: Emit, place, vectors, body: Callable[..., None]) -> None:
     """body(place of the vector) for each vector of a row."""
-
-    def one(place):
-        body(place)
-        return []
-
-    emit.loop(place, emit.add(place, emit.multiply(vectors, index(emit.lanes))), emit.lanes, [], one)
+    emit.loop(place, emit.add(place, emit.multiply(vectors, index(emit.lanes))), emit.lanes, [], body)
 
 
 def _without_gaps(emit: Emit, rows, vectors, *distances):
@@ -82,12 +75,7 @@ def _without_gaps(emit: Emit, rows, vectors, *distances):
 
 def _each_row(emit: Emit, rows, row, body: Callable[..., None]) -> None:
     """body(shift) for each of ``rows`` rows, ``row`` apart."""
-
-    def one(r):
-        body(emit.multiply(r, row))
-        return []
-
-    emit.loop(index(0), rows, 1, [], one)
+    emit.loop(index(0), rows, 1, [], lambda r: body(emit.multiply(r, row)))
 
 
 def _by_activation(emit: Emit, activation, functions: dict, emit_for: Callable) -> None:
@@ -136,10 +124,8 @@ def update_rows(emit, memory, w, w_row, g, g_row, slot1, slot2, rows, vectors, r
     rows, vectors = _without_gaps(emit, rows, vectors, w_row, g_row)
 
     def by(rule: Rule, kind: str, *slots) -> None:
-        fields = range(len(COEFFICIENTS[kind]._fields))
-        coefficients = COEFFICIENTS[kind](
-            *(emit.spread(emit.load(c, emit.add(c_first, index(k)))) for k in fields)
-        )
+        places = (emit.add(c_first, index(k)) for k in range(len(COEFFICIENTS[kind]._fields)))
+        coefficients = COEFFICIENTS[kind](*(emit.spread(emit.load(c, place)) for place in places))
         shifts = [builder.sub(slot, w) for slot in slots]
 
         def row(r):
@@ -155,7 +141,6 @@ def update_rows(emit, memory, w, w_row, g, g_row, slot1, slot2, rows, vectors, r
                     emit.store_lanes(new, memory, place)
 
             _each(emit, first, vectors, one)
-            return []
 
         emit.loop(index(0), rows, 1, [], row)
 

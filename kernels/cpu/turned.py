@@ -52,7 +52,6 @@ def softmax(emit, memory, z, n):
     def divide(i):
         place = emit.add(z, i)
         emit.store_lanes(emit.load_lanes(memory, place) / total, memory, place)
-        return []
 
     _each_unit(emit, n, [], divide)
 
@@ -73,18 +72,16 @@ def pull_back_softmax(emit, memory, delta, a, n):
     def subtract(i):
         d, a = both(i)
         emit.store_lanes(a * (d - mean), memory, emit.add(delta, i))
-        return []
 
     _each_unit(emit, n, [], subtract)
 
 
 def _loss_terms(loss: str, a: Lanes, y: Lanes) -> tuple[Lanes, Lanes]:
     """The terms of C and ∇ₐC, for outputs that are not the loss's matched activation."""
+    difference = a - y
     if loss == "quadratic":
-        difference = a - y
         return 0.5 * (difference * difference), difference
     if loss == "squared_error":
-        difference = a - y
         return difference * difference, 2 * difference
     low, high = a < FLOOR, a > CEILING
     p = a.emit.constant(FLOOR).where(low, a.emit.constant(CEILING).where(high, a))
@@ -205,11 +202,8 @@ def output_of(emit, memory, z, a, y, delta, n, weight, cost, hit, activation, lo
     weights = emit.load_lanes(memory, weight)
     layer = _OutputLayer(emit, memory, z, a, y, delta, n, weights, given=True)
     emit.store_lanes(weights * layer.write(activation, loss), memory, cost)
-
-    def put(mask) -> None:
-        emit.store_lanes(emit.constant(1).where(mask, 0), memory, hit)
-
-    _choose_hits(emit, memory, a, y, n, put)
+    one = emit.constant(1)
+    _choose_hits(emit, memory, a, y, n, lambda mask: emit.store_lanes(one.where(mask, 0), memory, hit))
 
 
 def _choose_hits(emit: Emit, memory, a, y, n, take: Callable[..., None]) -> None:
@@ -231,10 +225,7 @@ def _choose_hits(emit: Emit, memory, a, y, n, take: Callable[..., None]) -> None
         start = [emit.constant(number) for number in (0, -math.inf, -1)]
         return _each_unit(emit, n, start, larger)[2]
 
-    def same_unit() -> None:
-        take(first_largest(a).equals(first_largest(y)))
-
-    emit.choose(n, {1: same_side, 0: same_unit})
+    emit.choose(n, {1: same_side, 0: lambda: take(first_largest(a).equals(first_largest(y)))})
 
 
 @emitted(types.intp)

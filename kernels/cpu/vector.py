@@ -59,33 +59,31 @@ class Emit:
         self.bits = 64 if isinstance(element, ir.DoubleType) else 32
         self.lanes = BYTES * 8 // self.bits
         self.vector = ir.VectorType(element, self.lanes)
-
-    def add(self, a, b):
-        return self.builder.add(a, b)
-
-    def multiply(self, a, b):
-        return self.builder.mul(a, b)
+        self.add, self.multiply = builder.add, builder.mul  # of whole numbers
 
     def load(self, base, offset):
         """base[offset]."""
         return self.builder.load(self.builder.gep(base, [offset]))
 
-    def load_as(self, kind: ir.Type, bytes_, offset):
-        """The ``kind`` that begins at ``offset`` of an array of bytes."""
-        value = self.builder.load(self.builder.bitcast(self.builder.gep(bytes_, [offset]), kind.as_pointer()))
-        value.align = 1
+    def _address(self, kind: ir.Type, base, offset):
+        return self.builder.bitcast(self.builder.gep(base, [offset]), kind.as_pointer())
+
+    def load_as(self, kind: ir.Type, base, offset, align: int = 1):
+        """The ``kind`` that begins at base[offset], by default at any byte."""
+        value = self.builder.load(self._address(kind, base, offset))
+        value.align = align
         return value
+
+    def store_as(self, value, base, offset, align: int = 1) -> None:
+        """Write a value of any kind where :meth:`load_as` reads it."""
+        self.builder.store(value, self._address(value.type, base, offset)).align = align
 
     def load_lanes(self, base, offset) -> Lanes:
         """base[offset : offset + lanes], aligned as its elements are."""
-        address = self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
-        value = self.builder.load(address)
-        value.align = self.bits // 8
-        return Lanes(self, value)
+        return Lanes(self, self.load_as(self.vector, base, offset, self.bits // 8))
 
     def store_lanes(self, lanes: Lanes, base, offset) -> None:
-        address = self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
-        self.builder.store(lanes.value, address).align = self.bits // 8
+        self.store_as(lanes.value, base, offset, self.bits // 8)
 
     def constant(self, number: float) -> Lanes:
         return Lanes(self, ir.Constant(self.vector, [float(number)] * self.lanes))
@@ -102,14 +100,13 @@ class Emit:
 
     def first_lanes(self, count):
         """The mask of the first ``count`` lanes; all, if there are no more."""
-        kind = ir.VectorType(INT64, self.lanes)
-        numbers = ir.Constant(kind, list(range(self.lanes)))
-        return self.builder.icmp_signed("<", numbers, self._spread(count, kind))
+        numbers = ir.Constant(ir.VectorType(INT64, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", numbers, self._spread(count, numbers.type))
 
     def count(self, mask):
         """How many lanes the mask has."""
-        bits = ir.IntType(self.lanes)
-        return self.builder.zext(self.builder.ctpop(self.builder.bitcast(mask, bits)), INT64)
+        bits = self.builder.bitcast(mask, ir.IntType(self.lanes))
+        return self.builder.zext(self.builder.ctpop(bits), INT64)
 
     def call(self, name: str, *arguments: Lanes) -> Lanes:
         """LLVM's intrinsic function of this name on vectors."""
@@ -118,10 +115,11 @@ class Emit:
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return Lanes(self, self.builder.call(function, [lanes.value for lanes in arguments]))
 
-    def loop(self, first, stop, step, carried: Sequence, body: Callable[..., Sequence]) -> list:
+    def loop(self, first, stop, step, carried: Sequence, body: Callable[..., Sequence | None]) -> list:
         """for i in range(first, stop, step): carried = body(i, *carried). Returns what is carried at the end.
 
-        Bounds are 64-bit numbers, ``step`` one of Python's or of those; carried are numbers or :class:`Lanes`.
+        Bounds are 64-bit numbers, ``step`` one of Python's or of those; carried are numbers or :class:`Lanes`. Where
+        nothing is carried, the body returns None.
         """
         builder = self.builder
         step = index(step) if isinstance(step, int) else step
@@ -140,7 +138,7 @@ class Emit:
         i = builder.phi(INT64)
         i.add_incoming(first, before)
         held = [builder.phi(value.type) for value in starts]
-        ends = raw(body(i, *wrapped(held)))
+        ends = raw(body(i, *wrapped(held)) or ())
         following = builder.add(i, step)
         last = builder.basic_block
         i.add_incoming(following, last)
@@ -202,15 +200,11 @@ class Lanes:
     def __neg__(self) -> Lanes:
         return 0.0 - self
 
-    def __gt__(self, other: Lanes | float):
-        return self.emit.builder.fcmp_ordered(">", self.value, self._lanes(other).value)
+    def _mask(self, sign: str, other: Lanes | float):
+        return self.emit.builder.fcmp_ordered(sign, self.value, self._lanes(other).value)
 
-    def __lt__(self, other: Lanes | float):
-        return self.emit.builder.fcmp_ordered("<", self.value, self._lanes(other).value)
-
-    def equals(self, other: Lanes | float):
-        """The mask of the lanes where both are the same number."""
-        return self.emit.builder.fcmp_ordered("==", self.value, self._lanes(other).value)
+    __gt__, __lt__ = partialmethod(_mask, ">"), partialmethod(_mask, "<")
+    equals = partialmethod(_mask, "==")  # not __eq__, which would take the hash
 
     def where(self, mask, other: Lanes | float) -> Lanes:
         """This in the lanes of the mask, ``other`` in the rest; a comparison with NaN is false."""
@@ -349,33 +343,27 @@ def get_short(emit, bytes_, offset):
 @emitted(inline=True)
 def put_short(emit, bytes_, offset, value):
     """Write a 16-bit number at ``offset`` of an array of bytes."""
-    address = emit.builder.bitcast(emit.builder.gep(bytes_, [offset]), INT16.as_pointer())
-    emit.builder.store(emit.builder.trunc(value, INT16), address).align = 1
+    emit.store_as(emit.builder.trunc(value, INT16), bytes_, offset)
 
 
 @emitted(inline=True)
 def put_value(emit, bytes_, offset, value):
     """Write a number, or a byte, at ``offset`` of an array of bytes."""
-    address = emit.builder.bitcast(emit.builder.gep(bytes_, [offset]), value.type.as_pointer())
-    emit.builder.store(value, address).align = 1
+    emit.store_as(value, bytes_, offset)
 
 
 @emitted()
 def prefetch_row(emit, array, first, stop):
     """Ask for the cache lines of array[first:stop], which are needed soon; they may lie outside."""
-    builder = emit.builder
-    pointer = INT8.as_pointer()
+    builder, pointer = emit.builder, INT8.as_pointer()
     start, end = (builder.bitcast(builder.gep(array, [offset]), pointer) for offset in (first, stop))
     kind = ir.FunctionType(ir.VoidType(), [pointer, INT32, INT32, INT32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
     count = builder.sub(builder.ptrtoint(end, INT64), builder.ptrtoint(start, INT64))
+    how = [ir.Constant(INT32, x) for x in (0, 2, 1)]  # to read, into L2, data
 
     def one(i):
-        address = builder.gep(start, [i])
-        builder.call(
-            function, [address, *(ir.Constant(INT32, x) for x in (0, 2, 1))]
-        )  # to read, into L2, data
-        return []
+        builder.call(function, [builder.gep(start, [i]), *how])
 
     emit.loop(index(0), count, LINE, [], one)
 
@@ -388,7 +376,6 @@ def copy(emit, memory, source, source_row, target, target_row, rows, vectors):
     def row(r, source, target):
         def one(i):
             emit.store_lanes(emit.load_lanes(memory, emit.add(source, i)), memory, emit.add(target, i))
-            return []
 
         emit.loop(index(0), last, emit.lanes, [], one)
         return [emit.add(source, source_row), emit.add(target, target_row)]

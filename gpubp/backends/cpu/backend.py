@@ -103,11 +103,10 @@ class NumbaBackend(HostBackend):
         """All that a plan offers, once, on 4 samples of 512 inputs of this kind."""
         inputs = np.ones((4, 512), kind)
         inputs[:, :zeros] = 0
-        targets = np.eye(4, 2, dtype=dtype)
-        samples = Samples(inputs, targets, np.ones(4, dtype))
-        layers = [Layer(512, 2, "softmax")]
+        samples = Samples(inputs, np.eye(4, 2, dtype=dtype), np.ones(4, dtype))
         parameters = [(np.zeros((2, 512), dtype), np.zeros(2, dtype))]
-        plan = self.plan(Problem(layers, parameters, LOSSES["cross_entropy"], SGD(0.1), 2, samples))
+        how = LOSSES["cross_entropy"], SGD(0.1), 2
+        plan = self.plan(Problem([Layer(512, 2, "softmax")], parameters, *how, samples))
         plan.run(np.arange(4), np.array([0.1, 0.1]))
         plan.gradients(np.arange(2))
         plan.evaluate(plan.upload(samples))
@@ -135,8 +134,7 @@ class NumbaBackend(HostBackend):
     def output_delta(self, z, a, targets, sample_weight, activation, loss, delta, row_cost, row_hit):
         n, room = z.shape[1], np.zeros((len(z), 2), z.dtype)
         blocks = operations.turned(np.hstack([z, a, targets, delta, sample_weight[:, None], room]))
-        codes = kernels.ACTIVATIONS[activation.name], kernels.LOSSES[loss.name]
-        operations.output_blocks(blocks, *codes)
+        operations.output_blocks(blocks, kernels.ACTIVATIONS[activation.name], kernels.LOSSES[loss.name])
         rows = operations.turned_back(blocks, len(z))
         delta[...], row_cost[...], row_hit[...] = rows[:, 3 * n : 4 * n], rows[:, -2], rows[:, -1]
 
@@ -154,7 +152,7 @@ class NumbaBackend(HostBackend):
         memory = operations.padded(np.zeros((4, parameter.size), parameter.dtype))
         for row, array in zip(memory, (parameter, gradient, *slots), strict=False):
             row[: array.size] = array.reshape(-1)
-        c = np.array(coefficients, dtype=parameter.dtype)
+        c = np.array(coefficients, parameter.dtype)
         operations.update_padded(memory, len(slots), check_rule(optimizer), c)
         for array, row in zip((parameter, *slots), memory[[0, 2, 3]], strict=False):
             array[...] = row[: array.size].reshape(array.shape)

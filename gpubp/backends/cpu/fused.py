@@ -90,11 +90,8 @@ class FusedPlan(Plan):
         self.team = Team(threads)
         self.samples = self._store(problem.samples, room=self.layers[0].n_in)
         self._most = self.samples.most  # non-zero inputs that there is room for in each sample
-        first, *others = self.layers
-        work = (
-            sum(layer.n_in * layer.n_out for layer in others)
-            + first.n_in * first.n_out * self.samples.density
-        )
+        first, *others = (layer.n_in * layer.n_out for layer in self.layers)
+        work = sum(others) + first * self.samples.density
         self.threads = threads if self.batch_size * work >= SHARED_WORK else 1
         self._net = self._lay_out()
         for i, (weights, bias) in enumerate(problem.parameters):
@@ -123,12 +120,10 @@ class FusedPlan(Plan):
             entry[steps.N_IN], entry[steps.N_OUT] = layer.n_in, layer.n_out
             entry[steps.VECTORS] = -(-layer.n_out // self._lanes)
             entry[steps.ACTIVATION] = kernels.ACTIVATIONS[layer.activation]
-            entry[steps.BY_COLUMNS] = (
-                team > 1 and layer.n_out >= COLUMN_UNITS and layer.activation != "softmax"
-            )
+            wide = layer.n_out >= COLUMN_UNITS and layer.activation != "softmax"
+            entry[steps.BY_COLUMNS] = team > 1 and wide
             entry[steps.A_PREV], entry[steps.A_PREV_ROW] = a_prev, self._row(layer.n_in)
-            entry[steps.ROW] = row
-            size = (layer.n_in + 1) * row
+            entry[steps.ROW], size = row, (layer.n_in + 1) * row
             entry[steps.W], entry[steps.GRADIENT] = memory.take(size), memory.take(size)
             slots = [memory.take(size) for _ in self.optimizer.slots] + [-1, -1]
             entry[steps.SLOT1], entry[steps.SLOT2] = slots[:2]
@@ -167,20 +162,15 @@ class FusedPlan(Plan):
         if self.threads < self.team.size:
             of_all = f"1 of {self.team.size} threads, since its steps are too small to share"
         first = "non-zero inputs only" if len(data.data.records) else "all inputs"
-        since = (
-            f"{data.density:.0%} are not 0"
-            if data.counted
-            else f"a row may have over {LONGEST_SPARSE:,} of them"
-        )
+        many = f"a row may have over {LONGEST_SPARSE:,} of them"
+        since = f"{data.density:.0%} are not 0" if data.counted else many
         return f"fused plan, whole epochs in one call, {first}, since {since}, on {of_all}; {self.device}"
 
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
         count = len(learning_rates)
         with self._lock:
-            rows = [
-                self.optimizer.coefficients_of(learning_rates, self.step + 1, decay=decay)
-                for decay in (True, False)
-            ]
+            of = partial(self.optimizer.coefficients_of, learning_rates, self.step + 1)
+            rows = [of(decay=True), of(decay=False)]  # weights, biases
             coefficients = np.stack(rows, axis=1).astype(self.dtype).reshape(-1)
             stats = self._run(self.samples, order, self.batch_size, count, coefficients, steps.TRAIN)
             self.step += count
@@ -189,34 +179,29 @@ class FusedPlan(Plan):
     def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
         check_batch(len(order), self.batch_size)
         with self._lock:
-            stats = self._run(self.samples, order, len(order), 1, self._no_coefficients(), steps.GRADIENTS)
+            stats = self._run(self.samples, order, len(order), 1, None, steps.GRADIENTS)
             places = self._net.layers[:, steps.GRADIENT]
             return stats.mean_cost, [self._get(place, i) for i, place in enumerate(places)]
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         n = inputs.shape[0]
         outputs = np.empty((n, self.layers[-1].n_out), self.dtype)
-        no_targets = np.zeros((n, self.layers[-1].n_out), self.dtype)
-        samples = self._store(Samples(inputs, no_targets, np.ones(n, self.dtype)), room=0)
-        self._run(samples, np.arange(n), n, 1, self._no_coefficients(), steps.PREDICT, outputs)
+        samples = self._store(Samples(inputs, np.zeros_like(outputs), np.ones(n, self.dtype)), room=0)
+        self._run(samples, np.arange(n), n, 1, None, steps.PREDICT, outputs)
         return outputs
 
     def upload(self, samples: Samples) -> StoredSamples:
         stored = self._store(samples, room=self._net.most)
         if stored.most > self._net.most:
-            self._make_room(stored.most)
+            with self._lock:
+                state, self._most = self.state(), stored.most
+                self._net = self._lay_out()
+                self.load_state(state)
         return stored
-
-    def _make_room(self, most: int) -> None:
-        """Working memory anew, for samples of up to ``most`` non-zero inputs."""
-        with self._lock:
-            state, self._most = self.state(), most
-            self._net = self._lay_out()
-            self.load_state(state)
 
     def evaluate(self, samples: StoredSamples) -> StepStats:
         n = len(samples)
-        return self._run(samples, np.arange(n), n, 1, self._no_coefficients(), steps.EVALUATE)
+        return self._run(samples, np.arange(n), n, 1, None, steps.EVALUATE)
 
     def state(self) -> PlanState:
         parameters: list[np.ndarray] = []
@@ -253,27 +238,22 @@ class FusedPlan(Plan):
         view[:-1] = weights.T
         view[-1] = bias
 
-    def _no_coefficients(self) -> np.ndarray:
-        return np.zeros(2, self.dtype)
-
     def _run(
         self,
         samples: StoredSamples,
         order: np.ndarray,
         batch_size: int,
         count: int,
-        coefficients: np.ndarray,
+        coefficients: np.ndarray | None,
         mode: int,
         outputs: np.ndarray | None = None,
         only: int = steps.ALL,
     ) -> StepStats:
         order = np.ascontiguousarray(order, np.int64)
         check_order(order, len(samples))
-        if outputs is None:
-            outputs = np.empty((0, 1), self.dtype)
-        costs = np.zeros((self.threads, count))
-        hits = np.zeros((self.threads, count), np.int64)
-
+        coefficients = np.zeros(2, self.dtype) if coefficients is None else coefficients
+        outputs = np.empty((0, 1), self.dtype) if outputs is None else outputs
+        costs, hits = (np.zeros((self.threads, count), kind) for kind in (np.float64, np.int64))
         jobs = [
             partial(
                 steps.steps, self._net, samples.data, order, batch_size, coefficients, mode, only, rank,
@@ -296,11 +276,8 @@ class FusedPlan(Plan):
                 return self._store_sparse(samples, longest)
         n, n_in = samples.inputs.shape
         inputs = _unmarked(dense_inputs(samples.inputs, self.dtype).reshape(-1))
-        as_bytes = inputs.dtype == np.uint8
-        none, no_bytes = np.empty(0, self.dtype), np.empty(0, np.uint8)
-        data = self._data(samples)._replace(
-            bytes=inputs if as_bytes else no_bytes, numbers=none if as_bytes else inputs
-        )
+        data = self._data(samples)
+        data = data._replace(bytes=inputs) if inputs.dtype == np.uint8 else data._replace(numbers=inputs)
         dense = StoredSamples(data, n, 1.0, 0, np.ones(-(-n_in // steps.MARK)))
         if room == 0 or n_in > LONGEST_SPARSE:
             return replace(dense, counted=False)
@@ -346,11 +323,9 @@ class FusedPlan(Plan):
         targets = zeros(n * width, self.dtype)
         targets.reshape(n, width)[:, :n_out] = samples.targets
         weight = np.ascontiguousarray(samples.sample_weight, self.dtype)
-        none, no_bytes = np.empty(0, self.dtype), np.empty(0, np.uint8)
-        no_starts = np.empty(0, np.int64)
-        return steps.Data(
-            no_bytes, none, no_starts, no_bytes, 0, targets, none if (weight == 1).all() else weight
-        )
+        none, no_bytes, no_starts = (np.empty(0, kind) for kind in (self.dtype, np.uint8, np.int64))
+        weight = none if (weight == 1).all() else weight
+        return steps.Data(no_bytes, none, no_starts, no_bytes, 0, targets, weight)
 
     def _work(self, data: steps.Data, n_in: int) -> np.ndarray:
         """Mean non-zero inputs between two marks, (marks), of about a thousand samples."""

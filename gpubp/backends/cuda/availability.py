@@ -29,14 +29,7 @@ def why_unavailable() -> str | None:
 
 
 def _installed_wheels() -> list[str]:
-    found = []
-    for name in _WHEELS:
-        try:
-            metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-        found.append(name)
-    return found
+    return [name for name in _WHEELS if any(metadata.distributions(name=name))]
 
 
 def _why_no_device(cupy_cuda: Any) -> str | None:

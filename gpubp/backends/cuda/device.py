@@ -108,8 +108,7 @@ class Device:
 
         Raises GpubpError: it does not compile.
         """
-        source = cuda.source(cuda.PERSISTENT[name])
-        kernel = self._compile(name, source, (name,), dtype, units)[name]
+        kernel = self._compile(name, cuda.source(cuda.PERSISTENT[name]), (name,), dtype, units)[name]
         if kernel.max_dynamic_shared_size_bytes < shared:
             kernel.max_dynamic_shared_size_bytes = shared
         return kernel

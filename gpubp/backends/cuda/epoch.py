@@ -107,8 +107,8 @@ class EpochPlan(Plan):
         return places
 
     def _layout(self, places: Sequence[dict[str, int]], rows: int) -> Layout:
-        table, blocks = np.zeros((len(self.layers), len(cuda.LAYER)), np.int64), 0
-        dealt = 0
+        table = np.zeros((len(self.layers), len(cuda.LAYER)), np.int64)
+        blocks = dealt = 0
         for entry, layer, place in zip(table, self.layers, places, strict=True):
             by_rows = layer.n_in * layer.n_out <= ROW_WEIGHTS
             forward, forward_tiles = self._shape(rows, layer.n_out, layer.n_in)
@@ -164,9 +164,8 @@ class EpochPlan(Plan):
 
     def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
         check_batch(len(order), self.batch_size)
-        stats = self._launch(
-            self.samples, self._upload_order(order), "gradients", self._training, self._coefficients
-        )
+        order = self._upload_order(order)
+        stats = self._launch(self.samples, order, "gradients", self._training, self._coefficients)
         return stats.mean_cost, pairs(self._split(self._download(self._gradient)))
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
@@ -201,9 +200,8 @@ class EpochPlan(Plan):
 
     def state(self) -> PlanState:
         parameters = self._split(self._download(0))
-        kinds = [
-            self._split(self._download((1 + k) * self._parameters)) for k in range(len(self.optimizer.slots))
-        ]
+        places = range(self._parameters, self._gradient, self._parameters)
+        kinds = [self._split(self._download(place)) for place in places]
         slots = list(zip(*kinds, strict=True)) if kinds else [() for _ in parameters]
         return PlanState(parameters, slots, self.step)
 
@@ -222,13 +220,9 @@ class EpochPlan(Plan):
 
     def _split(self, flat: np.ndarray) -> list[np.ndarray]:
         """[W₁, b₁, W₂, b₂, …] of all parameters in one array."""
-        arrays, at = [], 0
-        for layer in self.layers:
-            for shape in ((layer.n_out, layer.n_in), (layer.n_out,)):
-                size = int(np.prod(shape))
-                arrays.append(flat[at : at + size].reshape(shape))
-                at += size
-        return arrays
+        shapes = [shape for layer in self.layers for shape in ((layer.n_out, layer.n_in), (layer.n_out,))]
+        parts = np.split(flat, np.cumsum([np.prod(shape) for shape in shapes])[:-1])
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def _upload_order(self, order: np.ndarray) -> Array:
         check_order(order, len(self.samples))

@@ -48,10 +48,8 @@ class UnitsPlan(EpochPlan):
         places = map(np.int64, (0, hidden.n_out * (hidden.n_in + 1)))
         codes = (kernels.ACTIVATIONS[layer.activation] for layer in self.layers)
         sizes = map(np.int32, (hidden.n_in, hidden.n_out, output.n_out, *codes))
-        arguments = (*shared, *places, *sizes, self._parts)
-        self.device.start(
-            self._units_kernel, (self._units_blocks,), cuda.ROW_THREADS, arguments, self._units_shared
-        )
+        arguments, grid = (*shared, *places, *sizes, self._parts), (self._units_blocks,)
+        self.device.start(self._units_kernel, grid, cuda.ROW_THREADS, arguments, self._units_shared)
 
 
 def why_no_units(device: Device, problem: Problem) -> str | None:
@@ -83,6 +81,5 @@ def units_bytes(problem: Problem, units: int) -> int:
     n_in, n_out, dtype = problem.layers[0].n_in, problem.layers[1].n_out, problem.dtype
     panels = cuda.DEPTH * (units + 4 + (2 if dtype == np.float32 else 1) * cuda.THREADS + 4)
     own = (units * (n_in + 1 + n_out) + n_out) * (1 + len(problem.optimizer.slots))
-    return (
-        cuda.LAUNCH_BYTES + (panels + own + problem.batch_size * (2 * units + 3 * n_out + 2)) * dtype.itemsize
-    )
+    part = problem.batch_size * (2 * units + 3 * n_out + 2)
+    return cuda.LAUNCH_BYTES + (panels + own + part) * dtype.itemsize
