@@ -1,4 +1,4 @@
-"""What measures gpubp and is not installed with it: CPU and GPU runs, scaling, micro-benchmarks, results."""
+"""Benchmarks of gpubp that are not installed with it: CPU and GPU runs, scaling, micro-benchmarks, results."""
 
 from pathlib import Path
 

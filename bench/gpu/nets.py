@@ -1,4 +1,4 @@
-"""What bench.gpu trains and times: the recipes' networks and two of bench.cpu's, by whom, and how much of them."""
+"""Nets that bench.gpu trains and times: the recipes' networks and two of bench.cpu's, by whom, and how much of them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def extra(data: str) -> list[Net]:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much each part does. None: all that there is.
+    """The extent of each part. None: all that there is.
 
     width, batch, samples: no hidden layer, mini-batch and data set is larger. blocks: grids whose barrier is timed.
     test_seconds: what one test may take; what takes longer hangs.
@@ -123,7 +123,7 @@ ON_HOST = Sizes(
 
 @dataclass(frozen=True)
 class Race(Net):
-    """How to come to an accuracy fast, by Adam; ``targets`` are the test accuracies whose times are wanted."""
+    """A race to an accuracy, by Adam; ``targets`` are the test accuracies whose times are wanted."""
 
     epochs: int = 3
     schedule: str = "cosine"

@@ -83,7 +83,7 @@ def device(run: Run, part: Part) -> None:
 
 
 def micro(run: Run, part: Part) -> None:
-    """What a launch, a graph's node and a barrier of the grid cost, and what the device can do at most."""
+    """Measure what a launch, a graph's node and a barrier of the grid cost, and the device's peaks."""
     sizes = run.sizes
     barriers = [{"blocks": blocks, "count": sizes.barriers} for blocks in sizes.blocks]
     asked: list[tuple[str, str, dict[str, Any]]] = [
@@ -129,7 +129,7 @@ def race(run: Run, part: Part) -> None:
 
 
 def medians(answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of each time the median over the seeds; None where half of the seeds or more did not get there."""
+    """Return the median over the seeds of each time; None where half of the seeds or more did not get there."""
 
     def middle(values: list[float | None]) -> float | None:
         found = median(math.inf if value is None else value for value in values)
@@ -184,7 +184,7 @@ def _sanitize(run: Run, part: Part, tool: str, kind: str, plan: str) -> None:
 
 
 def find_sanitizer() -> str | None:
-    """Where compute-sanitizer is, if anywhere."""
+    """Find compute-sanitizer, if it is anywhere."""
     homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     homes += sorted((str(path) for path in Path("/usr/local").glob("cuda*")), reverse=True)
     places = [os.environ.get("PATH", ""), *(str(Path(home) / "bin") for home in homes)]

@@ -1,4 +1,4 @@
-"""What a run of bench.gpu came to: its parts, and the JSON and the readable text of them."""
+"""Results of a run of bench.gpu: its parts, and the JSON and the readable text of them."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Report:
         return [*lines, warning] if self.host else lines
 
     def summary(self) -> str:
-        """What failed, what could not be done and why, and what there was no time for."""
+        """Say what failed, what could not be done and why, and what there was no time for."""
         lines = [f"{'part':<12} {'status':<11} seconds"]
         lines += [f"{part.name:<12} {part.status:<11} {part.seconds:7.1f}" for part in self.parts]
         for title, kind in (("failed", "failures"), ("skipped", "skipped"), ("no time left for", "cut")):

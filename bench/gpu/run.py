@@ -41,7 +41,7 @@ class Loaded:
 
 @dataclass
 class Run:
-    """What is measured and how; ``end`` and ``part_end`` are by the clock of time.perf_counter."""
+    """A run: its parts, nets and clock; ``end`` and ``part_end`` are by the clock of time.perf_counter."""
 
     report: Report
     out: Path
@@ -170,7 +170,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended. code: None if its time was up. text: what it said, stderr included."""
+    """The end of a program. code: None if its time was up. text: what it said, stderr included."""
 
     code: int | None
     text: str

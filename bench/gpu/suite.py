@@ -89,7 +89,7 @@ def _outcome(said: list[ElementTree.Element]) -> tuple[str, str]:
 
 
 def record(run: Run, part: Part, path: str, ended: Ended, found: dict[str, dict[str, str]]) -> None:
-    """What a file's tests came to."""
+    """Counts of a file's tests."""
     wrong = [f"{name}: {why}" for kind in ("failed", "error") for name, why in found[kind].items()]
     skipped = Counter(found["skipped"].values())
     counts = {kind: len(found[kind]) for kind in KINDS}

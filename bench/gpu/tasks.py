@@ -1,4 +1,4 @@
-"""What bench.gpu asks for, done in a process of its own: a kernel that hangs or breaks the device ends no more than it.
+"""Tasks of bench.gpu, done in a process of its own: a kernel that hangs or breaks the device ends no more than it.
 
 ``python -m bench.gpu.tasks`` is gpubp.benchmark.worker with more tasks. ``cupy`` is the module that the backend is made
 with: CuPy, or on the host its stand-in. With a line as its argument it answers that and ends.
@@ -130,7 +130,7 @@ def verify_net(cupy: str, plan: str, precision: str, net: dict[str, Any], sample
 def repeat(
     cupy: str, plan: str, precision: str, net: dict[str, Any], samples: str, epochs: int, runs: int
 ) -> Answer:
-    """Whether runs from one seed end in the same bits."""
+    """Check that runs from one seed end in the same bits."""
     chosen, content = Net.from_json(net), data.load(Path(samples))
     digests = []
     for _ in range(runs):

@@ -1,4 +1,4 @@
-"""Where a backend is chosen: ``get("auto" | "numpy" | "numba" | "cupy")``; imports of each are its own module's."""
+"""The choice of a backend: ``get("auto" | "numpy" | "numba" | "cupy")``; imports of each are its own module's."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ Array = Any  # an array of the backend's own kind, wherever that lives
 
 
 class Operations(ABC):
-    """What training is composed of. Results go into the buffers given."""
+    """The operations that training is composed of. Results go into the buffers given."""
 
     @abstractmethod
     def describe(self) -> str:

@@ -1,4 +1,4 @@
-"""What is to be trained, a :class:`Problem`, and the contract of what trains it, a :class:`Plan`.
+"""A :class:`Problem` to be trained, and the contract of what trains it, a :class:`Plan`.
 
 The trainer knows nothing of a backend but its plan, and the verifier holds every plan to the same contract.
 """
@@ -22,7 +22,7 @@ from gpubp.reference import Parameters
 
 @dataclass(frozen=True)
 class Problem:
-    """What a plan trains: a network, from these (W, b) of each layer on, by mini-batches of host samples."""
+    """A network to be trained, from these (W, b) of each layer on, by mini-batches of host samples."""
 
     layers: Sequence[Layer]
     parameters: Parameters
@@ -33,12 +33,12 @@ class Problem:
 
     @property
     def dtype(self) -> np.dtype:
-        """That of parameters and arithmetic."""
+        """The dtype of parameters and arithmetic."""
         return self.parameters[0][0].dtype
 
     @property
     def activations(self) -> list[Activation]:
-        """That of each layer."""
+        """The activation of each layer."""
         return [ACTIVATIONS[layer.activation] for layer in self.layers]
 
     def two_batches(self, order: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +53,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class StepStats:
-    """What a run of S steps saw, before each step's update: cost sums (S,) float64 and hits (S,) int64.
+    """Sums over a run of S steps, before each step's update: cost sums (S,) float64 and hits (S,) int64.
 
     Kept by step, so that an epoch's sum does not depend on how many calls it was run in.
     """

@@ -32,7 +32,7 @@ def blas_threads(count: int) -> Iterator[None]:
 
 @cache
 def libraries() -> Any:
-    """Those that NumPy has loaded; found once, for that takes milliseconds."""
+    """Return the libraries that NumPy has loaded; found once, for that takes milliseconds."""
     import numpy  # noqa: F401  (its BLAS must be loaded to be found)
     from threadpoolctl import ThreadpoolController
 

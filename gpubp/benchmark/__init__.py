@@ -1,1 +1,1 @@
-"""What ``gpubp bench`` needs: peers in processes of their own, timed in turn, and their results compared."""
+"""The engine of ``gpubp bench``: peers in processes of their own, timed in turn, and their results compared."""

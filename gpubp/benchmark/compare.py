@@ -1,4 +1,4 @@
-"""What changed between two runs, and what of it is more than noise.
+"""Changes between two runs, and what of them is more than noise.
 
 The rule. A machine is seldom as fast twice: in three runs of the same code on one machine (bench/results, all-nets-1
 to -3) whole runs differ by up to 1.7 times, far beyond the range of their own rounds. So gpubp is held against the
@@ -30,7 +30,7 @@ _NET_FIELDS = ("layers", "hidden", "output", "loss", "lr", "batch", "data", "ini
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """What became of every net and peer that both runs measured; both as :func:`results.read` gives them.
+    """Compare every net and peer that both runs measured; both as :func:`results.read` gives them.
 
     Returns:
         ``old_date``, ``old_commit``; ``warnings``, lines; ``rows``, one a net and peer; ``regressions``, how many of
@@ -69,13 +69,13 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place(run: dict[str, Any]) -> dict[str, Any]:
-    """What times depend on, besides the code."""
+    """Everything that times depend on, besides the code."""
     facts = {what: run["machine"].get(what) for what in ("cpu", "cores")}
     return {**facts, "threads": run["settings"]["threads"]}
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """What both have and is not the same, with what it was and is."""
+    """Values that both have and that differ, with what they were and are."""
     return [(name, old[name], new[name]) for name in new if old.get(name, new[name]) != new[name]]
 
 

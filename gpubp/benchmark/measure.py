@@ -46,7 +46,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How epochs are asked for after the first.
+    """The plan of epochs after the first.
 
     seconds: what a round fills, in whole epochs. budget: seconds that all rounds of a peer on a net should take at
     most. pause: seconds before each. events: whether times are those of a device's events, where it has some.
@@ -59,13 +59,13 @@ class Rounds:
     events: bool = False
 
     def within_budget(self, seconds: float) -> int:
-        """How many are made when one takes ``seconds``; FEWEST_ROUNDS always are."""
+        """Return how many are made when one takes ``seconds``; FEWEST_ROUNDS always are."""
         return min(self.count, max(FEWEST_ROUNDS, int(self.budget / seconds)))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run on the processor measures, as its JSON has it. budget: as of Rounds.
+    """Settings of a run on the processor, as its JSON has them. budget: as of Rounds.
 
     Raises:
         UsageError: a number that cannot be, or more threads than cores.
@@ -223,7 +223,7 @@ def _check(trained: list[Entrant], folder: Path) -> None:
 
 
 def measure_peaks(threads: int) -> dict[str, Any]:
-    """What the machine can do at most, by ``gpubp.benchmark.peaks`` in a process of its own.
+    """Peaks of the machine, by ``gpubp.benchmark.peaks`` in a process of its own.
 
     Returns ``{"threads", "gflop_per_s", "gb_per_s"}``, or ``{"threads", "failed": why}``.
     """

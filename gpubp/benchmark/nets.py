@@ -1,4 +1,4 @@
-"""What is measured: one line a net. All train by SGD in float32, from the same parameters."""
+"""Nets that are measured, a line each. All train by SGD in float32, from the same parameters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Net:
 
     @property
     def classifies(self) -> bool:
-        """Whether its loss is the cross-entropy of labels; else it is a squared error."""
+        """Return True if its loss is the cross-entropy of labels; else it is a squared error."""
         return self.loss == "cross_entropy"
 
     @property

@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured: multiply-adds on registers, and reading memory.
+"""Peaks of this machine, measured: multiply-adds on registers, and reading memory.
 
 ``python -m gpubp.benchmark.peaks THREADS`` prints both as JSON.
 """

@@ -1,4 +1,4 @@
-"""What a run came to: ratios, the check of the same result, agreement in words, and the CSV and JSON of them."""
+"""Results of a run: ratios, the check of the same result, agreement in words, and the CSV and JSON of them."""
 
 from __future__ import annotations
 

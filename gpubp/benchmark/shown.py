@@ -1,4 +1,4 @@
-"""How results are shown: the cells and sentences of the terminal's tables and of the page, from the JSON's content."""
+"""Results as they are shown: the cells and sentences of terminal and page, from the JSON's content."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _peer(row: Content, net: Content, peaks: Content | None) -> Cells:
 
 
 def changes(comparison: Content) -> list[Cells]:
-    """What became of each net and peer that both runs measured."""
+    """Changes of each net and peer that both runs measured."""
     moods = {"SLOWER": "bad", "faster": "good"}
 
     def change(value: float | None) -> Cell:
@@ -115,13 +115,13 @@ def verdict(net: Content) -> str:
 
 
 def wrong(net: Content) -> list[str]:
-    """What is beyond its bound, a line each."""
+    """Tensors beyond their bounds, a line each."""
     found = [(row["title"], row.get("verification") or {"wrong": []}) for row in net["peers"]]
     return [f"{title}: beyond its bound: {line.strip()}" for title, one in found for line in one["wrong"]]
 
 
 def notes(net: Content) -> list[str]:
-    """What is to be said of the net and of single peers, a line each."""
+    """Notes on the net and on single peers, a line each."""
     return net.get("notes", []) + [f"{row['title']}: {note}" for row in net["peers"] for note in row["notes"]]
 
 
@@ -142,7 +142,7 @@ def busy(machine: Content) -> str | None:
 
 
 def _in_short(row: Content) -> str:
-    """As few words of agreement as fit into a terminal."""
+    """Agreement in the few words that fit into a terminal."""
     found, same = row.get("verification"), row["same_result"]
     if same == DIFFERS:
         return "DIFFERS"

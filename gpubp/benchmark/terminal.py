@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: a table of each net, and what came of a comparison. 80 columns are enough."""
+"""The terminal's view of a benchmark: a table of each net, and what came of a comparison. 80 columns are enough."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INTERRUPTED = 130
 
 
 def exit_code(command: Callable[[], int]) -> int:
-    """What a command returns; if it raises, the message is on stderr, and the code says of what kind that was."""
+    """Return a command's exit code; if it raises, the message is on stderr, and the code says of what kind that was."""
     try:
         return command()
     except GpubpError as error:
@@ -34,7 +34,7 @@ def say(line: str) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where tables are printed; into a file or a pipe, wide enough to wrap nothing."""
+    """The console that tables are printed on; into a file or a pipe, wide enough to wrap nothing."""
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(stderr=stderr) if terminal else Console(width=120, stderr=stderr)
 
@@ -92,7 +92,7 @@ def print_net(net: dict[str, Any], console: Console) -> None:
 
 
 def print_comparison(comparison: dict[str, Any], console: Console) -> None:
-    """What changed since the older run, warnings first."""
+    """Changes since the older run, warnings first."""
     print_lines(["", f"compared with the run of {comparison['old_date']}"], console)
     print_lines([f"warning: {line}" for line in comparison["warnings"]], console)
     if comparison["rows"]:

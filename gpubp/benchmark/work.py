@@ -1,4 +1,4 @@
-"""How much there is to compute and to move in an epoch, from the net's shapes alone: the axes of the roofline picture.
+"""Work of an epoch, to compute and to move, from the net's shapes alone: the axes of the roofline picture.
 
 The picture is that of Williams, Waterman and Patterson, "Roofline" (2009): operations a second over operations a byte.
 """

@@ -52,7 +52,7 @@ def serve(tasks: dict[str, Task], requests: Iterable[str], answers: TextIO) -> N
 
 
 def answer(task: Task, request: dict[str, Any]) -> Answer:
-    """What came of a task, or why nothing could."""
+    """The outcome of a task, or why there is none."""
     try:
         return task(**request)
     except (UsageError, BackendUnavailable, DataError) as error:

@@ -117,7 +117,7 @@ def _cases(names: list[str], data_dir: Path | None) -> list[Case]:
 
 
 def _choose(backends: str | None, peers: str | None) -> tuple[list[Peer], dict[str, str]]:
-    """What to measure, gpubp's backends first, and why the others of the default cannot be.
+    """Choose what to measure, gpubp's backends first, and say why the others of the default cannot be.
 
     Raises:
         UsageError: no such backend or peer.

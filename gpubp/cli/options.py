@@ -1,4 +1,4 @@
-"""What several commands share: their options, the fields of a recipe as options, and a result as JSON."""
+"""Things that several commands share: their options, the fields of a recipe as options, and a result as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training run leaves in its folder: the recipe, the history and the layers' signals, as text files.
+"""The folder of a training run: the recipe, the history and the layers' signals, as text files.
 
 ``recipe.toml`` repeats the run: ``gpubp train FOLDER/recipe.toml``. ``history.csv`` has a row for each epoch of each
 split: the fields of :class:`gpubp.training.history.Epoch`. ``signals.csv`` has a row for each layer (1 is the first

@@ -180,7 +180,7 @@ def _of_optimizers() -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """How a recipe was run, beside what it says: the options of ``gpubp train`` that weights depend on.
+    """Settings of a run that a recipe does not have: the options of ``gpubp train`` that weights depend on.
 
     A recipe file has them in a table ``[run]``, and ``gpubp train`` takes them from there unless told otherwise.
     """

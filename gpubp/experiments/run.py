@@ -50,7 +50,7 @@ class Parts:
 
 @dataclass(eq=False)
 class Evidence:
-    """What a report shows of one split besides its history.
+    """Evidence of one split for the report, besides its history.
 
     ``outputs`` are those of ``test``, (N, n_out); None without it, or of a run that diverged. ``signals`` are those of
     ``samples`` training samples.
@@ -64,7 +64,7 @@ class Evidence:
 
 @dataclass
 class Result:
-    """What came of a recipe: a history, a test accuracy and evidence for each of its splits.
+    """The outcome of a recipe: a history, a test accuracy and evidence for each of its splits.
 
     ``network`` and ``dataset`` are the last split's; ``failure`` is the message of the error that ended the run, if
     one did.
@@ -250,7 +250,7 @@ def _outputs(network: Network, parts: Parts, failure: GpubpError | None) -> np.n
 
 
 def _test_accuracy(network: Network, test: Split | None, outputs: np.ndarray | None) -> float | None:
-    """Of class numbers, whatever the classes are called."""
+    """The accuracy by class numbers, whatever the classes are called."""
     if test is None or outputs is None or network.meaning == VALUES or test.targets.ndim != 1:
         return None
     return float((labels_of(outputs) == test.targets).mean())

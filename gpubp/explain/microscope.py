@@ -169,7 +169,7 @@ class Walk:
 
     @property
     def output_form(self) -> str:
-        """How BP1 comes out: "matched" (δ = a − y), "hadamard" (∇ₐC ⊙ σ'(z)) or "jacobian" (softmax, unmatched)."""
+        """The form of BP1: "matched" (δ = a − y), "hadamard" (∇ₐC ⊙ σ'(z)) or "jacobian" (softmax, unmatched)."""
         output = self.layers[-1]
         if output.arriving is None:
             return "matched"

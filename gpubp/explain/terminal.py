@@ -39,7 +39,7 @@ def show_descent(lr: float) -> None:
 
 
 class _Page:
-    """Where the text goes."""
+    """The terminal that the text goes to."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, markup=False, emoji=False)

@@ -1,4 +1,4 @@
-"""What the microscope saw, in words and as plain data: one wording for the terminal, the page and JSON."""
+"""A walk under the microscope, in words and as plain data: one wording for the terminal, the page and JSON."""
 
 from __future__ import annotations
 

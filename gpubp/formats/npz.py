@@ -79,7 +79,7 @@ def check_header(path: str | os.PathLike, header: Any, kind: str) -> None:
 
 
 def network_header(network: Network) -> dict[str, Any]:
-    """What a header says of a network besides its arrays."""
+    """The header's description of a network, besides its arrays."""
     return {
         "sizes": network.sizes,
         "activations": [layer.activation for layer in network.layers],

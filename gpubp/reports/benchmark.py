@@ -59,7 +59,7 @@ def _facts(content: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _net(net: dict[str, Any], peaks: dict[str, float] | None) -> dict[str, Any]:
-    """What the template shows of a net besides its JSON."""
+    """Context of the template for a net, besides its JSON."""
     timed = [row for row in net["peers"] if row["epoch_ms"]]
     timed.sort(key=lambda row: row["epoch_ms"]["median"])
     cold = [row for row in net["peers"] if row["first_epoch_s"] is not None]

@@ -28,7 +28,7 @@ SIZE = (4.4, 2.9)  # inches: drawn for a phone's width, so that text is still re
 
 
 def chart(draw: Callable[[Axes], object], alt: str, *, size: tuple[float, float] = SIZE) -> Markup:
-    """What ``draw`` puts on Matplotlib axes, as inline SVG; ``alt`` says it in words for who cannot see it.
+    """Return what ``draw`` puts on Matplotlib axes as inline SVG; ``alt`` says it in words for who cannot see it.
 
     Draw in ``INK``, ``FAINT`` and ``SERIES`` only: other colours do not follow the theme.
 

@@ -1,4 +1,4 @@
-"""How a run went: curves of loss and accuracy by epoch, and of what reached each layer."""
+"""The course of a run: curves of loss and accuracy by epoch, and of what reached each layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network makes of test data: which classes it confuses and where it is surest, or how far values are off."""
+"""Results on test data: which classes it confuses and where it is surest, or how far values are off."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _classified(result: Result, parts: list[_Part]) -> dict[str, Any]:
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """How many samples of class i are taken for class j, at [i, j], (classes, classes)."""
+    """Count the samples of class i taken for class j, at [i, j], (classes, classes)."""
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
@@ -168,7 +168,7 @@ def _regressed(parts: list[_Part]) -> dict[str, Any] | None:
 
 
 def fits(outputs: np.ndarray, targets: np.ndarray) -> list[tuple[float, float]]:
-    """Of each output, the root mean squared error and R², the share of the targets' variance that is explained.
+    """Return each output's root mean squared error and R², the share of the targets' variance that is explained.
 
     R² is no finite number for targets that are all the same.
     """

@@ -72,7 +72,7 @@ def _verdict(result: Result) -> tuple[str, str, str]:
 
 
 def _notes(result: Result, folder: Path) -> list[str]:
-    """What is out of the ordinary with this run."""
+    """Remarks on what is out of the ordinary with this run."""
     history, splits, notes = result.histories[-1], len(result.histories), []
     if splits > 1:
         each = ", ".join("–" if a is None else f"{a:.2%}" for a in result.accuracies)

@@ -1,4 +1,4 @@
-"""What watching a run may cost."""
+"""Limits on what watching a run may cost."""
 
 from __future__ import annotations
 

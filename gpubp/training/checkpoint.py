@@ -1,4 +1,4 @@
-"""Where a run stands, written so that another process goes on from there bitwise: a model file and what training adds.
+"""The state of a run, written so that another process goes on from there bitwise: a model file and what training adds.
 
 An .npz of :mod:`gpubp.formats.npz` with the parameters W1, b1, …; the optimizer's slots as velocity_W1, …; the best
 epoch's parameters as best_W1, …; and the sums of the epoch in progress. Its header has the rest under "training".
@@ -46,7 +46,7 @@ IN_HEADER = ("epoch", "step", "seconds", "elapsed", "generator")  # of a standin
 
 @dataclass
 class Standing:
-    """Where a run stands: the next step is ``step`` of ``epoch``, both counted from 0.
+    """The state of a run: the next step is ``step`` of ``epoch``, both counted from 0.
 
     ``costs`` and ``hits`` are sums of each step of this epoch, whose training has taken ``seconds`` so far, of
     ``elapsed`` in all before. ``generator`` is the state from which the epoch's order is drawn.

@@ -1,4 +1,4 @@
-"""What a run came to, epoch by epoch."""
+"""The history of a run, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpubp.verification.report import Report
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to. Loss and accuracy are means over its batches, each before its update."""
+    """Figures of one epoch. Loss and accuracy are means over its batches, each before its update."""
 
     epoch: int
     loss: float

@@ -1,4 +1,4 @@
-"""What a run shows as it goes: a bar with rate and time left, plain lines where there is no terminal, or nothing."""
+"""Progress of a run as it goes: a bar with rate and time left, plain lines where there is no terminal, or nothing."""
 
 from __future__ import annotations
 

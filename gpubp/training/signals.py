@@ -1,4 +1,4 @@
-"""How much of the error reaches each layer, which units no longer answer to it, and a record of both by epoch.
+"""Signals: how much of the error reaches each layer, which units no longer answer to it, and a record of both by epoch.
 
 A unit learns slowly where σ'(z) is near 0, since δ has that factor (BP1 and BP2): a sigmoid near 0 or 1, a ReLU that
 is off. Nielsen, Neural Networks and Deep Learning, chapter 2, calls such a unit saturated.

@@ -1,4 +1,4 @@
-"""How far a correct computation may be from the reference: the running error bound of one training step.
+"""The running error bound of one training step.
 
 Every quantity is a :class:`Bounded`: its value in float64, from the reference's own functions, and an error that
 no correct evaluation in the working dtype can exceed, whatever its order of summation. With u the unit roundoff
@@ -38,7 +38,7 @@ from gpubp.kernels import (
 from gpubp.reference import Parameters
 
 # Roundings of one activation in units of u: an exp within 2 ulp (4 u) or a tanh within 3, then the arithmetic on it.
-# The functions of kernels/cpu/elementary.py are measured to keep to this (tests/test_elementary.py).
+# The functions of kernels/cpu/elementary.py are measured to keep to this (tests/kernels/cpu/test_elementary.py).
 ACTIVATION_ROUNDINGS = {
     "identity": 0,
     "sigmoid": 8,  # exp 4, its sum and quotient with it at most half of that again, two of their own
@@ -76,7 +76,7 @@ class Precision:
 
     @classmethod
     def of(cls, dtype: np.dtype | type, products: str = "float32") -> Precision:
-        """That of a dtype; ``products`` names how those of float32 matrices are computed.
+        """Return that of a dtype; ``products`` names how those of float32 matrices are computed.
 
         "tf32" rounds factors to 11 bits and truncates sums, so that a term costs them 2 u. "3xtf32" splits a factor
         into two such numbers, which leaves 2⁻²² of it, and drops the product of the second ones, 2⁻²² of the product:
@@ -96,7 +96,7 @@ class Precision:
         return _gamma(k * self.unit)
 
     def product_gamma(self, k: int) -> float:
-        """As γ_k, for a sum of k terms of a matrix product."""
+        """γ_k for a sum of k terms of a matrix product."""
         factors = self.factor_unit * (2 + self.factor_unit)
         gamma = _gamma(k * self.sum_unit)
         return factors + gamma * (1 + factors)
@@ -206,7 +206,7 @@ def pull_back(
 
 
 def _kink_width(place: float, jump: float, activation: Activation, unit: float) -> float:
-    """How far from a kink the z may be whose computed a is on the other side, or at it.
+    """The distance from a kink within which a computed a may lie on its other side, or at it.
 
     σ rises by ``jump`` times that or more on one side of the kink, and roundings of σ(place), one more if it is a
     constant, are all that can hide it. The place is rounded too.
@@ -239,7 +239,7 @@ def _no_slope_error(a: Bounded, unit: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sigmoid_slope_error(a: Bounded, unit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of a (1 − a): three roundings."""
+    """The error of a (1 − a): three roundings."""
     size, rest, e = np.abs(a.value), np.abs(1 - a.value), a.error
     slope = np.abs(1 - 2 * a.value)
     error = slope * e + e * e + 3 * unit * (size + e) * (rest + e)
@@ -247,14 +247,14 @@ def _sigmoid_slope_error(a: Bounded, unit: float) -> tuple[np.ndarray, np.ndarra
 
 
 def _tanh_slope_error(a: Bounded, unit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of 1 − a²."""
+    """The error of 1 − a²."""
     size, e = np.abs(a.value), a.error
     error = 2 * size * e + e * e + 2 * unit * (1 + (size + e) ** 2)
     return error, 4 * size**2 * a.variance + (2 * unit * (1 + size**2)) ** 2
 
 
 def _lecun_tanh_slope_error(a: Bounded, unit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of ⅔ (A − a²/A), both constants rounded."""
+    """The error of ⅔ (A − a²/A), both constants rounded."""
     size, e = np.abs(a.value), a.error
     square = 2 * size * e + e * e
     rounding = 6 * unit * (LECUN_SCALE + (size + e) ** 2 / LECUN_SCALE)
@@ -264,7 +264,7 @@ def _lecun_tanh_slope_error(a: Bounded, unit: float) -> tuple[np.ndarray, np.nda
 
 
 def _leaky_relu_slope_error(a: Bounded, unit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of a constant, rounded."""
+    """The error of a constant, rounded."""
     constant = np.full_like(a.value, unit * LEAKY_SLOPE)
     return constant, constant**2
 

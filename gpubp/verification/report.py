@@ -1,4 +1,4 @@
-"""What a verification found, tensor by tensor, and the error that ends a run where one is wrong."""
+"""Findings of a verification, tensor by tensor, and the error that ends a run where one is wrong."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class KernelCache(FunctionCache):
 
 
 class NoCache(NullCache):
-    """Where no folder can be written: says so when something is compiled that would have been kept."""
+    """A cache where no folder can be written: says so when something is compiled that would have been kept."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""How every CPU kernel is compiled.
+"""The compilation of every CPU kernel.
 
 ============================  ===========================================================================
 mark                          for a function

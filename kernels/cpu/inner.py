@@ -83,7 +83,7 @@ def tiles(emit, am, a, a_row, a_col, bm, b, b_row, count, sm, start, start_row, 
 
 
 def _listed(emit: Emit, records, at, head, m0, m1):
-    """Where the columns of marks m0 … m1 begin in a sparse row's record, how many precede them, and their number."""
+    """Return where the columns of marks m0 … m1 begin in a sparse row's record, how many precede them, and how many."""
     first, stop = (
         emit.builder.zext(emit.load_as(INT16, records, emit.add(at, emit.multiply(m, index(2)))), INT64)
         for m in (m0, m1)

@@ -1,4 +1,4 @@
-"""What the operations one by one are made of: the matrix product, and what is done to rows once they are summed.
+"""Kernels of the operations one by one: the matrix product, and what is done to rows once they are summed.
 
 An operation's arrays end where their numbers end, and a vector read or written beyond would be an error. So rows of a
 product are padded to whole vectors, and what is done to rows is done to them turned, as turned.py has them.

@@ -175,13 +175,13 @@ def phase(kind, layer):
 
 @spliced
 def runs(only, kind, layer):
-    """Whether this phase is run."""
+    """Return True if this phase is run."""
     return only == ALL or only == phase(kind, layer)
 
 
 @part(types.boolean)
 def is_sparse(data, order, begin, end):
-    """Whether the chunk's inputs are taken without their zeros."""
+    """Return True if the chunk's inputs are taken without their zeros."""
     if len(data.records) == 0 or data.most_bytes == 0:
         return len(data.records) > 0
     total = 0
@@ -316,7 +316,7 @@ def turn(net, place, layer, rows, block):
 
 @part()
 def turn_back(net, block, place, layer, rows):
-    """As many rows of a layer from their block; their padding becomes 0."""
+    """Write as many rows of a layer from their block; their padding becomes 0."""
     lanes = BYTES // net.memory.itemsize
     spare = block + layer[VECTORS] * lanes * lanes
     for v in range(layer[VECTORS]):
@@ -328,13 +328,13 @@ def turn_back(net, block, place, layer, rows):
 
 @part(types.int64)
 def panel_of(net, thread):
-    """Where the thread's scratch memory holds a copied panel of B, after the block of a gradient."""
+    """Return where the thread's scratch memory holds a copied panel of B, after the block of a gradient."""
     return net.scratch + thread * net.scratch_size + BLOCK_BYTES // net.memory.itemsize
 
 
 @part(types.UniTuple(types.int64, 3))
 def blocks_of(net, layer, thread):
-    """Where the panel leaves room for three blocks of a layer's rows, each with a vector to spare."""
+    """Return where the panel leaves room for three blocks of a layer's rows, each with a vector to spare."""
     lanes = BYTES // net.memory.itemsize
     size = (layer[VECTORS] * lanes + 1) * lanes
     first = panel_of(net, thread)
@@ -492,13 +492,13 @@ def sparse_rows(wide):
 
 @part(types.int64)
 def slot(place, shift):
-    """Where a slot's block lies, or −1 if there is no such slot."""
+    """Return where a slot's block lies, or −1 if there is no such slot."""
     return place + shift if place >= 0 else place
 
 
 @part(types.int64)
 def widest(vectors):
-    """How many of ``vectors`` vectors the sparse loops take next: a power of two."""
+    """Return how many of ``vectors`` vectors the sparse loops take next: a power of two."""
     wide = WIDEST
     while wide > vectors:
         wide //= 2

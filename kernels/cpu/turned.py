@@ -230,7 +230,7 @@ def _choose_hits(emit: Emit, memory, a, y, n, take: Callable[..., None]) -> None
 
 @emitted(types.intp)
 def count_hits(emit, memory, a, y, n, rows):
-    """How many of the first ``rows`` lanes are hits."""
+    """Count the hits among the first ``rows`` lanes."""
     builder = emit.builder
     hits = builder.alloca(INT64)
 

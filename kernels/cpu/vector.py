@@ -104,7 +104,7 @@ class Emit:
         return self.builder.icmp_signed("<", numbers, self._spread(count, numbers.type))
 
     def count(self, mask):
-        """How many lanes the mask has."""
+        """Count the lanes of the mask."""
         bits = self.builder.bitcast(mask, ir.IntType(self.lanes))
         return self.builder.zext(self.builder.ctpop(bits), INT64)
 

@@ -44,7 +44,7 @@ def why_unavailable() -> str | None:
 
 
 def cache_folder() -> str | None:
-    """Where compiled kernels are kept; None if they are not."""
+    """Return the folder where compiled kernels are kept; None if they are not."""
     stats = getattr(operations.multiply, "stats", None)  # a plain function has none: NUMBA_DISABLE_JIT
     return stats and stats.cache_path
 

@@ -148,7 +148,7 @@ class FusedPlan(Plan):
         )  # fmt: skip
 
     def _share_rows(self, n_in: int, first: bool) -> np.ndarray:
-        """Where each thread's rows of a layer's W begin, (threads + 1,), for an even share of the work."""
+        """Return where each thread's rows of a layer's W begin, (threads + 1,), for an even share of the work."""
         unit = steps.MARK if first else inner.TILE_ROWS
         # a row that is always 0 is still updated
         work = self.samples.work + 0.5 if first else np.ones(-(-n_in // unit))

@@ -60,7 +60,7 @@ class Team:
         self.run([partial(work, rank, *cuts[rank : rank + 2]) for rank in range(self.size)])
 
     def _collect(self, count: int) -> list[BaseException]:
-        """What the others raised, once ``count`` of them are done; an interrupt meanwhile waits for that too."""
+        """Return what the others raised, once ``count`` of them are done; an interrupt meanwhile waits for that too."""
         answers: list[BaseException | None] = []
         interrupts: list[BaseException] = []
         while len(answers) < count:

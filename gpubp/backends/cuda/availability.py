@@ -1,4 +1,4 @@
-"""Whether CuPy and an NVIDIA GPU answer here, and what to do if they do not; CuPy is imported when this is asked."""
+"""Checks that CuPy and an NVIDIA GPU answer here, and advice if they do not; CuPy is imported when this is asked."""
 
 from __future__ import annotations
 

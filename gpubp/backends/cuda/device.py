@@ -68,7 +68,7 @@ class Device:
     def resident_blocks(
         self, kernel: Any, threads: int, shared: int, plan: str = "fused", other: str = "composed"
     ) -> int:
-        """How many blocks of a cooperative launch this device holds, one a multiprocessor; CuPy cuts a larger grid.
+        """Return how many blocks of a cooperative launch fit here, one a multiprocessor; CuPy cuts a larger grid.
 
         Raises GpubpError: not one, for this plan; with the other one to choose.
         """
@@ -178,7 +178,7 @@ class Device:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        """What goes wrong with the device in here is a GpubpError."""
+        """Raise what goes wrong with the device in here as a GpubpError."""
         cp = self._cp.cuda
         try:
             yield

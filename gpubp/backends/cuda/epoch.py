@@ -272,5 +272,5 @@ def shared_bytes(dtype: np.dtype) -> int:
 
 
 def _aligned(numbers: int) -> int:
-    """As many, or up to three more: what begins after them can be read by four at a time."""
+    """Round up to a multiple of four: what begins after them can be read by four at a time."""
     return -(-numbers // 4) * 4

@@ -70,7 +70,7 @@ def why_no_units(device: Device, problem: Problem) -> str | None:
 
 
 def units_of_a_block(device: Device, n_hidden: int) -> int:
-    """As few as keep the blocks, whose parts of z are added up, to MOST_PARTS, or else the most there are."""
+    """Return the fewest that keep the blocks, whose parts of z are added up, to MOST_PARTS, else the most there are."""
     most = min(MOST_PARTS, device.multiprocessors())
     of_a_block = cuda.UNITS_OF_A_BLOCK
     return next((units for units in of_a_block if -(-n_hidden // units) <= most), of_a_block[-1])

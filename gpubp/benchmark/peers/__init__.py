@@ -1,4 +1,4 @@
-"""What is compared: one module a peer, each with ``build(net, data, parameters, options) -> Trainer``.
+"""Peers that are compared: one module each, each with ``build(net, data, parameters, options) -> Trainer``.
 
 A peer's module imports its library at the top, so that what importing costs can be timed by itself. If it has
 ``ready(options)``, that makes ready what it runs on, or raises BackendUnavailable. The options are the peer's own, its
@@ -48,7 +48,7 @@ class Trainer:
 
 
 class OrderedTrainer(Trainer):
-    """What shuffles by a generator of its own: the samples are put in order first, within the time of the epoch."""
+    """A library with a generator of its own: the samples are put in order first, within the time of the epoch."""
 
     def take(self, inputs: np.ndarray, targets: np.ndarray) -> None:
         """Keep the samples, and have room for them in order."""
