@@ -35,7 +35,7 @@ class Data:
         return self.inputs
 
     def targets(self, net: Net) -> np.ndarray:
-        """Targets for the other libraries' losses: labels (N,) int64 for the cross-entropy, else (N, classes) float32."""
+        """Targets of the other libraries' losses: labels (N,) int64 for cross-entropy, else (N, classes) float32."""
         return self.labels if net.classifies else np.eye(net.layers[-1], dtype=np.float32)[self.labels]
 
 
