@@ -63,16 +63,6 @@ def on_device(array: np.ndarray):
     return memory
 
 
-@pytest.fixture
-def cupy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", fake_cupy)
-
-
-@pytest.fixture
-def no_cupy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)
-
-
 def read_only(x):
     fixed = x.copy()
     fixed.flags.writeable = False
@@ -141,10 +131,10 @@ def test_what_numpy_cannot_hold_is_refused_by_name():
         check_split(Bfloat16(X), [0] * 4, name="set")
 
 
-@pytest.mark.usefixtures("cupy")
 @pytest.mark.parametrize("wrap", [on_device, OnDevice, OnDeviceByDlpack])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
-def test_device_memory_is_copied_once_by_cupy(wrap, dtype):
+def test_device_memory_is_copied_once_by_cupy(wrap, dtype, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy)
     x = X.astype(dtype)
     device, before = wrap(x), fake_cupy.counts["downloads"]
     inputs = check_inputs(device)
@@ -153,8 +143,8 @@ def test_device_memory_is_copied_once_by_cupy(wrap, dtype):
     np.testing.assert_array_equal(inputs, x)
 
 
-@pytest.mark.usefixtures("cupy")
-def test_a_network_learns_from_device_arrays_what_it_learns_from_the_hosts(rng):
+def test_a_network_learns_from_device_arrays_what_it_learns_from_the_hosts(rng, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy)
     x, y = rng.standard_normal((50, 6)).astype(np.float32), rng.integers(0, 3, 50)
     ours, theirs = Network([6, 5, 3]), Network([6, 5, 3])
     gpubp.fit(ours, x, y, epochs=2, backend="numpy")
@@ -162,15 +152,16 @@ def test_a_network_learns_from_device_arrays_what_it_learns_from_the_hosts(rng):
     np.testing.assert_array_equal(ours.forward(x), theirs.forward(OnDeviceByDlpack(x)))
 
 
-@pytest.mark.usefixtures("no_cupy")
 @pytest.mark.parametrize("wrap", [OnDevice, OnDeviceByDlpack])
-def test_device_memory_without_cupy_says_what_to_call(wrap):
+def test_device_memory_without_cupy_says_what_to_call(wrap, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(DataError, match=r"^data: the targets are on a device: .*by \.cpu\(\) or \.get\(\)$"):
         check_split(X, wrap(np.arange(4)))
 
 
-@pytest.mark.usefixtures("no_cupy")
-def test_libraries_that_copy_from_their_device_themselves_need_no_cupy():
+def test_libraries_that_copy_from_their_device_themselves_need_no_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+
     class Copying(OnDevice):
         def __array__(self, *_, **__):
             return self.memory.get()

@@ -1,7 +1,6 @@
 """Data sets and inputs from the user's own files."""
 
 import gzip
-import io
 
 import numpy as np
 import pytest
@@ -16,9 +15,22 @@ IMAGES = RNG.integers(0, 256, (20, 4, 3), np.uint8)
 LABELS = np.arange(20, dtype=np.uint8) % 2
 
 
-def csv(tmp_path, text: str, name: str = "data.csv"):
-    path = tmp_path / name
-    path.write_text(text, encoding="utf-8")
+def put(path, content):
+    """Text or bytes as they are, an array in the format of the name's ending; returns the path."""
+    if isinstance(content, str):
+        path.write_text(content, encoding="utf-8")
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, dict):
+        np.savez(path, **content)
+    elif path.suffix == ".npy":
+        np.save(path, content)
+    elif path.suffix in (".png", ".JPG"):
+        Image.fromarray(content).save(path)
+    elif path.suffix == ".csv":
+        np.savetxt(path, content, delimiter=",")
+    else:
+        write_idx(path, content)
     return path
 
 
@@ -73,35 +85,32 @@ def test_folders_without_a_clear_pair(tmp_path, files, message):
 
 
 def test_parts_of_different_width(tmp_path):
-    np.savez(tmp_path / "a.npz", X=IMAGES, y=LABELS, X_test=IMAGES[:, :2], y_test=LABELS)
+    arrays = {"X": IMAGES, "y": LABELS, "X_test": IMAGES[:, :2], "y_test": LABELS}
     with pytest.raises(DataError, match="training part has 12 columns and the test part 6"):
-        load_path(tmp_path / "a.npz")
+        load_path(put(tmp_path / "a.npz", arrays))
 
 
 @pytest.mark.parametrize("keys", [("X", "y", "X_test", "y_test"), ("x_train", "y_train", "x_test", "y_test")])
 def test_npz_with_both_parts(tmp_path, keys):
     values = IMAGES, LABELS, IMAGES[:5], LABELS[:5] + np.uint8(1)
-    np.savez(tmp_path / "set.npz", **dict(zip(keys, values, strict=True)))
-    data = load(str(tmp_path / "set.npz"))
+    data = load(str(put(tmp_path / "set.npz", dict(zip(keys, values, strict=True)))))
     assert (data.name, data.classes, data.image_shape, len(data.test)) == ("set", 3, (4, 3), 5)
 
 
 def test_npz_values_and_weights_are_held_out_together(tmp_path):
     weight = np.arange(1.0, 21)
-    np.savez(tmp_path / "a.npz", X=weight[:, None], y=weight / 2, sample_weight=weight)
-    data = load_path(tmp_path / "a.npz")
-    assert data.classes is None
-    assert len(data.test) == 4
+    arrays = {"X": weight[:, None], "y": weight / 2, "sample_weight": weight}
+    data = load_path(put(tmp_path / "a.npz", arrays))
+    assert (data.classes, len(data.test)) == (None, 4)
     for part in (data.train, data.test):
         assert (part.targets * 2).tolist() == part.sample_weight.tolist() == part.inputs[:, 0].tolist()
 
 
 def test_classes_make_labels_of_whole_floats(tmp_path):
-    np.savez(tmp_path / "a.npz", X=IMAGES, y=LABELS.astype(float))
-    assert load_path(tmp_path / "a.npz").classes is None
-    assert load_path(tmp_path / "a.npz", classes=4).classes == 4
+    path = put(tmp_path / "a.npz", {"X": IMAGES, "y": LABELS.astype(float)})
+    assert (load_path(path).classes, load_path(path, classes=4).classes) == (None, 4)
     with pytest.raises(DataError, match=r"a.npz: .*label at index 1 is 1.*1 classes"):
-        load_path(tmp_path / "a.npz", classes=1)
+        load_path(path, classes=1)
 
 
 @pytest.mark.parametrize(
@@ -119,17 +128,14 @@ def test_classes_make_labels_of_whole_floats(tmp_path):
     ],
 )
 def test_unusable_archives(tmp_path, arrays, message):
-    np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=rf"a.npz.*{message}"):
-        load_path(tmp_path / "a.npz")
+        load_path(put(tmp_path / "a.npz", arrays))
 
 
 def test_damaged_archives_are_noticed_wherever_the_damage(tmp_path):
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, X=IMAGES, y=LABELS)
-    sound, path = buffer.getvalue(), tmp_path / "a.npz"
-    path.write_bytes(sound)
-    expected = whole(load_path(path))
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, X=IMAGES, y=LABELS)
+    sound, expected = path.read_bytes(), whole(load_path(path))
     for at in range(0, len(sound), 3):
         for damaged in (sound[:at], sound[:at] + bytes([sound[at] ^ 0x10]) + sound[at + 1 :]):
             path.write_bytes(damaged)
@@ -140,7 +146,7 @@ def test_damaged_archives_are_noticed_wherever_the_damage(tmp_path):
 
 
 def test_csv_without_header_takes_the_last_column(tmp_path):
-    data = load(csv(tmp_path, rows(*[0, 1] * 5)))
+    data = load(put(tmp_path / "a.csv", rows(*[0, 1] * 5)))
     assert data.train.inputs.dtype == np.float64
     assert (data.classes, data.class_names) == (2, None)
     assert whole(data) == ([[i, i / 4] for i in range(10)], [0, 1] * 5)
@@ -149,17 +155,16 @@ def test_csv_without_header_takes_the_last_column(tmp_path):
 @pytest.mark.parametrize("header", ["label", "target", "y", "class", " Label "])
 def test_csv_finds_the_target_by_its_header(tmp_path, header):
     text = f"\ufeff{header},a,b\n" + "".join(f"{i % 2},{i},{-i}\n" for i in range(10)) + "\n , ,\n"
-    assert whole(load_path(csv(tmp_path, text))) == ([[i, -i] for i in range(10)], [0, 1] * 5)
+    assert whole(load_path(put(tmp_path / "a.csv", text))) == ([[i, -i] for i in range(10)], [0, 1] * 5)
 
 
-def test_csv_with_numbers_for_headers(tmp_path):
-    assert load_path(csv(tmp_path, rows(*[0, 1] * 5, header="0,1,label\n"))).n_in == 2
-
-
-def test_csv_words_are_class_names(tmp_path):
-    data = load_path(csv(tmp_path, rows(*["pear", '"an, apple"'] * 5)))
-    assert data.class_names == ("an, apple", "pear")
-    assert whole(data)[1] == [1, 0] * 5
+@pytest.mark.parametrize(
+    ("targets", "class_names", "labels"),
+    [(["pear", '"an, apple"'], ("an, apple", "pear"), [1, 0]), ([1, 2, 7], ("1", "2", "7"), [0, 1, 2])],
+)
+def test_csv_words_and_numbers_not_from_0_are_class_names(tmp_path, targets, class_names, labels):
+    data = load_path(put(tmp_path / "a.csv", rows(*targets * 20)))
+    assert (data.class_names, whole(data)[1]) == (class_names, labels * 20)
 
 
 @pytest.mark.parametrize(
@@ -170,16 +175,16 @@ def test_csv_words_are_class_names(tmp_path):
         ([-1, 1] * 5, "a,b,y\n", None),
         ([0.0, 1.0] * 5, "a,b,label\n", 2),
         ([0.5, 1] * 5, "a,b,label\n", None),
+        ([0, 1] * 5, "0,1,label\n", 2),
     ],
 )
 def test_csv_classes_or_values(tmp_path, targets, header, classes):
-    data = load_path(csv(tmp_path, rows(*targets, header=header)))
-    assert data.classes == classes
-    assert whole(data)[1] == targets
+    data = load_path(put(tmp_path / "a.csv", rows(*targets, header=header)))
+    assert (data.classes, data.n_in, whole(data)[1]) == (classes, 2, targets)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("content", "message"),
     [
         ("", "0 columns"),
         ("1\n2\n", "1 columns"),
@@ -197,48 +202,17 @@ def test_csv_classes_or_values(tmp_path, targets, header, classes):
         ("a,label\n1,-1\n2,0\n", "label at index 0 is -1"),
         ("1,0\n2,0\n3,1\n", "cannot hold out"),
         ("1,1999\n2,2000\n", "labels up to 2000 for 2 rows are hardly classes"),
+        (b"1,2\n\xff\xfe,3\n", r"a\.csv: not a readable CSV file"),
+        (b'1,2\n"' + b"x" * 200_000 + b'",2\n', r"a\.csv: not a readable CSV file"),
     ],
 )
-def test_csv_errors_say_where(tmp_path, text, message):
-    path = csv(tmp_path, text)
+def test_csv_errors_say_where(tmp_path, content, message):
     with pytest.raises(DataError, match=message):
-        load_path(path)
-
-
-@pytest.mark.parametrize("content", [b"1,2\n\xff\xfe,3\n", b'1,2\n"' + b"x" * 200_000 + b'",2\n'])
-def test_csv_that_is_not_text(tmp_path, content):
-    path = tmp_path / "a.csv"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.csv: not a readable CSV file"):
-        load_path(path)
-
-
-def test_classes_that_do_not_count_from_0_are_named_by_their_numbers(tmp_path):
-    data = load_path(csv(tmp_path, rows(*[1, 2, 7] * 20)))
-    assert data.class_names == ("1", "2", "7")
-    assert set(data.train.targets) == {0, 1, 2}
+        load_path(put(tmp_path / "a.csv", content))
 
 
 def read(path, rows=4096):
     return np.concatenate(list(stream_inputs(path, rows)))
-
-
-def put(path, content) -> None:
-    """Text or bytes as they are, an array in the format of the name's ending."""
-    if isinstance(content, str):
-        path.write_text(content)
-    elif isinstance(content, bytes):
-        path.write_bytes(content)
-    elif isinstance(content, dict):
-        np.savez(path, **content)
-    elif path.suffix == ".npy":
-        np.save(path, content)
-    elif path.suffix in (".png", ".JPG"):
-        Image.fromarray(content).save(path)
-    elif path.suffix == ".csv":
-        np.savetxt(path, content, delimiter=",")
-    else:
-        write_idx(path, content)
 
 
 VALUES = RNG.standard_normal((20, 5))
@@ -259,18 +233,19 @@ VALUES = RNG.standard_normal((20, 5))
         ("a.gz", IMAGES, "u1"),
         ("a.idx", VALUES, "f8"),
         ("a.png", IMAGES[0], "u1"),
+        ("a.JPG", np.full((5, 4), 77, np.uint8), "u1"),
     ],
 )
 @pytest.mark.parametrize("rows", [1, 7, 20, 100])
 def test_every_kind_of_file_gives_what_it_holds_in_parts(tmp_path, name, content, dtype, rows):
-    put(tmp_path / name, content)
-    parts = list(stream_inputs(tmp_path / name, rows))
+    parts = list(stream_inputs(put(tmp_path / name, content), rows))
     held = next(iter(content.values())) if isinstance(content, dict) else content
     held = np.array([[1, 2.5]] * 20) if isinstance(content, str) else held
     together = np.concatenate(parts)
     assert together.dtype == dtype
-    np.testing.assert_array_equal(together, held.reshape(len(together), -1))
-    assert name in ("a.npz", "a.png") or max(map(len, parts)) == min(rows, 20)
+    is_image = name in ("a.png", "a.JPG")
+    np.testing.assert_array_equal(together, held.reshape(1 if is_image else 20, -1))
+    assert is_image or name == "a.npz" or max(map(len, parts)) == min(rows, 20)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
@@ -279,15 +254,6 @@ def test_an_image_is_one_row_of_grey_never_inverted(tmp_path, mode):
     Image.fromarray(bright).convert(mode).save(tmp_path / "a.png")
     inputs = read(tmp_path / "a.png")
     assert (inputs.dtype, inputs.tolist()) == (np.uint8, [bright.ravel().tolist()])
-
-
-def test_jpeg(tmp_path):
-    put(tmp_path / "a.JPG", np.full((5, 4), 77, np.uint8))
-    assert read(tmp_path / "a.JPG").tolist() == [[77] * 20]
-
-
-CLEAR = io.BytesIO()
-Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(CLEAR, "png")
 
 
 @pytest.mark.parametrize(
@@ -318,14 +284,13 @@ Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(CLEAR, "png")
         ("a.png", "", "not a sound image"),
         ("a.jpg", "nonsense", "not a sound image"),
         ("a.png", np.full((4, 4), 40000, np.uint16), "8 bits"),
-        ("a.png", CLEAR.getvalue(), "transparent"),
+        ("a.png", np.zeros((4, 4, 4), np.uint8), "transparent"),
         ("a.xlsx", "", r"not a known kind of file; use \.npy, \.npz, \.csv"),
     ],
 )
 def test_inputs_that_cannot_be_read_say_why(tmp_path, name, content, says):
-    put(tmp_path / name, content)
     with pytest.raises(DataError, match=f"{name}: .*({says})"):
-        list(stream_inputs(tmp_path / name, 1))
+        list(stream_inputs(put(tmp_path / name, content), 1))
 
 
 @pytest.mark.parametrize("of", [load_path, read])
@@ -341,8 +306,7 @@ def test_what_is_absent_or_of_no_known_kind(tmp_path, of):
 
 @pytest.mark.parametrize("suffix", [".npy", ".idx", ".gz", ".png"])
 def test_truncated_files_never_give_other_numbers(tmp_path, suffix):
-    path = tmp_path / f"a{suffix}"
-    put(path, IMAGES[0] if suffix == ".png" else IMAGES[:9])
+    path = put(tmp_path / f"a{suffix}", IMAGES[0] if suffix == ".png" else IMAGES[:9])
     sound, expected, refused = path.read_bytes(), read(path), 0
     for length in range(len(sound)):
         path.write_bytes(sound[:length])
@@ -360,12 +324,12 @@ def test_truncated_files_never_give_other_numbers(tmp_path, suffix):
 )
 def test_what_follows_an_idx_array_is_noticed(tmp_path, suffix, says):
     more = idx(IMAGES[:10, :2, :2]) + b"x"
-    put(tmp_path / f"a{suffix}", gzip.compress(more) if suffix == ".gz" else more)
+    path = put(tmp_path / f"a{suffix}", gzip.compress(more) if suffix == ".gz" else more)
     with pytest.raises(DataError, match=says):
-        list(stream_inputs(tmp_path / f"a{suffix}", 2))
+        read(path, 2)
 
 
 def test_a_plain_file_of_the_wrong_length_is_refused_before_its_first_rows(tmp_path):
-    put(tmp_path / "a.idx", idx(np.zeros((100, 3), np.uint8))[:-1])
+    path = put(tmp_path / "a.idx", idx(np.zeros((100, 3), np.uint8))[:-1])
     with pytest.raises(DataError, match="needs 312 bytes, found 311"):
-        next(stream_inputs(tmp_path / "a.idx", 2))
+        next(stream_inputs(path, 2))

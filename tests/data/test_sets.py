@@ -12,8 +12,7 @@ from gpubp.errors import DataError, UsageError
 
 X = np.arange(12.0).reshape(4, 3)
 Y = np.array([0, 1, 1, 0])
-
-
+NAN_AT_2_1 = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, X)
 KEPT = {"f4": ("f2", "f4", "?", "i1", "u2", "i8", ">i2"), "f8": ("f8", ">f8"), "u1": ("u1",)}
 
 
@@ -34,24 +33,20 @@ def test_images_are_flattened_row_by_row_and_contiguous():
     images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     split = check_split(images.transpose(0, 2, 1), [0, 1])
     assert split.inputs.flags.c_contiguous
-    assert split.inputs[0].tolist() == images[0].T.ravel().tolist()
-    assert len(split) == 2
+    assert split.inputs.tolist() == [image.T.ravel().tolist() for image in images]
 
 
-def test_labels_become_int64_and_whole_floats_do_with_classes():
-    assert check_split(X, Y.astype(np.uint8)).targets.dtype == np.int64
-    split = check_split(X, Y.astype(np.float32)[:, None], classes=2)
-    assert split.targets.dtype == np.int64
-    assert split.targets.tolist() == Y.tolist()
-
-
-def test_float_targets_are_values_and_so_are_integer_rows():
-    assert check_split(X, Y.astype(np.float16)).targets.dtype == np.float32
-    assert check_split(X, np.eye(4, 2, dtype=np.uint8)).targets.dtype == np.float32
-    assert check_split(X, np.zeros((4, 2))).targets.shape == (4, 2)
-
-
-NAN_AT_2_1 = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, X)
+@pytest.mark.parametrize(
+    ("targets", "classes", "kept"),
+    [
+        (Y.astype(np.uint8), None, Y),
+        (Y.astype(np.float32)[:, None], 2, Y),
+        (Y.astype(np.float16), None, Y.astype(np.float32)),
+        (np.eye(4, 2, dtype=np.uint8), None, np.eye(4, 2, dtype=np.float32)),
+    ],
+)
+def test_targets_become_int64_labels_or_float32_values(targets, classes, kept):
+    np.testing.assert_array_equal(check_split(X, targets, classes=classes).targets, kept, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +213,10 @@ def test_parity_is_of_the_number_the_bits_spell():
 
 def test_a_damaged_sample_asks_for_a_new_installation(monkeypatch, tmp_path):
     monkeypatch.setattr(builtin.resources, "files", lambda _: tmp_path)
-    with pytest.raises(DataError, match="reinstall gpubp"):
-        builtin.mnist_sample()
-    np.savez(tmp_path / "mnist-sample.npz", X=np.zeros((5000, 784), np.uint8), y=np.zeros(5000, np.uint8))
-    with pytest.raises(DataError, match="reinstall gpubp"):
-        builtin.mnist_sample()
+    for _ in ("absent", "altered"):
+        with pytest.raises(DataError, match="reinstall gpubp"):
+            builtin.mnist_sample()
+        np.savez(tmp_path / "mnist-sample.npz", X=np.zeros((5000, 784), np.uint8), y=np.zeros(5000, np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -156,9 +157,7 @@ def test_a_failure_on_the_way_leaves_the_old_file(tmp_path):
         write_predictions(tmp_path / "p.csv" / "q.npy", iter([np.arange(3)]))
 
 
-def gpubp(*args, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "gpubp", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+GPUBP = (sys.executable, "-m", "gpubp")
 
 
 @pytest.fixture
@@ -195,9 +194,8 @@ def test_predict_reads_a_large_file_in_the_memory_of_a_few_chunks(tmp_path, mode
 
 def test_labels_come_while_the_rest_is_still_to_be_read(tmp_path, model):
     os.mkfifo(tmp_path / "x.csv")
-    command = [sys.executable, "-m", "gpubp", "predict", "m.npz", "x.csv"]
+    command = (*GPUBP, "predict", "m.npz", "x.csv")
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         with (tmp_path / "x.csv").open("w") as file:
             file.write((",".join(["0"] * 784) + "\n") * 5000)
             file.flush()
@@ -209,11 +207,8 @@ def test_labels_come_while_the_rest_is_still_to_be_read(tmp_path, model):
 
 def test_a_reader_that_has_read_enough_ends_it_without_a_word(tmp_path, model):
     sparse_npy(tmp_path / "x.npy", (200_000, 784), "u1")
-    command = [sys.executable, "-m", "gpubp", "predict", "m.npz", "x.npy"]
-    pipe = subprocess.PIPE
+    command, pipe = (*GPUBP, "predict", "m.npz", "x.npy"), subprocess.PIPE
     with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
         assert process.stdout.readline() == f"{model.predict(np.zeros((1, 784)))[0]}\n"
         process.stdout.close()
         assert process.stderr.read() == ""
@@ -224,11 +219,9 @@ def test_a_disk_that_is_full_leaves_the_old_file(tmp_path, model, name):
     sparse_npy(tmp_path / "x.npy", (20_000, 784), "u1")
     (tmp_path / name).write_text("old")
     command = ["predict", "m.npz", "x.npy", "--out", name] if name[0] == "p" else ["export", "m.npz", name]
-
-    def full() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-
-    done = gpubp(*command, cwd=tmp_path, preexec_fn=full)
+    how = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 120}
+    full = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (5000, 5000))
+    done = subprocess.run([*GPUBP, *command], preexec_fn=full, **how)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"error: cannot write {name}: File too large\n"
     assert (tmp_path / name).read_text() == "old"
