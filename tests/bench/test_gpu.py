@@ -32,12 +32,10 @@ from gpubp.benchmark.process import NoAnswer, WorkerFailed
 from gpubp.benchmark.results import BASELINE, DIFFERS, NOT_COMPARABLE, SAME, WITHIN, NetReport, Row
 from gpubp.errors import UsageError
 from gpubp.experiments.recipe import load_recipe, recipe_names
+from tests import param
 from tests.cuda_host import missing_compiler
 
 needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
-exhaustive = pytest.mark.exhaustive
-NO_MACHINE = {"packages": {}, "cpu": "", "cores": 1, "python": ""}
-PASSES = "def test_it():\n    pass\n"
 
 
 @pytest.fixture
@@ -60,11 +58,11 @@ def content_of(folder):
 
 
 @needs_compiler
-@pytest.mark.parametrize("only", [("parity",), pytest.param((), marks=exhaustive)], ids=["parity", "all"])
+@pytest.mark.parametrize("only", [("parity",), param((), always=False)], ids=["parity", "all"])
 def test_a_run_on_the_host(only, few, tmp_path, capsys):
     if only:
         few(*only)
-    (tmp_path / "test_it.py").write_text(PASSES)
+    (tmp_path / "test_it.py").write_text("def test_it():\n    pass\n")
     out, test = tmp_path / "out", tmp_path / "test_it.py" if only else "tests/test_optimizers.py"
     code = gpu.main(["--host", "--budget", "300", "--tests", str(test), "--out", str(out)])
     said, text = capsys.readouterr().out, (out / "results.json").read_text()
@@ -77,8 +75,8 @@ def test_a_run_on_the_host(only, few, tmp_path, capsys):
     assert content["machine"]["packages"]["numpy"]
     found = {part["part"]: part for part in content["parts"]}
     skipped = {"sanitizer", "race"} if only else {"sanitizer"}
-    expected = {name: "skipped" if name in skipped else "ok" for name in gpu.PARTS}
-    assert list({name: part["status"] for name, part in found.items()}.items()) == list(expected.items())
+    expected = [(name, "skipped" if name in skipped else "ok") for name in gpu.PARTS]
+    assert [(name, part["status"]) for name, part in found.items()] == expected
     assert not any(part["failures"] or part["cut_short"] for part in content["parts"])
 
     trained = set(only) or {"digits", "iris", "mnist-sample", "parity"}
@@ -133,8 +131,9 @@ def test_a_run_on_the_host(only, few, tmp_path, capsys):
 @pytest.fixture
 def run(tmp_path):
     """A run that has not begun, with all the time there is."""
+    no_machine = {"packages": {}, "cpu": "", "cores": 1, "python": ""}
     made = Run(
-        report=Report("2026-01-01", False, None, NO_MACHINE, {}), out=tmp_path / "out", folder=tmp_path,
+        report=Report("2026-01-01", False, None, no_machine, {}), out=tmp_path / "out", folder=tmp_path,
         sizes=ON_HOST, host=True, variants=(Variant("one"), Variant("two")), data_dir=None, tests=[],
         say=lambda _: None, end=1e9, part_end=1e9,
     )  # fmt: skip
@@ -151,33 +150,24 @@ def scripted(answer):
 
 
 @pytest.mark.parametrize(
-    ("part_of", "answer", "lists", "said"),
+    ("part_of", "answer", "failures", "skipped", "cut", "said"),
     [
-        ("verify", None, {"cut": 6}, "one, parity"),
-        (
-            "verify",
-            NoAnswer("no answer"),
-            {"failures": 2, "skipped": 2},
-            "no answer",
-        ),  # each plan is asked once
-        ("verify", WorkerFailed("the GPU stopped"), {"failures": 6}, "the GPU stopped"),
-        (
-            "verify",
-            {"ok": False, "wrong": ["W1"], "part_of_bound": 2.0, "worst": "W1"},
-            {"failures": 6},
-            ": W1",
-        ),
-        ("repeat", {"same": False, "digests": ["a"], "loss": 1.0}, {"failures": 6}, "parameters differ: a"),
+        ("verify", None, 0, 0, 6, "one, parity"),
+        ("verify", NoAnswer("no answer"), 2, 2, 0, "no answer"),  # each plan is asked once
+        ("verify", WorkerFailed("the GPU stopped"), 6, 0, 0, "the GPU stopped"),
+        ("verify", {"ok": False, "wrong": ["W1"], "part_of_bound": 2.0, "worst": "W1"}, 6, 0, 0, ": W1"),
+        ("repeat", {"same": False, "digests": ["a"], "loss": 1.0}, 6, 0, 0, "parameters differ: a"),
     ],
 )
-def test_what_is_wrong_is_a_failure_and_no_time_left_is_not(run, part_of, answer, lists, said):
+def test_what_is_wrong_is_a_failure_and_no_time_left_is_not(
+    run, part_of, answer, failures, skipped, cut, said
+):
     run.worker, part = scripted(answer), Part(part_of, "", ended=True)
     if answer is None:
         run.part_end = 0.0
     getattr(parts, part_of)(run, part)
-    found = {kind: len(getattr(part, kind)) for kind in ("failures", "skipped", "cut")}
-    assert found == dict.fromkeys(found, 0) | lists
-    assert part.status == ("failed" if part.failures else "cut short")
+    assert (len(part.failures), len(part.skipped), len(part.cut)) == (failures, skipped, cut)
+    assert part.status == ("failed" if failures else "cut short")
     assert (part.failures or part.cut)[0].endswith(said)
 
 
@@ -196,9 +186,6 @@ def test_parts_that_fail_do_not_keep_the_others(few, tmp_path, monkeypatch, caps
     def dies(run, part):
         run.attempt(part, "nonsense", "no_such_task")
 
-    def interrupted(run, part):
-        raise KeyboardInterrupt
-
     def works(run, part):
         part.results.append(run.attempt(part, "facts", "facts"))
 
@@ -212,7 +199,7 @@ def test_parts_that_fail_do_not_keep_the_others(few, tmp_path, monkeypatch, caps
     assert [part["status"] for part in content["parts"]] == ["failed", "failed", "ok"]
     assert content["parts"][0]["results"] == [{"before": 1}]
 
-    only_parts(monkeypatch, works=works, interrupted=interrupted, never=works)
+    only_parts(monkeypatch, works=works, interrupted=Mock(side_effect=KeyboardInterrupt), never=works)
     assert gpu.main(["--host", "--out", str(tmp_path)]) == 130
     content = content_of(tmp_path)
     assert content["interrupted"] is True
@@ -257,18 +244,17 @@ def test_every_recipe_is_a_net():
 
 
 def test_gpubp_is_compared_on_the_gpu_by_one_clock_and_in_one_precision():
-    by_events = {"rounds": [2.0, 4.0], "events": [1.0, 2.0]}
     composed = Row("gpubp-composed", "", rounds=[3.0, 5.0], events=[2.0, 4.0])
-    fused = Row("gpubp-fused", "Fused", **by_events)
+    fused = Row("gpubp-fused", "Fused", rounds=[2.0, 4.0], events=[1.0, 2.0])
     numba = Row("gpubp-numba", "", rounds=[0.1])
     graph = Row("torch-graph", "Graph", rounds=[9.0, 9.0], events=[3.0, 8.0], same_result=SAME)
     jax = Row("jax", "JAX", rounds=[3.0, 3.0], same_result=SAME)
     wrong = Row("torch", "", rounds=[0.1, 0.1], same_result=DIFFERS)
     products = Row(PRODUCTS, "Products", rounds=[1.0, 1.0], events=[0.5, 0.5], same_result=NOT_COMPARABLE)
     broken = Row("gpubp-units", "", rounds=[0.1, 0.1], same_result=DIFFERS)
-    fast = {"rounds": [0.1, 0.1], "precision": "tf32", "same_result": WITHIN}
-    tf32 = Row("gpubp-fused-tf32", "Ours in tf32", **fast)
-    their_tf32 = Row("jax-tf32", "JAX in tf32", **{**fast, "rounds": [0.4, 0.2]})
+    in_tf32 = {"precision": "tf32", "same_result": WITHIN}
+    tf32 = Row("gpubp-fused-tf32", "Ours in tf32", rounds=[0.1, 0.1], **in_tf32)
+    their_tf32 = Row("jax-tf32", "JAX in tf32", rounds=[0.4, 0.2], **in_tf32)
     rows = [composed, fused, numba, graph, jax, wrong, products, broken, tf32, their_tf32]
     net_report = NetReport(extra("mnist")[0], 60_000, "gpubp-fused", rows)
     assert times.best(net_report, ours=True) is fused
@@ -291,9 +277,6 @@ def test_medians_of_what_is_not_always_reached():
     assert found["reached_s"] == {"0.97": 1.0, "0.98": 3.0}
     assert found["reached_by"] == {"0.97": 5, "0.98": 3}
     assert of(3.0, None, None)["reached_s"]["0.98"] is None
-
-
-# The sanitizer
 
 
 @pytest.mark.parametrize(
@@ -344,12 +327,9 @@ def test_a_program_that_does_not_end_is_ended(run, monkeypatch):
 def test_what_the_command_needs_is_little():
     modules = "bench.gpu.command, bench.gpu.tasks, gpubp.benchmark.peers.products"
     code = f"import sys, {modules}; print(*sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
     unwanted = {"cupy", "torch", "jax", "typer", "sklearn", "pooch", "PIL", "hypothesis", "tests", "pytest"}
-    assert not unwanted & set(ran.stdout.split())
-
-
-# What goes wrong with a worker.
+    assert not unwanted & set(loaded)
 
 
 @pytest.fixture
@@ -377,12 +357,9 @@ def test_a_fault_in_one_net_leaves_the_peer_to_the_others(few, fault, tmp_path):
 
 
 def test_an_error_in_one_net_leaves_the_others_alone(run, monkeypatch):
-    def measure(report, *_):
-        if report.net.name == "iris":
-            raise OSError(errno.ENOSPC, "no space left")
-
     monkeypatch.setattr(times, "start", lambda *_: [])
-    monkeypatch.setattr(times.measure, "measure", measure)
+    does = [None, OSError(errno.ENOSPC, "no space left"), None]
+    monkeypatch.setattr(times.measure, "measure", Mock(side_effect=does))
     run.worker, part = scripted({"plan": "fused plan"}), Part("times", "")
     times.times(run, part)
     assert part.failures == ["iris: OSError: [Errno 28] no space left"]
@@ -435,9 +412,6 @@ def test_what_nvml_says_of_the_driver(monkeypatch):
     assert found["clock_mhz"] == ((0,), "NVML_CLOCK_SM") != found["memory_clock_mhz"]
 
 
-# What goes wrong with the files.
-
-
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(gpu, "begin", lambda *_: pytest.fail("it has begun"))
@@ -451,12 +425,10 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp
 @pytest.mark.parametrize("stays_full", [True, False])
 def test_a_full_disk_ends_no_run(stays_full, few, monkeypatch, capsys, tmp_path):
     few("parity")
-
-    def no_space(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    no_space = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def fills(run, part):
-        full.setattr(os, "fsync", no_space)
+        full.setattr(os, "fsync", Mock(side_effect=no_space))
         run.save()
         part.results.append({"first": 1})
 
@@ -477,9 +449,6 @@ def test_a_full_disk_ends_no_run(stays_full, few, monkeypatch, capsys, tmp_path)
     else:
         content = content_of(tmp_path)
     assert [part["results"] for part in content["parts"]] == [[{"first": 1}], [{"second": 2}]]
-
-
-# The tests.
 
 
 def test_the_tests_of_the_gpu_are_those_that_go_through_its_backend():
@@ -519,7 +488,7 @@ def test_comes_after():
 """
 
 
-@exhaustive
+@pytest.mark.exhaustive
 def test_what_tests_come_to(run, tmp_path, monkeypatch):
     (tmp_path / "test_it.py").write_text(TROUBLE)
     run.tests = [str(tmp_path / "test_it.py")]
@@ -551,9 +520,6 @@ def test_tests_that_the_time_is_up_for_are_cut(run, tmp_path):
     assert part.failures == ["t.py: pytest: exit code -11: no more"]
 
 
-# What ends the run.
-
-
 RUN = """
 import sys
 from bench.gpu import command, run
@@ -568,11 +534,10 @@ def living(mark):
     return [p for p in processes if (p.info["environ"] or {}).get("GPUBP_TEST_MARK") == mark]
 
 
-SIGNALS = signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL
 ENDINGS = [
-    pytest.param(number, part, marks=[exhaustive] if (number, part) != (signal.SIGTERM, "verify") else [])
+    param(number, part, always=(number, part) == (signal.SIGTERM, "verify"))
     for part in ("verify", "tests")
-    for number in SIGNALS
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL)
 ]
 
 
@@ -634,10 +599,8 @@ def test_jax_without_a_gpu_is_skipped():
     request = {"module": "gpubp.benchmark.peers.jax_scan", "options": {"device": "gpu"}}
     code = f"from gpubp.benchmark.worker import answer, hello; print(answer(hello, {request}))"
     environment = {**os.environ, "JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": ""}
-    ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert "{'refused': 'JAX" in ran.stdout, ran.stderr
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environment, text=True)
+    assert "{'refused': 'JAX" in said
 
 
 def test_tables_line_up():

@@ -15,10 +15,10 @@ from gpubp.backends.cuda.backend import CupyBackend
 from gpubp.data.samples import Samples
 from gpubp.errors import BackendUnavailable, GpubpError
 from gpubp.kernels import cuda as kernels
-from gpubp.network import Network
 from tests import param
+from tests.conftest import small_data, small_net
 from tests.cuda_host import fake_cupy, host_backend, missing_compiler
-from tests.networks import random_problem
+from tests.networks import assert_same, random_problem
 
 every_plan = pytest.mark.parametrize("plan", ["composed", "fused", "units"])
 needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
@@ -46,13 +46,11 @@ def test_out_of_memory_says_how_much_was_needed(monkeypatch):
 
 @needs_compiler
 @every_plan
-def test_a_device_lost_in_mid_run_is_one_message_and_leaves_the_checkpoint(plan, monkeypatch, tmp_path):
-    rng = np.random.default_rng(0)
-    x, y = rng.random((40, 6)), rng.integers(0, 3, 40)
+def test_a_device_lost_in_mid_run_is_one_message_and_leaves_the_checkpoint(plan, rng, monkeypatch, tmp_path):
+    x, y = small_data(rng, 40, 6, 3)
+    network, whole, resumed = (small_net((6, 5, 3)) for _ in range(3))
     options = {"batch_size": 10, "epochs": 4, "backend": host_backend(plan), "verify": "off", "seed": 1}
     options |= {"save_to": tmp_path / "checkpoint.npz"}
-    network = Network([6, 5, 3], dtype="float64", seed=2)
-    whole = Network([6, 5, 3], dtype="float64", seed=2)
     gpubp.fit(whole, x, y, **{**options, "save_to": None})
 
     monkeypatch.setattr("gpubp.training.loop.CHECKPOINT_SECONDS", 0)
@@ -65,10 +63,8 @@ def test_a_device_lost_in_mid_run_is_one_message_and_leaves_the_checkpoint(plan,
     with pytest.raises(GpubpError, match=rf"the GPU stopped answering \({found}.*--resume"):
         gpubp.fit(network, x, y, callbacks=[lose], **options)
     monkeypatch.undo()
-    resumed = Network([6, 5, 3], dtype="float64", seed=2)
     gpubp.fit(resumed, x, y, resume=tmp_path / "checkpoint.npz", **options)
-    for (got, _), (right, _) in zip(resumed.parameters, whole.parameters, strict=True):
-        np.testing.assert_array_equal(got, right)
+    assert_same(resumed, whole)
 
 
 @needs_compiler
@@ -76,8 +72,7 @@ def test_a_device_lost_in_mid_run_is_one_message_and_leaves_the_checkpoint(plan,
 def test_a_launch_that_is_refused_is_not_a_lost_device(plan, monkeypatch):
     plan = make_plan(host_backend(plan))
     monkeypatch.setattr(fake_cupy, "refused_after", fake_cupy.counts["launches"])
-    message = r"refused to start a kernel \(CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"
-    with pytest.raises(GpubpError, match=message):
+    with pytest.raises(GpubpError, match=r"refused to start a kernel \(CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_L"):
         train(plan)
     monkeypatch.undo()
     train(plan)  # nothing was lost
@@ -91,10 +86,7 @@ def test_a_launch_that_is_refused_is_not_a_lost_device(plan, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (
-            fake_cupy.OutOfMemoryError("Out of memory allocating 8 bytes."),
-            "out of GPU memory: what a product",
-        ),
+        (fake_cupy.OutOfMemoryError("Out of memory: 8 bytes."), "out of GPU memory: what a product"),
         (fake_cupy.CUBLASError("CUBLAS_STATUS_ALLOC_FAILED"), r"what cuBLAS needs \(CUBLAS_STATUS_ALLOC"),
         (fake_cupy.CUBLASError("CUBLAS_STATUS_INTERNAL_ERROR"), r"stopped answering \(CUBLAS_STATUS_INT"),
         (fake_cupy.CUDARuntimeError("cudaErrorIllegalAddress: bad"), r"stopped answering \(cudaErrorIllegal"),
@@ -112,9 +104,7 @@ def test_a_product_that_fails_is_one_message(error, says, monkeypatch):
 @needs_compiler
 def test_a_plan_that_does_not_fit_is_named_with_one_that_may(monkeypatch):
     monkeypatch.setattr(fake_cupy, "blocks_of_one", 0)
-    with pytest.raises(
-        GpubpError, match=r"the fused plan needs: choose the composed plan \(--plan composed\)"
-    ):
+    with pytest.raises(GpubpError, match=r"fused plan needs: choose the composed plan \(--plan composed\)"):
         make_plan(host_backend("fused"))
     held = iter([1, 0])
     occupancy = "occupancyMaxActiveBlocksPerMultiprocessor"
@@ -206,33 +196,27 @@ def cupy_with(driver=13000, count=1, nvrtc=None):
     return cupy
 
 
+WHEEL = ["cupy-cuda13x"]
+
+
 @pytest.mark.parametrize(
     ("wheels", "cupy", "words"),
     [
         (["cupy-cuda12x", "cupy-cuda13x"], None, ["together", "pip uninstall cupy-cuda12x cupy-cuda13x"]),
         ([], None, ["not installed", 'python -m pip install "gpubp[cuda13]"', "gpubp[cuda12]"]),
-        (["cupy-cuda13x"], None, ["cannot be imported"]),
-        (["cupy-cuda13x"], cupy_with(driver=0), ["no NVIDIA driver"]),
-        (
-            ["cupy-cuda13x"],
-            cupy_with(driver=RuntimeError("cudaErrorUnknown: odd")),
-            ["cudaErrorUnknown: odd"],
-        ),
-        (["cupy-cuda13x"], cupy_with(driver=12040), ["CUDA 12.4", "CUDA 13.0", "gpubp[cuda12]"]),
-        (["cupy-cuda13x"], cupy_with(count=RuntimeError("cudaErrorNoDevice: none")), ["cudaErrorNoDevice"]),
-        (["cupy-cuda13x"], cupy_with(count=0), ["no CUDA device"]),
-        (
-            ["cupy-cuda13x"],
-            cupy_with(nvrtc=ImportError("libnvrtc.so.13")),
-            ["libnvrtc.so.13", "gpubp[cuda13]"],
-        ),
+        (WHEEL, None, ["cannot be imported"]),
+        (WHEEL, cupy_with(driver=0), ["no NVIDIA driver"]),
+        (WHEEL, cupy_with(driver=RuntimeError("cudaErrorUnknown: odd")), ["cudaErrorUnknown: odd"]),
+        (WHEEL, cupy_with(driver=12040), ["CUDA 12.4", "CUDA 13.0", "gpubp[cuda12]"]),
+        (WHEEL, cupy_with(count=RuntimeError("cudaErrorNoDevice: none")), ["cudaErrorNoDevice"]),
+        (WHEEL, cupy_with(count=0), ["no CUDA device"]),
+        (WHEEL, cupy_with(nvrtc=ImportError("libnvrtc.so.13")), ["libnvrtc.so.13", "gpubp[cuda13]"]),
     ],
 )
 def test_why_unavailable_says_what_is_wrong_and_what_to_do(wheels, cupy, words, monkeypatch, capfd):
     monkeypatch.setattr(availability, "_installed_wheels", lambda: wheels)
     monkeypatch.setitem(sys.modules, "cupy", cupy)  # None: the import fails
     reason = availability.why_unavailable()
-    assert reason is not None
     for word in words:
         assert word in reason
     assert "\n" not in reason
@@ -242,7 +226,7 @@ def test_why_unavailable_says_what_is_wrong_and_what_to_do(wheels, cupy, words, 
 
 
 def test_available_where_a_device_answers(monkeypatch):
-    monkeypatch.setattr(availability, "_installed_wheels", lambda: ["cupy-cuda13x"])
+    monkeypatch.setattr(availability, "_installed_wheels", lambda: WHEEL)
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy)
     assert availability.why_unavailable() is None
 

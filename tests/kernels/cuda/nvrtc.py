@@ -90,29 +90,27 @@ def compile_kernels(source: str, options: tuple[str, ...], architecture: str) ->
         library.nvrtcDestroyProgram(ctypes.byref(program))
 
 
+def _bytes(of: str, text: str) -> int:
+    return sum(map(int, re.findall(rf"(\d+) bytes {of}", text)))
+
+
 def resources(log: str) -> Iterator[dict[str, Any]]:
     """For each kernel of a log its registers, and bytes: spilled (its functions' too), of stack, of shared memory."""
     for part in re.split(r"Compiling entry function '", log)[1:]:
         ((registers, used),) = re.findall(r"Used (\d+) registers(.*)", part)
-        spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill stores", part))
-        stack = re.search(r"(\d+) bytes cumulative stack size", used)
-        shared = re.search(r"(\d+) bytes smem", used)
-        yield {
-            "kernel": part.split("'")[0],
-            "registers": int(registers),
-            "spilled_bytes": spilled,
-            "stack_bytes": int(stack[1]) if stack else 0,
-            "shared_bytes": int(shared[1]) if shared else 0,
+        found = {"kernel": part.split("'")[0], "registers": int(registers)}
+        yield found | {
+            "spilled_bytes": _bytes("spill stores", part),
+            "stack_bytes": _bytes("cumulative stack size", used),
+            "shared_bytes": _bytes("smem", used),
         }
 
 
 def resident_threads(architecture: str, registers: int, shared: int, threads: int) -> int:
     """How many threads of a kernel a multiprocessor holds at a time, in blocks of ``threads``."""
     most_threads, all_registers, most_blocks, all_shared = LIMITS[architecture]
-    of_a_block = -(-registers * cuda.WARP // 256) * 256 * (threads // cuda.WARP)
-    blocks = min(
-        most_threads // threads, all_registers // of_a_block, most_blocks, all_shared // (shared + 1024)
-    )
+    taken = -(-registers * cuda.WARP // 256) * 256 * (threads // cuda.WARP)
+    blocks = min(most_threads // threads, all_registers // taken, most_blocks, all_shared // (shared + 1024))
     return blocks * threads
 
 

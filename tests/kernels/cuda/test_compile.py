@@ -73,8 +73,8 @@ def tiles(files, dtype, precision="float32", units=None):
         yield numbers, [Counter(instruction.findall(block)) for block in blocks]
 
 
-def of_kind(block, start):
-    return {name: n for name, n in block.items() if name.startswith(start)}
+def count_of(start, block):
+    return sum(n for name, n in block.items() if name.startswith(start))
 
 
 def loads(block):
@@ -102,10 +102,7 @@ def test_an_inner_loop_reads_shared_memory_by_vectors_and_nothing_else(files, dt
     assert len(found) >= shapes
     for (m, n, _, groups), blocks in found:
         terms = cuda.DEPTH // groups
-        products = [sum(of_kind(block, "fma").values()) for block in blocks]
-        (inner,) = [
-            b for b, found in zip(blocks, products, strict=True) if loads(b) and found == m * n * terms
-        ]
+        (inner,) = [block for block in blocks if loads(block) and count_of("fma", block) == m * n * terms]
         one = vectors(m, dtype) + vectors(n, dtype)  # of each term
         assert loads(inner) == {name: count * terms for name, count in one.items()}
 
@@ -113,16 +110,12 @@ def test_an_inner_loop_reads_shared_memory_by_vectors_and_nothing_else(files, dt
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("precision", ["tf32", "3xtf32"])
 def test_tensor_cores_are_fed_from_shared_memory_alone(precision):
-    found = list(tiles(cuda.EPOCH, "float32", precision))
-    tensor = 0
-    for (m, n, *_), blocks in found:
-        for block in blocks:
-            products = sum(of_kind(block, "mma").values())
-            if products:
-                tensor += 1
-                assert products == cuda.DEPTH // 8 * m * n * (3 if precision == "3xtf32" else 1)
-                assert loads(block) == {"shared.f32": cuda.DEPTH // 8 * (4 * m + 2 * n)}
-    assert tensor == 3 * 3  # of forward, back and gradients
+    found = tiles(cuda.EPOCH, "float32", precision)
+    tensor = [(m, n, block) for (m, n, *_), blocks in found for block in blocks if count_of("mma", block)]
+    assert len(tensor) == 3 * 3  # of forward, back and gradients
+    for m, n, block in tensor:
+        assert count_of("mma", block) == cuda.DEPTH // 8 * m * n * (3 if precision == "3xtf32" else 1)
+        assert loads(block) == {"shared.f32": cuda.DEPTH // 8 * (4 * m + 2 * n)}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +135,7 @@ def test_a_panel_is_asked_for_at_once_and_waits_for_nothing(files, units):
             found = [loads(block)[kind] for block in asking]
             assert all(found.count(pieces_of_side * count) >= 2 for pieces_of_side in pieces), (kind, found)
             for block in asking:
-                assert not of_kind(block, ("cvt.rn", "fma", "mul.f", "mul.ftz", "sub.f", "sub.ftz", "st."))
+                assert not count_of(("cvt.rn", "fma", "mul.f", "mul.ftz", "sub.f", "sub.ftz", "st."), block)
         panels += 2
     assert panels >= 4
 
