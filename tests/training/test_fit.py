@@ -30,15 +30,19 @@ def flat(network):
     return np.concatenate([p.ravel() for pair in network.parameters for p in pair])
 
 
-def trained(backend, x, y, *, net=None, **settings):
+@pytest.fixture
+def data(rng):
+    return small_data(rng)
+
+
+def trained(backend, data, *, net=None, **settings):
     net = net or small_net(dtype="float32")
-    history = gpubp.fit(net, x, y, **{"batch_size": 16, "epochs": 4, "backend": backend, **settings})
+    history = gpubp.fit(net, *data, **{"batch_size": 16, "epochs": 4, "backend": backend, **settings})
     return net, history
 
 
-def test_the_same_seed_twice_is_bitwise_equal(backend, rng):
-    x, y = small_data(rng)
-    (a, first), (b, second), (c, _) = (trained(backend, x, y, seed=seed) for seed in (0, 0, 1))
+def test_the_same_seed_twice_is_bitwise_equal(backend, data):
+    (a, first), (b, second), (c, _) = (trained(backend, data, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(flat(a), flat(b))
     assert first["loss"] == second["loss"]
     assert first["accuracy"] == second["accuracy"]
@@ -57,44 +61,42 @@ every_plan_and_optimizer = pytest.mark.parametrize(
 
 
 @every_plan_and_optimizer
-def test_a_resumed_run_is_bitwise_the_one_that_never_stopped(plan, optimizer, rng, tmp_path):
-    backend, (x, y) = backend_by_name(plan), small_data(rng)
-    settings = {"optimizer": optimizer, "schedule": Schedule("step", every=2), "validation": (x, y)}
-    whole, history = trained(backend, x, y, epochs=5, **settings)
-    path = tmp_path / "checkpoint.npz"
-    trained(backend, x, y, epochs=2, save_to=path, **settings)
+def test_a_resumed_run_is_bitwise_the_one_that_never_stopped(plan, optimizer, data, tmp_path):
+    backend, path = backend_by_name(plan), tmp_path / "checkpoint.npz"
+    settings = {"optimizer": optimizer, "schedule": Schedule("step", every=2), "validation": data}
+    whole, history = trained(backend, data, epochs=5, **settings)
+    trained(backend, data, epochs=2, save_to=path, **settings)
     other = small_net(dtype="float32", seed=99)
-    resumed, rest = trained(backend, x, y, net=other, epochs=5, resume=path, **settings)
+    resumed, rest = trained(backend, data, net=other, epochs=5, resume=path, **settings)
     np.testing.assert_array_equal(flat(resumed), flat(whole))
     for column in ("epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "learning_rate"):
         assert rest[column] == history[column]
 
 
 @pytest.mark.parametrize("questions", range(1, 9))
-def test_a_run_stopped_inside_an_epoch_resumes_bitwise(questions, rng, tmp_path, monkeypatch):
-    x, y = small_data(rng)  # 4 steps an epoch: 16, 16, 16 and 2 samples
-    settings = {"epochs": 2, "optimizer": Adam(0.01), "verify": "step"}  # a question before every step
-    whole, history = trained("numpy", x, y, **settings)
-
+def test_a_run_stopped_inside_an_epoch_resumes_bitwise(questions, data, tmp_path, monkeypatch):
+    # 4 steps an epoch, of 16, 16, 16 and 2 samples, and a question before each of them
+    settings = {"epochs": 2, "optimizer": Adam(0.01), "verify": "step"}
+    whole, history = trained("numpy", data, **settings)
+    assert min(history["seconds"]) > 0  # what training took, however long each check
     answers = iter([False] * questions + [True] * 9)
     path = tmp_path / "checkpoint.npz"
     with monkeypatch.context() as patch:
         asked = nullcontext(lambda: next(answers))
         patch.setattr("gpubp.training.fit._until_interrupted", lambda: asked)
-        _, stopped = trained("numpy", x, y, save_to=path, **settings)
+        _, stopped = trained("numpy", data, save_to=path, **settings)
     assert stopped.stopped == ("interrupted" if questions < 8 else "done")
-    resumed, rest = trained("numpy", x, y, resume=path, **settings)
+    resumed, rest = trained("numpy", data, resume=path, **settings)
     np.testing.assert_array_equal(flat(resumed), flat(whole))
     assert rest["loss"] == history["loss"]
     assert rest["accuracy"] == history["accuracy"]
 
 
 @pytest.mark.parametrize("seconds", [0, 1e-4, 100])
-def test_how_a_run_is_cut_into_calls_changes_nothing(backend, seconds, rng, monkeypatch):
-    x, y = small_data(rng)
-    expected, history = trained(backend, x, y, verify="off")
+def test_how_a_run_is_cut_into_calls_changes_nothing(backend, seconds, data, monkeypatch):
+    expected, history = trained(backend, data, verify="off")
     monkeypatch.setattr("gpubp.training.loop.CHUNK_SECONDS", seconds)
-    net, again = trained(backend, x, y, verify="off")
+    net, again = trained(backend, data, verify="off")
     np.testing.assert_array_equal(flat(net), flat(expected))
     assert again["loss"] == history["loss"]
 
@@ -105,29 +107,22 @@ def test_steps_are_the_references_steps(rng):
     mine = Network([12, 9, 7, 4], hidden="tanh", dtype="float64", seed=3)
     gpubp.fit(net, x, y, optimizer=SGD(0.2), batch_size=16, epochs=2, backend="numpy", seed=6, verify="off")
     generator, targets, parameters = np.random.default_rng(6), np.eye(4)[y], mine.parameters
+    how = mine.activations, LOSSES["cross_entropy"]
     for _ in range(2):
         order = generator.permutation(len(x))
         for start in range(0, len(x), 16):
             batch = order[start : start + 16]
-            samples = x[batch], targets[batch]
-            _, grads = reference.backpropagate(
-                parameters, mine.activations, LOSSES["cross_entropy"], *samples
-            )
+            _, grads = reference.backpropagate(parameters, *how, x[batch], targets[batch])
             pairs = zip(parameters, grads, strict=True)
             parameters = [(w - 0.2 * gw, b - 0.2 * gb) for (w, b), (gw, gb) in pairs]
     mine.parameters = parameters
     np.testing.assert_allclose(flat(net), flat(mine), rtol=1e-13, atol=1e-15)
 
 
-few, many = (
-    st.lists(st.integers(1, 40), min_size=2, max_size=4),
-    st.lists(st.integers(1, 6), min_size=11, max_size=11),
-)
-
-
 @pytest.mark.parametrize("name", [param(name, always=name != "cupy") for name in BACKENDS])
 @given(
-    sizes=few | many,
+    sizes=st.lists(st.integers(1, 40), min_size=2, max_size=4)
+    | st.lists(st.integers(1, 6), min_size=11, max_size=11),
     hidden=st.sampled_from(sorted(ACTIVATIONS)),
     output=st.sampled_from(["softmax", "sigmoid", "identity"]),
     batch=st.integers(1, 40),
@@ -173,9 +168,9 @@ def test_the_plan_predicts_and_evaluates_as_the_network_does(backend, rng):
         plan.gradients(np.arange(17))
 
 
-def test_early_stopping_restores_the_best_epoch(rng):
+def test_early_stopping_restores_the_best_epoch():
     seen = []
-    net, history = stopped_early(rng, callbacks=[lambda _, network: seen.append(flat(network).copy())])
+    net, history = stopped_early(callbacks=[lambda _, network: seen.append(flat(network).copy())])
     assert history.stopped == "early stopping"
     assert history.best_epoch == 1 + int(np.argmin(history["validation_loss"]))
     assert len(history) == history.best_epoch + 3
@@ -184,43 +179,38 @@ def test_early_stopping_restores_the_best_epoch(rng):
 
 def test_a_run_that_early_stopping_ended_does_not_go_on_when_resumed(tmp_path):
     path = tmp_path / "c.npz"
-    net, history = stopped_early(np.random.default_rng(20), save_to=path)
-    again, rest = stopped_early(np.random.default_rng(20), resume=path)
+    net, history = stopped_early(save_to=path)
+    again, rest = stopped_early(resume=path)
     assert history.stopped == rest.stopped == "early stopping"
     assert len(rest) == len(history) == rest.resumed_epochs
     np.testing.assert_array_equal(flat(again), flat(net))
 
 
-def stopped_early(rng, **settings):
+def stopped_early(*, early_stopping=3, epochs=200, **settings):
     """Train where the validation data is noise, so that it soon gets worse."""
-    (x, y), validation = small_data(rng, n=40), small_data(rng, n=40)
-    how = {"optimizer": SGD(0.5, momentum=0.9), "epochs": 200, "early_stopping": 3}
-    return trained("numpy", x, y, validation=validation, **how, **settings)
+    rng = np.random.default_rng(20)
+    data, validation, optimizer = small_data(rng, n=40), small_data(rng, n=40), SGD(0.5, momentum=0.9)
+    settings |= {"validation": validation, "epochs": epochs, "early_stopping": early_stopping}
+    return trained("numpy", data, optimizer=optimizer, **settings)
 
 
-def test_early_stopping_resumes_with_its_memory(rng, tmp_path):
-    x, y = small_data(rng, n=40)
-    settings = {
-        "optimizer": SGD(0.5, momentum=0.9),
-        "validation": small_data(rng, n=40),
-        "early_stopping": EarlyStopping(4, "validation_accuracy", min_delta=0.01),
-    }
-    whole, history = trained("numpy", x, y, epochs=100, **settings)
-    trained("numpy", x, y, epochs=history.best_epoch + 1, save_to=tmp_path / "c.npz", **settings)
-    resumed, rest = trained("numpy", x, y, epochs=100, resume=tmp_path / "c.npz", **settings)
+def test_early_stopping_resumes_with_its_memory(tmp_path):
+    path, stopping = tmp_path / "c.npz", EarlyStopping(4, "validation_accuracy", min_delta=0.01)
+    whole, history = stopped_early(early_stopping=stopping)
+    stopped_early(early_stopping=stopping, epochs=history.best_epoch + 1, save_to=path)
+    resumed, rest = stopped_early(early_stopping=stopping, resume=path)
     assert rest.best_epoch == history.best_epoch
     np.testing.assert_array_equal(flat(resumed), flat(whole))
 
 
-def test_a_callback_sees_the_network_and_ends_the_run(backend, rng):
-    x, y = small_data(rng)
+def test_a_callback_sees_the_network_and_ends_the_run(backend, data):
     losses = []
 
     def callback(epoch, network):
         losses.append((epoch.loss, flat(network).copy()))
         return epoch.epoch == 2
 
-    net, history = trained(backend, x, y, epochs=9, callbacks=[callback])
+    net, history = trained(backend, data, epochs=9, callbacks=[callback])
     assert history.stopped == "callback"
     assert [loss for loss, _ in losses] == history["loss"]
     np.testing.assert_array_equal(losses[-1][1], flat(net))
@@ -237,8 +227,8 @@ def test_regression_has_no_accuracy_and_predicts_numbers(backend, rng):
     np.testing.assert_allclose(net.parameters[0][0], [[1, -2, 0.5]], atol=1e-3)
 
 
-def test_a_diverging_run_says_so(backend, rng):
-    x, y = small_data(rng)
+def test_a_diverging_run_says_so(backend, data):
+    x, y = data
     net = small_net(output="identity", hidden="relu", dtype="float32")
     how = {"loss": "quadratic", "optimizer": SGD(1e6), "epochs": 20, "batch_size": 16}
     with pytest.raises(gpubp.GpubpError, match="diverged: lower the learning rate"):
@@ -272,19 +262,17 @@ def test_a_diverging_run_says_so(backend, rng):
         ({"sample_weight": np.full(50, -1.0)}, DataError, "weight"),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused_first(change, error, says, rng):
-    x, y = small_data(rng)
+def test_what_cannot_be_trained_on_is_refused_first(change, error, says, data):
     net = small_net(dtype="float32")
     before = flat(net).copy()
     with pytest.raises(error, match=says):
-        gpubp.fit(net, **{"inputs": x, "targets": y, "backend": "numpy", **change})
+        gpubp.fit(net, **{"inputs": data[0], "targets": data[1], "backend": "numpy", **change})
     np.testing.assert_array_equal(flat(net), before)
 
 
-def test_probabilities_from_an_activation_that_has_none_are_warned_of(rng):
-    x, y = small_data(rng)
+def test_probabilities_from_an_activation_that_has_none_are_warned_of(data):
     with pytest.warns(UserWarning, match="Use output='softmax'"):
-        gpubp.fit(small_net(output="identity"), x, y, epochs=1, backend="numpy")
+        gpubp.fit(small_net(output="identity"), *data, epochs=1, backend="numpy")
 
 
 @pytest.mark.parametrize(
@@ -296,15 +284,14 @@ def test_probabilities_from_an_activation_that_has_none_are_warned_of(rng):
         ({"seed": 5}, "seed"),
     ],
 )
-def test_a_checkpoint_of_another_run_is_not_resumed(change, says, rng, tmp_path):
-    x, y = small_data(rng)
+def test_a_checkpoint_of_another_run_is_not_resumed(change, says, data, tmp_path):
     path = tmp_path / "c.npz"
-    trained("numpy", x, y, save_to=path)
+    trained("numpy", data, save_to=path)
     with pytest.raises(UsageError, match=f"its {says} is"):
-        trained("numpy", x, y, resume=path, **change)
-    x[7, 3] += 1e-3
+        trained("numpy", data, resume=path, **change)
+    data[0][7, 3] += 1e-3
     with pytest.raises(UsageError, match="its data is '50 samples"):
-        trained("numpy", x, y, resume=path)
+        trained("numpy", data, resume=path)
 
 
 def test_auto_says_what_it_passed_over():
@@ -334,20 +321,18 @@ def test_backends_share_one_surface():
                 assert list(theirs) == list(signature(function).parameters), f"{name}.{method}"
 
 
-def test_ctrl_c_stops_cleanly_with_the_model_saved(rng, tmp_path):
-    x, y = small_data(rng)
+def test_ctrl_c_stops_cleanly_with_the_model_saved(data, tmp_path):
     press = [lambda epoch, _: signal.raise_signal(signal.SIGINT) if epoch.epoch == 2 else None]
-    net, history = trained("numpy", x, y, callbacks=press, save_to=tmp_path / "c.npz")
+    net, history = trained("numpy", data, callbacks=press, save_to=tmp_path / "c.npz")
     assert (history.stopped, len(history)) == ("interrupted", 2)
     np.testing.assert_array_equal(flat(gpubp.load(tmp_path / "c.npz")), flat(net))
     with pytest.raises(KeyboardInterrupt):  # the usual handler is back
         signal.raise_signal(signal.SIGINT)
 
 
-def test_fit_runs_in_a_thread_that_gets_no_signals(rng):
-    x, y = small_data(rng)
+def test_fit_runs_in_a_thread_that_gets_no_signals(data):
     results = []
-    thread = threading.Thread(target=lambda: results.append(trained("numpy", x, y)[1].stopped))
+    thread = threading.Thread(target=lambda: results.append(trained("numpy", data)[1].stopped))
     thread.start()
     thread.join()
     assert results == ["done"]
@@ -390,16 +375,15 @@ def test_bytes_are_scaled_to_the_very_bits_of_the_table(backend, dtype):
 
 
 @every_plan_and_optimizer
-def test_a_run_that_goes_on_from_the_state_of_another_is_bitwise_one_run(plan, optimizer, rng):
-    backend, (x, y) = backend_by_name(plan), small_data(rng)
-    whole, _ = trained(backend, x, y, optimizer=optimizer, shuffle=False, epochs=4)
-    part, first = trained(backend, x, y, optimizer=optimizer, shuffle=False, epochs=1)
-    trained(backend, x, y, net=part, optimizer=optimizer, shuffle=False, epochs=3, state=first.state)
+def test_a_run_that_goes_on_from_the_state_of_another_is_bitwise_one_run(plan, optimizer, data):
+    backend, settings = backend_by_name(plan), {"optimizer": optimizer, "shuffle": False}
+    whole, _ = trained(backend, data, epochs=4, **settings)
+    part, first = trained(backend, data, epochs=1, **settings)
+    trained(backend, data, net=part, epochs=3, state=first.state, **settings)
     np.testing.assert_array_equal(flat(whole), flat(part))
 
 
-def test_the_state_of_another_optimizer_or_network_is_refused(rng):
-    x, y = small_data(rng)
-    _, history = trained("numpy", x, y, optimizer=SGD(0.1))
+def test_the_state_of_another_optimizer_or_network_is_refused(data):
+    _, history = trained("numpy", data, optimizer=SGD(0.1))
     with pytest.raises(UsageError, match="another network or optimizer"):
-        trained("numpy", x, y, optimizer=Adam(0.1), state=history.state)
+        trained("numpy", data, optimizer=Adam(0.1), state=history.state)

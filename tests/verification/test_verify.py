@@ -13,12 +13,7 @@ from gpubp.functions import ACTIVATIONS, LOSSES, Activation
 from gpubp.network import Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam
 from gpubp.training.checks import CheckSchedule
-from gpubp.verification.bounds import (
-    ACTIVATION_ROUNDINGS,
-    KINKS,
-    SLOPE_ERRORS,
-    worst_only,
-)
+from gpubp.verification.bounds import ACTIVATION_ROUNDINGS, KINKS, SLOPE_ERRORS, worst_only
 from gpubp.verification.compare import compare
 from gpubp.verification.report import Report, VerificationError
 from tests import param
@@ -86,8 +81,7 @@ def test_a_bias_left_out_shows_on_a_fresh_network_too(name, rng):
     failed = {check.name for check in report.checks if not check.ok}
     assert {"cost", "∂C/∂W1"} <= failed
     assert ("z1 forward" in failed) == ("composed" in name)
-    for before, after in zip(start, flat(net), strict=True):
-        np.testing.assert_array_equal(before, after)
+    np.testing.assert_equal(flat(net), start)
 
 
 def no_fault(inputs, before, after):
@@ -104,14 +98,11 @@ def no_fault(inputs, before, after):
 )
 @pytest.mark.parametrize(("operation", "fault"), FAULTS)
 def test_a_planted_fault_is_caught_by_verify_and_by_fit(name, operation, fault, shape, rng):
-    faulty = FAULTY[name](operation, FAULTS[operation, fault])
-    net, x, y = dense_problem(rng, sizes=SHAPES[shape])
-    assert_caught(faulty, net, x, y)
+    assert_caught(FAULTY[name](operation, FAULTS[operation, fault]), *dense_problem(rng, sizes=SHAPES[shape]))
 
 
 def assert_caught(faulty, net, x, y):
-    report = gpubp.verify(net, x, y, backend=faulty)
-    assert not report.ok
+    assert not gpubp.verify(net, x, y, backend=faulty).ok
     with pytest.raises(VerificationError) as caught:
         gpubp.fit(net, x, y, batch_size=64, epochs=1, backend=faulty, verify="first")
     assert caught.value.exit_code == 3
@@ -147,8 +138,7 @@ def test_one_percent_off_in_any_optimizers_step_is_caught(name, optimizer, resul
 
 @pytest.mark.parametrize("name", [name for name in FAULTY if name.endswith("composed")])
 def test_verify_holds_every_optimizers_update_to_its_bound(name, rng):
-    net, x, y = dense_problem(rng)
-    report = gpubp.verify(net, x, y, backend=FAULTY[name]("update", one_percent_off("parameter")))
+    report = gpubp.verify(*dense_problem(rng), backend=FAULTY[name]("update", one_percent_off("parameter")))
     wrong = {check.name.split()[3] for check in report.checks if "update by" in check.name and not check.ok}
     assert wrong == set(OPTIMIZERS)
 
@@ -198,8 +188,7 @@ def test_a_plan_run_in_its_phases_leaves_the_bits_of_one_call(operation, optimiz
         history = gpubp.fit(net, x, y, backend=backend, **options)
         assert kind in history.plan
         results.append([*flat(net), history["loss"]])
-    for ours, theirs in zip(*results, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_equal(*results)
 
 
 def test_the_report_names_tensor_element_got_expected_and_fraction(rng, tmp_path):
@@ -209,14 +198,10 @@ def test_the_report_names_tensor_element_got_expected_and_fraction(rng, tmp_path
     with pytest.raises(VerificationError) as caught:
         gpubp.fit(net, x, y, batch_size=64, epochs=1, backend=faulty, save_to=path)
     text = str(caught.value)
-    assert "∂C/∂W2" in text
-    assert "[4, 14]" in text
-    for word in ("numpy backend, epoch 1, step 1", "got", "expected", "of its bound", str(path)):
+    for word in ("∂C/∂W2", "[4, 14]", "numpy backend, epoch 1, step 1", "got", "expected", "of its bound"):
         assert word in text
-    for saved, before in zip(
-        flat(gpubp.load(path)), start, strict=True
-    ):  # the state before the check that failed
-        np.testing.assert_array_equal(saved, before)
+    assert str(path) in text
+    np.testing.assert_equal(flat(gpubp.load(path)), start)  # the state before the check that failed
 
 
 def test_nan_on_one_side_only_fails_and_on_both_passes():
@@ -239,8 +224,7 @@ def test_a_nan_from_the_backend_is_a_failure(backend, rng):
     def poison(inputs, before, after):
         after["delta"][0, 0] = np.nan
 
-    net, x, y = dense_problem(rng)
-    assert not gpubp.verify(net, x, y, backend=plant(backend, "hidden_delta", poison)).ok
+    assert not gpubp.verify(*dense_problem(rng), backend=plant(backend, "hidden_delta", poison)).ok
 
 
 def test_an_error_in_norm_is_caught_where_no_element_leaves_its_bound(rng):
@@ -280,22 +264,22 @@ def test_verification_changes_no_bit_of_the_result(backend, rng):
         net, x, y = dense_problem(np.random.default_rng(5))
         gpubp.fit(net, x, y, batch_size=32, epochs=2, optimizer=Adam(0.01), backend=backend, verify=policy)
         results.append(flat(net))
-    for a, b in zip(*results, strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_equal(*results)
 
 
 def test_verifying_an_epoch_keeps_to_its_budget():
     """Two steps cost 0.12 s: a third keeps to 0.2 s, a fourth only to 3% of a run that is long enough."""
     report = Report("of a run", steps=2, seconds=0.12)
     schedule = CheckSchedule("epoch", 7, report)
-    assert [step for step in range(7) if schedule.includes(1, step, 9, elapsed=1.0)] == [6]
+
+    def chosen(epoch, elapsed):
+        return [step for step in range(7) if schedule.includes(epoch, step, 9, elapsed=elapsed)]
+
+    assert chosen(1, elapsed=1.0) == [6]
     report.steps, report.seconds = 3, 0.18
     assert not schedule.includes(1, 6, 9, elapsed=7.9)
     assert schedule.includes(1, 6, 9, elapsed=8.1)
-    chosen = [
-        [step for step in range(7) if schedule.includes(epoch, step, 9, elapsed=99.0)] for epoch in (2, 3, 4)
-    ]
-    assert chosen == [[2], [6], [4]]
+    assert [chosen(epoch, elapsed=99.0) for epoch in (2, 3, 4)] == [[2], [6], [4]]
 
 
 def clip_at(low, high):
@@ -343,9 +327,8 @@ def test_a_kink_may_be_anywhere(place, monkeypatch):
 
 def test_an_activation_of_which_no_errors_are_known_is_refused(monkeypatch, rng):
     monkeypatch.delitem(SLOPE_ERRORS, "tanh")
-    net, x, y = dense_problem(rng)
     with pytest.raises(KeyError, match="tanh"):
-        gpubp.verify(net, x, y, backend="numpy")
+        gpubp.verify(*dense_problem(rng), backend="numpy")
 
 
 def wrapped_plan(backend, **overrides):
@@ -379,15 +362,10 @@ def every_hit(plan, evaluate, samples):
     return replace(stats, hits=np.full_like(stats.hits, stats.samples))
 
 
-@pytest.mark.parametrize(
-    ("method", "fault"),
-    [
-        ("run", first_rate_for_all),
-        ("run", first_batch_for_all),
-        ("evaluate", half_the_cost),
-        ("evaluate", every_hit),
-    ],
-)
+PLAN_FAULTS = {"run": (first_rate_for_all, first_batch_for_all), "evaluate": (half_the_cost, every_hit)}
+
+
+@pytest.mark.parametrize(("method", "fault"), [(m, fault) for m in PLAN_FAULTS for fault in PLAN_FAULTS[m]])
 def test_a_plan_that_is_right_only_step_by_step_is_caught(backend, method, fault, rng):
     """What a plan of many steps in one call can get wrong, and its evaluation, which early stopping trusts."""
     faulty = wrapped_plan(backend, **{method: fault})

@@ -32,9 +32,6 @@ def blas() -> set[int]:
     return {pool["num_threads"] for pool in libraries().info() if pool["user_api"] == "blas"}
 
 
-# How many
-
-
 @pytest.mark.parametrize("threads", [0, -1, True, 1.5, "2"])
 @pytest.mark.parametrize("name", ["numpy", "numba"])
 def test_threads_are_a_positive_integer(name, threads):
@@ -63,8 +60,7 @@ def test_a_backend_says_how_many_threads_it_uses(rng):
     assert device.describe().endswith(", 1 thread")
     assert backends.get("numpy", threads=2).describe().endswith(", 2 threads")
     assert "thread" not in backends.get("numpy").describe()
-    data = [rng.random((300, 200)), rng.integers(0, 10, 300)]
-    net = small_net((200, 100, 10), dtype="float32")
+    net, data = small_net((200, 100, 10), dtype="float32"), small_data(rng, 300, 200, 10)
     history = gpubp.fit(net, *data, epochs=1, backend=device, verify="off")
     assert "on 1 thread; Numba" in history.plan
     assert history.device == device.describe()
@@ -102,12 +98,10 @@ def test_blas_has_one_thread_while_a_run_is_on(device, rng):
 
 def test_blas_has_its_own_number_again_after_runs_that_overlap():
     usual = blas()
-    first, second = ExitStack(), ExitStack()
-    first.enter_context(blas_threads(1))
-    second.enter_context(blas_threads(1))
-    first.close()
-    assert blas() == ({1} if usual else set())
-    second.close()
+    with ExitStack() as second:
+        with blas_threads(1):
+            second.enter_context(blas_threads(1))
+        assert blas() == ({1} if usual else set())
     assert blas() == usual
 
 
@@ -153,19 +147,15 @@ def compare_threads() -> None:
     """In a process of its own, for a clash of Numba's threads ends it."""
     alone = [work(seed) for seed in range(4)]
     for _ in range(fewer(2, 5)):
-        at_once = together([lambda seed=seed: work(seed) for seed in range(4)])
-        for expected, got in zip(alone, at_once, strict=True):
-            for a, b in zip(expected, got, strict=True):
-                np.testing.assert_array_equal(a, b)
+        np.testing.assert_equal(together([lambda seed=seed: work(seed) for seed in range(4)]), alone)
     print("the same on", numba.threading_layer(), cpu.NumbaBackend().threads)
 
 
 @pytest.mark.parametrize("layer", ["workqueue", param("omp", always=False), param("tbb", always=False)])
 def test_python_threads_get_what_each_gets_alone(layer):
     settings = {**os.environ, "NUMBA_THREADING_LAYER": layer, "NUMBA_NUM_THREADS": "2"}
-    code = "from tests.backends.cpu.test_threads import compare_threads as f; f()"
-    options = {"env": settings, "capture_output": True, "text": True, "timeout": 300}
-    done = subprocess.run([sys.executable, "-c", code], **options)
+    command = [sys.executable, "-c", f"import {__name__} as tests; tests.compare_threads()"]
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300)
     if layer != "workqueue" and "cannot run here: numba has no threads" in done.stderr:
         pytest.skip(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stderr
@@ -175,10 +165,9 @@ def test_python_threads_get_what_each_gets_alone(layer):
 @pytest.fixture
 def plan(rng):
     """A fused plan that gives other Python threads a chance whenever its own threads are done."""
-    x, y = small_data(rng, n=64)
     net = small_net(dtype="float32")
-    problem = problem_of(net, samples_of(net, x, y), batch=16, optimizer=gpubp.Adam())
-    made = backends.get("numba").plan(problem)
+    samples = samples_of(net, *small_data(rng, n=64))
+    made = backends.get("numba").plan(problem_of(net, samples, batch=16, optimizer=gpubp.Adam()))
     run = made.team.run
 
     def slow(job):
@@ -190,8 +179,7 @@ def plan(rng):
 
 
 def test_one_plan_of_several_python_threads_trains_every_step(plan):
-    start, rates = plan.state(), np.full(2, 0.01)
-    order = np.arange(32)
+    start, rates, order = plan.state(), np.full(2, 0.01), np.arange(32)
     for _ in range(6):
         plan.run(order, rates)
     expected = plan.state()
@@ -199,8 +187,7 @@ def test_one_plan_of_several_python_threads_trains_every_step(plan):
     together([lambda: plan.run(order, rates)] * 6)
     got = plan.state()
     assert got.step == expected.step == 12
-    for a, b in zip(expected.parameters, got.parameters, strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_equal(got.parameters, expected.parameters)
 
 
 def test_one_plan_answers_several_python_threads(plan, rng):
@@ -208,7 +195,4 @@ def test_one_plan_answers_several_python_threads(plan, rng):
     asked = [lambda k=k: plan.gradients(np.arange(k, k + 8))[1] for k in range(4)]
     asked += [lambda k=k: [(plan.predict(x[k : k + 9]),)] for k in range(4)]
     for _ in range(3):
-        for expected, got in zip([ask() for ask in asked], together(asked), strict=True):
-            for tensors, others in zip(expected, got, strict=True):
-                for a, b in zip(tensors, others, strict=True):
-                    np.testing.assert_array_equal(a, b)
+        np.testing.assert_equal(together(asked), [ask() for ask in asked])
