@@ -206,7 +206,7 @@ def test_what_partial_fit_refuses():
     net = quick().partial_fit(X, Y, classes=[0, 1, 2])
     with pytest.raises(ValueError, match="cannot become"):
         net.partial_fit(X, Y, classes=[0, 1])
-    with pytest.raises(ValueError, match="labels that classes has not"):
+    with pytest.raises(ValueError, match="labels that classes lacks"):
         net.partial_fit(X, Y + 1)
     with pytest.raises(ValueError, match="needs all data at once"):
         quick(class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
