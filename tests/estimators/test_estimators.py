@@ -467,10 +467,10 @@ def test_bytes_and_other_numbers_do_not_mix():
     with pytest.warns(UserWarning, match="0 and 1 only"):
         quick().fit(dummies, Y)
     net = quick().fit(X, Y)
-    with pytest.raises(ValueError, match="were not uint8 but float32, and these are uint8"):
+    with pytest.raises(ValueError, match="were not uint8 but float32, but these are uint8"):
         net.predict(dummies)
     pixels = (DIGITS * 255).astype(np.uint8)
-    with pytest.raises(ValueError, match="were uint8, and these are float64"):
+    with pytest.raises(ValueError, match="were uint8, but these are float64"):
         quick(max_iter=2).fit(pixels, DIGIT).predict(DIGITS)
 
 
