@@ -64,7 +64,7 @@ def reading(path: str | os.PathLike, kind: str, *damage: type[Exception]) -> Ite
     except DataError:
         raise
     except corrupt as error:
-        raise DataError(f"{path} is no {kind}, or it is truncated or corrupt ({error})") from error
+        raise DataError(f"{path} is not a {kind}, or it is truncated or corrupt ({error})") from error
 
 
 def check_header(path: str | os.PathLike, header: Any, kind: str) -> None:

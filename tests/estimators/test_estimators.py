@@ -389,7 +389,7 @@ def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
         ({"batch_size": 0}, "batch_size must be a positive integer"),
         ({"learning_rate_init": -1}, "learning rate must be positive"),
         ({"momentum": 2, "solver": "sgd"}, "momentum must be in"),
-        ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction lies between 0 and 1"),
+        ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction must be between 0 and 1"),
         ({"backend": "torch"}, "unknown backend 'torch'"),
         ({"verify": "always"}, "unknown verify policy"),
         ({"dtype": "int8"}, "dtype must be float32 or float64"),
