@@ -72,7 +72,7 @@ def get(
     if isinstance(name, Backend):
         if threads is not None or plan != "auto" or precision != "float32":
             raise UsageError(
-                "a ready backend has its own threads, plan and precision: give a name instead, or make it with them"
+                "a ready backend already has its threads, plan and precision: give a name instead, or make it with them"
             )
         return name
     name, why = choose(name)

@@ -120,7 +120,7 @@ def test_ctrl_c_keeps_what_there_is(run, monkeypatch):
     monkeypatch.setattr(measure.Entrant, "round", interrupt)
     code, _, err = bench(run, "--out", "out")
     assert code == 130
-    assert "what was measured is written" in err
+    assert "what was measured has been written" in err
     content = results.read(Path("out"))
     assert content["interrupted"] is True
     assert content["nets"][0]["peers"][0]["first_epoch_s"] > 0
