@@ -188,7 +188,7 @@ class Network:
         """
         if method == "predict_proba" and self.layers[-1].activation not in ("softmax", "sigmoid"):
             raise UsageError(
-                f"predict_proba needs a softmax or sigmoid output layer, and this one is "
+                f"predict_proba needs a softmax or sigmoid output layer, but this one is "
                 f"{self.layers[-1].activation}; forward() gives its raw outputs"
             )
         finish = lookup({"forward": None, "predict": self._labelled, "predict_proba": None}, method, "method")

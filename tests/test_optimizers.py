@@ -131,7 +131,7 @@ def test_numpy_trains_with_any_optimizer_and_verifies_those_it_has_a_bound_of(rn
     net, (x, y) = small_net(), small_data(rng)
     history = gpubp.fit(net, x, y, verify="off", **settings)
     assert history["loss"][-1] < history["loss"][0]
-    with pytest.raises(UsageError, match=r"no bound is known of optimizer 'sign_sgd'"):
+    with pytest.raises(UsageError, match=r"no bound is known for optimizer 'sign_sgd'"):
         gpubp.fit(net, x, y, verify="first", **settings)
 
 

@@ -72,7 +72,7 @@ def get(
     if isinstance(name, Backend):
         if threads is not None or plan != "auto" or precision != "float32":
             raise UsageError(
-                "a backend that is there already has its threads, plan and precision: name one, or make it with them"
+                "a ready backend already has its threads, plan and precision: give a name instead, or make it with them"
             )
         return name
     name, why = choose(name)
@@ -80,7 +80,7 @@ def get(
     kind = getattr(import_module(module), cls)
     settings = {} if threads is None else {"threads": threads}
     if settings and not issubclass(kind, HostBackend):
-        raise UsageError(f"threads are the processor's, and backend {name!r} is not: choose numba or numpy")
+        raise UsageError(f"threads are for the CPU; backend {name!r} runs elsewhere: choose numba or numpy")
     backend: Backend = kind(plan=plan, precision=precision, **settings)
     backend.why = why
     return backend

@@ -53,7 +53,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         if before is None:
             continue
         if changed := [name for name in _NET_FIELDS if before.get(name) != net.get(name)]:
-            warnings.append(f"{net['name']}: {', '.join(changed)} changed since, so that it is not compared")
+            warnings.append(f"{net['name']}: {', '.join(changed)} changed since, so it is not compared")
             continue
         warnings += _vanished(before, net)
         rows += _net_rows(before, net, judged=not elsewhere)
@@ -171,7 +171,7 @@ def _conclusions(rows: list[dict[str, Any]], slower: list[dict[str, Any]]) -> li
     judged = sum(row["verdict"] in (SLOWER, FASTER, SAME) for row in rows)
     if not judged:
         return lines or [f"nothing could be judged: that takes {FEWEST_ROUNDS} rounds in both runs"]
-    return lines or [f"no regression: {judged} times of gpubp's judged"]
+    return lines or [f"no regression: {judged} gpubp times judged"]
 
 
 def main() -> int:

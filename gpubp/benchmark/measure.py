@@ -176,7 +176,7 @@ class Entrant:
         if rounds.events and answer["events"] is not None:
             row.events.append(answer["events"] / epochs)
         if not made and (fewer := rounds.within_budget(seconds)) < rounds.count:
-            row.notes.append(f"{fewer} rounds of {rounds.count}, for one takes {seconds:.0f} s")
+            row.notes.append(f"{fewer} rounds of {rounds.count}, since one takes {seconds:.0f} s")
 
     def verify(self, samples: Path) -> None:
         """Hold the next steps to the reference; after the rounds, which it would disturb."""
@@ -267,7 +267,7 @@ def run(
         samples = save_samples(cases, Path(temporary), settings, say)
         results.write(out, report)  # a folder that cannot be written is told now, not after the work
         try:
-            say("measuring what this machine can do at most")
+            say("measuring the most this machine can do")
             report.peaks = measure_peaks(settings.threads)
             for i, case in enumerate(cases):
                 folder = Path(temporary) / f"net-{i}"
@@ -281,7 +281,7 @@ def run(
                     results.write(out, report)
         except KeyboardInterrupt:
             report.interrupted = True
-            say("interrupted; what was measured is written")
+            say("interrupted; what was measured has been written")
     report.machine["load_average_after"] = machine.load_average()
     if old is not None:
         report.comparison = compare.compare(old, results.to_dict(report))

@@ -1,4 +1,4 @@
-"""Peaks of this machine, measured: multiply-adds on registers, and reading memory.
+"""Peaks of this machine, measured: multiply-adds in registers, and reading memory.
 
 ``python -m gpubp.benchmark.peaks THREADS`` prints both as JSON.
 """

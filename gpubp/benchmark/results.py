@@ -330,7 +330,7 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # also what is no text
-        raise DataError(f"{path} is no JSON, or not all of it: {error}") from error
+        raise DataError(f"{path} is not JSON, or is incomplete: {error}") from error
     fields = content if isinstance(content, dict) else {}
     kind, version = fields.get("format"), fields.get("format_version")
     if kind != FORMAT:

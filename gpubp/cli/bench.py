@@ -28,7 +28,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[NAME|FILE.toml]…",
-            help=f"Recipes, whose nets are trained; by default {', '.join(RECIPES)}",
+            help=f"Recipes whose nets are trained; by default {', '.join(RECIPES)}",
             show_default=False,
         ),
     ] = None,
@@ -42,15 +42,15 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help=f"Only {', '.join(QUICK_RECIPES)}, and 3 rounds: under a minute")
     ] = False,
-    threads: Annotated[int | None, typer.Option(help="Of each; by default one a core")] = None,
+    threads: Annotated[int | None, typer.Option(help="For each library; by default one per core")] = None,
     rounds: Annotated[
         int | None, typer.Option(help="After the first epoch; by default 5, with --quick 3")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Compile all anew, so that cold is cold")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compile all again, so that cold is cold")] = False,
     compare: Annotated[
         Path | None,
         typer.Option(
-            metavar="OLD.json", help="An earlier results.json: what changed; exit code 1 for a regression"
+            metavar="OLD.json", help="An earlier results.json to compare with; exit code 1 on a regression"
         ),
     ] = None,
     out: Annotated[

@@ -10,7 +10,7 @@ from gpubp.cli.options import JsonOption, require_json, write_json
 
 @app.command()
 def doctor(json_path: JsonOption = None) -> None:
-    """Show what gpubp can run on here, and what to do about what it cannot."""
+    """Show what gpubp can run on here, and how to enable the rest."""
     require_json(json_path)
     found = examine()
     write_json(json_path, found)

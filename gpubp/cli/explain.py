@@ -39,13 +39,13 @@ def explain(
     changes: dict[str, Any],
 ) -> None:
     """Walk one mini-batch through backpropagation, number by number: the four equations, their gradients beside
-    finite differences, the update, and where the error fades. With --epochs N, after so much training."""
+    finite differences, the update, and where the error fades. With --epochs N, after N epochs of training."""
     from gpubp.explain import microscope, terminal, words
 
     require_json(json_path)
     if descent:
         if recipe or model or html or set(changes) - {"lr"}:
-            raise UsageError("--descent shows a² + b² and no network: it takes --lr and --json alone")
+            raise UsageError("--descent shows a² + b² and no network: it takes only --lr and --json")
         lr = changes.get("lr", 0.3)
         write_json(json_path, words.descent_to_dict(lr))  # refuses an η that is none
         if json_path != "-":
@@ -90,8 +90,8 @@ def _loaded(model: Path, recipe: Recipe, n_in: int) -> Network:
     network = formats.load(model, checkpoints=False)
     if network.sizes[0] != n_in:
         raise UsageError(
-            f"{model} takes {network.sizes[0]} inputs, and those of {recipe.name} are {n_in}: name the recipe it was "
-            f"trained by, gpubp explain NAME --model {model}"
+            f"{model} takes {network.sizes[0]} inputs, but {recipe.name} has {n_in}: name the recipe it was "
+            f"trained with, gpubp explain NAME --model {model}"
         )
     return network
 

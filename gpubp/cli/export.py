@@ -23,7 +23,7 @@ def export(
         bool, typer.Option("--bytes", help="Let the ONNX graph take bytes and divide them by 255 itself")
     ] = False,
 ) -> None:
-    """Write a model in another format, which the ending of OUTPUT says."""
+    """Write a model in another format, given by the ending of OUTPUT."""
     suffix = out.suffix.lower()
     if suffix not in formats.FORMATS:
         raise UsageError(f"{out}: export writes {ENDINGS}, by the name's ending")

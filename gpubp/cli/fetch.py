@@ -14,7 +14,7 @@ from gpubp.cli.options import QuietOption
 def fetch(
     name: Annotated[str, typer.Argument(help="mnist or fashion-mnist")] = "mnist", quiet: QuietOption = False
 ) -> None:
-    """Download a data set into the user cache, its content checked by hash."""
+    """Download a data set into the user cache, and check it by hash."""
     from gpubp.data import mnist
 
     folder = mnist.fetch(name, quiet=quiet)

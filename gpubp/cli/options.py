@@ -24,9 +24,9 @@ PLANS = (
 )
 
 BackendOption = Annotated[str, option(help="auto, numpy, numba or cupy")]
-ThreadsOption = Annotated[int | None, option(help="Of the processor, for numpy or numba; by default all")]
+ThreadsOption = Annotated[int | None, option(help="CPU threads, for numpy or numba; by default all")]
 PlanOption = Annotated[str, option(help=PLANS)]
-PrecisionOption = Annotated[str, option(help="Of products, on a GPU: float32, 3xtf32 or tf32")]
+PrecisionOption = Annotated[str, option(help="Precision of products on a GPU: float32, 3xtf32 or tf32")]
 DataDirOption = Annotated[
     Path | None, option(help="Folder with the files of mnist or fashion-mnist ($GPUBP_DATA_DIR)")
 ]

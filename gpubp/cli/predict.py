@@ -13,7 +13,7 @@ from gpubp.cli.app import app
 from gpubp.cli.options import JsonOption, require_json, write_json
 
 INPUTS = "A .npy, .npz, .csv, IDX, .png or .jpg file; .npy, .csv and IDX may exceed memory"
-OUT = "Write them to this .npy or .csv file, whole or not at all, instead of printing"
+OUT = "Write predictions to this .npy or .csv file, whole or not at all, instead of printing"
 
 
 @app.command()

@@ -115,14 +115,14 @@ def _resumed(
     training = checkpoint.read_training(path)[0]
     table, done = training.get("recipe"), training["epoch"]
     if table is None:
-        raise DataError(f"{path} holds no recipe: resume it by gpubp.fit(…, resume={str(path)!r})")
+        raise DataError(f"{path} holds no recipe: resume it with gpubp.fit(…, resume={str(path)!r})")
     saved_dir = table.pop("data_dir", None)
     run, recipe = replace(given, data_dir=given.data_dir or saved_dir), Recipe.from_dict(table, str(path))
     if name is not None and load_recipe(name).name != recipe.name:
-        raise UsageError(f"{path} is of recipe {recipe.name!r}, not {name!r}: name none to --resume")
+        raise UsageError(f"{path} is of recipe {recipe.name!r}, not {name!r}: leave the name out of --resume")
     recipe = recipe.overridden(changes)
     if done >= recipe.epochs:
-        raise UsageError(f"all {done} epochs of {path} are done: go on with more by --epochs {2 * done}")
+        raise UsageError(f"all {done} epochs of {path} are done: to go on, give --epochs {2 * done}")
     return recipe, run
 
 

@@ -19,7 +19,7 @@ def verify(
     quiet: options.QuietOption = False,
     json_path: options.JsonOption = None,
 ) -> None:
-    """Hold a backend to the reference on a recipe's network and data: every operation, gradient and a step."""
+    """Hold a backend to the reference on a recipe's network and data: every operation and gradient, and one step."""
     import gpubp
     from gpubp import backends
     from gpubp.experiments.recipe import load_recipe

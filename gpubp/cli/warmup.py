@@ -13,10 +13,10 @@ from gpubp.errors import UsageError
 
 @app.command()
 def warmup(
-    dtype: Annotated[str, typer.Option(help="float32, float64 or all: of the networks")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Of the networks: float32, float64 or all")] = "float32",
     quiet: QuietOption = False,
 ) -> None:
-    """Compile what training takes, for the CPU and for a GPU if one answers, so that later runs start at once."""
+    """Compile what training needs, for the CPU and for a GPU if one answers, so that later runs start at once."""
     from gpubp import backends
     from gpubp.backends.cpu.backend import NumbaBackend, cache_folder
 

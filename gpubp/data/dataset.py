@@ -175,7 +175,7 @@ def _check_labels(y: np.ndarray, classes: int | None, name: str) -> np.ndarray:
     if y.dtype.kind == "f":
         _refuse(y, ~np.isfinite(y) | (y != np.floor(y)), what, ", but labels are whole numbers from 0")
     if classes is None:
-        _refuse(y, y < 0, what, ", but class labels count from 0; give values to be fitted as floats")
+        _refuse(y, y < 0, what, ", but class labels count from 0; give regression targets as floats")
     else:
         rule = f", but the labels of {classes} classes go from 0 to {classes - 1}"
         _refuse(y, (y < 0) | (y >= classes), what, rule)
@@ -208,13 +208,13 @@ def hold_out(whole: Split, test_size: float | int, seed: int, *, stratify: bool)
     from sklearn.model_selection import train_test_split
 
     if isinstance(test_size, float) and not 0 < test_size < 1:
-        raise UsageError(f"the test fraction is {test_size}; it lies between 0 and 1")
+        raise UsageError(f"the test fraction is {test_size}; it must lie between 0 and 1")
     rows, labels = np.arange(len(whole)), whole.targets if stratify else None
     try:
         train, test = train_test_split(rows, test_size=test_size, random_state=seed, stratify=labels)
     except ValueError as error:
         said = str(error).split(" (")[0].split(". ")[0]  # it may list every class
-        advice = "; values to be fitted are written with a point: 3.0, not 3" if stratify else ""
+        advice = "; regression targets are written with a point: 3.0, not 3" if stratify else ""
         raise DataError(f"cannot hold out a test part of {test_size}: {said}{advice}") from error
     return whole.take(train), whole.take(test)
 

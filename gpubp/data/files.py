@@ -118,7 +118,7 @@ def _count_classes(train: Split, test: Split | None, path: Path) -> int | None:
     if largest >= len(train):
         raise DataError(
             f"{path}: labels up to {largest} for {len(train)} rows are hardly classes; "
-            "give values to be fitted as floats (3.0, not 3), or the number of classes"
+            "give regression targets as floats (3.0, not 3), or the number of classes"
         )
     return largest + 1
 
@@ -159,7 +159,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
                 return {"x": loaded}
             return {key.lower(): loaded[key] for key in loaded.files}
     except Exception as error:  # zip, zlib and NumPy each have their own for damage
-        raise DataError(f"{path}: not a sound NumPy file: {error}") from error
+        raise DataError(f"{path}: not a valid NumPy file: {error}") from error
 
 
 def _read_npz(path: Path) -> _Raw:
@@ -203,7 +203,7 @@ def _npy_chunks(path: Path, rows: int) -> Iterator[np.ndarray]:
             for start in range(0, shape[0], rows):
                 yield np.memmap(file, dtype, "r", offset, shape, order)[start : start + rows]
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a sound NumPy file: {error}") from error
+        raise DataError(f"{path}: not a valid NumPy file: {error}") from error
 
 
 def _read_csv(path: Path) -> _Raw:
@@ -309,9 +309,9 @@ def _read_image(path: Path) -> np.ndarray:
             transparent = np.asarray(image.convert("RGBA"))[..., 3].min() < 255
             grey = np.asarray(image.convert("L"))
     except Exception as error:  # every format's decoder has its own for damage
-        raise DataError(f"{path}: not a sound image: {error}") from error
+        raise DataError(f"{path}: not a valid image: {error}") from error
     if deep:
-        raise DataError(f"{path}: more than 8 bits to a channel would be cut off; save it with 8")
+        raise DataError(f"{path}: more than 8 bits per channel would be cut off; save it with 8")
     if transparent:
         raise DataError(f"{path}: parts are transparent; flatten it onto a background first")
     return grey[None]

@@ -116,7 +116,7 @@ def load_idx_collection(
         try:
             paths = _locate(Path(named).expanduser(), name)
         except DataError as error:
-            lacking = f"\n$GPUBP_DATA_DIR was of no help: {error}"
+            lacking = f"\n$GPUBP_DATA_DIR did not help: {error}"
     if paths is not None:
         arrays = [
             _verified(file_bytes(path), path, member, len(collection.class_names))
@@ -175,7 +175,7 @@ def _verified(
 def _locate(root: Path, name: str) -> list[Path]:
     """The four files in a user's folder, or a DataError that tells what was missing where."""
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder, looked in for {name}")
+        raise DataError(f"{root}: no such folder to look for {name} in")
     complaints = []
     for folder in filter(Path.is_dir, (root / name, root)):
         found = {member.name: _spelt(folder, member.name) for member in _collection(name).members}
@@ -221,9 +221,9 @@ def _cached(name: str, quiet: bool) -> list[np.ndarray]:
         return [_cached_member(collection, member, folder, quiet) for member in collection.members]
     except GpubpError as error:
         raise DataError(
-            f"{name} cannot be had: {error}\n"
-            f"Where its four files are at hand, name their folder with --data-dir or $GPUBP_DATA_DIR; "
-            f"with a network, run: gpubp fetch {name}"
+            f"{name} is not available: {error}\n"
+            f"If you have its four files, name their folder with --data-dir or $GPUBP_DATA_DIR; "
+            f"if online, run: gpubp fetch {name}"
         ) from error
 
 

@@ -136,7 +136,7 @@ def _check_probabilities(targets: np.ndarray, loss: str, name: str) -> None:
     wrong = np.flatnonzero(~((targets >= 0) & (targets <= 1)).all(axis=1))
     if len(wrong):
         raise DataError(
-            f"{name}: {loss} takes targets in [0, 1], and those at index {wrong[0]} are not; values to be fitted take "
+            f"{name}: {loss} takes targets in [0, 1], and those at index {wrong[0]} are not; regression takes "
             "loss quadratic and output identity"
         )
     if loss == "cross_entropy":

@@ -91,7 +91,7 @@ class MLP(Parameters):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must be a number of 0 or more, not {getattr(self, name)!r}")
         if self.early_stopping and not 0 < self.validation_fraction < 1:
-            raise UsageError(f"validation_fraction lies between 0 and 1, and is {self.validation_fraction!r}")
+            raise UsageError(f"validation_fraction must be between 0 and 1, not {self.validation_fraction!r}")
         if self.callbacks is not None and not isinstance(self.callbacks, Sequence):
             raise UsageError(f"callbacks must be a list of functions, not {self.callbacks!r}")
 
@@ -154,7 +154,7 @@ class MLP(Parameters):
         network = self.network_
         if (network.sizes, [layer.activation for layer in network.layers], network.dtype) != asked:
             raise UsageError(
-                f"training cannot go on with another network: {network!r} has not sizes {asked[0]}, activations "
+                f"training cannot go on with another network: {network!r} does not have sizes {asked[0]}, activations "
                 f"{asked[1]} and {asked[2]}; fit a new one with warm_start=False"
             )
         return copy(network)
@@ -272,7 +272,7 @@ class MLP(Parameters):
         self.n_layers_, self.n_outputs_ = len(network.sizes), network.sizes[-1]
         self.out_activation_ = network.layers[-1].activation
         if history.stopped == "interrupted":
-            warn_caller("training was interrupted; the model is as far as it came")
+            warn_caller("training was interrupted; the model is as far as training got")
 
     def _hold_out(self, job: Job, seed: int, *, stratify: bool) -> tuple[Job, Job]:
         """Part a job into one to train on and one to watch; a part of a stream may be too small to stratify."""
@@ -294,13 +294,13 @@ class MLP(Parameters):
         if again and as_bytes != self.bytes_:
             there = "uint8" if self.bytes_ else f"not uint8 but {self.network_.dtype}"
             raise UsageError(
-                f"this {type(self).__name__} was fitted on inputs that were {there}, and these are {x.dtype}: "
+                f"this {type(self).__name__} was fitted on inputs that were {there}, but these are {x.dtype}: "
                 "bytes are images, scaled by 1/255, and other numbers are not; convert one of them with .astype"
             )
         if not again and as_bytes and x.max() <= 1:
             warn_caller(
-                "uint8 inputs are taken for images and scaled by 1/255, and these are 0 and 1 only: "
-                "if they are no images, convert them with .astype('float32')"
+                "uint8 inputs are taken for images and scaled by 1/255, but these are only 0 and 1: "
+                "if they are not images, convert them with .astype('float32')"
             )
 
     @property

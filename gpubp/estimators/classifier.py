@@ -123,7 +123,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         targets = np.searchsorted(classes, y)
         strange = (targets >= len(classes)) | (classes[np.minimum(targets, len(classes) - 1)] != y)
         if strange.any():
-            raise UsageError(f"y has labels that classes has not: {np.unique(y[strange])[:5]}")
+            raise UsageError(f"y has labels that classes lacks: {np.unique(y[strange])[:5]}")
         weight = self._class_weights(classes, targets, checked_weights(sample_weight, x))
         several = len(classes) > 2
         n_out, output = (len(classes), "softmax") if several else (1, "sigmoid")
@@ -143,7 +143,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         else:
             given, known = dict(self.class_weight), classes.tolist()
             if strange := [name for name in given if name not in known]:
-                raise UsageError(f"class_weight names {strange[0]!r}, and the classes are {known}")
+                raise UsageError(f"class_weight names {strange[0]!r}, but the classes are {known}")
             of_samples = np.array([given.get(name, 1.0) for name in known])[targets]
         return of_samples if weight is None else of_samples * weight
 

@@ -46,10 +46,10 @@ class Recipe:
     data: str = _setting("Data set by name, or a file or folder of your own", "mnist-sample")
     test_fraction: float | None = _setting("Part of the data held out for the test")
     standardize: bool | None = _setting("Shift and scale each column of the inputs to mean 0, deviation 1")
-    splits: int = _setting("Train on so many different splits, and average", 1)
+    splits: int = _setting("Train on this many different splits, and average", 1)
 
     layers: tuple[int, ...] = _setting("Sizes, inputs first and outputs last: 784-128-10", (784, 128, 10))
-    hidden: tuple[str, ...] = _setting("Activation of the hidden layers, one or one each", ("relu",))
+    hidden: tuple[str, ...] = _setting("Activation of the hidden layers, one for all or one each", ("relu",))
     output: str = _setting("Activation of the output layer", "softmax")
     init: str = _setting("How weights start: auto, normal, normal_1_over_n, glorot, he, lecun", "auto")
     dtype: str = _setting("float32 or float64", "float32")
@@ -69,19 +69,19 @@ class Recipe:
     final: float | None = _setting("Factor that the cosine schedule ends at")
     warmup: float | None = _setting("Epochs over which the learning rate rises at the start")
 
-    batch_size: int = _setting("Samples a step", 128)
+    batch_size: int = _setting("Samples in a mini-batch", 128)
     epochs: int = _setting("Passes over the training data", 10)
-    patience: int | None = _setting("Stop after so many epochs without a better validation loss")
+    patience: int | None = _setting("Stop after this many epochs without a better validation loss")
     validation_fraction: float | None = _setting(
         "Part of the training data held out to watch; 0.1 with patience"
     )
-    seed: int = _setting("Of initial weights, shuffling and splits", 0)
+    seed: int = _setting("Seeds initial weights, shuffling and splits", 0)
 
     def __post_init__(self) -> None:
         from gpubp.optimizers import OPTIMIZERS
 
         if self.name in (".", "..") or {"/", "\\"} & set(self.name):
-            raise UsageError(f"name is part of a folder's, and cannot be {self.name!r}")
+            raise UsageError(f"name becomes part of a folder's, and cannot be {self.name!r}")
         for name, least in (("splits", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} must be {least} or more, not {getattr(self, name)}")
@@ -223,7 +223,7 @@ def load_with_run(name: str) -> tuple[Recipe, RunSettings]:
         return parse_recipe(text, name, f"recipe {name}")
     path = Path(name)
     if path.suffix in (".csv", ".npz") or path.is_dir():
-        raise UsageError(f"{name} is data and no recipe: gpubp train --data {name} --layers …")
+        raise UsageError(f"{name} is data, not a recipe: gpubp train --data {name} --layers …")
     if path.suffix != ".toml" and not path.exists():
         raise UsageError(_unknown("recipe", name, recipe_names()) + ", or give a .toml file")
     try:
@@ -231,7 +231,7 @@ def load_with_run(name: str) -> tuple[Recipe, RunSettings]:
     except OSError as error:
         raise DataError(f"cannot read recipe {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"recipe {path} is no text file") from error
+        raise DataError(f"recipe {path} is not a text file") from error
 
 
 def parse_recipe(text: str, name: str, where: str) -> tuple[Recipe, RunSettings]:
@@ -244,7 +244,7 @@ def parse_recipe(text: str, name: str, where: str) -> tuple[Recipe, RunSettings]
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{where} is no valid TOML: {error}") from error
+        raise DataError(f"{where} is not valid TOML: {error}") from error
     if _converted("format", table.pop("format", FORMAT), int, where) > FORMAT:
         raise UsageError(f"{where} was written for a newer gpubp; upgrade gpubp")
     run = _converted("run", table.pop("run", {}), dict, where)

@@ -43,19 +43,19 @@ def output_delta(step: Walk) -> str:
     output, loss = step.layers[-1].activation.name, step.loss.name
     if step.output_form == "matched":
         return (
-            f"δ = a − y: {loss} is matched to {output}, so that ∇ₐC and the slope of {output} cancel to it. "
+            f"δ = a − y: {loss} is matched to {output}, so that the slope of {output} cancels.  "
             "However saturated an output is, it learns as long as it is wrong."
         )
     if step.output_form == "jacobian":
         return (
             f"δᵢ = aᵢ (gᵢ − Σⱼ gⱼ aⱼ), with g = ∇ₐC = {COST_GRADIENTS[loss]} for {loss}: each output of softmax "
-            "depends on every z of its sample, so that σ'(z) is a matrix, the Jacobian, and no ⊙ does."
+            "depends on every z of its sample, so that σ'(z) is a matrix, the Jacobian, and ⊙ will not do."
         )
     saturates = {
         "identity": "With σ'(z) = 1 nothing saturates.",
         "relu": "An output that is off has δ = 0, right or wrong.",
-        "leaky_relu": "An output that is not above 0 has a hundredth of its error left.",
-    }.get(output, "An output that is saturated has hardly any δ, even where it is wrong.")
+        "leaky_relu": "An output not above 0 keeps a hundredth of its error.",
+    }.get(output, "A saturated output has hardly any δ, even where it is wrong.")
     return (
         f"δ = ∇ₐC ⊙ σ'(z), with ∇ₐC = {COST_GRADIENTS[loss]} for {loss} and "
         f"σ'(z) = {step.layers[-1].activation.slope_formula} for {output}. {saturates}"
@@ -65,7 +65,7 @@ def output_delta(step: Walk) -> str:
 def differences(step: Walk) -> str:
     """The column of central differences explained, and how near it must come."""
     return (
-        f"Beside each gradient, (C(w + h) − C(w − h)) / 2h with h = 2^{int(math.log2(STEP))}. It may be off by its "
+        f"Beside each gradient is (C(w + h) − C(w − h)) / 2h with h = 2^{int(math.log2(STEP))}. It may be off by its "
         "truncation, h² C‴ / 6, found by doubling h, and by the rounding of C over h, measured by fourth "
         f"differences ({DEVIATIONS:.0f} standard deviations)."
     )
@@ -82,7 +82,7 @@ def verdict(step: Walk) -> str:
     if kinks:
         said += (
             f"; {kinks} {'has' if kinks == 1 else 'have'} a unit at its kink or a clipped probability switch within "
-            "±2h, where the cost has no one slope to compare with"
+            "±2h, where the cost has no single slope to compare with"
         )
     return said + "."
 
@@ -98,7 +98,7 @@ def rule(step: Walk) -> str:
         names = " and ".join(name.replace("_", " ") for name in optimizer.slots)
         told += f"; its {names} {'was' if len(optimizer.slots) == 1 else 'were'} 0 before"
     if decay:
-        told += f"; with weight decay {decay:g}, of W alone"
+        told += f"; with weight decay {decay:g}, on W alone"
     return f"With g the gradient: {told}."
 
 
@@ -108,8 +108,8 @@ def update(step: Walk) -> str:
     told = f"C goes from {step.cost:.6g} to {step.cost_after:.6g}, by {change:.3g}"
     told += f"; along its gradient, a straight slope would have given {step.predicted:.3g}. "
     if not math.isfinite(step.cost_after) or change > 0:
-        return told + "It rises: this step is too long for how the cost bends."
-    return told + "The difference is how the cost bends over the step."
+        return told + "It rises: this step is too long for the cost's curvature."
+    return told + "The difference is the cost's curvature over the step."
 
 
 def signal(step: Walk) -> list[str]:
@@ -122,7 +122,7 @@ def signal(step: Walk) -> list[str]:
 
 def _slowest(step: Walk) -> str:
     if len(step.layers) == 1:
-        return "With one layer, the error has no way to go."
+        return "With one layer, the error has nowhere to go."
     slowest, output = step.slowest, step.layers[-1]
     most = max(layer.signal.mean_delta for layer in step.layers)
     if most == 0:
@@ -157,7 +157,7 @@ def _switched_off(layer: LayerWalk) -> str:
     told = f"Layer {layer.number}: {share} of its activations are {'off' if relu else 'saturated'}"
     if dead := round((layer.signal.dead or 0) * units):
         told += f", and {dead} of its {units} units {'is' if dead == 1 else 'are'} so for every sample"
-        told += ": no weight of theirs moves" if relu else ": they hardly learn from this mini-batch"
+        told += ": their weights do not move" if relu else ": they hardly learn from this mini-batch"
     return told + "."
 
 

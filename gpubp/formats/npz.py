@@ -64,16 +64,16 @@ def reading(path: str | os.PathLike, kind: str, *damage: type[Exception]) -> Ite
     except DataError:
         raise
     except corrupt as error:
-        raise DataError(f"{path} is no {kind}, or it is truncated or corrupt ({error})") from error
+        raise DataError(f"{path} is not a {kind}, or it is truncated or corrupt ({error})") from error
 
 
 def check_header(path: str | os.PathLike, header: Any, kind: str) -> None:
     """Refuse by a DataError what is no header, or one of a newer format."""
     if not isinstance(header, dict) or "network" not in header:
-        raise DataError(f"{path} is no gpubp {kind}: its header describes no network")
+        raise DataError(f"{path} is not a gpubp {kind}: its header describes no network")
     version = header.get("format")
     if not isinstance(version, int):
-        raise DataError(f"{path} is no gpubp {kind}: its format is {version!r}, not a number")
+        raise DataError(f"{path} is not a gpubp {kind}: its format is {version!r}, not a number")
     if version > FORMAT:
         raise DataError(f"{path} was written by a newer gpubp (format {version}); upgrade gpubp")
 

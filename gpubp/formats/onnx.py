@@ -78,7 +78,7 @@ def build(network: Network, *, byte_inputs: bool = False) -> Any:
             attributes = {"axis": 1} if operator == "Softmax" else {}
             rows = graph.add(str(operator), *(z if o == "z" else o for o in operands), **attributes)
     element = onnx.TensorProto.UINT8 if byte_inputs else graph.element
-    told = f"{network.dtype}, as trained on; images of bytes must be divided by 255 first"
+    told = f"{network.dtype}, as trained on; byte images must be divided by 255 first"
     if byte_inputs:
         told = "bytes 0 to 255, which the graph divides by 255"
     about = f"{network!r}. inputs: (N, {network.sizes[0]}) {told}. outputs: (N, {network.sizes[-1]})."

@@ -137,7 +137,7 @@ def _activation(place: str, part: Any) -> str:
     elif kind is nn.LogSoftmax:
         why_not = ": gpubp's outputs are probabilities, not their logarithms; put nn.Softmax(dim=1) there"
     elif kind not in names:
-        why_not = f" is nothing that a gpubp network has; it takes {_TAKEN}"
+        why_not = f" has no counterpart in a gpubp network; it takes {_TAKEN}"
     if why_not:
         raise UsageError(_at(place, part) + why_not)
     return names[kind]

@@ -32,13 +32,13 @@ def curves(result: Result) -> list[Figure]:
     scale = "log" if log else "linear"
     told = (
         f"Loss: the mean {loss} of an epoch's mini-batches, each before its update, and {_watched(result)} after "
-        "the epoch. If the second rises while the first still falls, the network learns the samples by heart."
+        "the epoch. If the second rises while the first still falls, the network is learning the samples by heart."
     )
     figures = [(_by_epoch(result, "loss", loss, yscale=scale), told + " The axis is logarithmic." * log)]
     if history.epochs[-1].accuracy is not None:
         told = (
             "Accuracy: the share of samples whose largest output is the right class. Gradient descent cannot see "
-            "it, for it does not change with small changes of the weights; it follows the loss, if late."
+            "it, since small changes of the weights do not change it; it follows the loss, if late."
         )
         figures.append((_by_epoch(result, "accuracy", "accuracy"), told))
     if len(set(history["learning_rate"])) > 1:
@@ -54,7 +54,7 @@ def _watched(result: Result) -> str:
     """Whose loss is validation_loss."""
     recipe, history = result.recipe, result.histories[-1]
     if history.epochs[-1].validation_loss is None:
-        return "nothing else, for there is no validation data,"
+        return "nothing else, since there is no validation data,"
     if recipe.patience is not None or recipe.validation_fraction:
         return f"that of {recipe.validation_fraction or 0.1:.0%} of the training data, held out to watch,"
     return "that of the test data"
@@ -117,7 +117,7 @@ def signals(result: Result) -> dict[str, Any] | None:
     saturated = np.array([[s.saturated for s in evidence.signals[e]] for e in points], float)  # None is NaN
     told = (
         "|δ| of each layer: how much the cost of a sample would change with a unit's weighted input z. BP3 and BP4 "
-        "make the gradients of it, so that a layer with a δ ten times smaller learns about ten times slower. "
+        "make the gradients from it, so a layer with a δ ten times smaller learns about ten times slower. "
         + _fading(delta, points)
         + (" Where a line is broken, it is 0 or not finite." if not (delta > 0).all() else "")
     )
@@ -129,12 +129,12 @@ def signals(result: Result) -> dict[str, Any] | None:
         drawn = _by_layer(points, saturated, sloped, names, "share saturated", ylim=(-0.03, 1.03))
         told = (
             f"Saturated: the share of units, over all samples, whose slope σ'(z) is below {SATURATED:.0%} of the "
-            f"steepest. {_kinds(names)}BP2 multiplies δ by that slope, so that almost nothing of the error gets "
+            f"steepest. {_kinds(names)}BP2 multiplies δ by that slope, so that almost none of the error gets "
             f"through such a unit, and for that sample its weights stand still. {_dead(evidence, points[-1])}"
         )
         figures.append((drawn, told))
     left_out = "" if len(layers) == len(names) else f" {len(layers)} of the {len(names)} layers are shown."
-    first = "" if points[0] == 0 else f" What was before epoch {points[0]} was not measured."
+    first = "" if points[0] == 0 else f" Nothing was measured before epoch {points[0]}."
     return {
         "figures": figures,
         "about": f"Measured on {evidence.samples} training samples, always the same, at {len(points)} "
@@ -176,9 +176,9 @@ def _dead(evidence: Evidence, epoch: int) -> str:
     signals = evidence.signals[epoch]
     dead = {i: signal.dead for i, signal in enumerate(signals, start=1) if signal.dead}
     if not dead:
-        return "At the end no unit is so for all of these samples."
+        return "At the end no unit is saturated for all of these samples."
     shares = ", ".join(f"{share:.0%} in layer {layer}" for layer, share in dead.items())
-    text = f"Units that are so for all of these samples hardly learn any more: {shares} at the end."
+    text = f"Units saturated for all of these samples hardly learn any more: {shares} at the end."
     if len(signals) in dead:
-        text += " Outputs may be: it does no harm where they are right, and is a trap where they are wrong."
+        text += " Saturated outputs do no harm where they are right, and are a trap where they are wrong."
     return text

@@ -125,6 +125,6 @@ def _heaviest_input(first: np.ndarray, names: list[str]) -> str:
     if not len(others) or means[top] < 2 * others.mean():
         return ""
     return (
-        f"The heaviest weights of the first layer are those of {names[top]}: {means[top]:.3g} in the mean of |w|, "
-        f"where all others come to {others.mean():.3g}."
+        f"The heaviest weights of the first layer are those of {names[top]}: their mean |w| is {means[top]:.3g}, "
+        f"and that of all others is {others.mean():.3g}."
     )

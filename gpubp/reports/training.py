@@ -78,18 +78,18 @@ def _notes(result: Result, folder: Path) -> list[str]:
         each = ", ".join("–" if a is None else f"{a:.2%}" for a in result.accuracies)
         notes.append(
             f"The network was trained {splits} times, on {splits} different splits into training and test data. The "
-            f"curves show each, and test results are those of all together ({each}); signals, weights and model are "
+            f"curves show each, and the test results cover all of them ({each}); signals, weights and model are "
             "the last one's."
         )
     if resumed := history.resumed_epochs:
-        notes.append(f"The first {resumed} epochs were trained before, by the run this one went on from.")
+        notes.append(f"The first {resumed} epochs were trained before, by the run that this one continues.")
     if result.stopped == "early stopping":
         notes.append(
             f"Stopped early, after epoch {len(history)}: for {result.recipe.patience} epochs the validation loss had "
             f"not fallen below that of epoch {history.best_epoch}, whose weights the model has."
         )
     if result.stopped == "interrupted":
-        told = f"Interrupted after {len(history)} whole epochs; everything here is of what there was by then."
+        told = f"Interrupted after {len(history)} whole epochs; everything here shows what there was by then."
         go_on = f" It goes on with: gpubp train --resume {folder / 'checkpoint.npz'}"
         notes.append(told + (go_on if result.recipe.splits == 1 else ""))
     return notes

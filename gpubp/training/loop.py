@@ -235,7 +235,7 @@ class Loop:
         own = self.plan.state()
         shapes = [[[slot.shape for slot in slots] for slots in s.slots] for s in (own, state)]
         if shapes[0] != shapes[1]:
-            raise UsageError("the state is of another network or optimizer than this run's")
+            raise UsageError("the state is from a different network or optimizer than this run's")
         self._load(own.parameters, state)
 
     def _identity(self) -> dict[str, Any]:

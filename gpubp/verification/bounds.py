@@ -517,7 +517,7 @@ def update(
 ) -> list[Bounded]:
     """Bounds of the new parameter and slots, for the exact old ones and a gradient that may be off."""
     if kind not in UPDATES:
-        raise UsageError(f'no bound is known of optimizer {kind!r} ({__name__}): train with verify="off"')
+        raise UsageError(f'no bound is known for optimizer {kind!r} ({__name__}): train with verify="off"')
     return UPDATES[kind](parameter, gradient, slots, coefficients, precision)
 
 

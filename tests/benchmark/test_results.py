@@ -119,7 +119,7 @@ def test_ctrl_c_keeps_what_there_is(run, monkeypatch):
     monkeypatch.setattr(measure.Entrant, "round", Mock(side_effect=KeyboardInterrupt))
     code, _, err = bench(run, "--out", "out")
     assert code == 130
-    assert "what was measured is written" in err
+    assert "what was measured has been written" in err
     content = results.read(Path("out"))
     assert content["interrupted"] is True
     assert content["nets"][0]["peers"][0]["first_epoch_s"] > 0
@@ -245,7 +245,7 @@ def test_a_regression_is_told_and_ends_with_1(tmp_path, capsys, monkeypatch):
     assert "SLOWER beyond the noise: gpubp numba on digits, +100% in time and +100% beside" in said
     code, said = compared("old", "old")
     assert code == 0
-    assert "no regression: 12 times of gpubp's judged" in said
+    assert "no regression: 12 gpubp times judged" in said
     assert compared("old")[0] == 2
 
 
@@ -258,7 +258,7 @@ def test_other_machines_versions_and_nets():
     new["nets"][1]["peers"][0] |= {"rounds_ms": [], "status": "failed"}
     found = compare.compare(old, new)
     assert f"other versions: jax {old['machine']['packages']['jax']} → 99.0" in found["warnings"]
-    assert "784-32-10: samples changed since, so that it is not compared" in found["warnings"]
+    assert "784-32-10: samples changed since, so it is not compared" in found["warnings"]
     assert "784-30-10: gpubp numba has no times now (failed)" in found["warnings"]
     assert found["regressions"] == 10
     assert all("jax" not in row["yardstick"] for row in found["rows"])
@@ -284,8 +284,8 @@ del WITHOUT_ROUNDS[0]["peers"][0]["rounds_ms"]
     [
         (changed(format_version=2), "format version 2, and this gpubp reads 1; upgrade gpubp"),
         (changed(format="gpubp-bench-gpu"), "it is 'gpubp-bench-gpu', not 'gpubp-bench-cpu'"),
-        (changed()[:2000], "is no JSON, or not all of it"),
-        ("\ud800", "is no JSON"),  # nor is it text
+        (changed()[:2000], "is not JSON, or is incomplete"),
+        ("\ud800", "is not JSON"),  # nor is it text
         ("[1, 2]", "it does not say what it is"),
         (changed(nets=WITHOUT_ROUNDS), "is damaged: KeyError: 'rounds_ms'"),
         (changed(nets=None), "is damaged"),

@@ -188,7 +188,7 @@ def test_errors_have_one_message_and_their_exit_code(run, args, code, says):
     [
         (("predict", "run/checkpoint.npz", "x.npy"), 5, "for --resume; give the model.npz that the run"),
         (("explain", "--model", "run/checkpoint.npz"), 5, "run/checkpoint.npz is a checkpoint"),
-        (("explain", "digits", "--model", "run/model.npz"), 2, "takes 10 inputs, and those of digits are 64"),
+        (("explain", "digits", "--model", "run/model.npz"), 2, "takes 10 inputs, but digits has 64"),
         (("train", "parity", "--folder", "run"), 2, "run has a run in it"),
         (("train", "--resume", "run/checkpoint.npz"), 2, "all 1 epochs of run/checkpoint.npz are done"),
         (("train", "--resume", "run/model.npz"), 5, "run/model.npz is a model without training state"),

@@ -53,7 +53,7 @@ def test_export_writes_every_kind_and_reads_back_what_gpubp_reads(ok, net):
         (("m.npz", "m.safetensors", "--bytes"), 2, "(--bytes) are for ONNX"),
         (("absent.npz", "m.onnx"), 5, "there is no file absent.npz"),
         (("absent.safetensors", "m.onnx"), 5, "there is no file absent.safetensors"),
-        (("x.npy", "m.onnx"), 5, "x.npy is no gpubp model"),
+        (("x.npy", "m.onnx"), 5, "x.npy is not a gpubp model"),
         (("run/checkpoint.npz", "m.onnx"), 5, "run/checkpoint.npz is a checkpoint"),
         (("m.npz", "x.npy/m.onnx"), 1, "cannot write x.npy/m.onnx"),
         (("m.npz", "/proc/no/m.safetensors"), 1, "cannot write /proc/no/m.safetensors"),

@@ -239,7 +239,7 @@ def test_a_damaged_file_in_the_cache_goes_and_is_replaced(cache, server, publish
 
 def test_the_cache_may_be_where_nothing_can_be_written(cache):
     cache.write_text("a file, not a folder")
-    with pytest.raises(DataError, match=r"mnist cannot be had: cannot write .*train-images"):
+    with pytest.raises(DataError, match=r"mnist is not available: cannot write .*train-images"):
         fetch("mnist")
     assert cache.read_text() == "a file, not a folder"
 
@@ -298,7 +298,7 @@ def test_the_folder_may_be_named_by_the_environment(cache, server, published, tm
 def test_a_useless_folder_in_the_environment_is_told_of(cache, server, monkeypatch):
     monkeypatch.setenv("GPUBP_DATA_DIR", "/nowhere")
     server.routes["good"] = lambda handler, name: handler.send_error(404)
-    with pytest.raises(DataError, match=r"404(?s:.*)GPUBP_DATA_DIR was of no help: /nowhere"):
+    with pytest.raises(DataError, match=r"404(?s:.*)GPUBP_DATA_DIR did not help: /nowhere"):
         load("mnist")
 
 

@@ -164,7 +164,7 @@ def test_bytes_are_images():
     pixels = (DIGITS * 255).astype(np.uint8)
     net, same = (quick(dtype="float64").fit(x, DIGIT) for x in (pixels, pixels / 255))
     np.testing.assert_allclose(net.predict_proba(pixels), same.predict_proba(pixels / 255), rtol=1e-9)
-    with pytest.raises(ValueError, match="were uint8, and these are float64"):
+    with pytest.raises(ValueError, match="were uint8, but these are float64"):
         net.predict(DIGITS)
 
 
@@ -198,7 +198,7 @@ def test_what_partial_fit_refuses():
     net = quick().partial_fit(X, Y, classes=[0, 1, 2])
     with pytest.raises(ValueError, match="cannot become"):
         net.partial_fit(X, Y, classes=[0, 1])
-    with pytest.raises(ValueError, match="labels that classes has not"):
+    with pytest.raises(ValueError, match="labels that classes lacks"):
         net.partial_fit(X, Y + 1)
     with pytest.raises(ValueError, match="needs all data at once"):
         quick(class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
@@ -377,7 +377,7 @@ def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
         ({"batch_size": 0}, "batch_size must be a positive integer"),
         ({"learning_rate_init": -1}, "learning rate must be positive"),
         ({"momentum": 2, "solver": "sgd"}, "momentum must be in"),
-        ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction lies between 0 and 1"),
+        ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction must be between 0 and 1"),
         ({"backend": "torch"}, "unknown backend 'torch'"),
         ({"verify": "always"}, "unknown verify policy"),
         ({"dtype": "int8"}, "dtype must be float32 or float64"),
@@ -454,7 +454,7 @@ def test_bytes_and_other_numbers_do_not_mix():
     with pytest.warns(UserWarning, match="0 and 1 only"):
         quick().fit(dummies, Y)
     net = quick().fit(X, Y)
-    with pytest.raises(ValueError, match="were not uint8 but float32, and these are uint8"):
+    with pytest.raises(ValueError, match="were not uint8 but float32, but these are uint8"):
         net.predict(dummies)
 
 

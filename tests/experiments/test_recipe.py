@@ -84,7 +84,7 @@ def test_a_wrong_run_table_is_named(tmp_path, table, says):
         ("epochs = true", UsageError, "epochs must be int"),
         ("layers = [1.5, 2]", UsageError, "list of int"),
         ("format = 99", UsageError, "newer gpubp"),
-        ("epochs = ", DataError, "no valid TOML"),
+        ("epochs = ", DataError, "not valid TOML"),
     ],
 )
 def test_a_recipe_that_is_wrong_names_the_key(text, error, says):

@@ -214,7 +214,7 @@ def test_dead_relus_are_counted(rng):
     net = small_net((4, 6, 3), hidden="relu")
     net.parameters[0] = (net.parameters[0][0], np.array([-99.0, -99, 0, 0, 0, 99]))
     told = words.signal(walk(net, some_samples(net, rng, 40), "quadratic", SGD()))
-    assert any("2 of its 6 units are so for every sample: no weight of theirs moves" in t for t in told)
+    assert any("2 of its 6 units are so for every sample: their weights do not move" in t for t in told)
 
 
 def test_outputs_that_are_wrong_and_saturated_are_told(rng):

@@ -213,7 +213,7 @@ def test_a_resumed_run_shows_where(ok):
     assert "at 7 points of the run" in text_of(PAGE)
     Path("run/signals.csv").unlink()
     ok("train", "--resume", "run/checkpoint.npz", "--epochs", 8, "--backend", "numpy", "-q")
-    assert "What was before epoch 7 was not measured" in text_of(PAGE)
+    assert "Nothing was measured before epoch 7" in text_of(PAGE)
 
 
 @pytest.mark.parametrize("loss", ["quadratic", "cross_entropy"])

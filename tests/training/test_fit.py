@@ -385,5 +385,5 @@ def test_a_run_that_goes_on_from_the_state_of_another_is_bitwise_one_run(plan, o
 
 def test_the_state_of_another_optimizer_or_network_is_refused(data):
     _, history = trained("numpy", data, optimizer=SGD(0.1))
-    with pytest.raises(UsageError, match="another network or optimizer"):
+    with pytest.raises(UsageError, match="a different network or optimizer"):
         trained("numpy", data, optimizer=Adam(0.1), state=history.state)

@@ -69,7 +69,7 @@ class NumbaBackend(HostBackend):
         most = settings.NUMBA_NUM_THREADS
         if self.threads > most:
             raise UsageError(
-                f"threads must be 1 to {most}, which is what Numba can have here, not {threads}; "
+                f"threads must be 1 to {most}, the most that Numba can use here, not {threads}; "
                 f"NUMBA_NUM_THREADS={threads} in the environment would let it have more"
             )
 

@@ -44,7 +44,7 @@ def _why_no_device(cupy_cuda: Any) -> str | None:
     if driver // 1000 < needed // 1000:
         return (
             f"the NVIDIA driver is for CUDA {version(driver)}, older than the CUDA {version(needed)} "
-            f"of this CuPy: install a newer driver, or the CuPy of CUDA {driver // 1000}: {_INSTALL}"
+            f"of this CuPy: install a newer driver, or the CuPy for CUDA {driver // 1000}: {_INSTALL}"
         )
     try:
         count = runtime.getDeviceCount()

@@ -140,7 +140,7 @@ class CupyBackend(Device, Backend):
                 raise UsageError(
                     f"only the fused plan has precision {self.precision}, not {self.plan_kind!r}"
                 )
-            return "fused", f"which precision {self.precision} asks for"
+            return "fused", f"as precision {self.precision} requires"
         no_units = why_no_units(self, problem)
         if self.plan_kind == "units" and no_units is not None:
             raise UsageError(f"the units plan does not fit: {no_units}; choose the fused plan")
@@ -155,7 +155,7 @@ class CupyBackend(Device, Backend):
             why_not = f"each of the units plan's {blocks} blocks, more than {MOST_PARTS}, would add up all their parts"
         work = problem.batch_size * sum(layer.n_in * layer.n_out for layer in problem.layers)
         if work > COMPOSED_WORK:
-            why = f"chosen for steps of {work:,} multiply-adds forward, beside which launches do not count"
+            why = f"chosen for steps of {work:,} multiply-adds forward, which outweigh the launches"
             return "composed", why
         return "fused", f"chosen since {why_not}"
 

@@ -142,7 +142,7 @@ class Device:
             except (cp.runtime.CUDARuntimeError, cp.driver.CUDADriverError) as error:
                 cp.runtime.deviceSynchronize()  # fails too if the device does, or an earlier launch did
                 raise GpubpError(
-                    f"the GPU refused to start a kernel ({in_one_line(error)}), and still answers: it may have too "
+                    f"the GPU refused to start a kernel ({in_one_line(error)}), but still answers: it may have too "
                     "little room beside other programs; try again, from a checkpoint with --resume, or with "
                     "--plan composed"
                 ) from error
@@ -156,7 +156,7 @@ class Device:
             try:
                 self._cp.matmul(a, b, out=out)
             except self._cp.cuda.memory.OutOfMemoryError as error:
-                raise self._out_of_memory("what a product needs beside") from error
+                raise self._out_of_memory("a product's workspace") from error
             except self._cp.cuda.cublas.CUBLASError as error:
                 if any(status in str(error) for status in NO_WORKSPACE):
                     raise self._out_of_memory(f"what cuBLAS needs ({in_one_line(error)})") from error

@@ -65,7 +65,7 @@ def why_no_units(device: Device, problem: Problem) -> str | None:
         return f"{layers[0].n_out} hidden units are more than the {units * most} that {most} multiprocessors can own"
     needed, there_is = units_bytes(problem, units), device.shared_memory()
     if needed > there_is:
-        return f"a block would need {needed:,} bytes of shared memory, of which there are {there_is:,}"
+        return f"a block would need {needed:,} bytes of shared memory, and there are {there_is:,}"
     return None
 
 

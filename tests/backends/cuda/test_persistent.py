@@ -261,7 +261,7 @@ def test_the_plan_is_chosen_by_size_and_can_be_forced(monkeypatch):
         ((20, 37, 10), {}, "37 hidden units are more than the 24 that 3 multiprocessors can own"),
         ((20, 8, 8, 10), {}, "one hidden layer, not 2"),
         ((20, 24, 10), {"hidden": "softmax"}, "cannot be softmax"),
-        ((20, 24, 10), {"batch": 2000}, "bytes of shared memory, of which there are 232,448"),
+        ((20, 24, 10), {"batch": 2000}, "bytes of shared memory, and there are 232,448"),
     ]:
         assert kind(sizes=sizes, **options) == "fused"
         with pytest.raises(UsageError, match=f"the units plan does not fit: .*{reason}; choose the fused"):
