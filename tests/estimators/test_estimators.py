@@ -451,7 +451,7 @@ def test_labels_are_set_before_a_warning_that_may_be_an_error():
 
 def test_bytes_and_other_numbers_do_not_mix():
     dummies = (X > 0).astype(np.uint8)
-    with pytest.warns(UserWarning, match="0 and 1 only"):
+    with pytest.warns(UserWarning, match="only 0 and 1"):
         quick().fit(dummies, Y)
     net = quick().fit(X, Y)
     with pytest.raises(ValueError, match="were not uint8 but float32, but these are uint8"):

@@ -353,12 +353,6 @@ def test_a_network_can_learn_classes_after_numbers(rng):
     assert net.predict(x).shape == (50,)
 
 
-def test_seconds_count_training_also_where_every_step_is_verified(rng):
-    x, y = small_data(rng)
-    _, history = trained("numpy", x, y, verify="step")
-    assert min(history["seconds"]) > 0
-
-
 def test_the_product_takes_arrays_in_any_order(rng):
     delta_next, weights, a, delta = (rng.random((n, 16)) for n in (8, 16, 8, 8))
     fortran = np.asfortranarray(weights)

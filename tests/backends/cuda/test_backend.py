@@ -86,7 +86,7 @@ def test_a_launch_that_is_refused_is_not_a_lost_device(plan, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (fake_cupy.OutOfMemoryError("Out of memory: 8 bytes."), "out of GPU memory: what a product"),
+        (fake_cupy.OutOfMemoryError("Out of memory: 8 bytes."), "out of GPU memory: a product's workspace"),
         (fake_cupy.CUBLASError("CUBLAS_STATUS_ALLOC_FAILED"), r"what cuBLAS needs \(CUBLAS_STATUS_ALLOC"),
         (fake_cupy.CUBLASError("CUBLAS_STATUS_INTERNAL_ERROR"), r"stopped answering \(CUBLAS_STATUS_INT"),
         (fake_cupy.CUDARuntimeError("cudaErrorIllegalAddress: bad"), r"stopped answering \(cudaErrorIllegal"),
