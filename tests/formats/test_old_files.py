@@ -37,64 +37,28 @@ def test_a_model_of_values():
     np.testing.assert_allclose(net.predict([[0.0, 0.1], [0.2, 0.3]]), [[0.59166109], [0.71602661]], rtol=1e-7)
 
 
-def test_a_checkpoint_is_gone_on_from_as_if_never_stopped(run):
+QUIETLY = ("--backend", "numpy", "--no-report", "--folder")
+
+
+def test_a_checkpoint_is_gone_on_from_as_if_never_stopped(ok):
     """From its third epoch to the fifth, as five epochs at once; of another machine, so that bits may differ."""
-    code, _, err = run(
-        "train",
-        "--resume",
-        OLD / "parity-checkpoint.npz",
-        "--epochs",
-        5,
-        "--folder",
-        "resumed",
-        "--backend",
-        "numpy",
-        "--no-report",
-    )
-    assert code == 0, err
-    assert (
-        run("train", "parity", "--epochs", 5, "--folder", "whole", "--backend", "numpy", "-q", "--no-report")[
-            0
-        ]
-        == 0
-    )
+    ok("train", "--resume", OLD / "parity-checkpoint.npz", "--epochs", 5, *QUIETLY, "resumed")
+    ok("train", "parity", "--epochs", 5, *QUIETLY, "whole")
     assert_alike("resumed/model.npz", "whole/model.npz", rtol=1e-3)
 
 
-def test_a_checkpoint_with_slots_a_schedule_and_the_best_epoch(run):
-    code, out, err = run(
-        "train",
-        "--resume",
-        OLD / "iris-checkpoint.npz",
-        "--epochs",
-        3,
-        "--folder",
-        "resumed",
-        "--backend",
-        "numpy",
-        "--no-report",
-    )
-    assert code == 0, err
+def test_a_checkpoint_with_slots_a_schedule_and_the_best_epoch(ok):
+    out = ok("train", "--resume", OLD / "iris-checkpoint.npz", "--epochs", 3, *QUIETLY, "resumed")
     assert "stopped" not in out
 
 
 def test_a_checkpoint_of_fit():
     x = np.arange(12.0).reshape(6, 2) / 10
-    net = gpubp.Network([2, 3, 1], output="identity", hidden="tanh", seed=0, dtype="float64")
     y = x.sum(axis=1)
-    history = gpubp.fit(
-        net,
-        x,
-        y,
-        loss="quadratic",
-        epochs=3,
-        batch_size=4,
-        backend="numpy",
-        early_stopping=5,
-        validation=(x, y),
-        schedule=gpubp.Schedule("cosine"),
-        resume=OLD / "values-checkpoint.npz",
-    )
+    net = gpubp.Network([2, 3, 1], output="identity", hidden="tanh", seed=0, dtype="float64")
+    run = {"loss": "quadratic", "batch_size": 4, "early_stopping": 5, "schedule": gpubp.Schedule("cosine")}
+    resumed = {"validation": (x, y), "resume": OLD / "values-checkpoint.npz", "backend": "numpy"}
+    history = gpubp.fit(net, x, y, epochs=3, **run, **resumed)
     assert (len(history), history.resumed_epochs) == (3, 2)
 
 
@@ -103,8 +67,6 @@ def test_a_checkpoint_is_no_model(run):
     assert (code, "is a checkpoint, for --resume" in err) == (DataError.exit_code, True)
 
 
-def test_a_recipe_with_its_run(run):
-    code, out, err = run("train", OLD / "iris-recipe.toml", "--folder", "again", "--no-report")
-    assert code == 0, err
-    assert "on 1 thread" in out
+def test_a_recipe_with_its_run(ok):
+    assert "on 1 thread" in ok("train", OLD / "iris-recipe.toml", "--folder", "again", "--no-report")
     assert_alike("again/model.npz", OLD / "iris-model.npz", rtol=1e-4)
