@@ -55,7 +55,7 @@ class Optimizer:
         return np.array([self.coefficients(lr, step + s, decay=decay) for s, lr in enumerate(rates.tolist())])
 
     def rule(self, parameter: Array, gradient: Array, slots: Slots, c: Any) -> tuple[Array, Slots]:
-        """The new parameter and slots, same shapes as the old; ``c`` are the step's coefficients."""
+        """The new parameter and slots, same shapes as the old; ``c`` is what ``coefficients`` gave for the step."""
         raise NotImplementedError
 
 
@@ -104,7 +104,6 @@ class SGD(Optimizer):
         return table
 
     def rule(self, parameter: Array, gradient: Array, slots: Slots, c: Any) -> tuple[Array, Slots]:
-        c = SGDCoefficients(*c)
         direction = gradient + c.decay * parameter if c.decay else gradient
         if not c.momentum:
             return parameter - c.lr * direction, ()
@@ -179,7 +178,6 @@ class Adam(Optimizer):
         return 1 / math.sqrt(1 - self.beta2**step)
 
     def rule(self, parameter: Array, gradient: Array, slots: Slots, c: Any) -> tuple[Array, Slots]:
-        c = AdamCoefficients(*c)
         gradient = gradient + c.decay * parameter if c.decay else gradient
         first = c.beta1 * slots[0] + c.rest1 * gradient
         second = c.beta2 * slots[1] + c.rest2 * (gradient * gradient)

@@ -166,7 +166,8 @@ class PhasedPlan(FusedPlan):
         state, flat = self.state(), [gradient for pair in gradients for gradient in pair]
         parameters, slots = [], []
         for k, (parameter, gradient, old) in enumerate(zip(state.parameters, flat, state.slots, strict=True)):
-            rounded = [self.dtype.type(c) for c in coefficients[k % 2]]
+            given = coefficients[k % 2]
+            rounded = type(given)(*map(self.dtype.type, given))
             parameter, new = self.optimizer.rule(parameter, gradient, old, rounded)
             parameters.append(parameter)
             slots.append(new)
