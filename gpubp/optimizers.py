@@ -26,6 +26,13 @@ def _require(condition: bool, message: str) -> None:
         raise UsageError(message)
 
 
+def _rows(count: int, row: Sequence[float]) -> np.ndarray:
+    """``row`` again and again, (count, len(row)) float64; np.tile takes three times as long."""
+    table = np.empty((count, len(row)))
+    table[:] = row
+    return table
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """A rule that moves a parameter along its gradient; ``slots`` names the arrays it remembers per parameter."""
@@ -94,13 +101,12 @@ class SGD(Optimizer):
         return f"v ← {self.momentum:g} v + g, then W ← W − η {along}"
 
     def coefficients(self, lr: float, step: int, *, decay: bool) -> SGDCoefficients:
-        return SGDCoefficients(
-            lr, self.momentum, decay=self.weight_decay if decay else 0.0, nesterov=float(self.nesterov)
-        )
+        # by position: names would take half as long again, and this is called twice a step
+        return SGDCoefficients(lr, self.momentum, self.weight_decay if decay else 0.0, float(self.nesterov))
 
     def coefficients_of(self, rates: np.ndarray, step: int, *, decay: bool) -> np.ndarray:
-        table = np.tile(self.coefficients(0.0, step, decay=decay), (len(rates), 1))
-        SGDCoefficients(*table.T).lr[...] = rates
+        table = _rows(len(rates), self.coefficients(0.0, step, decay=decay))
+        table[:, SGDCoefficients._fields.index("lr")] = rates
         return table
 
     def rule(self, parameter: Array, gradient: Array, slots: Slots, c: Any) -> tuple[Array, Slots]:
@@ -164,7 +170,7 @@ class Adam(Optimizer):
         )
 
     def coefficients_of(self, rates: np.ndarray, step: int, *, decay: bool) -> np.ndarray:
-        table = np.tile(self.coefficients(1.0, step, decay=decay), (len(rates), 1))
+        table = _rows(len(rates), self.coefficients(1.0, step, decay=decay))
         columns = AdamCoefficients(*table.T)
         columns.rate[...] = [self._rate(lr, step + s) for s, lr in enumerate(rates.tolist())]
         columns.correction[...] = [self._correction(step + s) for s in range(len(rates))]

@@ -154,9 +154,10 @@ class ComposedPlan(Plan):
     ) -> None:
         self.backend.gather(samples.targets, order, work.targets)
         self.backend.gather(samples.sample_weight, order, work.sample_weight)
-        given = work.logits, work.activations[-1], work.targets, work.sample_weight
-        functions = self.activations[-1], self.problem.loss
-        self.backend.output_delta(*given, *functions, work.deltas[-1], row_cost, row_hit)
+        self.backend.output_delta(
+            work.logits, work.activations[-1], work.targets, work.sample_weight,
+            self.activations[-1], self.problem.loss, work.deltas[-1], row_cost, row_hit,
+        )  # fmt: skip
 
     def _backpropagate(self, order: Array, rows: slice) -> None:
         work = self._workspace.first(rows.stop - rows.start)

@@ -169,8 +169,10 @@ class FusedPlan(Plan):
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
         count = len(learning_rates)
         with self._lock:
-            of = partial(self.optimizer.coefficients_of, learning_rates, self.step + 1)
-            rows = [of(decay=True), of(decay=False)]  # weights, biases
+            rows = [
+                self.optimizer.coefficients_of(learning_rates, self.step + 1, decay=decay)
+                for decay in (True, False)  # weights, biases
+            ]
             coefficients = np.stack(rows, axis=1).astype(self.dtype).reshape(-1)
             stats = self._run(self.samples, order, self.batch_size, count, coefficients, steps.TRAIN)
             self.step += count
