@@ -17,15 +17,20 @@ from gpubp.kernels.cpu.vector import BYTES
 
 def padded(rows_bn: np.ndarray) -> np.ndarray:
     """(B, n) with each row padded to whole vectors."""
-    rows = np.ascontiguousarray(rows_bn)  # np.pad keeps the order that it finds
-    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % (BYTES // rows.itemsize))))
+    count, n = rows_bn.shape
+    lanes = BYTES // rows_bn.itemsize
+    rows = np.zeros((count, -(-n // lanes) * lanes), rows_bn.dtype)
+    rows[:, :n] = rows_bn
+    return rows
 
 
 def turned(rows_bn: np.ndarray) -> np.ndarray:
     """(B, n) as blocks (⌈B / lanes⌉, n, lanes): as many samples as a vector has lanes, with a vector for each unit."""
+    count, n = rows_bn.shape
     lanes = BYTES // rows_bn.itemsize
-    rows = np.pad(rows_bn, ((0, -len(rows_bn) % lanes), (0, 0)))
-    return np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).swapaxes(1, 2))
+    rows = np.zeros((-(-count // lanes) * lanes, n), rows_bn.dtype)
+    rows[:count] = rows_bn
+    return np.ascontiguousarray(rows.reshape(-1, lanes, n).swapaxes(1, 2))
 
 
 def turned_back(blocks: np.ndarray, count: int) -> np.ndarray:

@@ -31,6 +31,9 @@ except Exception as error:  # a broken LLVM or a NumPy too new is a reason to re
     _import_error = error
 
 
+SHARED_PRODUCT = 4_000_000  # multiply-adds of one product, from which on it is worth waking other threads
+
+
 def why_unavailable() -> str | None:
     """None if Numba works here, else why it does not and what to install."""
     if _import_error is not None:
@@ -122,7 +125,10 @@ class NumbaBackend(HostBackend):
         c, row = np.empty((len(a), b.shape[1]), a.dtype), np.zeros(b.shape[1], a.dtype)
         if start is not None:
             row[:n] = start
-        self._team.share(len(a), lambda _, first, stop: operations.multiply(a, b, row, c, first, stop))
+        if a.size * n < SHARED_PRODUCT:  # the team would take longer to wake than to multiply
+            operations.multiply(a, b, row, c, 0, len(a))
+        else:
+            self._team.share(len(a), lambda _, first, stop: operations.multiply(a, b, row, c, first, stop))
         return c[:, :n]
 
     def forward(self, a_prev, weights, bias, activation, z, a):
