@@ -76,15 +76,19 @@ def test_by_default_there_are_as_many_as_numba_has():
     assert backends.get("numba").threads == usual
 
 
-def test_operations_keep_to_the_threads():
-    """Members of a team are the caller and threads that are started for it."""
-    x = np.ones((8, 8), np.float32)
+@pytest.mark.parametrize(("size", "shared"), [(8, False), (160, True)])
+def test_operations_keep_to_the_threads(size, shared, rng):
+    """Members of a team are the caller and threads that are started for it, if the products are worth it."""
+    x, found = rng.standard_normal((size, size)).astype(np.float32), []
     for threads in (1, MOST):
         device, before = backends.get("numba", threads=threads), threading.active_count()
-        device.forward(x, x, x[0], ACTIVATIONS["relu"], x.copy(), x.copy())
-        device.hidden_delta(x, x, x, ACTIVATIONS["relu"], x.copy())
-        device.weight_grad(x, x, x.copy(), x[0].copy())
-        assert threading.active_count() - before == threads - 1
+        results = [x.copy() for _ in range(4)]
+        device.forward(x, x, x[0], ACTIVATIONS["relu"], *results[:2])
+        device.hidden_delta(x, x, x, ACTIVATIONS["relu"], results[2])
+        device.weight_grad(x, x, results[3], x[0].copy())
+        assert threading.active_count() - before == (threads - 1 if shared else 0)
+        found.append(np.stack(results).tobytes())
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("device", [backends.get("numba"), backends.get("numpy", threads=1)])
