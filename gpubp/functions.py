@@ -6,6 +6,7 @@ activations are functions of the activation a = σ(z), so that no layer has to k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,7 +22,8 @@ from gpubp.support.hints import did_you_mean
 class Activation:
     """σ: ``apply(z) -> a`` and ``slope(a) = σ'(z)``, both elementwise over (B, n), and how the two read.
 
-    ``slope`` and its formula are None for softmax, whose Jacobian is no diagonal; :meth:`pull_back` serves both kinds.
+    Every a lies between ``lowest`` and ``highest``. ``slope`` and its formula are None for softmax, whose Jacobian is
+    no diagonal; :meth:`pull_back` serves both kinds.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Activation:
     slope_formula: str | None
     apply: Callable[[np.ndarray], np.ndarray]
     slope: Callable[[np.ndarray], np.ndarray] | None
+    lowest: float = -math.inf
+    highest: float = math.inf
 
     def pull_back(self, gradient: np.ndarray, a: np.ndarray) -> np.ndarray:
         """∂C/∂z from ∂C/∂a: the product with the Jacobian ∂a/∂z, (B, n) and (B, n) to (B, n).
@@ -57,14 +61,16 @@ ACTIVATIONS = {
     f.name: f
     for f in (
         Activation("identity", "z", "1", lambda z: z.copy(), np.ones_like),
-        Activation("sigmoid", "1 / (1 + e⁻ᶻ)", "a (1 − a)", sigmoid, lambda a: a * (1 - a)),
-        Activation("tanh", "tanh z", "1 − a²", np.tanh, lambda a: 1 - a * a),
+        Activation("sigmoid", "1 / (1 + e⁻ᶻ)", "a (1 − a)", sigmoid, lambda a: a * (1 - a), 0, 1),
+        Activation("tanh", "tanh z", "1 − a²", np.tanh, lambda a: 1 - a * a, -1, 1),
         Activation(
             "lecun_tanh",
             "1.7159 tanh(2z/3)",
             "⅔ (1.7159 − a² / 1.7159)",
             lambda z: LECUN_SCALE * np.tanh(LECUN_RATE * z),
             lambda a: LECUN_RATE * (LECUN_SCALE - a * (a / LECUN_SCALE)),
+            -LECUN_SCALE,
+            LECUN_SCALE,
         ),
         Activation(
             "relu",
@@ -72,6 +78,7 @@ ACTIVATIONS = {
             "1 if z > 0 else 0",
             lambda z: np.maximum(z, 0),
             lambda a: (a > 0).astype(a.dtype),
+            0,
         ),
         Activation(
             "leaky_relu",
@@ -80,7 +87,7 @@ ACTIVATIONS = {
             lambda z: np.where(z > 0, z, LEAKY_SLOPE * z),
             lambda a: np.where(a > 0, 1, LEAKY_SLOPE).astype(a.dtype),
         ),
-        Activation("softmax", "e^zᵢ / Σⱼ e^zⱼ", None, softmax, None),
+        Activation("softmax", "e^zᵢ / Σⱼ e^zⱼ", None, softmax, None, 0, 1),
     )
 }
 

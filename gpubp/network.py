@@ -14,10 +14,11 @@ import numpy as np
 import gpubp
 from gpubp import reference
 from gpubp.data.dataset import check_inputs, rows_of
-from gpubp.data.samples import as_rows
+from gpubp.data.inputs import Inputs
+from gpubp.data.samples import Task, as_rows
 from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError, UsageError
-from gpubp.functions import ACTIVATIONS, Activation, lookup
+from gpubp.functions import ACTIVATIONS, Activation, Loss, lookup
 
 CHUNK = 4096  # rows a prediction takes at a time, which bounds its memory; fewer in wide networks, by
 CHUNK_NUMBERS = 1 << 23  # the most that one layer may have of them
@@ -69,16 +70,17 @@ def labels_of(outputs: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Meaning:
-    """The meaning of a network's outputs: classes, by their names where they have any, values, or nobody has said.
+    """The meaning of a network's outputs.
 
-    ``names`` has one for each output, or two for a single one.
+    ``kind`` is "classes", "values", "logits" of classes, or "unknown" where nobody has said. ``names`` are those of
+    classes, if they have any: one for each output, or two for a single one.
     """
 
     kind: str = "unknown"
     names: tuple = ()
 
 
-UNKNOWN, VALUES = Meaning(), Meaning("values")
+UNKNOWN, CLASSES, VALUES, LOGITS = map(Meaning, ("unknown", "classes", "values", "logits"))
 
 
 class Network:
@@ -98,6 +100,8 @@ class Network:
         layers: list of :class:`Layer`.
         parameters: list of (W, b) for each layer, (n_out, n_in) and (n_out,).
         meaning: what the outputs stand for, a :class:`Meaning`, which who trains or loads the network sets.
+        inputs: what the inputs are, a :class:`gpubp.data.inputs.Inputs`, set likewise; inputs of the other kind are
+            refused everywhere.
 
     Raises:
         UsageError: sizes, names, seed or dtype that make no network.
@@ -117,7 +121,7 @@ class Network:
         self.layers = _layers(sizes, hidden, output)
         if init != "auto":
             lookup(INITIALISERS, init, "initialisation")
-        self.meaning = UNKNOWN
+        self.meaning, self.inputs = UNKNOWN, Inputs()
         try:
             rng = np.random.default_rng(seed)
         except (TypeError, ValueError) as error:
@@ -145,6 +149,10 @@ class Network:
     def sizes(self) -> list[int]:
         return [self.layers[0].n_in] + [layer.n_out for layer in self.layers]
 
+    def task(self, loss: Loss) -> Task:
+        """What it is to learn by this loss."""
+        return Task(self.sizes[0], self.sizes[-1], self.dtype, self.activations[-1], loss)
+
     @property
     def activations(self) -> list[Activation]:
         return [ACTIVATIONS[layer.activation] for layer in self.layers]
@@ -165,7 +173,8 @@ class Network:
         dtype and order, or an iterator of arrays; :meth:`stream` does not hold the outputs either.
 
         Raises:
-            DataError: inputs of another width, or other than finite numbers in one or more rows.
+            DataError: inputs of another width or kind than the network learned from, or other than finite numbers in
+                one or more rows.
         """
         return self._whole(inputs, "forward")
 
@@ -186,12 +195,20 @@ class Network:
         Raises:
             UsageError, DataError: as that method does.
         """
-        if method == "predict_proba" and self.layers[-1].activation not in ("softmax", "sigmoid"):
+        logits = self.meaning.kind == "logits"
+        if (
+            method == "predict_proba"
+            and self.layers[-1].activation not in ("softmax", "sigmoid")
+            and not logits
+        ):
             raise UsageError(
                 f"predict_proba needs a softmax or sigmoid output layer, but this one is "
                 f"{self.layers[-1].activation}; forward() gives its raw outputs"
             )
-        finish = lookup({"forward": None, "predict": self._labelled, "predict_proba": None}, method, "method")
+        of_logits = self._probabilities if logits else None
+        finish = lookup(
+            {"forward": None, "predict": self._labelled, "predict_proba": of_logits}, method, "method"
+        )
         outputs = self._outputs(inputs, name)
         return map(finish, outputs) if finish else outputs
 
@@ -207,6 +224,7 @@ class Network:
             chunk = self.chunk(sparse=is_sparse(rows))
             for start in range(0, rows.shape[0], chunk):
                 a = check_inputs(rows[start : start + chunk], name, first_row=first_row + start)
+                self.inputs.check(a, name)
                 a = as_rows(a, self.dtype)
                 for (weights, bias), activation in zip(self.parameters, self.activations, strict=True):
                     a = reference.forward(a, weights, bias, activation)[1]
@@ -240,14 +258,17 @@ class Network:
     def _labelled(self, outputs: np.ndarray) -> np.ndarray:
         if self.meaning == VALUES or (self.meaning == UNKNOWN and self.layers[-1].activation == "identity"):
             return outputs
-        label = labels_of(outputs)
+        label = labels_of(self._probabilities(outputs) if self.meaning.kind == "logits" else outputs)
         return np.asarray(self.meaning.names)[label] if self.meaning.names else label
 
+    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+        return ACTIVATIONS["softmax" if logits.shape[1] > 1 else "sigmoid"].apply(logits)
+
     def predict_proba(self, inputs: Any) -> np.ndarray:
-        """The outputs (N, n_out) as probabilities.
+        """The outputs (N, n_out) as probabilities; of logits, their softmax, or of a single one its sigmoid.
 
         Raises:
-            UsageError: the output activation is neither softmax nor sigmoid.
+            UsageError: the output activation is neither softmax nor sigmoid, and outputs are no logits.
             DataError: as :meth:`forward` does.
         """
         return self._whole(inputs, "predict_proba")
@@ -267,9 +288,9 @@ class Network:
         return gpubp.to_torch(self)
 
     @classmethod
-    def from_torch(cls, module: Any) -> Network:
+    def from_torch(cls, module: Any, *, outputs: str | None = None) -> Network:
         """The network of a ``torch.nn.Sequential``: :func:`gpubp.from_torch`."""
-        return gpubp.from_torch(module)
+        return gpubp.from_torch(module, outputs=outputs)
 
 
 def _float_dtype(dtype: str | np.dtype | type) -> np.dtype:

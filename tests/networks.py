@@ -45,7 +45,7 @@ for _cls in OPTIMIZERS.values():
 
 def samples_of(net: Network, x, y, weight=None, loss: str = "cross_entropy") -> Samples:
     """Inputs and labels or targets, as a plan takes them."""
-    return prepare(check_split(x, y, weight), net.sizes, net.dtype, LOSSES[loss]).samples
+    return prepare(check_split(x, y, weight), net.task(LOSSES[loss])).samples
 
 
 def problem_of(

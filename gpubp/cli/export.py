@@ -31,5 +31,5 @@ def export(
     formats.save(network, out, byte_inputs=byte_inputs)
     takes = f"; it takes {'uint8' if byte_inputs else network.dtype} rows of {network.sizes[0]}"
     print(f"{network!r} written to {out}{takes if suffix == '.onnx' else ''}")
-    if suffix == ".onnx" and not byte_inputs:
+    if suffix == ".onnx" and not byte_inputs and network.inputs.kind != "numbers":
         print("images as bytes must be divided by 255 first; --bytes lets the graph do so")

@@ -12,8 +12,18 @@ import typer
 from gpubp.cli.app import app
 from gpubp.cli.options import JsonOption, require_json, write_json
 
-INPUTS = "A .npy, .npz, .csv, IDX, .png or .jpg file; .npy, .csv and IDX may exceed memory"
+INPUTS = "A table (.csv, .tsv, .parquet), .npy, .npz, IDX, .png or .jpg file; tables, .npy and IDX may exceed memory"
 OUT = "Write predictions to this .npy or .csv file, whole or not at all, instead of printing"
+
+
+DelimiterOption = Annotated[str | None, typer.Option(help="What separates a table's cells: , or ; or tab")]
+DecimalOption = Annotated[str, typer.Option(help="What a table's numbers have before their fraction: . or ,")]
+HeaderOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header", help="Whether a table's first row names its columns", show_default=False
+    ),
+]
 
 
 @app.command()
@@ -22,19 +32,27 @@ def predict(
     inputs: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUTS)],
     proba: Annotated[bool, typer.Option("--proba", help="Print the outputs, not the labels")] = False,
     out: Annotated[Path | None, typer.Option(help=OUT)] = None,
+    delimiter: DelimiterOption = None,
+    decimal: DecimalOption = ".",
+    header: HeaderOption = None,
     json_path: JsonOption = None,
 ) -> None:
-    """Predict the label of every row of a file, one a line, as they come."""
+    """Predict the label of every row of a file, one a line, as they come.
+
+    A table's columns are found by the names that the model was trained with, if both have names."""
     from gpubp import formats
     from gpubp.data import stream_inputs
     from gpubp.data.predictions import require_suffix, write_predictions
+    from gpubp.data.tables import TableFormat
 
     require_json(json_path)
     if out is not None:
         require_suffix(out)
+    how = TableFormat(delimiter=delimiter, decimal=decimal, header=header)
     network = formats.load(model, checkpoints=False)
     method = "predict_proba" if proba else "predict"
-    parts = network.stream(stream_inputs(inputs, network.chunk()), method, name=str(inputs))
+    rows_of = stream_inputs(inputs, network.chunk(), inputs=network.inputs, table=how)
+    parts = network.stream(rows_of, method, name=str(inputs))
     kept: list = []
     if json_path is not None:
         parts = _keeping(parts, kept)

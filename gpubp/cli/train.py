@@ -71,7 +71,7 @@ def train(
     with written(folder):
         options.require_json(json_path)
         where: dict[str, Any] = {"data_dir": run.data_dir, "folder": folder, "resume": resume}
-        shown: dict[str, Any] = {"progress": lambda: progress_for(quiet=quiet), "quiet": quiet}
+        shown: dict[str, Any] = {"progress": lambda: progress_for(quiet=quiet), "quiet": quiet, "say": say}
         try:
             result = run_recipe(chosen, backend=device, verify=verify, **where, **shown)
         except GpubpError as error:

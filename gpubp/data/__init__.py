@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gpubp.data import builtin, mnist
 from gpubp.data.dataset import Dataset, Split, check_split
 from gpubp.data.files import load_path, stream_inputs
+from gpubp.data.tables import TableFormat
+from gpubp.data.targets import CLASSES, VALUES, Targets
 from gpubp.errors import UsageError
 from gpubp.support.hints import did_you_mean
 
@@ -30,16 +33,35 @@ def load(
     quiet: bool = False,
     seed: int = 0,
     test_fraction: float | None = None,
+    target: str | int | None = None,
+    delimiter: str | None = None,
+    decimal: str = ".",
+    header: bool | None = None,
+    pixels: bool = False,
+    test_data: str | os.PathLike[str] | None = None,
+    targets: str | Targets | None = None,
 ) -> Dataset:
     """Return the data set of that name, or in that file or folder (`load_path`); a name goes before a path.
 
     data_dir: the folder with the files of mnist or fashion-mnist; the other sets need none.
     quiet: no progress bar.
     seed, test_fraction: how to part a set that comes in one piece.
-    Raises UsageError for what is neither a name nor a path and for a test_fraction where the test part is
-    given; DataError for data that is missing or unusable.
+    target, delimiter, decimal, header, pixels: how a table is to be read (`gpubp.data.tables.TableFormat`).
+    test_data: a second table, to test on.
+    targets: "classes" or "values", where looks would deceive.
+    Raises UsageError for what is neither a name nor a path, for a test_fraction where the test part is
+    given, and for what is said of a table and this is none; DataError for data that is missing or unusable.
     """
     name = str(name_or_path)
+    table = TableFormat(None if target is None else str(target), delimiter, decimal, header, pixels)
+    if isinstance(targets, str):
+        if targets not in (CLASSES, VALUES):
+            raise UsageError(f"targets are 'classes' or 'values', not {targets!r}")
+        targets = Targets(targets, because="but values were asked for")
+    if name_or_path in names() and (table != TableFormat() or test_data is not None):
+        raise UsageError(
+            f"{name} is no table: leave out what says how one is to be read, and where its test part is"
+        )
     if name_or_path in _PARTED:
         return _PARTED[name](seed=seed, **({} if test_fraction is None else {"test_fraction": test_fraction}))
     if name_or_path in names():
@@ -49,6 +71,7 @@ def load(
     path = Path(name_or_path).expanduser()
     path_is_meant = not isinstance(name_or_path, str) or path.exists() or path.name != name or path.suffix
     if name and path_is_meant:
-        return load_path(name_or_path, seed=seed, test_fraction=test_fraction)
+        how: dict[str, Any] = {"table": table, "test_data": test_data, "targets": targets}
+        return load_path(path, seed=seed, test_fraction=test_fraction, **how)
     hint = did_you_mean(name.lower(), names(), at_least=0)
     raise UsageError(f"{name!r} is neither a data set nor a file; {hint}Known are {', '.join(names())}")

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from gpubp.data.arrays import host_array, storage
+from gpubp.data.inputs import BYTES, kind_of, shown
 from gpubp.data.sparse import check_sparse, is_sparse
+from gpubp.data.targets import TO_FIT
 from gpubp.errors import DataError, UsageError
 
 _SCAN = 1 << 20  # elements looked at together, so that a scan needs a megabyte and not a second copy
@@ -44,6 +46,8 @@ class Dataset:
     image_shape: (height, width) where a row of inputs is an image, row by row.
     class_names: one name per class, where the classes have names.
     source: where the data came from and under which licence.
+    feature_names: one name per column of the inputs, where these have names.
+    target: what the column of targets is called, of a table.
     """
 
     name: str
@@ -53,6 +57,8 @@ class Dataset:
     image_shape: tuple[int, int] | None
     class_names: tuple[str, ...] | None
     source: str
+    feature_names: tuple[str, ...] | None = None
+    target: str = ""
 
     def __post_init__(self) -> None:
         if self.test is not None and self.test.inputs.shape[1] != self.n_in:
@@ -65,20 +71,52 @@ class Dataset:
     def n_in(self) -> int:
         return int(self.train.inputs.shape[1])
 
+    def summary(self) -> str:
+        """What was read, in a line: rows, inputs, and targets, whether classes or values."""
+        rows = f"{len(self.train):,} rows to train on"
+        if self.test is not None:
+            rows += f" and {len(self.test):,} to test"
+        inputs = f"{self.n_in} input{'s' if self.n_in != 1 else ''}"
+        if self.feature_names:
+            inputs += f" ({shown(self.feature_names, 4)})"
+        if kind_of(self.train.inputs) == BYTES:
+            shape = (
+                "" if self.image_shape is None else f" of images, {' × '.join(map(str, self.image_shape))}"
+            )
+            inputs += f", bytes{shape}"
+        target = f"target {self.target}" if self.target else "targets"
+        return f"{self.name}: {rows}; {inputs}; {target}: {self._told()}"
+
+    def _told(self) -> str:
+        targets = self.train.targets
+        if self.classes is None:
+            low, high = targets.min(), targets.max()
+            several = f" in {targets.shape[1]} columns" if targets.ndim == 2 else ""
+            return f"values from {low:.6g} to {high:.6g}{several}"
+        names = self.class_names or [str(label) for label in range(self.classes)]
+        return f"{self.classes} classes ({shown(names, 4)})"
+
 
 def check_split(
-    inputs: Any, targets: Any, sample_weight: Any = None, *, classes: int | None = None, name: str = "data"
+    inputs: Any,
+    targets: Any,
+    sample_weight: Any = None,
+    *,
+    classes: int | None = None,
+    values: bool = False,
+    name: str = "data",
 ) -> Split:
     """The Split of arrays from outside, or a DataError that says what is wrong with which of them.
 
     inputs: (N, n_in), or (N, h, w, ...), which is flattened to (N, h*w*...); see `check_inputs`.
     targets: integers (N,) or (N, 1) are class labels, from 0; floats (N,) or (N, n_out) are values, and so
-        are integers (N, n_out). With `classes` given they are labels below it, whole floats included.
+        are integers (N, n_out). With `classes` given they are labels below it, whole floats included; with `values`
+        integers are values too.
     sample_weight: (N,), not negative, not all zero.
     name: what messages call the data.
     """
     x = check_inputs(inputs, name)
-    y = _check_targets(targets, x.shape[0], classes, name)
+    y = _check_targets(targets, x.shape[0], classes, values, name)
     weight = None if sample_weight is None else _check_weight(sample_weight, x.shape[0], name)
     return Split(x, y, weight)
 
@@ -144,7 +182,7 @@ def _first_not_finite(x: np.ndarray) -> tuple[int, int] | None:
     return None
 
 
-def _check_targets(targets: Any, n: int, classes: int | None, name: str) -> np.ndarray:
+def _check_targets(targets: Any, n: int, classes: int | None, values: bool, name: str) -> np.ndarray:
     y = _numbers(targets, f"{name}: the targets")
     if y.ndim not in (1, 2) or (y.ndim == 2 and y.shape[1] == 0):
         raise DataError(f"{name}: targets need shape (samples,) or (samples, outputs), not {y.shape}")
@@ -153,7 +191,7 @@ def _check_targets(targets: Any, n: int, classes: int | None, name: str) -> np.n
     whole = y.dtype.kind in "biu"
     if y.ndim == 2 and y.shape[1] == 1 and (whole or classes is not None):
         y = y[:, 0]
-    if classes is not None or (whole and y.ndim == 1):
+    if classes is not None or (whole and y.ndim == 1 and not values):
         return _check_labels(y, classes, name)
     kept = storage(y)
     y = np.ascontiguousarray(y, dtype=np.float32 if kept is np.uint8 else kept)
@@ -214,14 +252,14 @@ def hold_out(whole: Split, test_size: float | int, seed: int, *, stratify: bool)
         train, test = train_test_split(rows, test_size=test_size, random_state=seed, stratify=labels)
     except ValueError as error:
         said = str(error).split(" (")[0].split(". ")[0]  # it may list every class
-        advice = "; regression targets are written with a point: 3.0, not 3" if stratify else ""
+        advice = f", if these are classes; {TO_FIT}" if stratify else ""
         raise DataError(f"cannot hold out a test part of {test_size}: {said}{advice}") from error
     return whole.take(train), whole.take(test)
 
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """x → (x − shift) / scale, column by column; both (n_in,) float64."""
+    """x → (x − shift) / scale, column by column, of inputs as a network takes them; both (n_in,) float64."""
 
     shift: np.ndarray
     scale: np.ndarray
@@ -229,15 +267,18 @@ class Scaling:
     @classmethod
     def of(cls, split: Split) -> Scaling:
         """The scaling that gives each column of a training part mean 0 and standard deviation 1; constant ones, 0."""
-        x = split.inputs
-        mean = x.mean(axis=0, dtype=np.float64)
-        scale = x.std(axis=0, dtype=np.float64)
+        x = _in_float64(split.inputs)
+        mean, scale = x.mean(axis=0), x.std(axis=0)
         constant = x.max(axis=0) == x.min(axis=0)  # rounding leaves its deviation near 0, not at 0
         return cls(np.where(constant, x[0], mean), np.where(constant, 1.0, scale))
 
     def apply(self, split: Split) -> Split:
         """The split with scaled inputs, float64; targets are left alone."""
-        x = split.inputs.astype(np.float64)
-        x -= self.shift
+        x = _in_float64(split.inputs) - self.shift
         x /= self.scale
         return Split(x, split.targets, split.sample_weight)
+
+
+def _in_float64(inputs: np.ndarray) -> np.ndarray:
+    """Inputs as a network takes them: bytes in parts of 255."""
+    return inputs / 255.0 if kind_of(inputs) == BYTES else inputs.astype(np.float64, copy=False)

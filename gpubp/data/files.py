@@ -1,15 +1,11 @@
-"""Data sets and inputs from the user's own files: IDX, NumPy archives, CSV, images."""
+"""Data sets and inputs from the user's own files: IDX, NumPy archives, tables, images."""
 
 from __future__ import annotations
 
-import csv
-import itertools
 import math
 import os
-from array import array
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +13,10 @@ import numpy as np
 
 from gpubp.data.dataset import Dataset, Split, check_inputs, check_split, hold_out
 from gpubp.data.idx import idx_chunks, read_idx
+from gpubp.data.inputs import BYTES, Inputs, kind_of
+from gpubp.data.tables import ENDINGS, TableFormat, ending, input_chunks, read_table, target_values
+from gpubp.data.targets import CLASSES, VALUES, Targets, name_labels, number_labels
 from gpubp.errors import DataError, UsageError
-
-_CLASS_HEADERS = ("label", "class")  # a column so named holds classes, whatever its cells look like
-_TARGET_HEADERS = (*_CLASS_HEADERS, "target", "y")
 
 
 @dataclass(frozen=True)
@@ -31,6 +27,8 @@ class _Raw:
     test: tuple[np.ndarray, np.ndarray] | None = None
     sample_weight: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
+    feature_names: tuple[str, ...] | None = None
+    target: str = ""
 
 
 def load_path(
@@ -39,59 +37,129 @@ def load_path(
     classes: int | None = None,
     test_fraction: float | None = None,
     seed: int = 0,
+    table: TableFormat | None = None,
+    test_data: str | os.PathLike[str] | None = None,
+    targets: Targets | None = None,
 ) -> Dataset:
-    """A data set from a folder of IDX files, an .npz or a .csv.
+    """A data set from a folder of IDX files, an .npz or a table.
 
     Folder: train-images*, train-labels* and, if there is a test part, t10k-* or test-*; or one *images* and
         one *labels* file; gzipped or plain.
     .npz: X and y, or x_train and y_train; perhaps X_test and y_test; perhaps sample_weight, for the training
         part.
-    .csv: comma-separated, a header if it likes; the target is the column headed label, class, target or y, else the
-        last. Words are class names; whole numbers written without a point are class labels, or the names of classes
-        if they do not begin with 0; and other numbers are values to be fitted (write 3.0, not 3). Inputs become
-        float64.
+    Table: .csv or .tsv, gzipped or plain, or .parquet (needs pyarrow); read as ``table`` says, its target found as
+        :mod:`gpubp.data.tables` does. Inputs become float64, or bytes if they are said to be pixels.
+
+    Labels are classes, by whatever they are called: whole numbers from 0 on are class numbers, and all else names.
+    Where ``targets`` does not say what they are, words and whole numbers written without a point are classes, as is
+    whatever stands in a column headed label or class, if whole; other numbers are values to be fitted.
 
     classes: the number of classes, or as many as the labels need; targets of floats are values without it.
     test_fraction, seed: without a test part, this fraction (0.2) is held out at random, by class.
-    Raises DataError naming the file; UsageError for a test_fraction beside a test part or outside (0, 1).
+    test_data: a second table, to test on.
+    Raises DataError naming the file; UsageError for a test_fraction beside a test part or outside (0, 1), for what is
+    said of a table and this is none, and for a target that must be asked for.
     """
-    path = _existing(path)
-    kind = "a folder" if path.is_dir() else path.suffix.lower()
-    readers = {"a folder": _read_folder, ".npz": _read_npz, ".csv": _read_csv}
-    if kind not in readers:
-        raise DataError(f"{path}: no data set comes as {kind or 'such a file'!r}; use {', '.join(readers)}")
-    raw = readers[kind](path)
+    path, targets = _existing(path), targets or Targets()
+    kind = "a folder" if path.is_dir() else ending(path)
+    if kind not in ("a folder", ".npz", *ENDINGS):
+        raise DataError(
+            f"{path}: no data set comes as {kind or 'such a file'!r}; use a folder, .npz, {', '.join(ENDINGS)}"
+        )
+    if kind in ENDINGS:
+        raw = _read_table(path, table or TableFormat(), test_data, targets)
+    elif table not in (None, TableFormat()) or test_data is not None:
+        raise UsageError(
+            f"{path} is no table: leave out what says how one is to be read, and where its test part is"
+        )
+    else:
+        raw = _of_arrays(path, _read_folder(path) if path.is_dir() else _read_npz(path), targets, classes)
     classes = classes or (len(raw.class_names) if raw.class_names else None)
-    train = check_split(*raw.train, raw.sample_weight, classes=classes, name=str(path))
-    test = check_split(*raw.test, classes=classes, name=f"{path}, test part") if raw.test else None
+    values = targets.kind == VALUES
+    train = check_split(*raw.train, raw.sample_weight, classes=classes, values=values, name=str(path))
+    test = None
+    if raw.test:
+        test = check_split(*raw.test, classes=classes, values=values, name=f"{test_data or path}, test part")
     classes = classes or _count_classes(train, test, path)
     if test is None:
         fraction = 0.2 if test_fraction is None else test_fraction
         train, test = hold_out(train, fraction, seed, stratify=classes is not None)
     elif test_fraction is not None:
         raise UsageError(f"{path} has a test part of its own; leave out the test fraction")
-    height_width = raw.train[0].shape[1:]
-    shape = (height_width[0], height_width[1]) if len(height_width) == 2 else None
-    return Dataset(path.resolve().stem, train, test, classes, shape, raw.class_names, str(path))
+    return Dataset(
+        _stem(path), train, test, classes, _image_shape(raw.train[0]), raw.class_names, str(path),
+        raw.feature_names, raw.target,
+    )  # fmt: skip
 
 
-def stream_inputs(path: str | os.PathLike[str], rows: int) -> Iterator[np.ndarray]:
+def _stem(path: Path) -> str:
+    """The name of a file without its ending, of which a gzipped table has two."""
+    whole = path.resolve()
+    return whole.name[: -len(ending(whole))] if ending(whole) in ENDINGS else whole.stem
+
+
+def _image_shape(inputs: np.ndarray) -> tuple[int, int] | None:
+    """(height, width) of images, or of square ones whose pixels are columns."""
+    if inputs.ndim == 3:
+        return inputs.shape[1], inputs.shape[2]
+    side = math.isqrt(inputs.shape[1]) if inputs.ndim == 2 and kind_of(inputs) == BYTES else 0
+    return (side, side) if side > 1 and side * side == inputs.shape[1] else None
+
+
+def _read_table(
+    path: Path, how: TableFormat, test_data: str | os.PathLike[str] | None, targets: Targets
+) -> _Raw:
+    train = read_table(path, how)
+    test = None if test_data is None else read_table(_existing(test_data), how, like=train)
+    (y, *of_test), names = target_values([train] if test is None else [train, test], targets)
+    pair = (test.inputs, of_test[0]) if test is not None else None
+    return _Raw((train.inputs, y), pair, None, names, train.names or None, train.target_said())
+
+
+def _of_arrays(path: Path, raw: _Raw, targets: Targets, classes: int | None) -> _Raw:
+    """Arrays with labels that are words, or do not count from 0, as the numbers of classes with names."""
+    labels = raw.train[1]
+    whole = labels.dtype.kind in "iu" and labels.ndim == 1 and labels.size
+    named = labels.dtype.kind in "US" or (whole and labels.min() != 0)
+    if targets.kind == VALUES or classes is not None or not named:
+        return raw
+    written = [np.asarray(part[1]).astype(str).tolist() for part in (raw.train, raw.test) if part]
+    what = f"{path}: the labels"
+    numbers, names = name_labels(written[0], replace(targets, kind=CLASSES), what)
+    if raw.test is None:
+        return replace(raw, train=(raw.train[0], numbers), class_names=names)
+    test = raw.test[0], number_labels(written[1], names, f"{path}: the labels of the test part")
+    return replace(raw, train=(raw.train[0], numbers), test=test, class_names=names)
+
+
+def stream_inputs(
+    path: str | os.PathLike[str], rows: int, *, inputs: Inputs | None = None, table: TableFormat | None = None
+) -> Iterator[np.ndarray]:
     """Yield inputs to predict for, (n, n_in) in uint8, float32 or float64, some `rows` at a time.
 
-    .npy, .csv of numbers, a header if it likes, and IDX images can be larger than memory; .npz with X or a single
-    array; .png and .jpg, one image as (1, h*w) 8-bit grey. Images are taken as they are: one drawn dark on white is
-    not what a network trained on MNIST's white on black expects.
+    .npy, tables of numbers and IDX images can be larger than memory; .npz with X or a single array; .png and .jpg, one
+    image as (1, h*w) 8-bit grey. Images are taken as they are: one drawn dark on white is not what a network trained
+    on MNIST's white on black expects.
+
+    inputs: what the network learned from: a table's columns are put in the order of its names, and are pixels if it
+        learned from bytes.
+    table: how a table is to be read.
     Raises DataError, naming the file, for what is missing, damaged or of another kind; for what is wrong with a row,
     when its turn has come.
     """
     path = _existing(path)
-    kind = path.suffix.lower()
-    if kind in ("", ".gz") or ".idx" in kind or path.name.endswith("-ubyte"):
+    kind, how = ending(path), table or TableFormat()
+    if kind in ("", ".gz") or ".idx" in kind or path.name.removesuffix(".gz").endswith("-ubyte"):
         kind = ".idx"
-    if kind not in _INPUTS or path.is_dir():
-        raise DataError(f"{path}: not a known kind of file; use {', '.join(_INPUTS)}")
+    if (kind not in _INPUTS and kind not in ENDINGS) or path.is_dir():
+        raise DataError(f"{path}: not a known kind of file; use {', '.join([*_INPUTS, *ENDINGS])}")
+    if kind not in ENDINGS and how != TableFormat():
+        raise UsageError(f"{path} is no table: leave out what says how one is to be read")
     first = 0
-    for part in _INPUTS[kind](path, rows):
+    parts = (
+        input_chunks(path, rows, how, inputs or Inputs()) if kind in ENDINGS else _INPUTS[kind](path, rows)
+    )
+    for part in parts:
         checked = check_inputs(part, str(path), first_row=first)
         first += len(checked)
         yield checked
@@ -206,98 +274,6 @@ def _npy_chunks(path: Path, rows: int) -> Iterator[np.ndarray]:
         raise DataError(f"{path}: not a valid NumPy file: {error}") from error
 
 
-def _read_csv(path: Path) -> _Raw:
-    header, rows = _open_table(path, 2)
-    named = [i for i, cell in enumerate(header) if cell in _TARGET_HEADERS]
-    target = named[-1] if named else len(header) - 1
-    cells, lines = [], []
-    flat = array("d")  # a list of floats would take four times the memory
-    for line, row in rows:
-        cells.append(row[target].strip())
-        lines.append(line)
-        row[target] = "0"  # keeps the columns' numbers for messages; dropped below
-        flat.extend(_floats(path, line, row))
-    inputs = np.delete(np.frombuffer(flat).reshape(-1, len(header)), target, axis=1)
-    numeric = [_number(cell) is not None for cell in cells]
-    if not any(numeric) and all(cells):
-        names, labels = np.unique(cells, return_inverse=True)
-        return _Raw((inputs, labels), class_names=tuple(str(name) for name in names))
-    if not all(numeric):
-        row_number = numeric.index(False)
-        where = f"{path}: line {lines[row_number]}, column {target + 1}"
-        raise DataError(f"{where}: the target {cells[row_number]!r} is not a number, but others are")
-    values = np.array(cells, np.float64)
-    labelled = named and header[target] in _CLASS_HEADERS and (values == np.floor(values)).all()
-    if labelled or all(cell.isdecimal() for cell in cells):
-        return _labelled(inputs, values.astype(np.int64))
-    return _Raw((inputs, values))
-
-
-def _labelled(inputs: np.ndarray, labels: np.ndarray) -> _Raw:
-    """Labels from 0 on as they are; others, such as 1, 2, 3, are the names of as many classes."""
-    names, numbers = np.unique(labels, return_inverse=True)
-    if names[0] == 0 or 2 * len(names) > len(labels):  # of values to be fitted nearly all differ
-        return _Raw((inputs, labels))
-    return _Raw((inputs, numbers), class_names=tuple(map(str, names)))
-
-
-def _open_table(path: Path, columns: int) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """The cells of the first row in lower case, whether names or numbers, and the rows of data with their lines."""
-    rows = _rows(path)
-    first_line, first = next(rows, (0, []))
-    header = [cell.strip().lower() for cell in first]
-    headed = any(cell in _TARGET_HEADERS for cell in header) or all(_number(cell) is None for cell in header)
-    if len(header) < columns:
-        other = next((mark for mark in (";", "\t") if mark in first[0]), None) if first else None
-        advice = f"; they seem to be separated by {other!r}" if other else ""
-        raise DataError(f"{path}: {len(header)} columns, separated by commas, are too few{advice}")
-
-    def wide() -> Iterator[tuple[int, list[str]]]:
-        line = 0
-        for line, row in rows if headed else itertools.chain([(first_line, first)], rows):
-            if len(row) != len(header):
-                raise DataError(f"{path}: line {line} has {len(row)} columns, the first has {len(header)}")
-            yield line, row
-        if not line:
-            raise DataError(f"{path}: no rows of data")
-
-    return header, wide()
-
-
-def _csv_chunks(path: Path, rows: int) -> Iterator[np.ndarray]:
-    _, table = _open_table(path, 1)
-    while part := list(itertools.islice(table, rows)):
-        yield np.array([_floats(path, line, row, "; leave out a column of targets") for line, row in part])
-
-
-def _floats(path: Path, line: int, row: list[str], advice: str = "") -> list[float]:
-    with suppress(ValueError):
-        values = list(map(float, row))
-        if all(map(math.isfinite, values)):
-            return values
-    at = next(i for i, cell in enumerate(row) if (x := _number(cell)) is None or not math.isfinite(x))
-    raise DataError(f"{path}: line {line}, column {at + 1}: {row[at]!r} is not a number{advice}")
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, with their line numbers."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                if any(cell.strip() for cell in row):
-                    yield reader.line_num, row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV file: {error}") from error
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
-
-
 def _read_image(path: Path) -> np.ndarray:
     """One image as (1, h, w) uint8, brightness 0 to 255."""
     from PIL import Image, ImageOps
@@ -320,7 +296,6 @@ def _read_image(path: Path) -> np.ndarray:
 _INPUTS: dict[str, Callable[[Path, int], Iterable[np.ndarray]]] = {
     ".npy": _npy_chunks,
     ".npz": lambda path, _: [_only_array(path)],
-    ".csv": _csv_chunks,
     ".idx": idx_chunks,
     **dict.fromkeys((".png", ".jpg", ".jpeg"), lambda path, _: [_read_image(path)]),
 }

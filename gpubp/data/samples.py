@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,9 @@ import numpy as np
 
 from gpubp.data.dataset import Split
 from gpubp.data.sparse import is_sparse, with_values
-from gpubp.errors import DataError
-from gpubp.functions import Loss
+from gpubp.data.targets import VALUES, Targets
+from gpubp.errors import DataError, UsageError
+from gpubp.functions import Activation, Loss
 
 
 def byte_table(dtype: np.dtype | type) -> np.ndarray:
@@ -68,29 +68,58 @@ class Prepared:
     classification: bool
 
 
-def prepare(split: Split, sizes: Sequence[int], dtype: np.dtype, loss: Loss, name: str = "data") -> Prepared:
-    """Samples for a network of these sizes and dtype from a checked split; ``name`` is how messages call it.
+@dataclass(frozen=True)
+class Task:
+    """What a network is to learn from samples: the numbers of inputs and outputs, its dtype, output and loss."""
+
+    n_in: int
+    n_out: int
+    dtype: np.dtype
+    output: Activation
+    loss: Loss
+
+    @property
+    def targets(self) -> Targets:
+        """What targets in one column are to be."""
+        return Targets.of(self.output, self.loss, self.n_out)
+
+    @property
+    def values(self) -> bool:
+        """Whether targets in one column are values, whatever they look like."""
+        return self.targets.kind == VALUES
+
+
+def prepare(split: Split, task: Task, name: str = "data") -> Prepared:
+    """Samples for a task from a checked split; ``name`` is how messages call it.
 
     Raises:
-        DataError: inputs of another width, labels or targets that do not fit the outputs or the loss.
+        UsageError: softmax over one output, which is 1 whatever its input.
+        DataError: inputs of another width, labels or targets that do not fit the outputs, which these cannot reach,
+            or which the loss does not take.
     """
-    n_in, n_out = sizes[0], sizes[-1]
-    if split.inputs.shape[1] != n_in:
+    if split.inputs.shape[1] != task.n_in:
         raise DataError(
-            f"{name}: inputs have {split.inputs.shape[1]} columns, but the network takes {n_in}; "
+            f"{name}: inputs have {split.inputs.shape[1]} columns, but the network takes {task.n_in}; "
             f"give it sizes [{split.inputs.shape[1]}, …], on the command line --layers {split.inputs.shape[1]}-…"
         )
-    targets, classification = _targets(np.asarray(split.targets), n_out, name)
-    if loss.probabilities:
-        classification = classification or (n_out == 1 and bool(((targets == 0) | (targets == 1)).all()))
-        _check_probabilities(targets, loss.name, name)
+    if task.n_out == 1 and task.output.name == "softmax":
+        raise UsageError(
+            "softmax over one output is 1 whatever goes in: two classes take output 'sigmoid' and loss "
+            "'binary_cross_entropy', values take output 'identity' and loss 'quadratic' (--output, --loss)"
+        )
+    targets, classification = _targets(np.asarray(split.targets), task, name)
+    if task.loss.probabilities:
+        classification = classification or (task.n_out == 1 and bool(((targets == 0) | (targets == 1)).all()))
+        _check_probabilities(targets, task.loss.name, name)
+    else:
+        _check_reached(targets, task.output, name)
     weight = split.sample_weight if split.sample_weight is not None else np.ones(len(split))
-    inputs = _inputs(split.inputs, dtype, name)
+    inputs = _inputs(split.inputs, task.dtype, name)
     with np.errstate(over="ignore"):
-        targets = targets.astype(dtype)
+        targets = targets.astype(task.dtype)
     if not np.isfinite(targets).all():
-        raise DataError(f"{name}: targets are too large for {dtype}; scale them down or use float64")
-    return Prepared(Samples(inputs, targets, weight.astype(dtype)), classification)
+        raise DataError(f"{name}: targets are too large for {task.dtype}; scale them down or use float64")
+    return Prepared(Samples(inputs, targets, weight.astype(task.dtype)), classification)
 
 
 def _inputs(inputs: Any, dtype: np.dtype, name: str) -> Any:
@@ -104,14 +133,17 @@ def _inputs(inputs: Any, dtype: np.dtype, name: str) -> Any:
     return rows
 
 
-def _targets(y: np.ndarray, n_out: int, name: str) -> tuple[np.ndarray, bool]:
+def _targets(y: np.ndarray, task: Task, name: str) -> tuple[np.ndarray, bool]:
+    """Targets (N, n_out), and whether they are classes."""
+    n_out = task.n_out
     if y.ndim == 2:
         if y.shape[1] != n_out:
             raise DataError(f"{name}: targets have {y.shape[1]} columns, but the network has {n_out} outputs")
         distribution = (y >= 0).all() and np.allclose(y.sum(axis=1), 1, atol=1e-3)
         return y, bool(distribution and n_out > 1)
     if n_out == 1:
-        return y[:, None], y.dtype.kind in "iu" and bool(((y == 0) | (y == 1)).all())
+        two = y.dtype.kind in "iu" and bool(((y == 0) | (y == 1)).all())
+        return y[:, None], two and not task.values
     if not (y == np.rint(y)).all():
         raise DataError(
             f"{name}: targets are single real numbers, but the network has {n_out} outputs; "
@@ -130,6 +162,15 @@ def _one_hot(labels: np.ndarray, n_out: int, name: str) -> np.ndarray:
     targets = np.zeros((len(labels), n_out))
     targets[np.arange(len(labels)), labels] = 1
     return targets
+
+
+def _check_reached(targets: np.ndarray, output: Activation, name: str) -> None:
+    wrong = np.argwhere((targets < output.lowest) | (targets > output.highest))
+    if len(wrong):
+        raise DataError(
+            f"{name}: the target at index {wrong[0][0]} is {targets[tuple(wrong[0])]:.6g}, but {output.name} outputs "
+            f"lie between {output.lowest:g} and {output.highest:g}: values take output 'identity' (--output identity)"
+        )
 
 
 def _check_probabilities(targets: np.ndarray, loss: str, name: str) -> None:

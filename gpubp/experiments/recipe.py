@@ -44,7 +44,15 @@ class Recipe:
     reach: float | None = _setting("Test accuracy that the run must reach")
 
     data: str = _setting("Data set by name, or a file or folder of your own", "mnist-sample")
+    test_data: str | None = _setting("A second table, to test on")
     test_fraction: float | None = _setting("Part of the data held out for the test")
+    target: str | None = _setting("A table's column of targets, by name or number, counted from 1")
+    delimiter: str | None = _setting("What separates a table's cells: , or ; or tab")
+    decimal: str | None = _setting("What a table's numbers have before their fraction: . or ,")
+    header: bool | None = _setting(
+        "Whether a table's first row names its columns; by default told from its cells"
+    )
+    pixels: bool | None = _setting("A table's inputs are bytes, 0 to 255, scaled by 1/255 as images are")
     standardize: bool | None = _setting("Shift and scale each column of the inputs to mean 0, deviation 1")
     splits: int = _setting("Train on this many different splits, and average", 1)
 

@@ -14,10 +14,12 @@ import numpy as np
 from gpubp import backends, data, formats
 from gpubp.backends.backend import Backend
 from gpubp.data.dataset import Dataset, Scaling, Split, hold_out
+from gpubp.data.inputs import Inputs, kind_of
+from gpubp.data.targets import Targets
 from gpubp.errors import GpubpError
 from gpubp.experiments.folder import read_signals
 from gpubp.experiments.recipe import Recipe
-from gpubp.functions import LOSSES, lookup
+from gpubp.functions import ACTIVATIONS, LOSSES, lookup
 from gpubp.network import VALUES, Meaning, Network, labels_of
 from gpubp.support.machine import versions
 from gpubp.training.fit import fit
@@ -129,6 +131,7 @@ def run_recipe(
     folder: Path | None = None,
     resume: Path | None = None,
     quiet: bool = False,
+    say: Callable[[str], object] = lambda line: None,
 ) -> Result:
     """Train as the recipe says, once a split, and test.
 
@@ -138,6 +141,7 @@ def run_recipe(
         progress: makes what shows one training run.
         folder: where to save the trained network, also after Ctrl-C or a failed verification, and, of a recipe with
             one split, the checkpoint that a later run can resume.
+        say: is told in a line what was read.
         resume: a checkpoint to go on from; what signals.csv beside it has of the epochs before is kept.
 
     Raises:
@@ -155,6 +159,8 @@ def run_recipe(
     before = {} if resume is None else read_signals(resume.parent, len(recipe.layers) - 1)
     for seed in range(recipe.seed, recipe.seed + recipe.splits):
         parts = load_parts(recipe, seed, data_dir, quiet)
+        if not result.histories:
+            say(parts.dataset.summary())
         failure = _train(result, parts, seed, chosen, before, progress=progress(), **settings)
         result.seconds = time.perf_counter() - started
         if folder is not None and (failure is None or isinstance(failure, VerificationError)):
@@ -219,9 +225,14 @@ def load_parts(recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, qu
 
     Early stopping must not choose by the test data, so that it watches a part of the training data instead.
     """
+    of_table = ("target", "delimiter", "decimal", "header", "pixels", "test_data")
+    said = {name: value for name in of_table if (value := getattr(recipe, name)) is not None}
+    output, loss = lookup(ACTIVATIONS, recipe.output, "activation"), lookup(LOSSES, recipe.loss, "loss")
+    targets = Targets.of(output, loss, recipe.layers[-1])
     dataset = data.load(
-        recipe.data, data_dir=data_dir, quiet=quiet, seed=seed, test_fraction=recipe.test_fraction
-    )
+        recipe.data, data_dir=data_dir, quiet=quiet, seed=seed, test_fraction=recipe.test_fraction,
+        targets=targets, **said,
+    )  # fmt: skip
     scaling = Scaling.of(dataset.train) if recipe.standardize else None
     fraction = recipe.validation_fraction or (0.1 if recipe.patience is not None else 0)
     train, watched = dataset.train, dataset.test
@@ -234,10 +245,13 @@ def _finish(network: Network, parts: Parts) -> None:
     """Make the network predict from inputs as they come, and the classes by their names."""
     if parts.scaling is not None:
         network.fold_scaling(parts.scaling.shift, parts.scaling.scale)
-    names, outputs = parts.dataset.class_names or (), network.sizes[-1]
+    dataset = parts.dataset
+    network.inputs = Inputs(kind_of(dataset.train.inputs), dataset.feature_names or ())
+    names, outputs = dataset.class_names or (), network.sizes[-1]
     if network.meaning != VALUES and names != tuple(map(str, range(len(names)))):
         # Outputs beyond the classes of the data have no name, but can be the largest.
-        network.meaning = Meaning("classes", (*names, *map(str, range(len(names), outputs))))
+        spare = (f"output {i}" for i in range(len(names), outputs))
+        network.meaning = Meaning("classes", (*names, *spare))
 
 
 def _outputs(network: Network, parts: Parts, failure: GpubpError | None) -> np.ndarray | None:

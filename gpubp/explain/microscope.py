@@ -219,7 +219,8 @@ def walk(
 def first_step(network: Network, train: Split, recipe: Recipe) -> Walk:
     """The step that the recipe's training takes first, from this network and on this data."""
     network, loss = in_float64(network), lookup(LOSSES, recipe.loss, "loss")
-    samples = prepare(train, network.sizes, network.dtype, loss, recipe.data).samples
+    network.inputs.check(train.inputs, recipe.data)
+    samples = prepare(train, network.task(loss), recipe.data).samples
     batch = first_mini_batch(samples, recipe.batch_size, recipe.seed)
     optimizer, steps = recipe.build_optimizer(), -(-len(samples) // recipe.batch_size)
     factor = recipe.build_schedule().factors(0, 1, steps, recipe.epochs)[0]

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.data.inputs import UNKNOWN, Inputs
 from gpubp.errors import DataError
-from gpubp.network import Network, tensor_names
+from gpubp.network import Meaning, Network, tensor_names
 from gpubp.support.files import write_atomically
 
 FORMAT = 1  # raised when an older gpubp could no longer read what is written
@@ -85,6 +86,8 @@ def network_header(network: Network) -> dict[str, Any]:
         "activations": [layer.activation for layer in network.layers],
         "dtype": str(network.dtype),
         "classes": None if network.classes is None else list(network.classes),
+        "inputs": {"kind": network.inputs.kind, "names": list(network.inputs.names)},
+        "outputs": network.meaning.kind,
     }
 
 
@@ -112,6 +115,10 @@ def build_network(path: str | os.PathLike, header: dict[str, Any], arrays: dict[
         *hidden, output = spec["activations"]
         network = Network(spec["sizes"], hidden=hidden, output=output, dtype=spec["dtype"])
         network.classes = spec["classes"]
+        # Files that were written before say neither.
+        network.meaning = Meaning(spec.get("outputs", network.meaning.kind), network.meaning.names)
+        inputs = spec.get("inputs", {})
+        network.inputs = Inputs(inputs.get("kind", UNKNOWN), tuple(inputs.get("names", ())))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: its header describes no network ({error})") from error
     own = network_arrays(network)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import gpubp
+from gpubp.data.inputs import NUMBERS
 from gpubp.errors import GpubpError, UsageError
 from gpubp.formats import npz
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE
@@ -63,6 +64,8 @@ def build(network: Network, *, byte_inputs: bool = False) -> Any:
         )
     graph = _Graph(onnx, network.dtype)
     rows = "inputs"
+    if byte_inputs and network.inputs.kind == NUMBERS:
+        raise UsageError("this network learned from numbers as they are, so that its graph cannot take bytes")
     if byte_inputs:
         graph.add("Cast", "inputs", to=graph.element)
         rows = graph.add("Div", "last", 255.0)
@@ -78,7 +81,9 @@ def build(network: Network, *, byte_inputs: bool = False) -> Any:
             attributes = {"axis": 1} if operator == "Softmax" else {}
             rows = graph.add(str(operator), *(z if o == "z" else o for o in operands), **attributes)
     element = onnx.TensorProto.UINT8 if byte_inputs else graph.element
-    told = f"{network.dtype}, as trained on; byte images must be divided by 255 first"
+    told = f"{network.dtype}, as trained on"
+    if network.inputs.kind != NUMBERS:
+        told += "; byte images must be divided by 255 first"
     if byte_inputs:
         told = "bytes 0 to 255, which the graph divides by 255"
     about = f"{network!r}. inputs: (N, {network.sizes[0]}) {told}. outputs: (N, {network.sizes[-1]})."

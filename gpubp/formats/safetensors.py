@@ -1,7 +1,8 @@
 """Models as safetensors: the tensors W1, b1, W2, b2, … as they are, and what else makes a network as metadata.
 
-The metadata has one key, "gpubp", with the header of an .npz model as JSON: format, sizes, activations, dtype and
-classes. Every bit is kept; unlike .npz, the format has no checksum, so that only damage to its structure is noticed.
+The metadata has one key, "gpubp", with the header of an .npz model as JSON: format, sizes, activations, dtype, classes,
+and what inputs and outputs are. Every bit is kept; unlike .npz, the format has no checksum, so that only damage to its
+structure is noticed.
 Source: the format's description at https://github.com/huggingface/safetensors.
 """
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpubp.errors import UsageError
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE
-from gpubp.network import Network
+from gpubp.network import LOGITS, UNKNOWN, VALUES, Network
 from gpubp.support.optional import need
 from gpubp.support.warning import warn_caller
 
@@ -58,15 +58,20 @@ def to_torch(network: Network) -> Any:
     return nn.Sequential(*modules)
 
 
-def from_torch(module: Any) -> Network:
+def from_torch(module: Any, *, outputs: str | None = None) -> Network:
     """A network with copies of the parameters of an ``nn.Sequential``.
+
+    ``outputs`` says what a module that ends in a Linear gives: "logits" of classes, as is usual with PyTorch's losses,
+    so that ``predict`` gives their labels, or "values". Without it a warning is given, and ``predict`` gives outputs.
 
     It may hold Linear (without a bias, b is 0), each perhaps followed by ReLU, LeakyReLU(0.01), Sigmoid, Tanh or
     Softmax over a row; Sequential, Identity and, in front, Flatten; Dropout is left out, with a warning.
 
     Raises:
-        UsageError: anything else, named with its place.
+        UsageError: anything else, named with its place; logits of a module that ends in an activation.
     """
+    if outputs not in (None, "logits", "values"):
+        raise UsageError(f"outputs are 'logits' or 'values', not {outputs!r}")
     if not isinstance(module, nn.Sequential):
         raise UsageError(f"from_torch takes an nn.Sequential, not {type(module).__name__}")
     linears, names = _layers(module)
@@ -84,6 +89,14 @@ def from_torch(module: Any) -> Network:
         )
     network = Network(sizes, hidden=names[:-1], output=names[-1], dtype=dtypes.pop())
     network.parameters = pairs
+    if outputs == "logits" and names[-1] != "identity":
+        raise UsageError(f"the module ends in {names[-1]}, so that its outputs are no logits")
+    if outputs is None and names[-1] == "identity":
+        warn_caller(
+            "the module ends in a Linear, whose outputs may be logits of classes or values: say outputs='logits' or "
+            "outputs='values'; predict gives them as they are"
+        )
+    network.meaning = {"logits": LOGITS, "values": VALUES}.get(outputs or "", UNKNOWN)
     return network
 
 

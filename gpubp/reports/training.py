@@ -103,7 +103,8 @@ def _machine(result: Result) -> list[tuple[str, str]]:
         ("plan", history.plan),
         ("device", history.device),
         ("processor", f"{processor()}, {cores()} core{'s' if cores() > 1 else ''}"),
-        ("data", result.dataset.source if result.dataset else ""),
+        ("data", result.dataset.summary() if result.dataset else ""),
+        ("from", result.dataset.source if result.dataset else ""),
         ("time", f"{result.seconds:.2f} s in all"),
     ]
     return [row for row in rows if row[1]] + list(versions().items())

@@ -116,6 +116,15 @@ def write(
     npz.write(path, {"network": npz.network_header(network), "training": training}, arrays)
 
 
+def _shape(network: Network) -> dict[str, Any]:
+    """What two networks must share to have each other's parameters; what their inputs are, the data says."""
+    return {
+        name: value
+        for name, value in npz.network_header(network).items()
+        if name not in ("inputs", "outputs")
+    }
+
+
 def read_training(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
     """The part of a checkpoint's header about training, the header, and the arrays.
 
@@ -141,8 +150,8 @@ def read(
     """
     training, header, arrays = read_training(path)
     saved = npz.build_network(path, header, arrays)
-    ours = {**identity, "network": npz.network_header(network)}
-    theirs = {**training["settings"], "data": training.get("data"), "network": npz.network_header(saved)}
+    ours = {**identity, "network": _shape(network)}
+    theirs = {**training["settings"], "data": training.get("data"), "network": _shape(saved)}
     for key, value in ours.items():
         if (other := theirs.get(key)) != value:
             raise UsageError(f"{path} cannot be resumed here: its {key} is {other!r}, not {value!r}")

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -15,10 +16,11 @@ from gpubp import backends
 from gpubp.backends.backend import Backend
 from gpubp.backends.plan import PlanState, Problem
 from gpubp.data.dataset import check_split
+from gpubp.data.inputs import kind_of
 from gpubp.data.samples import prepare
 from gpubp.errors import GpubpError, UsageError
 from gpubp.functions import LOSSES, Loss, lookup
-from gpubp.network import UNKNOWN, VALUES, Network
+from gpubp.network import CLASSES, VALUES, Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Optimizer, Schedule
 from gpubp.support.warning import warn_caller
 from gpubp.training.checkpoint import Settings
@@ -55,8 +57,10 @@ def fit(
     """Train ``network`` in place by mini-batch gradient descent, and hold the backend to the reference as it goes.
 
     Args:
-        inputs: (N, n_in), uint8 (scaled by 1/255) or float, or a sparse matrix of SciPy's.
-        targets: (N,) class labels 0 … n_out−1, or (N, n_out) values.
+        inputs: (N, n_in), uint8 (scaled by 1/255) or numbers (taken as they are), or a sparse matrix of SciPy's; of
+            the kind that the network learned from before, if it did, and so must the validation's be.
+        targets: (N,) class labels 0 … n_out−1, or (N, n_out) values; where there is one output and neither it nor
+            the loss is for probabilities, numbers (N,) are values, whole ones too.
         loss: a name of ``gpubp.functions.LOSSES``; the cost of a batch is its mean over the batch.
         optimizer: by default ``SGD(lr=0.1, momentum=0.9)``.
         batch_size: samples a step; the last batch of an epoch may be shorter and counts by its own mean.
@@ -94,19 +98,24 @@ def fit(
     if early_stopping is not None and validation is None:
         raise UsageError("early stopping watches validation data; give validation=(inputs, targets)")
     _warn_of_clipping(network, objective)
-    split = check_split(inputs, targets, sample_weight, name="training data")
-    train = prepare(split, network.sizes, network.dtype, objective)
+    task = network.task(objective)
+    split = check_split(inputs, targets, sample_weight, values=task.values, name="training data")
+    network.inputs.check(split.inputs, "training data")
+    learned = replace(network.inputs, kind=kind_of(split.inputs))
+    train = prepare(split, task, "training data")
     watched = None
     if validation is not None:
-        split = check_split(*validation, name="validation data")
-        watched = prepare(split, network.sizes, network.dtype, objective, "validation data").samples
+        split = check_split(*validation, values=task.values, name="validation data")
+        learned.check(split.inputs, "validation data")
+        watched = prepare(split, task, "validation data").samples
     by_accuracy = early_stopping is not None and early_stopping.monitor == "validation_accuracy"
     if by_accuracy and not train.classification:
         raise UsageError("validation_accuracy needs class labels; monitor validation_loss instead")
+    network.inputs = learned
     if not train.classification:
         network.meaning = VALUES
-    elif network.meaning == VALUES:
-        network.meaning = UNKNOWN
+    elif network.meaning.kind != "classes":
+        network.meaning = CLASSES
 
     shown = progress if isinstance(progress, Progress) else progress_for(quiet=not progress)
     usual = np.geterr()
@@ -145,8 +154,10 @@ def gradients(
     Arguments and errors are those of :func:`fit`; shapes are those of ``network.parameters``.
     """
     objective = lookup(LOSSES, loss, "loss")
-    split = check_split(inputs, targets, sample_weight, name="data")
-    samples = prepare(split, network.sizes, network.dtype, objective).samples
+    task = network.task(objective)
+    split = check_split(inputs, targets, sample_weight, values=task.values)
+    network.inputs.check(split.inputs, "data")
+    samples = prepare(split, task).samples
     chosen = backends.get(backend)
     problem = Problem(network.layers, network.parameters, objective, SGD(), len(samples), samples)
     with chosen.limits():

@@ -101,7 +101,7 @@ class SignalRecorder:
         """Keep the signals of the network as it stands; none of data that ``fit`` would refuse, which says why."""
         started = time.perf_counter()
         try:
-            samples = prepare(self._few, network.sizes, network.dtype, self._loss).samples
+            samples = prepare(self._few, network.task(self._loss)).samples
         except GpubpError:
             return
         with np.errstate(all="ignore"):  # of a run that diverges

@@ -49,8 +49,10 @@ def verify(
     started = time.perf_counter()
     chosen, optimizer = backends.get(backend), optimizer or SGD(0.1, momentum=0.9)
     objective = lookup(LOSSES, loss, "loss")
-    split = check_split(inputs, targets, sample_weight)
-    samples = prepare(split, network.sizes, network.dtype, objective).samples
+    task = network.task(objective)
+    split = check_split(inputs, targets, sample_weight, values=task.values)
+    network.inputs.check(split.inputs, "data")
+    samples = prepare(split, task).samples
     samples = samples.take(np.arange(min(len(samples), VERIFY_ROWS)))
     batch = max(1, len(samples) * 2 // 3)  # so that the last of two batches is a short one
     drawn = np.random.default_rng(0).standard_normal

@@ -24,7 +24,8 @@ from tests import param
 EVERY_FIELD = (
     Recipe(
         name="all", title='quotes " and\nlines', source="nowhere", reach=0.5,
-        data="iris", test_fraction=0.25, standardize=True, splits=3,
+        data="iris", test_data="t.csv", test_fraction=0.25, target="species", delimiter=";", decimal=",", header=True,
+        pixels=True, standardize=True, splits=3,
         layers=(4, 5, 6, 3), hidden=("relu", "tanh"), output="sigmoid", init="he", dtype="float64", loss="quadratic",
         optimizer="adamw", lr=1 / 3, beta1=0.8, beta2=0.9, epsilon=1e-7, weight_decay=1e-9,
         schedule="step", factor=0.1, every=2.5, warmup=1.0,

@@ -31,7 +31,7 @@ from gpubp.verification.steps import check_step
 def prepared(network: Network, data: Data, loss: str) -> Samples:
     """The samples as a plan takes them."""
     split = check_split(data.inputs, data.labels)
-    return prepare(split, network.sizes, network.dtype, LOSSES[loss]).samples
+    return prepare(split, network.task(LOSSES[loss])).samples
 
 
 def make_plan(

@@ -1,0 +1,72 @@
+"""What a network's inputs are: bytes or numbers, and what their columns are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpubp.errors import DataError
+from gpubp.support.hints import did_you_mean
+
+BYTES, NUMBERS, UNKNOWN = "bytes", "numbers", "unknown"
+_SHOWN = 6  # names in a message
+
+
+def kind_of(inputs: Any) -> str:
+    """``BYTES`` for uint8, dense or sparse, which is scaled by 1/255; ``NUMBERS`` for all else, taken as it is."""
+    return BYTES if inputs.dtype == np.uint8 else NUMBERS
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs that a network learned from.
+
+    ``kind`` is ``BYTES``, ``NUMBERS`` or, where nobody has said, ``UNKNOWN``; ``names`` has one for each column, or
+    none.
+    """
+
+    kind: str = UNKNOWN
+    names: tuple[str, ...] = ()
+
+    def check(self, inputs: Any, name: str) -> None:
+        """Refuse by a DataError rows of the other kind, which would be off by a factor of 255."""
+        if self.kind in (UNKNOWN, kind_of(inputs)):
+            return
+        if self.kind == BYTES:
+            raise DataError(
+                f"{name}: these inputs are {inputs.dtype} numbers, taken as they are, but the network learned from "
+                "bytes (uint8), scaled by 1/255: make whole numbers from 0 to 255 bytes, .astype('uint8'), and "
+                "multiply by 255 first what is in [0, 1]"
+            )
+        raise DataError(
+            f"{name}: these inputs are bytes (uint8), which are scaled by 1/255, but the network learned from numbers "
+            "as they are: convert them as it was trained, .astype(float), or train it on bytes (of a table's "
+            "columns: --pixels)"
+        )
+
+    def places(self, names: Sequence[str], where: str) -> tuple[list[int], list[str]]:
+        """Where in a table with columns of these ``names`` each of the network's stands, and the names left over.
+
+        Raises:
+            DataError: one is missing; ``where`` names the table.
+        """
+        places = {name: place for place, name in enumerate(names)}
+        missing = [name for name in self.names if name not in places]
+        if missing:
+            others = [name for name in names if name not in self.names]
+            hint = did_you_mean(missing[0], others)
+            raise DataError(
+                f"{where}: {shown(missing)} {'is' if len(missing) == 1 else 'are'} missing; the network learned from "
+                f"columns of these names; {hint}this table has {shown(names)}"
+            )
+        left_over = [name for name in names if name not in self.names]
+        return [places[name] for name in self.names], left_over
+
+
+def shown(names: Sequence[object], most: int = _SHOWN) -> str:
+    """The first few of many names."""
+    more = f" … ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more

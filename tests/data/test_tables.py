@@ -1,0 +1,445 @@
+"""Tables: which column is the target and what it is, headers, numbers as they are written, and names at prediction."""
+
+from __future__ import annotations
+
+import gzip
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gpubp.data import load, stream_inputs
+from gpubp.data.inputs import Inputs
+from gpubp.data.tables import TableFormat
+from gpubp.data.targets import CLASSES, VALUES, Targets
+from gpubp.errors import DataError, UsageError
+from gpubp.functions import ACTIVATIONS, LOSSES
+
+
+def table(header: str, *columns, repeat: int = 10, path: str | Path = "t.csv", mark: str = ",") -> Path:
+    """A file with these columns of cells, again and again."""
+    rows = [mark.join(map(str, row)) for row in zip(*columns, strict=True)] * repeat
+    Path(path).write_text("\n".join([*([header] if header else []), *rows, ""]), encoding="utf-8")
+    return Path(path)
+
+
+def whole(data) -> tuple[np.ndarray, np.ndarray]:
+    """All inputs and targets, in the order of the first column."""
+    inputs = np.concatenate([data.train.inputs, data.test.inputs])
+    order = inputs[:, 0].argsort(kind="stable")
+    return inputs[order], np.concatenate([data.train.targets, data.test.targets])[order]
+
+
+@pytest.fixture(autouse=True)
+def _somewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def of(output: str, loss: str, outputs: int) -> Targets:
+    return Targets.of(ACTIVATIONS[output], LOSSES[loss], outputs)
+
+
+# Which column is the target
+
+
+@pytest.mark.parametrize(
+    ("header", "target"),
+    [
+        ("a,b,c", 2), ("label,b,c", 0), ("a,label,c", 1), ("a,Target,c", 1), ("y,b,c", 0), ("a,b,Class", 2),
+        ("classes,ys,c", 2), ("", 2),
+    ],
+)  # fmt: skip
+def test_the_target_is_found_by_its_name_or_is_the_last_column(header, target):
+    columns = [1, 3], [5, 6], [8, 9]
+    data = load(table(header, *columns), targets="values")
+    assert sorted(set(whole(data)[1])) == columns[target]
+    assert data.n_in == 2
+    assert data.feature_names == (
+        tuple(n for i, n in enumerate(header.split(",")) if i != target) if header else None
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "could_be"),
+    [
+        ("X,Y,area", "'Y' or 'area'"), ("a,class,c", "'class' or 'c'"), ("label,b,y", "'label' or 'y'"),
+        ("target,label,c", "'target' or 'label' or 'c'"), ("y,b,class", "'y' or 'class'"),
+    ],
+)  # fmt: skip
+def test_a_target_that_could_be_two_columns_is_asked_for(header, could_be):
+    path = table(header, [1, 2], [5, 6], [8, 9])
+    with pytest.raises(UsageError, match=rf"the target could be {could_be}; .*--target NAME"):
+        load(path)
+    for number, name in enumerate(header.split(","), start=1):
+        for asked in (name, str(number), number):
+            assert load(path, target=asked, targets="values").target.startswith(repr(name))
+
+
+@pytest.mark.parametrize("asked", ["d", "4", "0", "-1", "A"])
+def test_a_target_that_is_not_there_is_refused_with_what_is(asked):
+    with pytest.raises(UsageError, match=f"no column '{asked}' to be the target; there are a, b, c"):
+        load(table("a,b,c", [1, 2], [5, 6], [8, 9]), target=asked)
+    with pytest.raises(UsageError, match=f"no column '{asked}' .* numbered 1 to 3"):
+        load(table("", [1, 2], [5, 6], [8, 9]), target=asked)
+
+
+@pytest.mark.parametrize("header", ["", "a,b,c\n"])
+@pytest.mark.parametrize("targets", [None, CLASSES, VALUES])
+def test_a_target_with_one_value_is_refused(header, targets):
+    path = table(header.strip(), [0, 1, 2] * 2, range(6), [7] * 6)
+    first = (
+        "the first column looks like labels: --target 1" if not header else "--target names another column"
+    )
+    with pytest.raises(DataError, match=rf"column.* is '7' in every row.*{first}"):
+        load(path, targets=targets)
+    assert load(path, target=1).classes == 3
+
+
+def test_labels_before_pixels_of_a_table_without_names_are_asked_for():
+    """Some pixel of the last column is drawn on: not one value, but no classes either."""
+    path = table("", [0, 1, 2, 1, 2, 0], [0, 200, 255, 3, 0, 9], [0, 0, 0, 17, 0, 255])
+    with pytest.raises(UsageError, match=r"the first or the last column: .*--target 1, or --target 3"):
+        load(path)
+    assert load(path, target=1).classes == 3
+    # Counts before a last column of 0 and 1 are what they seem.
+    assert load(table("", [0, 1, 2, 1, 2, 0], [5, 6, 7, 8, 9, 1], [0, 1, 0, 1, 1, 1])).target == "column 3"
+
+
+# What the target is
+
+
+@pytest.mark.parametrize(
+    ("output", "loss", "outputs", "kind"),
+    [
+        ("identity", "quadratic", 1, VALUES), ("relu", "squared_error", 1, VALUES), ("tanh", "quadratic", 1, VALUES),
+        ("identity", "quadratic", 3, CLASSES), ("softmax", "cross_entropy", 3, CLASSES),
+        ("sigmoid", "binary_cross_entropy", 1, CLASSES), ("sigmoid", "quadratic", 3, CLASSES),
+        ("sigmoid", "quadratic", 1, None),
+    ],
+)  # fmt: skip
+def test_loss_and_output_decide_between_classes_and_values(output, loss, outputs, kind):
+    assert of(output, loss, outputs).kind == kind
+
+
+def test_whole_numbers_are_values_where_values_are_fitted():
+    prices = [140, 110, 160, 110]
+    data = load(table("a,price", range(4), prices), targets=of("identity", "quadratic", 1))
+    inputs, targets = whole(data)
+    assert data.classes is data.class_names is None
+    assert targets.tolist() == [prices[int(i)] for i in inputs[:, 0]]
+    assert "target 'price', the last column: values from 110 to 160" in data.summary()
+    negative = load(table("a,b", range(4), [-3, 0, 2, 7]), targets=of("identity", "quadratic", 1))
+    assert negative.train.targets.min() == -3
+
+
+@pytest.mark.parametrize(("cells", "says"), [(["red", "blue"], "'red' is not a number"), (["1", "x"], "'x'")])
+def test_words_are_no_values(cells, says):
+    with pytest.raises(DataError, match=rf"column 2 \(b\): the target {says}.* fit values; classes take"):
+        load(table("a,b", [1, 2], cells), targets=of("identity", "quadratic", 1))
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        ([0.5, 1.5, 2.5], "has numbers such as 0.5, which are no classes; values take --output identity"),
+        (list(range(7, 27)), "20 different labels in 20 rows, which are hardly classes"),
+        ([3, 4, 5, 6] * 5, r"4 classes \(3, 4, 5, 6\), too many for 3 outputs: .*--layers …-4"),
+        (["01", "1"], "'01' and '1', which may be one number or two labels"),
+        (["1", "1.0"], "'1' and '1.0', which may be one number"),
+        (["inf", "1"], "such as inf"),
+    ],
+)
+def test_what_can_be_no_classes_is_refused_with_what_to_do(cells, says):
+    path = table("a,b", range(len(cells)), cells, repeat=1 if len(cells) == 20 else 5)
+    with pytest.raises(DataError, match=f"t.csv: the target, 'b', the last column, .*{says}"):
+        load(path, targets=of("softmax", "cross_entropy", 3))
+
+
+@pytest.mark.parametrize(
+    ("cells", "outputs", "names"),
+    [
+        ([1234567890123456789, 1234567890123456788], 2, ("1234567890123456788", "1234567890123456789")),
+        (["01", "02", "10"], 3, ("01", "02", "10")),
+        (["-1", "1"], 2, ("-1", "1")), (["-1", "1"], 1, ("-1", "1")), (["1", "2"], 1, ("1", "2")),
+        (["10", "9", "8"], 3, ("8", "9", "10")),
+        (["0.0", "1.0"], 2, ("0.0", "1.0")),
+        (["True", "False"], 2, ("False", "True")), (["NA", "EU"], 2, ("EU", "NA")),
+        (["b", " a "], 2, ("a", "b")), (['"x, y"', "z"], 2, ("x, y", "z")),
+        ([0, 5, 9], 3, ("0", "5", "9")), ([0, 5, 9], 10, None), ([1, 2, 3], 4, None), ([2, 0, 1], 3, None),
+        ([0, 1], 1, None), ([0, 1], None, None), ([0, 5], None, None), ([1, 2], None, ("1", "2")),
+    ],
+)  # fmt: skip
+def test_labels_are_what_was_written(cells, outputs, names):
+    data = load(table("a,label", range(len(cells)), cells), targets=Targets(CLASSES, outputs))
+    assert data.class_names == names
+    inputs, targets = whole(data)
+    written = [str(cells[int(i)]).strip(' "') for i in inputs[:, 0]]
+    assert [names[t] if names else str(t) for t in targets] == written
+
+
+# Headers
+
+
+def test_a_first_row_that_counts_the_columns_is_a_header():
+    frame = pd.DataFrame(np.arange(60.0).reshape(20, 3) + 0.5)
+    frame.to_csv("X.csv", index=False)
+    frame.assign(label=[0, 1] * 10).to_csv("t.csv", index=False)
+    with pytest.warns(UserWarning, match="first row, 0, 1, 2, is taken for a header; --no-header"):
+        rows = list(stream_inputs("X.csv", 9, inputs=Inputs("numbers", ("a", "b", "c"))))
+    assert np.concatenate(rows).tolist() == frame.to_numpy().tolist()
+    assert len(np.concatenate(list(stream_inputs("X.csv", 9, table=TableFormat(header=False))))) == 21
+    assert load("t.csv").feature_names is None  # they name nothing
+
+
+def test_a_column_headed_0_is_asked_about():
+    path = table("", [0, 3, 1], repeat=2)
+    with pytest.raises(
+        UsageError, match="its first row, 0, may be a header or data: say --header or --no-header"
+    ):
+        list(stream_inputs(path, 9))
+    assert [len(next(stream_inputs(path, 9, table=TableFormat(header=said)))) for said in (True, False)] == [
+        5,
+        6,
+    ]
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_whether_there_is_a_header_can_be_said(header):
+    path = table("1980,1990,2000", [1, 2], [5, 6], [0, 1])
+    data = load(path, header=header, targets=Targets(VALUES))
+    assert (len(data.train) + len(data.test), data.feature_names) == (
+        (20, ("1980", "1990")) if header else (21, None)
+    )
+
+
+def test_an_index_that_pandas_wrote_is_left_out_aloud():
+    pd.DataFrame({"a": [1.5, 2.5] * 5, "label": [0, 1] * 5}).to_csv("t.csv")
+    with pytest.warns(
+        UserWarning, match="first column has no name, as pandas writes an index, and is left out"
+    ):
+        data = load("t.csv")
+    assert (data.n_in, data.feature_names) == (1, ("a",))
+    Path("t.csv").write_text(",a,label\n0,1,0\n1,x,1\n")
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(DataError, match=r"line 3, column 2 \(a\): 'x'"),
+    ):
+        load("t.csv")
+
+
+def test_two_columns_of_one_name_are_refused():
+    with pytest.raises(DataError, match="two columns are called 'a'"):
+        load(table("a,a,label", [1, 2], [5, 6], [0, 1]))
+
+
+def test_a_header_that_numpy_wrote_is_one():
+    np.savetxt("t.csv", np.array([[1, 2, 0], [3, 4, 1]] * 5), delimiter=",", header="a,b,label")
+    assert load("t.csv").feature_names == ("a", "b")
+
+
+# Numbers as they are written
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.csv", "a,b,label\n1.5,True,x\n-2e1,false,y\n", {}),
+        ("t.tsv", "a\tb\tlabel\n1.5\t1\tx\n-20\t0\ty\n", {}),
+        ("t.csv", "a;b;label\n1,5;1;x\n-20,0;0;y\n", {"delimiter": ";", "decimal": ","}),
+        ("t.csv", "a\tb\tlabel\n1.5\t1\tx\n-20\t0\ty\n", {"delimiter": "tab"}),
+        ("t.csv", "a|b|label\n1.5|1|x\n-20|0|y\n", {"delimiter": "|"}),
+        ("t.csv", '"a", "b", "label"\r\n"1.5", " 1", "x"\r\n"-20", "0 ", "y"\r\n', {}),
+        ("t.csv", "\ufeffa,b,label\n1.5,1,x\n\n-20,0,y\n,,\n", {}),
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_table_in_any_dress_is_the_same(name, content, said, zipped):
+    path, raw = Path(name + ".gz" * zipped), (content + content.partition("\n")[2] * 9).encode()
+    path.write_bytes(gzip.compress(raw) if zipped else raw)
+    data = load(path, **said)
+    inputs, targets = whole(data)
+    assert inputs.tolist() == [[-20, 0]] * 10 + [[1.5, 1]] * 10
+    assert targets.tolist() == [1] * 10 + [0] * 10
+    assert (data.name, data.feature_names, data.class_names) == ("t", ("a", "b"), ("x", "y"))
+
+
+def test_parquet_is_read_like_csv():
+    frame = pd.DataFrame({"a": [1.5, -20.0] * 10, "b": [True, False] * 10, "label": ["x", "y"] * 10})
+    frame.to_parquet("t.parquet")
+    frame.to_csv("t.csv", index=False)
+    ours, theirs = load("t.parquet"), load("t.csv")
+    assert [a.tolist() for a in whole(ours)] == [a.tolist() for a in whole(theirs)]
+    assert (ours.feature_names, ours.class_names, ours.target) == (("a", "b"), ("x", "y"), theirs.target)
+    frame.loc[3, "a"] = None
+    frame.to_parquet("t.parquet")
+    with pytest.raises(
+        DataError, match=r"t.parquet: row 4, column 1 \(a\): .*leave such rows out or fill them in"
+    ):
+        load("t.parquet")
+    Path("t.parquet").write_bytes(Path("t.parquet").read_bytes()[:200])
+    with pytest.raises(DataError, match=r"t.parquet: not a readable Parquet file"):
+        load("t.parquet")
+
+
+@pytest.mark.parametrize("column", ["a", "label"])
+@pytest.mark.parametrize("cell", ["", "NA", "NaN", "null", "None", "?", "n/a", "#N/A"])
+def test_missing_values_are_named_with_what_to_do(cell, column):
+    text = "a,b,label\n" + "1,2,0\n2,3,1\n" * 5 + (f"{cell},5,0\n" if column == "a" else f"5,5,{cell}\n")
+    Path("t.csv").write_text(text)
+    number = 1 if column == "a" else 3
+    with pytest.raises(DataError, match=rf"t.csv: line 12, column {number} \({column}\): .*(out|missing)"):
+        load("t.csv")
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        ("1_000", "'1_000' is not a number"), ("0x10", "is not a number"), ("1,5", "--decimal , reads a decimal comma"),
+        ("1;2", "separated by ';', which --delimiter can name"), ("red", "words can be a target, but not inputs"),
+        ("inf", "is not a number"), ("2020-01-01", "is not a number"), ("50%", "is not a number"),
+        ("1.234.567", "is not a number"),
+    ],
+)  # fmt: skip
+def test_cells_that_are_no_plain_numbers_are_refused(cell, says):
+    with pytest.raises(DataError, match=rf"line 3, column 1 \(a\): .*{says}"):
+        load(table("a,label", [1, f'"{cell}"'], [0, 1]))
+
+
+def test_a_point_is_no_number_where_the_comma_is_the_mark():
+    with pytest.raises(DataError, match=r"line 2, column 1 \(a\): '1.234' is not a number"):
+        load(table("a;label", ["1.234", "2"], [0, 1], mark=";"), delimiter=";", decimal=",")
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ({"decimal": ","}, "cells cannot be separated by ',' if numbers have it too"),
+        ({"decimal": "'"}, "decimal mark"), ({"delimiter": ";;"}, "one character"), ({"delimiter": "1"}, "delimiter"),
+    ],
+)  # fmt: skip
+def test_formats_that_cannot_be(said, says):
+    with pytest.raises(UsageError, match=says):
+        load(table("a,label", [1, 2], [0, 1]), **said)
+
+
+@pytest.mark.parametrize("said", [{"target": "a"}, {"delimiter": ";"}, {"header": True}, {"pixels": True}])
+def test_what_is_said_of_a_table_is_refused_of_anything_else(said):
+    np.savez("a.npz", X=np.eye(4), y=[0, 1, 0, 1])
+    np.save("a.npy", np.eye(4))
+    for name in ("a.npz", "iris"):
+        with pytest.raises(UsageError, match="is no table: leave out"):
+            load(name, **said)
+    with pytest.raises(UsageError, match="is no table: leave out"):
+        list(stream_inputs("a.npy", 2, table=TableFormat(**said)))
+
+
+# Pixels
+
+
+def test_columns_of_pixels_are_bytes():
+    cells = np.random.default_rng(0).integers(0, 256, (6, 9))
+    data = load(table("", *cells.T, [0, 1] * 3), pixels=True)
+    assert data.train.inputs.dtype == np.uint8
+    assert data.image_shape == (3, 3)
+    assert "9 inputs, bytes of images, 3 × 3" in data.summary()
+    assert set(map(tuple, whole(data)[0].tolist())) == set(map(tuple, cells.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"), [("256", "256"), ("0.5", "0.5"), ("-1", "-1"), ("1", "scaled already")]
+)
+def test_what_is_no_byte_is_no_pixel(cell, says):
+    with pytest.raises(DataError, match=says):
+        load(table("a,b,label", [0, cell], [1, 0], [0, 1]), pixels=True)
+
+
+# A test part of its own
+
+
+def test_a_second_table_is_the_test_part_by_the_names_of_its_columns():
+    table("a,b,label", [1, 2, 3], [5, 6, 7], ["x", "y", "z"])
+    table("label,b,more,a", ["z", "x"], [70, 50], [0, 0], [30, 10], path="test.csv", repeat=1)
+    with pytest.warns(UserWarning, match="test.csv: more is not among the columns"):
+        data = load("t.csv", test_data="test.csv")
+    assert (data.test.inputs.tolist(), data.test.targets.tolist()) == ([[30, 70], [10, 50]], [2, 0])
+    assert len(data.train) == 30
+    with pytest.raises(UsageError, match="test part of its own"), pytest.warns(UserWarning, match="more"):
+        load("t.csv", test_data="test.csv", test_fraction=0.5)
+
+
+@pytest.mark.parametrize(
+    ("header", "label", "says"),
+    [
+        ("a,c,label", "x", "test.csv: b is missing"), ("", "x", "3 columns, and the training part 2|"),
+        ("a,b,label", "w", "test.csv: the target has a label 'w', but the classes .* are x, y, z"),
+    ],
+)  # fmt: skip
+def test_a_test_part_that_does_not_fit_is_refused(header, label, says):
+    table("a,b,label", [1, 2, 3], [5, 6, 7], ["x", "y", "z"])
+    columns = [[1], [2], [3], [label]] if not header else [[1], [2], [label]]
+    table(header, *columns, path="test.csv", repeat=1)
+    with pytest.raises(DataError, match=says):
+        load("t.csv", test_data="test.csv")
+
+
+# Names at prediction
+
+NAMED = Inputs("numbers", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [("a,b", [[1, 5]]), ("b,a", [[5, 1]]), ("", [[1, 5]]), ('" a "," b"', [[1, 5]])],
+)
+def test_columns_are_found_by_name(header, expected):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert next(stream_inputs(table(header, [1], [5], repeat=1), 9, inputs=NAMED)).tolist() == expected
+
+
+def test_columns_left_over_are_left_out_aloud():
+    path = table("label,b,id,a", ["x"], [5], ["k7"], [1], repeat=1)
+    with pytest.warns(
+        UserWarning, match="t.csv: label, id are not among the columns that the network learned from"
+    ):
+        assert next(stream_inputs(path, 9, inputs=NAMED)).tolist() == [[1, 5]]
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(DataError, match=r"t.csv: b is missing; .* did you mean 'bb'"):
+        list(stream_inputs(table("a,bb", [1], [5]), 9, inputs=NAMED))
+
+
+def test_a_network_that_learned_from_bytes_takes_columns_as_pixels():
+    learned = Inputs("bytes")
+    assert next(stream_inputs(table("", [7, 255], [0, 3]), 2, inputs=learned)).tolist() == [[7, 0], [255, 3]]
+    for cell in ("0.5", "300"):
+        with pytest.raises(DataError, match="is no pixel"):
+            list(stream_inputs(table("", [7, cell], [0, 3]), 2, inputs=learned))
+
+
+# Arrays with labels that are no class numbers
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["b", "a"], ("a", "b")), ([1, 2], ("1", "2")), ([-1, 1], ("-1", "1")), ([0, 1], None),
+        ([2**60, 2**60 + 1], (str(2**60), str(2**60 + 1))),
+    ],
+)  # fmt: skip
+def test_labels_in_an_archive_are_what_was_written(labels, names):
+    x = np.arange(20.0)[:, None]
+    np.savez("a.npz", X=x, y=np.array(labels * 10), X_test=x[:2], y_test=np.array(labels))
+    data = load("a.npz")
+    assert (data.classes, data.class_names, data.test.targets.tolist()) == (
+        2,
+        names,
+        [1, 0] if labels[0] == "b" else [0, 1],
+    )
+    if names:
+        np.savez("a.npz", X=x, y=np.array(labels * 10), X_test=x[:1], y_test=np.array([77]))
+        with pytest.raises(DataError, match="a label '77', but the classes of the training part"):
+            load("a.npz")
