@@ -11,7 +11,7 @@ import numpy as np
 from gpubp.errors import DataError
 from gpubp.support.hints import did_you_mean
 
-BYTES, NUMBERS, UNKNOWN = "bytes", "numbers", "unknown"
+KINDS = BYTES, NUMBERS, UNKNOWN = "bytes", "numbers", "unknown"
 _SHOWN = 6  # names in a message
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.data.inputs import UNKNOWN, Inputs
+from gpubp.data.inputs import KINDS, Inputs
 from gpubp.errors import DataError
 from gpubp.network import Meaning, Network, tensor_names
 from gpubp.support.files import write_atomically
@@ -115,10 +115,11 @@ def build_network(path: str | os.PathLike, header: dict[str, Any], arrays: dict[
         *hidden, output = spec["activations"]
         network = Network(spec["sizes"], hidden=hidden, output=output, dtype=spec["dtype"])
         network.classes = spec["classes"]
-        # Files that were written before say neither.
-        network.meaning = Meaning(spec.get("outputs", network.meaning.kind), network.meaning.names)
-        inputs = spec.get("inputs", {})
-        network.inputs = Inputs(inputs.get("kind", UNKNOWN), tuple(inputs.get("names", ())))
+        if "inputs" in spec:  # files that were written before do not say
+            network.inputs = Inputs(spec["inputs"]["kind"], tuple(spec["inputs"]["names"]))
+            network.meaning = Meaning(spec["outputs"], network.meaning.names)
+        if network.inputs.kind not in KINDS or len(network.inputs.names) not in (0, network.sizes[0]):
+            raise ValueError(f"its inputs are {network.inputs}")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: its header describes no network ({error})") from error
     own = network_arrays(network)

@@ -100,7 +100,7 @@ def test_classes_that_are_words_are_predicted_as_words(ok, rng, outputs):
     layers = ("--layers", f"2-8-{outputs}", "--output", "sigmoid", "--loss", "binary_cross_entropy")
     out = ok("train", "--data", "words.csv", *layers, "--folder", "run", *QUIET, "--json", "-")
     assert json.loads(out)["test_accuracy"] > 0.9
-    assert gpubp.load("run/model.npz").classes == ("no", "yes", "2")[: max(outputs, 2)]
+    assert gpubp.load("run/model.npz").classes == ("no", "yes", "output 2")[: max(outputs, 2)]
     assert np.mean(np.array(ok("predict", "run/model.npz", "x.npy").split()) == words) > 0.9
 
 

@@ -14,11 +14,12 @@ import safetensors.numpy
 
 import gpubp
 from gpubp import formats
+from gpubp.data.inputs import Inputs
 from gpubp.data.samples import byte_table
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.formats import npz
 from gpubp.formats import onnx as onnx_format
-from gpubp.network import Network
+from gpubp.network import CLASSES, LOGITS, UNKNOWN, VALUES, Meaning, Network
 from tests.networks import DTYPES, assert_same, bounded_outputs, spread, within
 
 READ = [ending for ending, module in formats.FORMATS.items() if hasattr(import_module(module), "load")]
@@ -32,12 +33,23 @@ def test_a_format_that_is_read_keeps_every_bit(tmp_path, ending, dtype, classes)
     net.parameters[0] = (np.asfortranarray(net.parameters[0][0]), net.parameters[0][1])
     net.parameters[1][1][:3] = -0.0, np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
     net.classes = classes
+    net.inputs = Inputs("bytes", ("größe", "b", "", "d"))
     path = tmp_path / f"m{ending}"
     net.save(path)
     loaded = gpubp.load(path)
     assert_same(loaded, net)
+    assert (loaded.inputs, loaded.meaning) == (net.inputs, net.meaning)
     assert all(a.flags.writeable and a.flags.aligned for pair in loaded.parameters for a in pair)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("ending", READ)
+@pytest.mark.parametrize("meaning", [UNKNOWN, VALUES, CLASSES, LOGITS, Meaning("logits", ("a", "b"))])
+def test_what_outputs_mean_is_kept(tmp_path, ending, meaning):
+    net = Network([4, 2], output="identity")
+    net.meaning = meaning
+    net.save(tmp_path / f"m{ending}")
+    assert gpubp.load(tmp_path / f"m{ending}").meaning == meaning
 
 
 @pytest.mark.parametrize("ending", READ)
@@ -88,6 +100,15 @@ HEADER = npz.network_header(Network([4, 3]))
         ({"network": HEADER, "format": npz.FORMAT + 1}, "newer gpubp"),
         *(({"network": HEADER, "format": version}, "its format is") for version in ("1", None, [1])),
         ({"network": {**HEADER, "dtype": "float64"}}, "W1 is missing or not a float64"),
+        (
+            {"network": {**HEADER, "inputs": {"kind": "images", "names": []}}},
+            "describes no network .its inputs are",
+        ),
+        (
+            {"network": {**HEADER, "inputs": {"kind": "bytes", "names": ["a"]}}},
+            "describes no network .its inputs are",
+        ),
+        ({"network": {**HEADER, "inputs": {}}}, "describes no network"),
         ({"network": {**HEADER, "sizes": [5, 3]}}, r"W1 is .* of shape \(3, 5\)"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from gpubp.data import check_split
 from gpubp.data.dataset import check_inputs
 from gpubp.errors import DataError, UsageError
 from gpubp.functions import LOSSES
-from gpubp.network import Network
+from gpubp.network import LOGITS, UNKNOWN, VALUES, Network
 from gpubp.verification import bounds
 from gpubp.verification.bounds import Precision
 from gpubp.verification.compare import compare
@@ -171,3 +172,26 @@ def test_tensors_that_numpy_cannot_read_say_why():
         check_inputs(torch.eye(3).to_sparse())
     with pytest.raises(DataError, match="data: the inputs"):
         check_inputs(torch.zeros(3, 2, device="meta"))
+
+
+@pytest.mark.parametrize(("outputs", "meaning"), [("logits", LOGITS), ("values", VALUES), (None, UNKNOWN)])
+def test_a_module_that_ends_in_a_linear_is_told_what_it_gives(outputs, meaning, rng):
+    module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    with nullcontext() if outputs else pytest.warns(UserWarning, match="ends in a Linear.*outputs='logits'"):
+        net = Network.from_torch(module, outputs=outputs)
+    assert net.meaning == meaning
+    x = torch.from_numpy(rng.standard_normal((20, 4)).astype(np.float32))
+    with torch.no_grad():
+        logits = module(x)
+    if outputs == "logits":
+        assert net.predict(x).tolist() == logits.argmax(dim=1).tolist()
+        np.testing.assert_allclose(net.predict_proba(x), logits.softmax(dim=1).numpy(), rtol=1e-5)
+    else:
+        np.testing.assert_allclose(net.predict(x), logits.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_outputs_that_a_module_does_not_give_are_refused():
+    with pytest.raises(UsageError, match="ends in softmax, so that its outputs are no logits"):
+        Network.from_torch(nn.Sequential(nn.Linear(4, 3), nn.Softmax(dim=1)), outputs="logits")
+    with pytest.raises(UsageError, match="'logits' or 'values', not 'classes'"):
+        Network.from_torch(nn.Sequential(nn.Linear(4, 3)), outputs="classes")

@@ -1,0 +1,134 @@
+"""What a network learned from, bytes or numbers, classes or values, and what it is then asked: refused or right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+import gpubp
+from gpubp.data.inputs import BYTES, NUMBERS, UNKNOWN, Inputs
+from gpubp.errors import DataError, UsageError
+from gpubp.network import CLASSES, LOGITS, VALUES, Network
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (60, 6), np.uint8)
+LABELS = (IMAGES[:, 0] > 127).astype(np.int64)
+OTHERS = {  # the same numbers, of the other kind
+    BYTES: [IMAGES.astype(kind) for kind in (np.int64, np.float32, np.float64, np.int8)] + [IMAGES > 99],
+    NUMBERS: [IMAGES, csr_array(IMAGES), np.array(IMAGES.tolist(), np.uint8)],
+}
+QUIET = {"epochs": 1, "backend": "numpy", "verify": "off"}
+
+
+def trained(kind: str) -> Network:
+    net = Network([6, 4, 2])
+    assert net.inputs == Inputs(UNKNOWN)
+    gpubp.fit(net, IMAGES if kind == BYTES else IMAGES.astype(float), LABELS, **QUIET)
+    assert net.inputs == Inputs(kind)
+    return net
+
+
+@pytest.mark.parametrize("kind", [BYTES, NUMBERS])
+@pytest.mark.parametrize(
+    "door",
+    [
+        lambda net, x: net.forward(x),
+        lambda net, x: net.predict(x),
+        lambda net, x: net.predict_proba(x),
+        lambda net, x: list(net.stream(iter([x, x]))),
+        lambda net, x: gpubp.fit(net, x, LABELS, **QUIET),
+        lambda net, x: gpubp.fit(Network([6, 2]), x, LABELS, validation=(_as_trained(net), LABELS), **QUIET),
+        lambda net, x: gpubp.gradients(net, x, LABELS, backend="numpy"),
+        lambda net, x: gpubp.verify(net, x, LABELS, backend="numpy"),
+    ],
+)
+def test_the_other_kind_is_refused_at_every_door(kind, door):
+    net = trained(kind)
+    for other in OTHERS[kind]:
+        with pytest.raises(DataError, match=r"(these inputs are .* learned from (bytes|numbers))"):
+            door(net, other)
+    door(net, _as_trained(net))
+
+
+def _as_trained(net: Network) -> np.ndarray:
+    return IMAGES if net.inputs.kind == BYTES else IMAGES.astype(float)
+
+
+def test_a_network_that_nobody_trained_takes_both():
+    net = Network([6, 2], dtype="float64")
+    np.testing.assert_allclose(net.forward(IMAGES), net.forward(IMAGES / 255), rtol=1e-12)
+
+
+def test_a_run_that_is_refused_leaves_the_network_as_it_was():
+    net = Network([6, 2])
+    with pytest.raises(DataError, match="validation data: these inputs are float64"):
+        gpubp.fit(net, IMAGES, LABELS, validation=(IMAGES / 255, LABELS), **QUIET)
+    assert net.inputs.kind == UNKNOWN
+
+
+# Classes and values
+
+
+@pytest.mark.parametrize("targets", [np.arange(60) - 30, np.arange(60), LABELS])
+def test_whole_numbers_are_values_where_one_output_fits_values(targets):
+    net = Network([6, 1], output="identity", dtype="float64")
+    history = gpubp.fit(
+        net, IMAGES, targets, loss="quadratic", validation=(IMAGES[:9], targets[:9]), batch_size=60, **QUIET
+    )
+    assert (net.meaning, history["accuracy"]) == (VALUES, [None])
+    untrained = Network([6, 1], output="identity", dtype="float64").forward(IMAGES)[:, 0]
+    assert history["loss"][0] == pytest.approx(0.5 * np.mean((untrained - targets) ** 2))
+    assert net.predict(IMAGES).shape == (60, 1)
+
+
+def test_a_network_of_classes_predicts_labels_whatever_its_output():
+    net = Network([6, 2], output="identity")
+    gpubp.fit(net, IMAGES, LABELS, loss="quadratic", optimizer=gpubp.SGD(0.01), **QUIET)
+    assert net.meaning == CLASSES
+    assert net.predict(IMAGES).tolist() == net.forward(IMAGES).argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("loss", ["quadratic", "cross_entropy", "squared_error"])
+def test_softmax_over_one_output_is_refused(loss):
+    for targets in (LABELS, LABELS / 2):
+        with pytest.raises(
+            UsageError, match=r"softmax over one output is 1 whatever goes in: .*sigmoid.*identity"
+        ):
+            gpubp.fit(Network([6, 1]), IMAGES, targets, loss=loss, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("output", "wrong", "right"),
+    [
+        ("sigmoid", 1.5, 1.0), ("sigmoid", -0.1, 0.0), ("softmax", 2.0, 0.5), ("tanh", -1.01, -1.0),
+        ("lecun_tanh", 1.8, 1.7), ("relu", -1e-3, 7.0), ("leaky_relu", None, -7.0), ("identity", None, 300.0),
+    ],
+)  # fmt: skip
+def test_targets_that_an_output_cannot_reach_are_refused(output, wrong, right):
+    targets = np.full((60, 2), 0.5)
+    targets[7, 1] = right
+    gpubp.fit(Network([6, 2], output=output), IMAGES, targets, loss="quadratic", **QUIET)
+    if wrong is not None:
+        targets[7, 1] = wrong
+        with pytest.raises(
+            DataError, match=f"the target at index 7 is {wrong:g}, but {output} outputs lie .*identity"
+        ):
+            gpubp.fit(Network([6, 2], output=output), IMAGES, targets, loss="quadratic", **QUIET)
+
+
+# Logits
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_logits_give_labels_and_probabilities(outputs):
+    net = Network([6, outputs], output="identity", dtype="float64", seed=1)
+    x = RNG.standard_normal((20, 6))
+    z = net.forward(x)
+    assert net.predict(x).tolist() == z.tolist()  # nobody has said what they are
+    net.meaning = LOGITS
+    net.inputs = Inputs(NUMBERS)
+    expected = 1 / (1 + np.exp(-z)) if outputs == 1 else np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(net.predict_proba(x), expected, rtol=1e-12)
+    assert net.predict(x).tolist() == (z[:, 0] > 0 if outputs == 1 else z.argmax(axis=1)).astype(int).tolist()
+    assert net.forward(x).tolist() == z.tolist()
