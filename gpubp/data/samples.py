@@ -10,7 +10,7 @@ import numpy as np
 from gpubp.data.dataset import Split
 from gpubp.data.sparse import is_sparse, with_values
 from gpubp.data.targets import VALUES, Targets
-from gpubp.errors import DataError, UsageError
+from gpubp.errors import DataError
 from gpubp.functions import Activation, Loss
 
 
@@ -80,7 +80,7 @@ class Task:
 
     @property
     def targets(self) -> Targets:
-        """What targets in one column are to be."""
+        """What targets in one column are to be; as :meth:`Targets.of`."""
         return Targets.of(self.output, self.loss, self.n_out)
 
     @property
@@ -101,11 +101,6 @@ def prepare(split: Split, task: Task, name: str = "data") -> Prepared:
         raise DataError(
             f"{name}: inputs have {split.inputs.shape[1]} columns, but the network takes {task.n_in}; "
             f"give it sizes [{split.inputs.shape[1]}, …], on the command line --layers {split.inputs.shape[1]}-…"
-        )
-    if task.n_out == 1 and task.output.name == "softmax":
-        raise UsageError(
-            "softmax over one output is 1 whatever goes in: two classes take output 'sigmoid' and loss "
-            "'binary_cross_entropy', values take output 'identity' and loss 'quadratic' (--output, --loss)"
         )
     targets, classification = _targets(np.asarray(split.targets), task, name)
     if task.loss.probabilities:

@@ -106,7 +106,8 @@ class Table:
         chosen = [cells[column] for column in columns]
         with suppress(ValueError, TypeError):
             values = list(map(float, chosen if self.format.decimal == "." else map(self.pointed, chosen)))
-            if all(map(math.isfinite, values)) and not any(type(c) is str and "_" in c for c in chosen):
+            underscored = "_" in "".join(chosen if self.unit == "line" else filter(_is_text, chosen))
+            if not underscored and all(map(math.isfinite, values)):  # Python reads 1_000 as 1000
                 return values
         return [self._number(row, column, cells[column], advice) for column in columns]
 
@@ -133,7 +134,7 @@ class Table:
     def advice(self, text: str) -> str:
         """What to do about a cell that is no number, if it looks like one of another format."""
         if self.format.decimal == "." and re.fullmatch(r"[+-]?\d*,\d+", text):
-            return "; --decimal , reads a decimal comma"
+            return "; --decimal , reads a decimal comma; a comma between thousands must go"
         if other := next((mark for mark in ";\t|" if mark in text), None):
             return f"; the cells seem to be separated by {other!r}, which --delimiter can name"
         return ""
@@ -141,6 +142,10 @@ class Table:
 
 def is_missing(cell: Any) -> bool:
     return cell is None or str(cell).strip().lower() in _MISSING
+
+
+def _is_text(cell: Any) -> bool:
+    return isinstance(cell, str)
 
 
 def number(cell: str) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpubp.errors import DataError
+from gpubp.errors import DataError, UsageError
 from gpubp.functions import Activation, Loss
 
 CLASSES, VALUES = "classes", "values"
@@ -29,9 +29,18 @@ class Targets:
 
     @classmethod
     def of(cls, output: Activation, loss: Loss, outputs: int) -> Targets:
-        """The targets in one column that a network with these outputs is trained on by this loss."""
+        """The targets in one column that a network with these outputs is trained on by this loss.
+
+        Raises:
+            UsageError: softmax over one output, which is 1 whatever its input.
+        """
         if outputs > 1:
             return cls(CLASSES, outputs, f"and a network with {outputs} outputs takes one column for classes")
+        if output.name == "softmax":
+            raise UsageError(
+                "softmax over one output is 1 whatever goes in: two classes take output 'sigmoid' and loss "
+                "'binary_cross_entropy', values take output 'identity' and loss 'quadratic' (--output, --loss)"
+            )
         if loss.probabilities:
             return cls(CLASSES, 1, f"and the loss {loss.name} takes classes")
         if (output.lowest, output.highest) != (0, 1):

@@ -1,0 +1,191 @@
+"""Tables from the command line: what a run says that it read, and what its model is then asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import gpubp
+
+QUICK = ("--epochs", 3, "--backend", "numpy", "--no-report")
+FIT_VALUES = ("--output", "identity", "--loss", "quadratic", "--optimizer", "adam")
+
+
+@pytest.fixture
+def flowers(run, rng):
+    """flowers.csv: two columns that tell three kinds apart, and more.csv: the same rows without them."""
+    kind = np.arange(90) % 3
+    table = pd.DataFrame({"long": kind + rng.normal(0, 0.1, 90), "wide": rng.normal(0, 1, 90)})
+    table.to_csv("more.csv", index=False)
+    table.assign(kind=np.array(["ash", "birch", "cedar"])[kind]).to_csv("flowers.csv", index=False)
+    return kind
+
+
+def test_a_run_says_in_one_line_what_it_read(ok, flowers):
+    out = ok("train", "--data", "flowers.csv", "--layers", "2-8-3", *QUICK)
+    line = (
+        "flowers: 72 rows to train on and 18 to test; 2 inputs (long, wide); target 'kind', the last column: "
+    )
+    assert line + "3 classes (ash, birch, cedar)\n" in out
+    out = ok("train", "mnist-sample", *QUICK, "--epochs", 1, "--reach", 0.01)
+    assert (
+        "mnist-sample: 4,000 rows to train on and 1,000 to test; 784 inputs, bytes of images, 28 × 28; targets: "
+        "10 classes (0, 1, 2, 3 … (10 in all))\n"
+    ) in out
+    assert "rows to train" not in ok("train", "--data", "flowers.csv", "--layers", "2-3", *QUICK, "--quiet")
+
+
+def test_a_model_finds_its_columns_by_name(run, ok, flowers):
+    ok(
+        "train",
+        "--data",
+        "flowers.csv",
+        "--layers",
+        "2-8-3",
+        "--lr",
+        0.5,
+        *QUICK,
+        "--epochs",
+        60,
+        "--folder",
+        "run",
+    )
+    frame = pd.read_csv("more.csv")
+    frame[["wide", "long"]].to_csv("swapped.csv", index=False)
+    frame.assign(id=range(90))[["id", "wide", "long"]].to_csv("wider.csv", index=False)
+    pd.DataFrame(frame.to_numpy()).to_csv("counted.csv", index=False)
+    expected = ok("predict", "run/model.npz", "more.csv").split()
+    assert np.mean(np.array(expected) == np.array(["ash", "birch", "cedar"])[flowers]) > 0.9
+    for name in ("swapped", "wider", "counted"):
+        code, out, err = run("predict", "run/model.npz", f"{name}.csv")
+        assert (code, out.split()) == (0, expected)
+        said = {"swapped": "", "wider": "id is not among the columns", "counted": "is taken for a header"}[
+            name
+        ]
+        assert said in err
+    frame.rename(columns={"wide": "width"}).to_csv("other.csv", index=False)
+    code, _, err = run("predict", "run/model.npz", "other.csv")
+    assert code == 5
+    assert (
+        "other.csv: wide is missing; the network learned from columns of these names; did you mean 'width'?"
+        in err
+    )
+    model = gpubp.load("run/model.npz")
+    assert (model.inputs.kind, model.inputs.names) == ("numbers", ("long", "wide"))
+    ok("export", "run/model.npz", "m.safetensors")
+    assert ok("predict", "m.safetensors", "swapped.csv").split() == expected
+
+
+def test_prices_are_values_where_values_are_fitted(ok, rng):
+    x = rng.random((200, 3))
+    prices = np.round((100 + x @ [50, 30, 20]) / 10).astype(int) * 10
+    pd.DataFrame(x, columns=list("abc")).assign(price=prices).to_csv("prices.csv", index=False)
+    how = ("--layers", "3-1", "--standardize", *FIT_VALUES, "--lr", 1, *QUICK, "--epochs", 100)
+    out = ok("train", "--data", "prices.csv", *how, "--folder", "run")
+    assert f"target 'price', the last column: values from {prices.min()} to {prices.max()}" in out
+    np.save("x.npy", x)
+    predicted = np.array(ok("predict", "run/model.npz", "x.npy").split(), float)
+    assert np.abs(predicted - prices).mean() < 5
+
+
+def test_a_table_in_another_dress(ok, flowers):
+    frame = pd.read_csv("flowers.csv")
+    frame.to_csv("semi.csv", sep=";", decimal=",", index=False)
+    frame[:30].to_csv("test.csv", sep=";", decimal=",", index=False)
+    dress = ("--delimiter", ";", "--decimal", ",")
+    out = ok(
+        "train",
+        "--data",
+        "semi.csv",
+        "--test-data",
+        "test.csv",
+        *dress,
+        "--layers",
+        "2-3",
+        *QUICK,
+        "--folder",
+        "r",
+    )
+    assert "semi: 90 rows to train on and 30 to test; 2 inputs (long, wide)" in out
+    pd.read_csv("more.csv").to_csv("more-semi.csv", sep=";", decimal=",", index=False)
+    assert ok("predict", "r/model.npz", "more-semi.csv", *dress) == ok("predict", "r/model.npz", "more.csv")
+    again = ok("train", "r/recipe.toml", "--folder", "again", "--json", "-")
+    assert json.loads(again)["recipe"]["decimal"] == ","
+    assert Path("again/model.npz").read_bytes() == Path("r/model.npz").read_bytes()
+
+
+@pytest.fixture
+def digits(run):
+    """Pixels of digits as a table, train.csv with and test.csv without labels, as .npy of bytes, and one as .png."""
+    data = gpubp.load_data("mnist-sample")
+    names = [f"pixel{i}" for i in range(784)]
+    train = pd.DataFrame(data.train.inputs[:1000], columns=names)
+    train.insert(0, "label", data.train.targets[:1000])
+    train.to_csv("train.csv", index=False)
+    pd.DataFrame(data.test.inputs[:50], columns=names).to_csv("test.csv", index=False)
+    np.save("test.npy", data.test.inputs[:50])
+    Image.fromarray(data.test.inputs[0].reshape(28, 28)).save("digit.png")
+
+
+@pytest.mark.parametrize("said", [(), ("--standardize",), ("--pixels",), ("--pixels", "--standardize")])
+def test_pixels_of_a_table_are_numbers_unless_they_are_said_to_be_bytes(run, ok, digits, said):
+    out = ok("train", "--data", "train.csv", "--layers", "784-16-10", *said, *QUICK, "--folder", "run")
+    assert (
+        "784 inputs (pixel0, pixel1, pixel2, pixel3 … (784 in all)), bytes of images, 28 × 28" in out
+    ) == ("--pixels" in said)
+    expected = ok("predict", "run/model.npz", "test.csv").split()
+    for other, count in (("test.npy", 50), ("digit.png", 1)):
+        code, out, err = run("predict", "run/model.npz", other)
+        if "--pixels" in said:
+            assert (code, out.split()) == (0, expected[:count])
+        else:
+            assert code == 5
+            assert f"{other}: these inputs are bytes" in err
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv"])
+def test_bytes_that_are_standardised_are_asked_about_as_bytes(run, ok, digits, kind):
+    data = gpubp.load_data("train.csv", pixels=True)
+    np.savez("train.npz", X=data.train.inputs, y=data.train.targets)
+    how = ("--layers", "784-10", "--standardize", *QUICK, "--epochs", 5, "--folder", "run")
+    ok("train", "--data", "train.npz", *how)
+    test = gpubp.load_data("mnist-sample").test
+    assert (gpubp.load("run/model.npz").predict(test.inputs) == test.targets).mean() > 0.7
+    assert ok("predict", "run/model.npz", "test.npy") == ok("predict", "run/model.npz", "test.csv")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (("--layers", "2-8-1"), 2, "softmax over one output"),
+        (
+            ("--layers", "2-8-1", *FIT_VALUES),
+            5,
+            "'ash' is not a number, but output identity and loss quadratic fit",
+        ),
+        (("--layers", "2-8-2"), 5, "has 3 classes (ash, birch, cedar), too many for 2 outputs"),
+        (
+            ("--layers", "2-8-3", "--target", "nothing"),
+            2,
+            "no column 'nothing' to be the target; there are long, wide",
+        ),
+        (
+            ("--layers", "2-8-3", "--target", "wide"),
+            5,
+            "column 3 (kind): 'ash' is not a number; words can be a target",
+        ),
+        (("--layers", "2-8-3", "--pixels"), 5, "is no pixel"),
+        (("--layers", "2-8-3", "--decimal", ","), 2, "cells cannot be separated by ','"),
+        (("--layers", "2-8-3", "--test-data", "absent.csv"), 5, "absent.csv: no such file"),
+    ],
+)
+def test_what_cannot_be_read_as_asked_is_refused(run, flowers, args, code, says):
+    got, _, err = run("train", "--data", "flowers.csv", *args, *QUICK)
+    assert got == code
+    assert says in err
+    assert not Path("gpubp-runs").exists() or not list(Path("gpubp-runs").iterdir())
