@@ -7,7 +7,6 @@ import numpy as np
 
 import gpubp
 from gpubp.data import check_split
-from gpubp.data.samples import prepare
 from gpubp.functions import LOSSES
 from gpubp.training.signals import layer_signals
 
@@ -17,7 +16,7 @@ depth = 8
 for activation in ("sigmoid", "tanh", "relu"):
     network = gpubp.Network([64, *[32] * depth, 10], hidden=activation, seed=0)
     split = check_split(data.inputs, data.targets)
-    samples = prepare(split, network.task(LOSSES["cross_entropy"])).samples
+    samples = network.prepare(split, LOSSES["cross_entropy"]).samples
     signals = layer_signals(network, samples.take(np.arange(256)), LOSSES["cross_entropy"])
     print(f"\n{activation}: mean |δ| in each layer, of one batch, before any training")
     for layer, signal in enumerate(signals, start=1):

@@ -6,16 +6,16 @@ import math
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 import gpubp
 from gpubp import reference
-from gpubp.data.dataset import check_inputs, rows_of
+from gpubp.data.dataset import Split, check_inputs, rows_of
 from gpubp.data.inputs import Inputs
-from gpubp.data.samples import Task, as_rows
+from gpubp.data.samples import Prepared, Task, as_rows, prepare
 from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError, UsageError
 from gpubp.functions import ACTIVATIONS, Activation, Loss, lookup
@@ -178,12 +178,14 @@ class Network:
         """
         return self._whole(inputs, "forward")
 
-    def fold_scaling(self, shift: np.ndarray, scale: np.ndarray) -> None:
-        """Take inputs x from now on where the network took (x − shift) / scale, both (n_in,), computed in float64."""
-        weights, bias = (p.astype(np.float64) for p in self.parameters[0])
-        weights = weights / scale
-        bias = bias - weights @ shift
-        self.parameters[0] = weights.astype(self.dtype), bias.astype(self.dtype)
+    def prepare(self, split: Split, loss: Loss, name: str = "data") -> Prepared:
+        """Samples to learn from by this loss, of a checked split, its inputs scaled as the network has them.
+
+        Raises:
+            UsageError, DataError: inputs of the other kind, and as :func:`gpubp.data.samples.prepare`.
+        """
+        self.inputs.check(split.inputs, name)
+        return prepare(replace(split, inputs=self.inputs.scaled(split.inputs)), self.task(loss), name)
 
     def stream(self, inputs: Any, method: str = "predict", *, name: str = "data") -> Iterator[np.ndarray]:
         """Yield what ``method`` ("forward", "predict" or "predict_proba") gives, a few thousand rows at a time.
@@ -225,7 +227,7 @@ class Network:
             for start in range(0, rows.shape[0], chunk):
                 a = check_inputs(rows[start : start + chunk], name, first_row=first_row + start)
                 self.inputs.check(a, name)
-                a = as_rows(a, self.dtype)
+                a = as_rows(self.inputs.scaled(a), self.dtype)
                 for (weights, bias), activation in zip(self.parameters, self.activations, strict=True):
                     a = reference.forward(a, weights, bias, activation)[1]
                 yield a

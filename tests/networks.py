@@ -9,7 +9,7 @@ import pytest
 
 from gpubp.backends.plan import Problem
 from gpubp.data import check_split
-from gpubp.data.samples import Samples, as_inputs, prepare
+from gpubp.data.samples import Samples, as_inputs
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer
@@ -45,7 +45,7 @@ for _cls in OPTIMIZERS.values():
 
 def samples_of(net: Network, x, y, weight=None, loss: str = "cross_entropy") -> Samples:
     """Inputs and labels or targets, as a plan takes them."""
-    return prepare(check_split(x, y, weight), net.task(LOSSES[loss])).samples
+    return net.prepare(check_split(x, y, weight), LOSSES[loss]).samples
 
 
 def problem_of(
@@ -105,6 +105,7 @@ def within(got: np.ndarray, bounded: Bounded) -> bool:
 def assert_same(ours: Network, theirs: Network) -> None:
     assert repr(ours) == repr(theirs)
     assert ours.classes == theirs.classes
+    assert ours.inputs == theirs.inputs
     for pair, other in zip(ours.parameters, theirs.parameters, strict=True):
         for a, b in zip(pair, other, strict=True):
             assert a.dtype == b.dtype

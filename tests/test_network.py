@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 import gpubp
+from gpubp.data.inputs import Inputs, Scaling
 from gpubp.errors import DataError, UsageError
 from gpubp.network import INITIALISERS, Network
 
@@ -98,12 +100,18 @@ def test_inputs_that_are_no_rows_of_numbers_are_refused(method, inputs, says):
         getattr(Network([2, 3]), method)(inputs)
 
 
-def test_folded_scaling_predicts_from_raw_inputs(rng):
-    net = Network([4, 5, 3], dtype="float64")
-    x, shift, scale = rng.standard_normal((20, 4)) * 9 + 5, rng.standard_normal(4), rng.random(4) + 0.1
-    before = net.forward((x - shift) / scale)
-    net.fold_scaling(shift, scale)
-    np.testing.assert_allclose(net.forward(x), before, rtol=1e-12)
+@pytest.mark.parametrize("far", [0, 1.7e9])
+def test_a_network_scales_what_it_is_asked(rng, far):
+    """Also a column as far from 0 as seconds since 1970, whose deviation is below what float32 tells apart there."""
+    net = Network([4, 5, 3])
+    x = rng.standard_normal((200, 4)) * 9 + far
+    before, images = net.forward((x - x.mean(axis=0)) / x.std(axis=0)), rng.integers(0, 256, (9, 4), np.uint8)
+    net.inputs = Inputs("numbers", scaling=Scaling.of(x))
+    assert net.forward(x).tobytes() == before.tobytes()
+    net.inputs = Inputs("bytes", scaling=Scaling.of(images))
+    expected = Network([4, 5, 3]).forward(Scaling.of(images / 255).apply(images / 255))
+    np.testing.assert_allclose(net.forward(images), expected, rtol=1e-6)
+    np.testing.assert_array_equal(net.forward(csr_array(images)), net.forward(images))
 
 
 @pytest.mark.parametrize("name", ["file/m.npz", "x" * 300, ".", "", "/"])

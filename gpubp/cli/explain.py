@@ -67,7 +67,7 @@ def explain(
         told = f"after {epochs} epochs of training"
     else:
         network, told = chosen.network(chosen.seed), f"new, its weights drawn with seed {chosen.seed}"
-    # A trained network takes inputs as they come: its scaling is part of W1.
+    # A trained network takes inputs as they come, and scales them itself.
     train = parts.train if model is not None or "epochs" in changes else parts.scaled(parts.train)
     step = microscope.first_step(network, train, chosen)
     last = len(step.samples) - 1

@@ -255,30 +255,3 @@ def hold_out(whole: Split, test_size: float | int, seed: int, *, stratify: bool)
         advice = f", if these are classes; {TO_FIT}" if stratify else ""
         raise DataError(f"cannot hold out a test part of {test_size}: {said}{advice}") from error
     return whole.take(train), whole.take(test)
-
-
-@dataclass(frozen=True, eq=False)
-class Scaling:
-    """x → (x − shift) / scale, column by column, of inputs as a network takes them; both (n_in,) float64."""
-
-    shift: np.ndarray
-    scale: np.ndarray
-
-    @classmethod
-    def of(cls, split: Split) -> Scaling:
-        """The scaling that gives each column of a training part mean 0 and standard deviation 1; constant ones, 0."""
-        x = _in_float64(split.inputs)
-        mean, scale = x.mean(axis=0), x.std(axis=0)
-        constant = x.max(axis=0) == x.min(axis=0)  # rounding leaves its deviation near 0, not at 0
-        return cls(np.where(constant, x[0], mean), np.where(constant, 1.0, scale))
-
-    def apply(self, split: Split) -> Split:
-        """The split with scaled inputs, float64; targets are left alone."""
-        x = _in_float64(split.inputs) - self.shift
-        x /= self.scale
-        return Split(x, split.targets, split.sample_weight)
-
-
-def _in_float64(inputs: np.ndarray) -> np.ndarray:
-    """Inputs as a network takes them: bytes in parts of 255."""
-    return inputs / 255.0 if kind_of(inputs) == BYTES else inputs.astype(np.float64, copy=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError
 from gpubp.support.hints import did_you_mean
 
@@ -20,16 +21,54 @@ def kind_of(inputs: Any) -> str:
     return BYTES if inputs.dtype == np.uint8 else NUMBERS
 
 
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """x → (x − shift) / scale, column by column; both (n_in,) float64. Bytes are in parts of 255 before.
+
+    It is done in float64 and not made part of W¹: of a column far from 0, such as times in seconds, W¹x + b¹ in float32
+    would leave nothing but rounding.
+    """
+
+    shift: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, inputs: np.ndarray) -> Scaling:
+        """The scaling that gives each column of a training part mean 0 and standard deviation 1; constant ones, 0."""
+        x = _in_float64(inputs)
+        mean, scale = x.mean(axis=0), x.std(axis=0)
+        constant = x.max(axis=0) == x.min(axis=0)  # rounding leaves its deviation near 0, not at 0
+        return cls(np.where(constant, x[0], mean), np.where(constant, 1.0, scale))
+
+    def apply(self, inputs: Any) -> np.ndarray:
+        """The inputs scaled, dense and in float64."""
+        x = _in_float64(inputs) - self.shift
+        x /= self.scale
+        return x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Scaling) and all(
+            map(np.array_equal, (self.shift, self.scale), (other.shift, other.scale))
+        )
+
+
+def _in_float64(inputs: Any) -> np.ndarray:
+    """Inputs as a network takes them: bytes in parts of 255."""
+    x = inputs.toarray() if is_sparse(inputs) else inputs
+    return x / 255.0 if kind_of(x) == BYTES else x.astype(np.float64, copy=False)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The inputs that a network learned from.
 
     ``kind`` is ``BYTES``, ``NUMBERS`` or, where nobody has said, ``UNKNOWN``; ``names`` has one for each column, or
-    none.
+    none; ``scaling`` is what they are put through before the first layer, if anything.
     """
 
     kind: str = UNKNOWN
     names: tuple[str, ...] = ()
+    scaling: Scaling | None = None
 
     def check(self, inputs: Any, name: str) -> None:
         """Refuse by a DataError rows of the other kind, which would be off by a factor of 255."""
@@ -46,6 +85,10 @@ class Inputs:
             "as they are: convert them as it was trained, .astype(float), or train it on bytes (of a table's "
             "columns: --pixels)"
         )
+
+    def scaled(self, inputs: Any) -> Any:
+        """Inputs as the first layer takes them, but for the network's dtype and bytes that are not scaled."""
+        return inputs if self.scaling is None else self.scaling.apply(inputs)
 
     def places(self, names: Sequence[str], where: str) -> tuple[list[int], list[str]]:
         """Where in a table with columns of these ``names`` each of the network's stands, and the names left over.

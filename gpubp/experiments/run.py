@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from gpubp import backends, data, formats
 from gpubp.backends.backend import Backend
-from gpubp.data.dataset import Dataset, Scaling, Split, hold_out
-from gpubp.data.inputs import Inputs, kind_of
+from gpubp.data.dataset import Dataset, Split, hold_out
+from gpubp.data.inputs import Inputs, Scaling, kind_of
 from gpubp.data.targets import Targets
 from gpubp.errors import GpubpError
 from gpubp.experiments.folder import read_signals
@@ -47,7 +47,7 @@ class Parts:
 
     def scaled(self, split: Split) -> Split:
         """A split as the network is trained on it."""
-        return split if self.scaling is None else self.scaling.apply(split)
+        return split if self.scaling is None else replace(split, inputs=self.scaling.apply(split.inputs))
 
 
 @dataclass(eq=False)
@@ -233,7 +233,7 @@ def load_parts(recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, qu
         recipe.data, data_dir=data_dir, quiet=quiet, seed=seed, test_fraction=recipe.test_fraction,
         targets=targets, **said,
     )  # fmt: skip
-    scaling = Scaling.of(dataset.train) if recipe.standardize else None
+    scaling = Scaling.of(dataset.train.inputs) if recipe.standardize else None
     fraction = recipe.validation_fraction or (0.1 if recipe.patience is not None else 0)
     train, watched = dataset.train, dataset.test
     if fraction:
@@ -243,10 +243,8 @@ def load_parts(recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, qu
 
 def _finish(network: Network, parts: Parts) -> None:
     """Make the network predict from inputs as they come, and the classes by their names."""
-    if parts.scaling is not None:
-        network.fold_scaling(parts.scaling.shift, parts.scaling.scale)
     dataset = parts.dataset
-    network.inputs = Inputs(kind_of(dataset.train.inputs), dataset.feature_names or ())
+    network.inputs = Inputs(kind_of(dataset.train.inputs), dataset.feature_names or (), parts.scaling)
     names, outputs = dataset.class_names or (), network.sizes[-1]
     if network.meaning != VALUES and names != tuple(map(str, range(len(names)))):
         # Outputs beyond the classes of the data have no name, but can be the largest.

@@ -18,7 +18,7 @@ import numpy as np
 
 from gpubp import reference
 from gpubp.data.dataset import Split
-from gpubp.data.samples import Samples, as_inputs, prepare
+from gpubp.data.samples import Samples, as_inputs
 from gpubp.errors import GpubpError, UsageError
 from gpubp.experiments.recipe import Recipe
 from gpubp.functions import LOSSES, Activation, Loss, clipped, lookup
@@ -219,8 +219,7 @@ def walk(
 def first_step(network: Network, train: Split, recipe: Recipe) -> Walk:
     """The step that the recipe's training takes first, from this network and on this data."""
     network, loss = in_float64(network), lookup(LOSSES, recipe.loss, "loss")
-    network.inputs.check(train.inputs, recipe.data)
-    samples = prepare(train, network.task(loss), recipe.data).samples
+    samples = network.prepare(train, loss, recipe.data).samples
     batch = first_mini_batch(samples, recipe.batch_size, recipe.seed)
     optimizer, steps = recipe.build_optimizer(), -(-len(samples) // recipe.batch_size)
     factor = recipe.build_schedule().factors(0, 1, steps, recipe.epochs)[0]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.data.inputs import KINDS, Inputs
+from gpubp.data.inputs import KINDS, Inputs, Scaling
 from gpubp.errors import DataError
 from gpubp.network import Meaning, Network, tensor_names
 from gpubp.support.files import write_atomically
@@ -86,9 +86,33 @@ def network_header(network: Network) -> dict[str, Any]:
         "activations": [layer.activation for layer in network.layers],
         "dtype": str(network.dtype),
         "classes": None if network.classes is None else list(network.classes),
-        "inputs": {"kind": network.inputs.kind, "names": list(network.inputs.names)},
+        "inputs": _inputs_header(network.inputs),
         "outputs": network.meaning.kind,
     }
+
+
+def _inputs_header(inputs: Inputs) -> dict[str, Any]:
+    header: dict[str, Any] = {"kind": inputs.kind, "names": list(inputs.names)}
+    if inputs.scaling is not None:  # JSON keeps every bit of a float64
+        header |= {"shift": inputs.scaling.shift.tolist(), "scale": inputs.scaling.scale.tolist()}
+    return header
+
+
+def _inputs_of(header: dict[str, Any], n_in: int) -> Inputs:
+    """What :func:`_inputs_header` described.
+
+    Raises:
+        KeyError, TypeError, ValueError: it describes nothing of the kind.
+    """
+    scaling = None
+    if "shift" in header:
+        scaling = Scaling(*(np.array(header[name], np.float64) for name in ("shift", "scale")))
+        if {scaling.shift.shape, scaling.scale.shape} != {(n_in,)}:
+            raise ValueError("its scaling is of other columns")
+    inputs = Inputs(header["kind"], tuple(header["names"]), scaling)
+    if inputs.kind not in KINDS or len(inputs.names) not in (0, n_in):
+        raise ValueError(f"its inputs are {inputs.kind!r}, with {len(inputs.names)} names")
+    return inputs
 
 
 def network_arrays(network: Network) -> dict[str, np.ndarray]:
@@ -116,10 +140,8 @@ def build_network(path: str | os.PathLike, header: dict[str, Any], arrays: dict[
         network = Network(spec["sizes"], hidden=hidden, output=output, dtype=spec["dtype"])
         network.classes = spec["classes"]
         if "inputs" in spec:  # files that were written before do not say
-            network.inputs = Inputs(spec["inputs"]["kind"], tuple(spec["inputs"]["names"]))
+            network.inputs = _inputs_of(spec["inputs"], network.sizes[0])
             network.meaning = Meaning(spec["outputs"], network.meaning.names)
-        if network.inputs.kind not in KINDS or len(network.inputs.names) not in (0, network.sizes[0]):
-            raise ValueError(f"its inputs are {network.inputs}")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: its header describes no network ({error})") from error
     own = network_arrays(network)

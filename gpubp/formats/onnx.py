@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import gpubp
-from gpubp.data.inputs import NUMBERS
+from gpubp.data.inputs import NUMBERS, Scaling
 from gpubp.errors import GpubpError, UsageError
 from gpubp.formats import npz
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE
@@ -63,12 +63,9 @@ def build(network: Network, *, byte_inputs: bool = False) -> Any:
             f"an ONNX file holds at most 2 GB, and the parameters take {size / 1e9:.1f} GB; safetensors has no limit"
         )
     graph = _Graph(onnx, network.dtype)
-    rows = "inputs"
     if byte_inputs and network.inputs.kind == NUMBERS:
         raise UsageError("this network learned from numbers as they are, so that its graph cannot take bytes")
-    if byte_inputs:
-        graph.add("Cast", "inputs", to=graph.element)
-        rows = graph.add("Div", "last", 255.0)
+    rows = graph.take(network.inputs.scaling, byte_inputs=byte_inputs)
     for name, array in npz.network_arrays(network).items():
         graph.hold(name, array)
     for i, layer in enumerate(network.layers, start=1):
@@ -114,6 +111,24 @@ class _Graph:
         output = f"{operator}{len(self.nodes) + 1}"
         self.nodes.append(self.onnx.helper.make_node(operator, names, [output], **attributes))
         return output
+
+    def take(self, scaling: Scaling | None, *, byte_inputs: bool) -> str:
+        """Append what inputs go through before the first layer, in float64 if they are scaled."""
+        rows, dtype, element = "inputs", self.dtype, self.element
+        if scaling is not None:
+            self.dtype, element = np.dtype(np.float64), self.onnx.TensorProto.DOUBLE
+        if byte_inputs or scaling is not None:
+            rows = self.add("Cast", "inputs", to=element)
+        if byte_inputs:
+            rows = self.add("Div", rows, 255.0)
+        if scaling is not None:
+            self.hold("shift", scaling.shift)
+            self.hold("scale", scaling.scale)
+            self.add("Sub", rows, "shift")
+            self.add("Div", "last", "scale")
+            rows = self.add("Cast", "last", to=self.element)
+        self.dtype = dtype
+        return rows
 
     def model(self, network: Network, input_element: int, description: str) -> Any:
         self.nodes[-1].output[0] = "outputs"

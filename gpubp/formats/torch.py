@@ -39,13 +39,14 @@ _TAKEN = "Linear, ReLU, LeakyReLU(0.01), Sigmoid, Tanh, Softmax(dim=1), Identity
 def to_torch(network: Network) -> Any:
     """The network as an ``nn.Sequential`` on the CPU: a Linear and an activation for each layer.
 
-    Its parameters are copies. Bytes must be scaled by 1/255 first.
+    Its parameters are copies. Bytes must be scaled by 1/255 first; a scaling of the inputs becomes part of the first
+    Linear, to the precision of the network's dtype.
 
     Raises:
         UsageError: an activation that has no module here.
     """
     modules = []
-    for layer, (weights, bias) in zip(network.layers, network.parameters, strict=True):
+    for layer, (weights, bias) in zip(network.layers, _unscaled(network), strict=True):
         if layer.activation not in _MODULES:
             raise UsageError(
                 f"to_torch has no module for the activation {layer.activation!r}; safetensors keeps any"
@@ -56,6 +57,16 @@ def to_torch(network: Network) -> Any:
             linear.bias.copy_(torch.tensor(bias))
         modules += [linear, _MODULES[layer.activation]()]
     return nn.Sequential(*modules)
+
+
+def _unscaled(network: Network) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The parameters of the same function of inputs that are not scaled."""
+    if network.inputs.scaling is None:
+        return network.parameters
+    (weights, bias), *others = network.parameters
+    wide = weights.astype(np.float64) / network.inputs.scaling.scale
+    moved = bias.astype(np.float64) - wide @ network.inputs.scaling.shift
+    return [(wide.astype(network.dtype), moved.astype(network.dtype)), *others]
 
 
 def from_torch(module: Any, *, outputs: str | None = None) -> Network:

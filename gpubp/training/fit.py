@@ -17,7 +17,6 @@ from gpubp.backends.backend import Backend
 from gpubp.backends.plan import PlanState, Problem
 from gpubp.data.dataset import check_split
 from gpubp.data.inputs import kind_of
-from gpubp.data.samples import prepare
 from gpubp.errors import GpubpError, UsageError
 from gpubp.functions import LOSSES, Loss, lookup
 from gpubp.network import CLASSES, VALUES, Network
@@ -98,16 +97,15 @@ def fit(
     if early_stopping is not None and validation is None:
         raise UsageError("early stopping watches validation data; give validation=(inputs, targets)")
     _warn_of_clipping(network, objective)
-    task = network.task(objective)
-    split = check_split(inputs, targets, sample_weight, values=task.values, name="training data")
-    network.inputs.check(split.inputs, "training data")
+    values = network.task(objective).values
+    split = check_split(inputs, targets, sample_weight, values=values, name="training data")
     learned = replace(network.inputs, kind=kind_of(split.inputs))
-    train = prepare(split, task, "training data")
+    train = network.prepare(split, objective, "training data")
     watched = None
     if validation is not None:
-        split = check_split(*validation, values=task.values, name="validation data")
+        split = check_split(*validation, values=values, name="validation data")
         learned.check(split.inputs, "validation data")
-        watched = prepare(split, task, "validation data").samples
+        watched = network.prepare(split, objective, "validation data").samples
     by_accuracy = early_stopping is not None and early_stopping.monitor == "validation_accuracy"
     if by_accuracy and not train.classification:
         raise UsageError("validation_accuracy needs class labels; monitor validation_loss instead")
@@ -154,10 +152,8 @@ def gradients(
     Arguments and errors are those of :func:`fit`; shapes are those of ``network.parameters``.
     """
     objective = lookup(LOSSES, loss, "loss")
-    task = network.task(objective)
-    split = check_split(inputs, targets, sample_weight, values=task.values)
-    network.inputs.check(split.inputs, "data")
-    samples = prepare(split, task).samples
+    split = check_split(inputs, targets, sample_weight, values=network.task(objective).values)
+    samples = network.prepare(split, objective).samples
     chosen = backends.get(backend)
     problem = Problem(network.layers, network.parameters, objective, SGD(), len(samples), samples)
     with chosen.limits():

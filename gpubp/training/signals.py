@@ -14,7 +14,7 @@ import numpy as np
 
 from gpubp import reference
 from gpubp.data.dataset import Split
-from gpubp.data.samples import Samples, as_inputs, prepare
+from gpubp.data.samples import Samples, as_inputs
 from gpubp.errors import GpubpError
 from gpubp.functions import Activation, Loss
 from gpubp.network import Network
@@ -101,7 +101,7 @@ class SignalRecorder:
         """Keep the signals of the network as it stands; none of data that ``fit`` would refuse, which says why."""
         started = time.perf_counter()
         try:
-            samples = prepare(self._few, network.task(self._loss)).samples
+            samples = network.prepare(self._few, self._loss).samples
         except GpubpError:
             return
         with np.errstate(all="ignore"):  # of a run that diverges

@@ -10,7 +10,6 @@ from gpubp import backends
 from gpubp.backends.backend import Backend
 from gpubp.backends.plan import Problem
 from gpubp.data.dataset import check_split
-from gpubp.data.samples import prepare
 from gpubp.functions import LOSSES, lookup
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Optimizer
@@ -49,10 +48,8 @@ def verify(
     started = time.perf_counter()
     chosen, optimizer = backends.get(backend), optimizer or SGD(0.1, momentum=0.9)
     objective = lookup(LOSSES, loss, "loss")
-    task = network.task(objective)
-    split = check_split(inputs, targets, sample_weight, values=task.values)
-    network.inputs.check(split.inputs, "data")
-    samples = prepare(split, task).samples
+    split = check_split(inputs, targets, sample_weight, values=network.task(objective).values)
+    samples = network.prepare(split, objective).samples
     samples = samples.take(np.arange(min(len(samples), VERIFY_ROWS)))
     batch = max(1, len(samples) * 2 // 3)  # so that the last of two batches is a short one
     drawn = np.random.default_rng(0).standard_normal

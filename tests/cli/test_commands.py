@@ -18,7 +18,7 @@ from numba.core.dispatcher import Dispatcher
 import gpubp
 from gpubp.backends.cpu.backend import NumbaBackend, cache_folder
 from gpubp.cli import train
-from gpubp.data.dataset import Scaling
+from gpubp.data.inputs import Scaling
 from gpubp.experiments.recipe import Recipe, load_recipe
 from gpubp.formats import npz
 from gpubp.kernels.cpu import steps
@@ -240,9 +240,9 @@ def test_a_wrong_backend_exits_3_with_the_model_saved(run, command, name):
 def test_a_model_saved_on_failure_predicts_from_raw_inputs(run):
     assert run("train", "iris", "--splits", 1, "--folder", "run", "--no-report")[0] == 3
     data = gpubp.load_data("iris", seed=0, test_fraction=0.3)
-    scaled = Scaling.of(data.train).apply(data.test).inputs
+    scaled = Scaling.of(data.train.inputs).apply(data.test.inputs)
     model, checkpoint = gpubp.load("run/model.npz"), gpubp.load("run/checkpoint.npz")
-    np.testing.assert_allclose(model.forward(data.test.inputs), checkpoint.forward(scaled), atol=1e-5)
+    np.testing.assert_array_equal(model.forward(data.test.inputs), checkpoint.forward(scaled))
     assert model.classes == data.class_names
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gpubp.data import builtin, check_split, load, names
-from gpubp.data.dataset import Scaling, Split, hold_out
+from gpubp.data.dataset import hold_out
+from gpubp.data.inputs import Scaling
 from gpubp.errors import DataError, UsageError
 
 X = np.arange(12.0).reshape(4, 3)
@@ -151,9 +152,8 @@ matrices = hnp.arrays(
 @settings(deadline=None)
 @given(matrices)
 def test_a_scaling_comes_from_the_training_part_and_serves_both(x):
-    train, test = Split(x, np.zeros(len(x))), Split(x[:1] + 1, np.zeros(1))
-    scaling = Scaling.of(train)
-    out, other = scaling.apply(train).inputs, scaling.apply(test).inputs
+    scaling = Scaling.of(x)
+    out, other = scaling.apply(x), scaling.apply(x[:1] + 1)
     constant = np.ptp(x, axis=0) == 0
     assert not out[:, constant].any()
     np.testing.assert_allclose(out[:, ~constant].std(axis=0), 1, rtol=1e-9)
@@ -162,15 +162,17 @@ def test_a_scaling_comes_from_the_training_part_and_serves_both(x):
 
 
 def test_a_constant_column_becomes_exactly_0_despite_rounding():
-    train = Split(np.full((7, 2), 0.1), np.zeros(7))
-    assert not Scaling.of(train).apply(train).inputs.any()
+    x = np.full((7, 2), 0.1)
+    assert not Scaling.of(x).apply(x).any()
 
 
 def test_scaling_bytes_gives_float64_and_leaves_the_original():
-    train = builtin.mnist_sample().train
-    before = train.inputs.copy()
-    assert Scaling.of(train).apply(train).inputs.dtype == np.float64
-    np.testing.assert_array_equal(train.inputs, before)
+    x = builtin.mnist_sample().train.inputs
+    before = x.copy()
+    scaled = Scaling.of(x).apply(x)
+    assert scaled.dtype == np.float64
+    np.testing.assert_array_equal(scaled, Scaling.of(x / 255).apply(x / 255))
+    np.testing.assert_array_equal(x, before)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from gpubp import Network, reference
 from gpubp.data import builtin
-from gpubp.data.dataset import Scaling
+from gpubp.data.inputs import Scaling
 from gpubp.explain import microscope
 from gpubp.functions import ACTIVATIONS, LOSSES, sigmoid, softmax
 from gpubp.optimizers import SGD
@@ -323,7 +323,7 @@ def test_002_6_a_flower_by_itself_loses_its_size():
     flower = builtin.iris().train.inputs[:1]
     alone = [(f - f.mean()) / f.std(ddof=1) for f in (flower, 2 * flower)]
     np.testing.assert_allclose(alone[0], alone[1], rtol=1e-12)
-    scaling = Scaling.of(builtin.iris().train)
+    scaling = Scaling.of(builtin.iris().train.inputs)
     by_column = [(f - scaling.shift) / scaling.scale for f in (flower, 2 * flower)]
     assert np.abs(by_column[0] - by_column[1]).min() > 0.1
 

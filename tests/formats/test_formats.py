@@ -14,7 +14,7 @@ import safetensors.numpy
 
 import gpubp
 from gpubp import formats
-from gpubp.data.inputs import Inputs
+from gpubp.data.inputs import Inputs, Scaling
 from gpubp.data.samples import byte_table
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.formats import npz
@@ -33,7 +33,8 @@ def test_a_format_that_is_read_keeps_every_bit(tmp_path, ending, dtype, classes)
     net.parameters[0] = (np.asfortranarray(net.parameters[0][0]), net.parameters[0][1])
     net.parameters[1][1][:3] = -0.0, np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
     net.classes = classes
-    net.inputs = Inputs("bytes", ("größe", "b", "", "d"))
+    scaling = Scaling(np.array([0.1, 1 / 3, -1e-300, 1e300]), np.array([1e-9, 1.0, 2 / 3, 7.0]))
+    net.inputs = Inputs("bytes", ("größe", "b", "", "d"), scaling)
     path = tmp_path / f"m{ending}"
     net.save(path)
     loaded = gpubp.load(path)
@@ -90,6 +91,7 @@ def test_an_npz_with_a_changed_bit_is_refused(tmp_path):
 
 
 HEADER = npz.network_header(Network([4, 3]))
+SCALED = {"kind": "numbers", "names": [], "shift": [0.0] * 4, "scale": [1.0] * 4}
 
 
 @pytest.mark.parametrize("ending", READ)
@@ -109,6 +111,8 @@ HEADER = npz.network_header(Network([4, 3]))
             "describes no network .its inputs are",
         ),
         ({"network": {**HEADER, "inputs": {}}}, "describes no network"),
+        ({"network": {**HEADER, "inputs": SCALED | {"shift": [0.0]}}}, "scaling is of other columns"),
+        ({"network": {**HEADER, "inputs": SCALED | {"scale": ["a"] * 4}}}, "describes no network"),
         ({"network": {**HEADER, "sizes": [5, 3]}}, r"W1 is .* of shape \(3, 5\)"),
     ],
 )
@@ -241,6 +245,20 @@ def test_bytes_are_scaled_to_the_very_bits_of_the_table(tmp_path, dtype, rng):
     deep, x = Network([23, 17, 6], dtype=dtype), rng.integers(0, 256, (50, 23), np.uint8)
     deep.to_onnx(tmp_path / "m.onnx", byte_inputs=True)
     assert within(run_onnx(tmp_path / "m.onnx", x), bounded_outputs(deep, x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_inputs_are_scaled_in_the_graph(tmp_path, dtype, as_bytes, rng):
+    net = Network([23, 17, 6], dtype=dtype)
+    x = (
+        rng.integers(0, 256, (50, 23), np.uint8)
+        if as_bytes
+        else (rng.standard_normal((50, 23)) + 1e5).astype(dtype)
+    )
+    net.inputs = Inputs("bytes" if as_bytes else "numbers", scaling=Scaling.of(x))
+    net.to_onnx(tmp_path / "m.onnx", byte_inputs=as_bytes)
+    assert within(run_onnx(tmp_path / "m.onnx", x), bounded_outputs(net, net.inputs.scaled(x).astype(dtype)))
 
 
 def test_what_an_onnx_file_says_of_itself(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import gpubp
 from gpubp.data import check_split
 from gpubp.data.dataset import check_inputs
+from gpubp.data.inputs import Inputs, Scaling
 from gpubp.errors import DataError, UsageError
 from gpubp.functions import LOSSES
 from gpubp.network import LOGITS, UNKNOWN, VALUES, Network
@@ -39,6 +40,15 @@ def test_there_and_back_is_bitwise_and_outputs_keep_to_the_bound(dtype, activati
             got = module(torch.from_numpy(x)).numpy()
         assert got.dtype == dtype
         assert within(got, bounded_outputs(net, x))
+
+
+def test_a_scaling_becomes_part_of_the_first_linear(rng):
+    net = spread(Network([23, 9, 6], dtype="float64"), rng)
+    x = rng.standard_normal((50, 23)) * 7 + 3
+    net.inputs = Inputs("numbers", scaling=Scaling.of(x))
+    np.testing.assert_allclose(
+        net.to_torch()(torch.from_numpy(x)).detach().numpy(), net.forward(x), rtol=1e-9
+    )
 
 
 def test_parameters_are_copies_in_both_directions():

@@ -19,7 +19,7 @@ from gpubp.benchmark.data import Data
 from gpubp.benchmark.nets import Net
 from gpubp.benchmark.peers import Trainer
 from gpubp.data import check_split
-from gpubp.data.samples import Samples, prepare
+from gpubp.data.samples import Samples
 from gpubp.errors import BackendUnavailable
 from gpubp.functions import LOSSES
 from gpubp.network import Network
@@ -31,7 +31,7 @@ from gpubp.verification.steps import check_step
 def prepared(network: Network, data: Data, loss: str) -> Samples:
     """The samples as a plan takes them."""
     split = check_split(data.inputs, data.labels)
-    return prepare(split, network.task(LOSSES[loss])).samples
+    return network.prepare(split, LOSSES[loss]).samples
 
 
 def make_plan(
