@@ -126,6 +126,8 @@ class Table:
             return _TRUTH[text.lower()]
         value = number(self.pointed(text))
         if value is None or not math.isfinite(value):
+            if row == 1 and not self.names:
+                advice = "; if the first row names the columns, say --header"
             raise DataError(
                 f"{self.where(row, column)}: {cell!r} is not a number{self.advice(text) or advice}"
             )
@@ -156,8 +158,8 @@ def number(cell: str) -> float | None:
         return None
 
 
-def open_table(path: Path, how: TableFormat, columns: int) -> Table:
-    """A table of at least so many columns.
+def open_table(path: Path, how: TableFormat, columns: int, known: Sequence[str] = ()) -> Table:
+    """A table of at least so many columns, some of which may have ``known`` names.
 
     Raises:
         DataError: it cannot be read, or has too few columns; the same for a row, when its turn has come.
@@ -175,12 +177,11 @@ def open_table(path: Path, how: TableFormat, columns: int) -> Table:
     if cells:
         cells[0] = cells[0].removeprefix("#").strip()  # NumPy writes a header as a comment
     if len(cells) < columns:
-        other = next(
-            (other for other in ";\t|" if other in (first[0] if first else "") and other != mark), None
-        )
-        advice = f"; they seem to be separated by {other!r}: --delimiter {other!r}" if other else ""
+        other = next((other for other in ";\t| " if other != mark and other in "".join(first).strip()), "")
+        said = {"\t": "tab", " ": "space"}.get(other, repr(other))
+        advice = f"; they seem to be separated by {other!r}: --delimiter {said}" if other else ""
         raise DataError(f"{path}: {len(cells)} columns, separated by {mark!r}, are too few{advice}")
-    headed = _is_header(path, cells) if how.header is None else how.header
+    headed = _is_header(path, cells, known) if how.header is None else how.header
     table = Table(
         path, how, (), len(cells), lines if headed else itertools.chain([(first_line, first)], lines)
     )
@@ -190,17 +191,30 @@ def open_table(path: Path, how: TableFormat, columns: int) -> Table:
     return table
 
 
-def _is_header(path: Path, cells: list[str]) -> bool:
-    """Return True for a row that names columns: none is a number, one names a target, or they count 0, 1, 2, …"""
-    if any(cell.lower() in _HEADERS for cell in cells) or all(number(cell) is None for cell in cells):
+def _is_header(path: Path, cells: list[str], known: Sequence[str]) -> bool:
+    """Return True for a row that names columns, by the ``known`` names or by the looks of its cells.
+
+    That is, none of them is a number, or they count the columns, as pandas does, but for one that names a target.
+
+    Raises:
+        UsageError: it may be either.
+    """
+    if (known and set(known) <= set(cells)) or all(number(cell) is None for cell in cells):
         return True
-    counted = cells[1:] if cells[0] == "" else cells
-    if counted != [str(i) for i in range(len(counted))]:
-        return False
-    if cells == ["0"]:
-        raise UsageError(f"{path}: its first row, 0, may be a header or data: say --header or --no-header")
-    warn_caller(f"{path}: the first row, {shown(cells)}, is taken for a header; --no-header makes it data")
-    return True
+    named = [cell for cell in cells if cell.lower() in _HEADERS]
+    rest = [cell for cell in (cells[1:] if cells[0] == "" else cells) if cell not in named]
+    counts = any(
+        rest == [str(i) for i in range(first, first + len(rest))] for first in (0, 1)[: 1 + len(named)]
+    )
+    if cells == ["0"] or (named and not counts):
+        raise UsageError(
+            f"{path}: its first row, {shown(cells)}, may be a header or data: say --header or --no-header"
+        )
+    if counts:
+        warn_caller(
+            f"{path}: the first row, {shown(cells)}, is taken for a header; --no-header makes it data"
+        )
+    return counts
 
 
 def _name_columns(table: Table, cells: list[str]) -> None:
@@ -294,7 +308,7 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
     Raises:
         UsageError, DataError: no such target, or more than one that it could be; cells that are no numbers.
     """
-    table = open_table(path, how, 2)
+    table = open_table(path, how, 2, () if like is None else like.names)
     if like is not None and like.table.names and table.names:
         wanted = Inputs(names=(*like.names, like.table.names[like.target]))
         columns, extra = wanted.places(table.names, str(path))
@@ -376,6 +390,17 @@ def _check_varies(data: TableData) -> None:
             f"{table.path}: the target, {data.target_said()}, is {found.pop()!r} in every row, so that there is "
             f"nothing to learn; {advice}"
         )
+    first = str(data.cells[0]).strip()
+    if (
+        not table.names
+        and table.format.header is None
+        and number(first) is None
+        and data.cells.count(first) == 1
+    ):
+        raise UsageError(
+            f"{table.path}: {first!r}, the target in the first row, stands in no other: if that row names the columns, "
+            "say --header, and if not, --no-header"
+        )
     values = [number(cell) for cell in found]
     if first_is_label and None not in values and not _look_like_labels(np.array(values), len(data.cells)):
         raise UsageError(
@@ -396,7 +421,8 @@ def as_pixels(inputs: np.ndarray, where: str) -> np.ndarray:
     Raises:
         DataError: others, or none above 1, which have been scaled already.
     """
-    pixels = inputs.astype(np.uint8)
+    with np.errstate(invalid="ignore"):  # what is out of range differs below
+        pixels = inputs.astype(np.uint8)
     if not np.array_equal(pixels, inputs):
         row, column = np.argwhere(pixels != inputs)[0]
         raise DataError(
@@ -469,7 +495,7 @@ def _by_look(data: TableData, targets: Targets) -> Targets:
 
 def input_chunks(path: Path, rows: int, how: TableFormat, inputs: Inputs) -> Iterator[np.ndarray]:
     """The inputs of a table without targets, some rows at a time, the columns in the order of the network's."""
-    table = open_table(path, how, 1)
+    table = open_table(path, how, 1, inputs.names)
     columns, advice = list(range(table.width)), "; leave out a column of targets"
     names = _real(table.names)
     if inputs.names and names:

@@ -197,7 +197,7 @@ def test_csv_classes_or_values(tmp_path, targets, header, classes):
         ("1,1e999,0\n", "line 1, column 2: '1e999'"),
         ("label,a\n0,1\nx,2\n", r"line 3, column 1 \(label\): the target 'x' is not a number"),
         ("1,0\n2,\n", "line 2, column 2: the target is missing; leave such rows out"),
-        ("1,a\n2,\n", "line 2, column 2: the target is missing"),
+        ("1,a\n2,a\n3,\n", "line 3, column 2: the target is missing"),
         ("1,0\n2,nan\n", "line 2, column 2: the target is missing"),
         ("1,0\n2,0\n3,1\n", "cannot hold out"),
         ("1,1999\n2,2000\n", "2 different labels in 2 rows, which are hardly classes"),

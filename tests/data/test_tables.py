@@ -205,6 +205,34 @@ def test_a_column_headed_0_is_asked_about():
     ]
 
 
+@pytest.mark.parametrize("first", ["5.1,3.5,y", "5,3,class", "1980,1990,label", "0"])
+def test_a_first_row_that_may_be_either_is_asked_about(first):
+    path = table(first, *([[1, 2, 3] for _ in first.split(",")[1:]] + [["n", "y", "m"]]))
+    with pytest.raises(UsageError, match="may be a header or data: say --header or --no-header"):
+        load(path) if "," in first else list(stream_inputs(table("0", [1, 2]), 9))
+    if "," in first:
+        assert len(load(path, header=True, target=first.split(",")[-1]).class_names) == 3
+
+
+def test_a_header_of_numbers_is_noticed_by_its_target():
+    path = table("1980,1990,kind", [1, 2], [3, 4], ["a", "b"])
+    with pytest.raises(
+        UsageError, match=r"'kind', the target in the first row, stands in no other: .* --header"
+    ):
+        load(path)
+    assert load(path, header=True).feature_names == ("1980", "1990")
+    with pytest.raises(
+        DataError, match=r"line 1, column 1: 'where' is not a number; if the first row names .* --header"
+    ):
+        load(table("where,1990,kind", [1, 2], [3, 4], ["a", "b"]), header=False)
+
+
+def test_a_header_of_numbers_that_the_network_knows_is_one():
+    known = Inputs("numbers", ("1980", "1990"))
+    rows = next(stream_inputs(table("1990,1980", [1, 2], [3, 4], repeat=1), 9, inputs=known))
+    assert rows.tolist() == [[3, 1], [4, 2]]
+
+
 @pytest.mark.parametrize("header", [True, False])
 def test_whether_there_is_a_header_can_be_said(header):
     path = table("1980,1990,2000", [1, 2], [5, 6], [0, 1])
