@@ -87,7 +87,7 @@ class BarProgress(Progress):
         self._epochs, self._samples = epochs, samples
         self._started, self._seen = time.perf_counter(), 0
         self._lines = epochs <= 100
-        self._bar.reset(self._task, total=epochs, completed=len(history), note="")
+        self._bar.reset(self._task, total=epochs, completed=len(history), rate="", note="")
 
     def advance(self, samples: int) -> None:
         self._seen += samples
