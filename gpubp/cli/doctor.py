@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from gpubp.cli.app import app
@@ -19,50 +21,97 @@ def doctor(json_path: JsonOption = None) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Backends with their devices or the reason they cannot run, versions, threads and BLAS libraries."""
-    from gpubp import backends
-    from gpubp.support.machine import blas, cores, processor, versions
+    """Backends with their devices or the reason they cannot run, versions, threads and BLAS libraries.
 
-    report: dict[str, Any] = {
-        "versions": versions(),
-        "processor": processor(),
-        "cores": cores(),
-        "backends": {},
-        "auto": backends.choose("auto")[0],
+    What cannot be found out is None, and why is under "failed".
+    """
+    facts: dict[str, Callable[[], Any]] = {
+        "versions": lambda: _machine().versions(),
+        "processor": lambda: _machine().processor(),
+        "cores": lambda: _machine().cores(),
+        "backends": _backends,
+        "auto": _auto,
+        "blas": _blas,
+        "numba": _numba,
     }
-    for name, reason in backends.available().items():
-        device = backends.get(name).describe() if reason is None else None
-        report["backends"][name] = {"available": reason is None, "device": device, "reason": reason}
-    report["blas"] = [
-        {"library": pool["internal_api"], "version": pool.get("version"), "threads": pool["num_threads"]}
-        for pool in blas()
-    ]
-    report["numba"] = _numba()
+    report: dict[str, Any] = {"failed": {}}
+    for name, find_out in facts.items():
+        try:
+            report[name] = find_out()
+        except Exception as error:  # whatever is broken here, the rest is to be shown
+            report[name], report["failed"][name] = None, _told(error)
     return report
 
 
-def _numba() -> dict[str, Any] | None:
-    try:
-        import numba
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
-        from gpubp.backends.cpu.backend import cache_folder
-    except Exception:  # its own backend entry says why
+
+def _machine() -> ModuleType:
+    from gpubp.support import machine
+
+    return machine
+
+
+def _backends() -> dict[str, Any]:
+    from gpubp import backends
+
+    found: dict[str, Any] = {}
+    for name in backends.names():
+        device = None
+        try:
+            reason = backends.why_unavailable(name)
+            if reason is None:
+                device = backends.get(name).describe()
+        except Exception as error:
+            reason = _told(error)
+        found[name] = {"available": reason is None, "device": device, "reason": reason}
+    return found
+
+
+def _auto() -> str:
+    from gpubp import backends
+
+    return backends.choose("auto")[0]
+
+
+def _blas() -> list[dict[str, Any]]:
+    return [
+        {"library": pool["internal_api"], "version": pool.get("version"), "threads": pool["num_threads"]}
+        for pool in _machine().blas()
+    ]
+
+
+def _numba() -> dict[str, Any] | None:
+    from gpubp.backends import why_unavailable
+
+    if why_unavailable("numba"):  # its own backend entry says why
         return None
+    import numba
+
+    from gpubp.backends.cpu.backend import cache_folder, most_threads
+
     layer = numba.config.THREADING_LAYER  # type: ignore[attr-defined]
-    return {"threads": numba.get_num_threads(), "layer": layer, "cache_folder": cache_folder()}
+    return {"threads": most_threads(), "layer": layer, "cache_folder": cache_folder()}
 
 
 def render(found: dict[str, Any]) -> str:
     """The findings as text."""
-    lines = [f"processor  {found['processor']}, {found['cores']} cores"]
-    for name, backend in found["backends"].items():
+    lines = []
+    if found["processor"] and found["cores"]:
+        lines.append(f"processor  {found['processor']}, {found['cores']} cores")
+    for name, backend in (found["backends"] or {}).items():
         mark = "yes" if backend["available"] else "no "
         lines.append(f"{name:<9}  {mark}  {backend['device'] or backend['reason']}")
-    lines.append(f"auto       takes {found['auto']}")
-    for pool in found["blas"]:
+    if found["auto"]:
+        lines.append(f"auto       takes {found['auto']}")
+    for pool in found["blas"] or []:
         lines.append(f"BLAS       {pool['library']} {pool['version'] or ''}, {pool['threads']} threads")
     if numba := found["numba"]:
         cache = numba["cache_folder"] or "none, set NUMBA_CACHE_DIR to a folder that can be written"
-        lines.append(f"numba      threading layer {numba['layer']}; cache: {cache}")
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    return "\n".join([*lines, f"versions   {versions}"])
+        lines.append(f"numba      {numba['threads']} threads; cache: {cache}")
+    if found["versions"]:
+        lines.append(
+            "versions   " + ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+        )
+    return "\n".join([*lines, *(f"{name:<9}  unknown: {why}" for name, why in found["failed"].items())])

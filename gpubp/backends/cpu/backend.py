@@ -26,8 +26,12 @@ try:
 
     from gpubp.kernels.cpu import operations
 
-    _import_error: Exception | None = None
-except Exception as error:  # a broken LLVM or a NumPy too new is a reason to report, not a traceback
+    _settings: Any = numba.config
+    _import_error: BaseException | None = None
+except (
+    Exception,
+    SystemExit,
+) as error:  # a broken LLVM or a NumPy too new is a reason to report, not a traceback
     _import_error = error
 
 
@@ -37,23 +41,25 @@ SHARED_PRODUCT = 4_000_000  # multiply-adds of one product, from which on it is 
 def why_unavailable() -> str | None:
     """None if Numba works here, else why it does not and what to install."""
     if _import_error is not None:
-        return f"numba cannot be imported ({_import_error}); try: python -m pip install --upgrade numba"
-    try:
-        numba.get_num_threads()
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        return f"numba has no threads ({reason}); unset NUMBA_THREADING_LAYER to let it choose"
+        reason = " ".join(str(_import_error).split()) or type(_import_error).__name__
+        return f"numba cannot be imported ({reason}); try: python -m pip install --upgrade numba"
+    if _settings.DISABLE_JIT:
+        return "NUMBA_DISABLE_JIT is set, so that Numba compiles nothing; unset it"
     return None
+
+
+def most_threads() -> int:
+    """The threads that Numba would use, by default one a core. Its own are never started, whatever their layer."""
+    return _settings.NUMBA_NUM_THREADS
 
 
 def cache_folder() -> str | None:
     """Return the folder where compiled kernels are kept; None if they are not."""
-    stats = getattr(operations.multiply, "stats", None)  # a plain function has none: NUMBA_DISABLE_JIT
-    return stats and stats.cache_path
+    return operations.multiply.stats.cache_path
 
 
 class NumbaBackend(HostBackend):
-    """NumPy arrays and compiled loops; ``threads`` is by default what Numba has.
+    """NumPy arrays and compiled loops; ``threads`` is by default NUMBA_NUM_THREADS, which is one a core.
 
     Every network trains by the fused plan, unless the composed one is asked for: slower, and one step after the other
     to follow.
@@ -67,9 +73,8 @@ class NumbaBackend(HostBackend):
     threads: int
 
     def __init__(self, threads: int | None = None, plan: str = "auto", precision: str = "float32") -> None:
-        super().__init__(numba.get_num_threads() if threads is None else threads, plan, precision)
-        settings: Any = numba.config
-        most = settings.NUMBA_NUM_THREADS
+        most = most_threads()
+        super().__init__(most if threads is None else threads, plan, precision)
         if self.threads > most:
             raise UsageError(
                 f"threads must be 1 to {most}, the most that Numba can use here, not {threads}; "

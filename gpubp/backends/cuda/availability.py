@@ -22,10 +22,10 @@ def why_unavailable() -> str | None:
     if not wheels and importlib.util.find_spec("cupy") is None:
         return f"CuPy is not installed; with an NVIDIA GPU, try: {_INSTALL}"
     try:
-        cupy = importlib.import_module("cupy")
-    except Exception as error:  # a broken install is a reason to report, not a traceback
+        cuda = importlib.import_module("cupy").cuda  # a folder of that name has none
+    except (Exception, SystemExit) as error:  # a broken install is a reason to report, not a traceback
         return f"CuPy is installed but cannot be imported ({in_one_line(error)}); reinstall it: {_INSTALL}"
-    return _why_no_device(cupy.cuda) or _why_no_libraries(cupy.cuda)
+    return _why_no_device(cuda) or _why_no_libraries(cuda)
 
 
 def _installed_wheels() -> list[str]:
@@ -62,7 +62,7 @@ def _why_no_libraries(cupy_cuda: Any) -> str | None:
     return None
 
 
-def in_one_line(error: Exception) -> str:
+def in_one_line(error: BaseException) -> str:
     """The error's last line: CuPy's import errors end with the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
     return lines[-1] if lines else type(error).__name__
