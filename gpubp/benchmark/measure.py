@@ -230,7 +230,7 @@ def measure_peaks(threads: int) -> dict[str, Any]:
     command, env = process.module_command("gpubp.benchmark.peaks", str(threads)), process.environment(threads)
     try:
         ran = subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=PEAKS_SECONDS, check=True
+            command, env=env, capture_output=True, encoding="utf-8", timeout=PEAKS_SECONDS, check=True
         )
         return {"threads": threads, **json.loads(ran.stdout)}
     except (OSError, ValueError, subprocess.SubprocessError) as error:

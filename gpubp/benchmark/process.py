@@ -177,7 +177,7 @@ class Worker:
             code = self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             return f"it says no more{self._ended()}"
-        said = self._stderr.read_text(errors="replace").strip().splitlines()
+        said = self._stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return f"{said[-1].strip()} ({ended})" if said else ended
 

@@ -6,9 +6,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -356,10 +357,8 @@ def _require(content: dict[str, Any]) -> None:
             row["title"], row["version"], [float(x) + 0 for x in row["rounds_ms"] + row["round_ratios"]]
 
 
-def free_folder(path: Path) -> Path:
-    """The path, with -2, -3, … where that is taken."""
-    folder, number = path, 1
-    while folder.exists():
-        number += 1
-        folder = path.with_name(f"{path.name}-{number}")
-    return folder
+def numbered(path: Path) -> Iterator[Path]:
+    """The path, then with -2, -3, …: where the results of runs of the same day may go."""
+    yield path
+    for number in count(2):
+        yield path.with_name(f"{path.name}-{number}")

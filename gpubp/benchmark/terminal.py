@@ -36,7 +36,7 @@ def say(line: str) -> None:
 def console(*, stderr: bool = False) -> Console:
     """The console that tables are printed on; into a file or a pipe, wide enough to wrap nothing."""
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr) if terminal else Console(width=120, stderr=stderr)
+    return Console(width=None if terminal else 120, stderr=stderr, emoji=False)
 
 
 def table(columns: dict[str, str], rows: Sequence[dict[str, Any]]) -> Table:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
 
 from gpubp.errors import GpubpError
+from gpubp.support import spelling
 
 app = typer.Typer(
     name="gpubp",
@@ -25,6 +28,9 @@ INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failure, 2 usage, 3 verification failed, 4 backend unavailable,
     5 data missing or corrupt, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=spelling.NAME)
     try:
         code = _exit_code()
         sys.stdout.flush()  # Python's own, at exit, would end in a traceback
@@ -40,17 +46,31 @@ def main() -> None:
 
 
 def _exit_code() -> Any:
-    """Run the command; the exit code for what came of it, with errors told."""
+    """Run the command; the exit code for what came of it, with errors and warnings told."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            app()
     except GpubpError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except UnicodeEncodeError as error:  # not of what is printed, which is spelt out
+        print(
+            f"error: the name {error.object!r} cannot be written in this system's encoding, {error.encoding}: set "
+            "PYTHONUTF8=1",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except SystemExit as stop:
         return stop.code
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Tell of a warning in one line, without the line of code that it came from."""
+    print("warning:", *str(message).split(), file=sys.stderr)
 
 
 def _version(show: bool) -> None:

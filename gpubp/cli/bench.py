@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpubp.cli.app import INTERRUPTED, app
-from gpubp.cli.options import DataDirOption, JsonOption, QuietOption, require_json, write_json
+from gpubp.cli.options import DataDirOption, JsonOption, QuietOption, path, require_json, write_json
 from gpubp.errors import GpubpError, UsageError
 
 if TYPE_CHECKING:
@@ -50,12 +50,15 @@ def bench(
     compare: Annotated[
         Path | None,
         typer.Option(
-            metavar="OLD.json", help="An earlier results.json to compare with; exit code 1 on a regression"
+            help="An earlier results.json to compare with; exit code 1 on a regression",
+            **path("OLD.json"),
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the results; by default gpubp-bench/DATE", show_default=False),
+        typer.Option(
+            help="Folder for the results; by default gpubp-bench/DATE", show_default=False, **path()
+        ),
     ] = None,
     data_dir: DataDirOption = None,
     quiet: QuietOption = False,
@@ -70,6 +73,7 @@ def bench(
     from gpubp.benchmark import measure, results, terminal
     from gpubp.reports import benchmark as page
     from gpubp.support import machine
+    from gpubp.support.files import folder_to_fill
 
     require_json(json_path)
     settings = measure.Settings(
@@ -84,8 +88,9 @@ def bench(
     console = terminal.console(stderr=json_path == "-")
     console.quiet = quiet
     say = (lambda _: None) if quiet else terminal.say
-    folder = out or results.free_folder(Path("gpubp-bench") / datetime.now(UTC).date().isoformat())
-    report = measure.run(cases, chosen, missing, settings, folder, console, say, page.write, old)
+    today = Path("gpubp-bench") / datetime.now(UTC).date().isoformat()
+    with folder_to_fill(out, results.numbered(today)) as folder:
+        report = measure.run(cases, chosen, missing, settings, folder, console, say, page.write, old)
     write_json(json_path, results.to_dict(report))
     _exit(report)
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpubp.cli.app import app
-from gpubp.cli.options import DataDirOption, JsonOption, option, recipe_options, require_json, write_json
+from gpubp.cli.options import (
+    DataDirOption,
+    JsonOption,
+    option,
+    path,
+    recipe_options,
+    require_json,
+    write_json,
+)
 from gpubp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,12 +36,12 @@ def explain(
         typer.Argument(metavar="[NAME|FILE.toml]", help="See: gpubp recipes", show_default=DEFAULT),
     ] = None,
     model: Annotated[
-        Path | None, option(help="Look at this model.npz or .safetensors, not at a new network")
+        Path | None, option(help="Look at this model.npz or .safetensors, not at a new network", **path())
     ] = None,
     sample: Annotated[int, option(help="The sample of the mini-batch whose numbers are shown")] = 0,
     descent: Annotated[bool, option("--descent", help="Gradient descent on a² + b² alone, at --lr")] = False,
     data_dir: DataDirOption = None,
-    html: Annotated[Path | None, option(help="Write it as a page, for class")] = None,
+    html: Annotated[Path | None, option(help="Write it as a page, for class", **path())] = None,
     json_path: JsonOption = None,
     *,
     changes: dict[str, Any],
@@ -54,7 +62,7 @@ def explain(
     from gpubp.experiments.recipe import load_recipe
     from gpubp.experiments.run import load_parts
 
-    chosen = load_recipe(recipe or DEFAULT).overridden(changes)
+    chosen = load_recipe(recipe or DEFAULT, changes)
     own = [f"--{name}" for name in OF_A_MODEL if name in changes]
     if model is not None and own:
         raise UsageError(f"--model brings its own network: leave out {', '.join(own)}")

@@ -9,6 +9,7 @@ import typer
 
 from gpubp import formats
 from gpubp.cli.app import app
+from gpubp.cli.options import ModelArgument, path
 from gpubp.errors import UsageError
 
 *_OTHERS, _LAST = formats.FORMATS
@@ -17,8 +18,8 @@ ENDINGS = f"{', '.join(_OTHERS)} or {_LAST}"
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="The model.npz that a run saved, or a .safetensors")],
-    out: Annotated[Path, typer.Argument(metavar="OUTPUT", help=f"A {ENDINGS} file to write")],
+    model: ModelArgument,
+    out: Annotated[Path, typer.Argument(help=f"A {ENDINGS} file to write", **path("OUTPUT"))],
     byte_inputs: Annotated[
         bool, typer.Option("--bytes", help="Let the ONNX graph take bytes and divide them by 255 itself")
     ] = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import typing
 from collections.abc import Callable
 from dataclasses import fields
@@ -14,9 +15,16 @@ from typing import Annotated, Any
 import typer
 
 from gpubp.errors import GpubpError, UsageError
+from gpubp.support.files import user_path
 from gpubp.support.jsontext import as_json
 
 DEFAULT_RECIPE = "mnist-sample"
+
+
+def path(metavar: str = "PATH") -> dict[str, Any]:
+    """Settings of every option and argument that is a path: ~ is the home folder, also in --folder=~/run."""
+    return {"parser": user_path, "metavar": metavar}
+
 
 option = partial(typer.Option, rich_help_panel="Run")
 PLANS = (
@@ -28,9 +36,15 @@ ThreadsOption = Annotated[int | None, option(help="CPU threads, for numpy or num
 PlanOption = Annotated[str, option(help=PLANS)]
 PrecisionOption = Annotated[str, option(help="Precision of products on a GPU: float32, 3xtf32 or tf32")]
 DataDirOption = Annotated[
-    Path | None, option(help="Folder with the files of mnist or fashion-mnist ($GPUBP_DATA_DIR)")
+    Path | None, option(help="Folder with the files of mnist or fashion-mnist ($GPUBP_DATA_DIR)", **path())
 ]
-JsonOption = Annotated[str | None, option("--json", metavar="PATH|-", help="Write a machine-readable result")]
+JsonOption = Annotated[
+    str | None,
+    option("--json", parser=os.path.expanduser, metavar="PATH|-", help="Write a machine-readable result"),
+]
+ModelArgument = Annotated[
+    Path, typer.Argument(help="The model.npz that a run saved, or a .safetensors", **path("MODEL"))
+]
 QuietOption = Annotated[bool, option("--quiet", "-q", help="Show nothing but errors")]
 RecipeArgument = Annotated[
     str | None,
@@ -99,7 +113,7 @@ def require_json(path: str | None) -> None:
 
 def write_json(path: str | None, result: dict[str, Any]) -> None:
     if path == "-":
-        print(as_json(result))
+        print(as_json(result, sys.stdout.encoding or "utf-8"))
     elif path is not None:
         try:
             Path(path).write_text(as_json(result) + "\n", encoding="utf-8")  # in place, for it may be a pipe

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gpubp.cli.app import app
-from gpubp.cli.options import JsonOption, require_json, write_json
+from gpubp.cli.options import JsonOption, ModelArgument, path, require_json, write_json
 
 INPUTS = "A table (.csv, .tsv, .parquet), .npy, .npz, IDX, .png or .jpg file; tables, .npy and IDX may exceed memory"
 OUT = "Write predictions to this .npy or .csv file, whole or not at all, instead of printing"
@@ -28,10 +28,10 @@ HeaderOption = Annotated[
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="The model.npz that a run saved, or a .safetensors")],
-    inputs: Annotated[Path, typer.Argument(metavar="INPUT", help=INPUTS)],
+    model: ModelArgument,
+    inputs: Annotated[Path, typer.Argument(help=INPUTS, **path("INPUT"))],
     proba: Annotated[bool, typer.Option("--proba", help="Print the outputs, not the labels")] = False,
-    out: Annotated[Path | None, typer.Option(help=OUT)] = None,
+    out: Annotated[Path | None, typer.Option(help=OUT, **path())] = None,
     delimiter: DelimiterOption = None,
     decimal: DecimalOption = ".",
     header: HeaderOption = None,

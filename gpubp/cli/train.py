@@ -35,9 +35,12 @@ def train(
     verify: Annotated[str, option(help="How often steps are checked: off, first, epoch or step")] = "epoch",
     data_dir: options.DataDirOption = None,
     folder: Annotated[
-        Path | None, option(help="Where to save the model, checkpoint, recipe, history and report")
+        Path | None,
+        option(help="Where to save the model, checkpoint, recipe, history and report", **options.path()),
     ] = None,
-    resume: Annotated[Path | None, option(help="Go on from a checkpoint.npz, bitwise")] = None,
+    resume: Annotated[
+        Path | None, option(help="Go on from a checkpoint.npz, bitwise", **options.path())
+    ] = None,
     report: Annotated[bool, option("--report/--no-report", help="Write report.html")] = True,
     quiet: options.QuietOption = False,
     json_path: options.JsonOption = None,
@@ -46,7 +49,7 @@ def train(
 ) -> None:
     """Train a network by a recipe and test it. Every field of the recipe has an option."""
     from gpubp import backends
-    from gpubp.experiments.folder import new_folder, written
+    from gpubp.experiments.folder import run_folder
     from gpubp.experiments.recipe import RunSettings
     from gpubp.experiments.run import MODEL, run_recipe
     from gpubp.training.progress import progress_for
@@ -61,14 +64,13 @@ def train(
             raise UsageError(
                 f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz"
             )
-        folder = folder or new_folder(chosen.name)
     else:
         chosen, run = _resumed(resume, recipe, changes, given)
         folder = folder or resume.parent
     device = backends.get(run.backend, threads=run.threads, plan=run.plan, precision=run.precision)
     say(chosen.heading)
     say(f"backend {device.name}" + ("" if run.backend != "auto" else f" ({device.why})"))
-    with written(folder):
+    with run_folder(folder, chosen.name) as folder:
         options.require_json(json_path)
         where: dict[str, Any] = {"data_dir": run.data_dir, "folder": folder, "resume": resume}
         shown: dict[str, Any] = {"progress": lambda: progress_for(quiet=quiet), "quiet": quiet, "say": say}
@@ -98,10 +100,10 @@ def _new(
     """The recipe with its changes, and how its file says to run it, but for the options that were given."""
     from gpubp.experiments.recipe import load_with_run
 
-    recipe, saved = load_with_run(name)
+    recipe, saved = load_with_run(name, changes)
     sources = {f.name: context.get_parameter_source(f.name) for f in fields(given)}
     used = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
-    return recipe.overridden(changes), replace(saved, **{name: getattr(given, name) for name in used})
+    return recipe, replace(saved, **{name: getattr(given, name) for name in used})
 
 
 def _resumed(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from gpubp.data import builtin, mnist
@@ -13,6 +12,7 @@ from gpubp.data.files import load_path, stream_inputs
 from gpubp.data.tables import TableFormat
 from gpubp.data.targets import CLASSES, VALUES, Targets
 from gpubp.errors import UsageError
+from gpubp.support.files import user_path
 from gpubp.support.hints import did_you_mean
 
 __all__ = ["Dataset", "Split", "check_split", "load", "load_path", "names", "stream_inputs"]
@@ -68,7 +68,7 @@ def load(
         if test_fraction is not None:
             raise UsageError(f"{name} has a test part of its own; leave out the test fraction")
         return _FIXED[name]() if name in _FIXED else mnist.load_idx_collection(name, data_dir, quiet)
-    path = Path(name_or_path).expanduser()
+    path = user_path(name_or_path)
     path_is_meant = not isinstance(name_or_path, str) or path.exists() or path.name != name or path.suffix
     if name and path_is_meant:
         how: dict[str, Any] = {"table": table, "test_data": test_data, "targets": targets}

@@ -18,6 +18,7 @@ from gpubp.data.dataset import Dataset, check_split
 from gpubp.data.download import download
 from gpubp.data.idx import file_bytes, parse_idx, unpack
 from gpubp.errors import DataError, GpubpError, UsageError
+from gpubp.support.files import user_path
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,10 @@ def load_idx_collection(
     """
     collection, lacking, paths = _collection(name), "", None
     if data_dir is not None:
-        paths = _locate(Path(data_dir).expanduser(), name)
+        paths = _locate(user_path(data_dir), name)
     elif named := os.environ.get("GPUBP_DATA_DIR"):
         try:
-            paths = _locate(Path(named).expanduser(), name)
+            paths = _locate(user_path(named), name)
         except DataError as error:
             lacking = f"\n$GPUBP_DATA_DIR did not help: {error}"
     if paths is not None:
@@ -209,7 +210,7 @@ def _owner(path: Path, name: str) -> str | None:
 
 def _cache(name: str) -> Path:
     if root := os.environ.get("GPUBP_CACHE_DIR"):
-        return Path(root).expanduser() / name
+        return user_path(root) / name
     from platformdirs import user_cache_path
 
     return user_cache_path("gpubp") / name

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import csv
 import io
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, fields, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpubp.data import names
-from gpubp.errors import GpubpError
-from gpubp.experiments.recipe import Recipe, RunSettings, to_toml
-from gpubp.support.files import write_text
+from gpubp.experiments.recipe import PATHS, Recipe, RunSettings, to_toml
+from gpubp.support.files import folder_to_fill, user_path, write_text
 from gpubp.training.history import Epoch
 from gpubp.training.signals import LayerSignal, Signals
 
@@ -32,34 +30,12 @@ HISTORY = ("split", *(field.name for field in fields(Epoch)))
 SIGNALS = ("split", "epoch", "layer", *(field.name for field in fields(LayerSignal)))
 
 
-def new_folder(name: str) -> Path:
-    """gpubp-runs/NAME-1, -2, …: no run overwrites another's model."""
-    folders = (Path("gpubp-runs", f"{name}-{number}") for number in count(1))
-    return next(folder for folder in folders if not folder.exists())
+def run_folder(given: Path | None, name: str) -> AbstractContextManager[Path]:
+    """The folder of a run: the one ``given``, or gpubp-runs/NAME-1, -2, …, so that no run overwrites another's model.
 
-
-@contextmanager
-def written(folder: Path) -> Iterator[None]:
-    """Make the folder of a run, and refuse now, not after training, one that cannot be written.
-
-    It is removed again if the run fails before anything is in it.
-
-    Raises:
-        GpubpError: no folder, or no file, can be made there.
+    It is held as by :func:`gpubp.support.files.folder_to_fill`.
     """
-    try:
-        made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder) as file:
-            file.write(b"written")  # an empty file can be made on a full disk
-    except OSError as error:
-        raise GpubpError(f"cannot write into folder {folder}: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        if made:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
+    return folder_to_fill(given, (Path("gpubp-runs", f"{name}-{number}") for number in count(1)))
 
 
 def write_records(folder: Path, result: Result, run: RunSettings) -> None:
@@ -83,10 +59,13 @@ def write_records(folder: Path, result: Result, run: RunSettings) -> None:
 
 def recipe_text(recipe: Recipe, run: RunSettings) -> str:
     """The recipe as a file that means the same from any folder: paths in it are whole."""
-    if recipe.data not in names():
-        recipe = replace(recipe, data=str(Path(recipe.data).expanduser().resolve()))
+    whole: dict[str, Any] = {key: getattr(recipe, key) for key in PATHS}
+    whole = {
+        key: str(user_path(path).resolve()) for key, path in whole.items() if path not in (None, *names())
+    }
+    recipe = replace(recipe, **whole)
     if run.data_dir is not None:
-        run = replace(run, data_dir=str(Path(run.data_dir).expanduser().resolve()))
+        run = replace(run, data_dir=str(user_path(run.data_dir).resolve()))
     return to_toml(recipe, run)
 
 

@@ -14,6 +14,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from gpubp.errors import DataError, UsageError
+from gpubp.support.files import user_path
 from gpubp.support.hints import did_you_mean
 from gpubp.support.optional import need
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:  # the command line reads the fields of a recipe and must not 
     from gpubp.optimizers import Optimizer, Schedule
 
 FORMAT = 1  # raised when an older gpubp could no longer run what a recipe says
+
+PATHS = ("data", "test_data")  # fields of a recipe that may be files
+_OF_DATA = ("test_data", "test_fraction", "target", "delimiter", "decimal", "header", "pixels")
 
 _OF_SCHEDULES = {"factor": ("step", "exponential"), "every": ("step",), "final": ("cosine",)}
 
@@ -152,7 +156,8 @@ class Recipe:
         if changes.get("schedule", self.schedule) != self.schedule:
             follow |= dict.fromkeys(_OF_SCHEDULES)
         if changes.get("data", self.data) != self.data:
-            follow |= {"name": Path(changes["data"]).resolve().stem, "title": "", "source": ""}
+            follow |= {"name": user_path(changes["data"]).resolve().stem, "title": "", "source": ""}
+            follow |= dict.fromkeys(_OF_DATA)
         return replace(self, **{**follow, **changes})
 
     def to_dict(self) -> dict[str, Any]:
@@ -214,32 +219,64 @@ def recipe_names() -> list[str]:
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
-def load_recipe(name: str) -> Recipe:
-    """The recipe of that name, or in that TOML file.
+def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
+    """The recipe of that name, or in that TOML file, with the changes that :meth:`Recipe.overridden` makes.
+
+    A relative path in a file is one from the file's folder or, where nothing is there, from the working folder.
 
     Raises:
         UsageError: no such recipe (names the nearest), or one that :func:`parse_recipe` refuses.
-        DataError: no such file, or none that is TOML.
+        DataError: no such file, none that is TOML, or no file where it says that its data is.
     """
-    return load_with_run(name)[0]
+    return load_with_run(name, changes)[0]
 
 
-def load_with_run(name: str) -> tuple[Recipe, RunSettings]:
+def load_with_run(name: str, changes: dict[str, Any] | None = None) -> tuple[Recipe, RunSettings]:
     """The recipe as :func:`load_recipe` gives it, and how the file's table ``[run]`` says to run it."""
+    changes = changes or {}
     if name in recipe_names():
         text = files("gpubp.experiments.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
-        return parse_recipe(text, name, f"recipe {name}")
-    path = Path(name)
+        recipe, run = parse_recipe(text, name, f"recipe {name}")
+        return recipe.overridden(changes), run
+    path = user_path(name)
     if path.suffix in (".csv", ".npz") or path.is_dir():
         raise UsageError(f"{name} is data, not a recipe: gpubp train --data {name} --layers …")
     if path.suffix != ".toml" and not path.exists():
         raise UsageError(_unknown("recipe", name, recipe_names()) + ", or give a .toml file")
     try:
-        return parse_recipe(path.read_text(encoding="utf-8"), path.stem, str(path))
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"cannot read recipe {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"recipe {path} is not a text file") from error
+        raise DataError(f"recipe {path} is not a text file, or not in UTF-8") from error
+    recipe, run = parse_recipe(text, path.stem, str(path))
+    kept = PATHS if changes.get("data") is None else ()  # others go with the data
+    own: dict[str, Any] = {key: getattr(recipe, key) for key in kept if changes.get(key) is None}
+    own = {key: _placed(data, path) for key, data in own.items() if data is not None}
+    if run.data_dir is not None and (beside := path.parent / user_path(run.data_dir)).exists():
+        run = replace(run, data_dir=str(beside))
+    return replace(recipe, **own).overridden(changes), run
+
+
+def _placed(data: str, recipe: Path) -> str:
+    """The data that a recipe's file names: a set's name as it is, a relative path as it leads there from here.
+
+    Raises:
+        DataError: a relative path that leads to nothing, neither from the file's folder nor from the working folder.
+    """
+    from gpubp.data import names
+
+    path = user_path(data)
+    if data in names() or path.is_absolute():
+        return data
+    if (beside := recipe.parent / path).exists():
+        return str(beside)
+    if not path.exists() and (path.suffix or path.name != data):  # else it may be a name with a slip
+        raise DataError(
+            f"{recipe}: there is no {data}, neither beside the recipe, in {recipe.parent.resolve()}, nor in the "
+            f"working folder, {Path.cwd()}"
+        )
+    return data
 
 
 def parse_recipe(text: str, name: str, where: str) -> tuple[Recipe, RunSettings]:

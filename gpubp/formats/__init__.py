@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from gpubp.errors import DataError, UsageError
+from gpubp.support.files import user_path
 
 if TYPE_CHECKING:  # the command line reads the endings and must not wait for NumPy
     from gpubp.network import Network
@@ -26,7 +27,7 @@ FORMATS = {
 
 
 def _format(ending: str) -> ModuleType:
-    """The module of the format that an ending means; any other is gpubp's own, .npz."""
+    """The module of the format that an ending means; any other is read as gpubp's own, .npz."""
     return import_module(FORMATS.get(ending.lower(), FORMATS[".npz"]))
 
 
@@ -35,15 +36,18 @@ def save(
 ) -> None:
     """Write a network to ``path``, atomically and without pickle, in the format that the name's ending says.
 
-    Any ending that is not in ``FORMATS`` means .npz, gpubp's own, which keeps every bit, as .safetensors does.
-    ``ending`` names a format whatever the file is called; ``byte_inputs`` lets an ONNX graph take bytes and divide
-    them by 255 itself.
+    A name without an ending means .npz, gpubp's own, which keeps every bit, as .safetensors does. ``ending`` names a
+    format whatever the file is called; ``byte_inputs`` lets an ONNX graph take bytes and divide them by 255 itself.
 
     Raises:
-        UsageError: ``byte_inputs`` for another format, or an activation that ONNX has no operators for.
+        UsageError: an ending that is no format's, ``byte_inputs`` for another format than ONNX, or an activation that
+            ONNX has no operators for.
         GpubpError: it cannot be written, and an old file is left as it was; a library is not installed.
     """
-    write = _format(Path(path).suffix if ending is None else ending).save
+    ending = Path(path).suffix if ending is None else ending
+    if ending and ending.lower() not in FORMATS:
+        raise UsageError(f"cannot write {path}: no format ends in {ending}; there are {', '.join(FORMATS)}")
+    write = _format(ending).save
     if byte_inputs and "byte_inputs" not in signature(write).parameters:
         raise UsageError(
             f"byte inputs (--bytes) are for ONNX, whose graph scales them; {path} holds the parameters alone"
@@ -59,7 +63,8 @@ def load(path: str | os.PathLike, *, checkpoints: bool = True) -> Network:
         DataError: no such file, none that gpubp wrote whole, or a checkpoint where that is refused.
         GpubpError: the format's library is not installed.
     """
-    module = _format(Path(path).suffix)
+    path = user_path(path)
+    module = _format(path.suffix)
     if not hasattr(module, "load"):
         *others, last = (ending for ending in FORMATS if hasattr(_format(ending), "load"))
         raise UsageError(f"{path} is for other programs to read; gpubp reads {', '.join(others)} and {last}")

@@ -19,7 +19,7 @@ import numpy as np
 from gpubp.data.inputs import KINDS, Inputs, Scaling
 from gpubp.errors import DataError
 from gpubp.network import Meaning, Network, tensor_names
-from gpubp.support.files import write_atomically
+from gpubp.support.files import user_path, write_atomically
 
 FORMAT = 1  # raised when an older gpubp could no longer read what is written
 
@@ -40,6 +40,7 @@ def read(path: str | os.PathLike, kind: str = "model") -> tuple[dict[str, Any], 
     Raises:
         DataError: no such file, truncated, not gpubp's, of another kind or of a newer format.
     """
+    path = user_path(path)
     # NumPy takes what is no zip file for an array or a pickle; ZipFile refuses it.
     with (
         reading(path, f"gpubp {kind}", zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError),

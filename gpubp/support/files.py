@@ -1,15 +1,65 @@
-"""Files written whole: a reader sees the old one or the new one, whatever happens in between."""
+"""Paths as users write them, folders of a run's own, and files written whole: a reader sees the old or the new one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
 
 from gpubp.errors import GpubpError
+
+
+def user_path(path: str | os.PathLike) -> Path:
+    """The path that a user means: ~ is the home folder. Whatever is given a path by a user takes it through this."""
+    return Path(os.path.expanduser(path))
+
+
+@contextmanager
+def folder_to_fill(given: Path | None, new: Iterable[Path]) -> Iterator[Path]:
+    """The folder ``given``, or else the first of ``new`` that nobody has, made if need be.
+
+    One that cannot be written is refused now, not after the work. What was made is removed again if nothing is in it
+    at the end.
+
+    Raises:
+        GpubpError: no folder, or no file, can be made there.
+    """
+    folder, made = given, False
+    try:
+        if folder is None:
+            folder, made = make_first(new), True
+        else:
+            made = not folder.exists()
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"written")  # an empty file can be made on a full disk
+    except OSError as error:
+        raise GpubpError(
+            f"cannot write into folder {folder or error.filename}: {error.strerror or error}"
+        ) from error
+    try:
+        yield folder
+    finally:
+        if made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def make_first(folders: Iterable[Path]) -> Path:
+    """Make the first of the folders that is not there, which is then nobody else's: only one of many can make it."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not os.path.lexists(folder):  # it is what should be a folder above that exists
+                raise
+        else:
+            return folder
+    raise ValueError("every folder is there already")
 
 
 def write_atomically(path: str | os.PathLike, fill: Callable[[BinaryIO], object]) -> Path:
@@ -18,7 +68,7 @@ def write_atomically(path: str | os.PathLike, fill: Callable[[BinaryIO], object]
     Raises:
         GpubpError: no name for a file, or the folder cannot be written or is full; an old file is left as it was.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.name:
         raise GpubpError(f"cannot write {path}: it is a folder; give the name of a file")
     # The name is this call's own: another thread or process may be writing the same file.
@@ -45,8 +95,20 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> Path:
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:
-    """Write UTF-8 text as :func:`write_atomically` does."""
-    return write_bytes(path, text.encode())
+    """Write UTF-8 text as :func:`write_atomically` does.
+
+    Raises:
+        GpubpError: also text with the name of a file that is not in UTF-8.
+    """
+    content = text.encode(
+        errors="surrogateescape"
+    )  # so does Python decode names of files, in the C locale as ASCII
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n")
+        raise GpubpError(f"cannot write {path}: not in UTF-8 is {content.splitlines()[line]!r}") from error
+    return write_bytes(path, content)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,9 +7,17 @@ import math
 from typing import Any
 
 
-def as_json(value: Any) -> str:
-    """The value as strict JSON: tuples as lists, and null for what is no finite number."""
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+def as_json(value: Any, encoding: str = "utf-8") -> str:
+    """The value as strict JSON: tuples as lists, and null for what is no finite number.
+
+    Characters are as they are if ``encoding`` has all of them, else those beyond ASCII are escaped.
+    """
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(text), indent=2)
+    return text
 
 
 def _plain(value: Any) -> Any:

@@ -70,7 +70,11 @@ def peak_mb() -> float | None:
     """The most memory of this process that was in RAM at once, MB; None where the system does not say."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage counts here what the parent had when it started this process
-        marks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        marks = [
+            line.split()[1]
+            for line in status.read_text(encoding="utf-8").splitlines()
+            if line.startswith("VmHWM")
+        ]
         return round(int(marks[0]) * 1024 / 1e6, 1) if marks else None
     if sys.platform == "darwin":
         import resource
@@ -117,10 +121,10 @@ def commit() -> dict[str, Any] | None:
         return None
 
     def git(*arguments: str) -> str:
-        ran = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+        ran = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
         return ran.stdout.strip()
 
     try:
         return {"id": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, ValueError, subprocess.CalledProcessError):
         return None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import math
 import re
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +17,10 @@ import numpy as np
 import pytest
 
 import gpubp
+from gpubp.benchmark.results import numbered
 from gpubp.data.dataset import Split
 from gpubp.errors import GpubpError
-from gpubp.experiments.folder import HISTORY, read_signals
+from gpubp.experiments.folder import HISTORY, read_signals, run_folder
 from gpubp.experiments.folder import SIGNALS as SIGNAL_COLUMNS
 from gpubp.experiments.recipe import RunSettings, load_recipe, load_with_run, to_toml
 from gpubp.functions import LOSSES
@@ -177,6 +181,85 @@ def test_signals_of_a_run_that_diverges_warn_of_nothing():
     net.parameters = [(np.full_like(w, np.inf), b) for w, b in net.parameters]
     recorder(epoch(1), net)
     assert not math.isfinite(recorder.signals[1][0].mean_delta)
+
+
+def test_a_recipe_is_trained_on_the_data_beside_it_from_anywhere(ok, rng):
+    Path("of").mkdir()
+    Path("of/x.csv").write_text("".join(f"{a:.3f},{b:.3f},{int(a > b)}\n" for a, b in rng.random((40, 2))))
+    Path("of/my.toml").write_text('data = "x.csv"\nlayers = [2, 3, 2]\nepochs = 1\n')
+    ok("train", "of/my.toml", *QUIET)
+    saved = load_recipe("gpubp-runs/my-1/recipe.toml")
+    assert saved.data == str(Path("of/x.csv").resolve())
+    found = json.loads(ok("explain", "of/my.toml", "--json", "-"))
+    assert found["recipe"] == "my"
+
+
+def test_runs_started_together_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start = threading.Barrier(8)
+
+    def hold(_):
+        start.wait()
+        with run_folder(None, "x") as folder:
+            start.wait()
+            if folder.name != "x-3":
+                (folder / "model.npz").touch()
+            return str(folder)
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = sorted(pool.map(hold, range(8)))
+    assert taken == [f"gpubp-runs/x-{number}" for number in range(1, 9)]
+    assert [f"gpubp-runs/x-{n}" for n in range(1, 9) if not Path(f"gpubp-runs/x-{n}").exists()] == [
+        "gpubp-runs/x-3"
+    ]
+
+
+@pytest.mark.parametrize(
+    "args", [("--data", "absent.csv"), ("--layers", "3-2"), ("--threads", 0), ("--lr", -1)]
+)
+def test_a_run_that_fails_at_once_leaves_no_folder(run, args):
+    Path("mine").mkdir()
+    for folder in ((), ("--folder", "new"), ("--folder", "mine")):
+        assert run("train", "parity", "--backend", "numpy", "-q", *args, *folder)[0] in (2, 5)
+    assert list(Path("gpubp-runs").glob("*")) == []
+    assert Path("mine").exists()
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("above", ["file", "link"])
+def test_a_folder_that_cannot_be_made_is_told(run, above):
+    if above == "file":
+        Path("gpubp-runs").touch()
+    else:
+        Path("gpubp-runs").symlink_to("absent")
+    code, _, err = run("train", "parity", "--backend", "numpy")
+    assert code == 1
+    assert err.startswith("error: cannot write into folder gpubp-runs")
+
+
+def test_benchmarks_have_folders_of_their_own(run, monkeypatch):
+    seen = []
+
+    def fails(*args):
+        seen.append(args[4])
+        if len(seen) < 3:
+            (args[4] / "results.json").touch()
+        raise GpubpError("no measuring here")
+
+    monkeypatch.setattr("gpubp.benchmark.measure.run", fails)
+    for _ in range(3):
+        assert run("bench", "--backends", "numpy", "--peers", "none")[0] == 1
+    assert len(set(seen)) == 3
+    assert set(Path("gpubp-bench").iterdir()) == set(seen[:2])  # nothing is in the third
+
+
+def test_numbers_follow_the_first_of_a_day():
+    first = Path("gpubp-bench/day")
+    assert [*itertools.islice(numbered(first), 3)] == [
+        first,
+        Path("gpubp-bench/day-2"),
+        Path("gpubp-bench/day-3"),
+    ]
 
 
 @pytest.mark.parametrize(

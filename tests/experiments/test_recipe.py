@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -131,6 +131,63 @@ def test_settings_go_with_their_optimizer_and_schedule():
     assert (new.factor, new.every, new.warmup) == (0.7, None, 1.0)
     same = old.overridden({"optimizer": "sgd", "schedule": "step", "lr": 0.2})
     assert (same.momentum, same.weight_decay, same.factor, same.every) == (0.9, 0.1, 0.5, 2.0)
+
+
+def test_a_change_of_the_data_drops_how_it_was_parted():
+    old = Recipe(
+        data="iris.csv", test_fraction=0.3, target="species", delimiter=";", title="Iris", source="Fisher"
+    )
+    new = old.overridden({"data": "~/mine.csv"})
+    assert new == replace(Recipe(), data="~/mine.csv", name="mine")
+    assert old.overridden({"data": "digits", "test_fraction": 0.4}).test_fraction == 0.4
+    assert old.overridden({"data": "iris.csv", "epochs": 2}).test_fraction == 0.3
+
+
+MINE = 'data = "{}"\nlayers = [4, 3]\n'
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path, mark):
+    (tmp_path / "é.toml").write_text(mark + MINE.format("iris") + 'title = "δ"', encoding="utf-8")
+    recipe = load_recipe(str(tmp_path / "é.toml"))
+    assert (recipe.name, recipe.data, recipe.title) == ("é", "iris", "δ")
+
+
+def test_a_recipe_that_is_not_in_utf8_says_so(tmp_path):
+    (tmp_path / "x.toml").write_text(MINE.format("iris"), encoding="utf-16")
+    with pytest.raises(DataError, match=r"x\.toml is not a text file, or not in UTF-8"):
+        load_recipe(str(tmp_path / "x.toml"))
+
+
+def test_data_is_looked_for_beside_the_recipe_then_in_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "of").mkdir()
+    (tmp_path / "of/my.toml").write_text(
+        MINE.format("sub/x.csv") + "[run]\ndata_dir = 'sub'", encoding="utf-8"
+    )
+    with pytest.raises(DataError) as told:
+        load_recipe("of/my.toml")
+    assert (
+        f"no sub/x.csv, neither beside the recipe, in {tmp_path}/of, nor in the working folder, {tmp_path}"
+        in str(told.value)
+    )
+    assert load_recipe("of/my.toml", {"data": "iris"}).data == "iris"
+    for folder, expected in (("", "sub"), ("of", "of/sub")):
+        (tmp_path / folder / "sub").mkdir()
+        (tmp_path / folder / "sub/x.csv").touch()
+        recipe, run = load_with_run("of/my.toml")
+        assert (recipe.data, run.data_dir) == (f"{expected}/x.csv", expected)
+    (tmp_path / "of/two.toml").write_text(
+        MINE.format("sub/x.csv") + "test_data = 'sub/y.csv'", encoding="utf-8"
+    )
+    with pytest.raises(DataError, match=r"there is no sub/y\.csv, neither beside the recipe"):
+        load_recipe("of/two.toml")
+    assert load_recipe("of/two.toml", {"data": "iris"}).test_data is None
+    (tmp_path / "of/sub/y.csv").touch()
+    assert load_recipe("of/two.toml").test_data == "of/sub/y.csv"
+    for data in ("iris", "irsi", str(tmp_path / "absent.csv"), "~/absent.csv"):
+        (tmp_path / "of/other.toml").write_text(MINE.format(data), encoding="utf-8")
+        assert load_recipe("of/other.toml").data == data
 
 
 QUICK = {("digits", "numba"), ("mnist-sample", "numba")}  # the others take longer

@@ -44,6 +44,23 @@ def test_a_format_that_is_read_keeps_every_bit(tmp_path, ending, dtype, classes)
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("name", ["m.pt", "m.h5", "m.keras", "m.NPY", "m.npz.gz", "of.npz/m.pkl"])
+def test_an_ending_that_is_no_formats_is_refused_with_those_there_are(tmp_path, name):
+    with pytest.raises(UsageError, match=r"m\.\S+: no format ends in \.\w+; there are \.onnx, .*\.npz"):
+        Network([2, 2]).save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_without_an_ending_and_checkpoints_are_npz_whatever_they_are_called(tmp_path):
+    net = Network([2, 2])
+    for name in ("model", "M.NPZ"):
+        net.save(tmp_path / name)
+        assert_same(gpubp.load(tmp_path / name), net)
+    gpubp.fit(net, np.eye(2), [0, 1], epochs=1, backend="numpy", save_to=tmp_path / "c.pt")
+    (tmp_path / "model").rename(tmp_path / "model.h5")
+    assert gpubp.load(tmp_path / "c.pt").sizes == gpubp.load(tmp_path / "model.h5").sizes == [2, 2]
+
+
 @pytest.mark.parametrize("ending", READ)
 @pytest.mark.parametrize("meaning", [UNKNOWN, VALUES, CLASSES, LOGITS, Meaning("logits", ("a", "b"))])
 def test_what_outputs_mean_is_kept(tmp_path, ending, meaning):
