@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,11 @@ from gpubp.data.inputs import BYTES, Inputs, kind_of
 from gpubp.data.tables import ENDINGS, TableFormat, ending, input_chunks, read_table, target_values
 from gpubp.data.targets import CLASSES, VALUES, Targets, name_labels, number_labels
 from gpubp.errors import DataError, UsageError
+from gpubp.support.files import user_path
+
+_IDX_NAME = re.compile(
+    r"(?:(?:(?P<set>.*)[-_.])?(?P<part>train|t10k|test))?.*?(?P<role>images|labels)(?!.*\.(?:tsv|csv|txt)$).*"
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,9 @@ def load_path(
 ) -> Dataset:
     """A data set from a folder of IDX files, an .npz or a table.
 
-    Folder: train-images*, train-labels* and, if there is a test part, t10k-* or test-*; or one *images* and
-        one *labels* file; gzipped or plain.
+    Folder: IDX files train-images*, train-labels* and, if there is a test part, t10k-* or test-*, perhaps all after the
+        name of a set, as in emnist-letters-train-images-idx3-ubyte; or one *images* and one *labels* file; gzipped or
+        plain. Of QMNIST's labels, the digits are taken.
     .npz: X and y, or x_train and y_train; perhaps X_test and y_test; perhaps sample_weight, for the training
         part.
     Table: .csv or .tsv, gzipped or plain, or .parquet (needs pyarrow); read as ``table`` says, its target found as
@@ -166,7 +173,7 @@ def stream_inputs(
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     return path
@@ -192,9 +199,15 @@ def _count_classes(train: Split, test: Split | None, path: Path) -> int | None:
 
 
 def _read_folder(folder: Path) -> _Raw:
-    train, test = _read_pair(folder, "train"), _read_pair(folder, "t10k", "test")
-    if train is None and test is None:
-        train = _read_pair(folder, "")
+    sets = _idx_sets(folder)
+    named = [name for name, parts in sets.items() if "train" in parts] or [""]
+    if len(named) > 1:
+        found = ", ".join(name or "one without a name" for name in named)
+        raise DataError(f"{folder}: there are several sets, {found}; give each a folder of its own")
+    parts = sets.get(named[0], {})
+    train, test = (_read_pair(folder, parts[part]) if part in parts else None for part in ("train", "test"))
+    if train is None and test is None and "" in parts:
+        train = _read_pair(folder, parts[""])
     if train is None:
         raise DataError(
             f"{folder}: no IDX files to train on, such as train-images-idx3-ubyte.gz, with labels"
@@ -202,20 +215,39 @@ def _read_folder(folder: Path) -> _Raw:
     return _Raw(train, test)
 
 
-def _read_pair(folder: Path, *prefixes: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Images and labels from the two files so prefixed; None where there is neither."""
-    found: list[list[Path]] = []
-    for role in ("images", "labels"):
-        files = (p for p in sorted(folder.iterdir()) if p.name.startswith(prefixes) and role in p.name)
-        # A file and its .gz count as one.
-        found.append(list({p.name.removesuffix(".gz"): p for p in files if p.is_file()}.values()))
-    images, labels = found
-    if not images and not labels:
-        return None
+def _idx_sets(folder: Path) -> dict[str, dict[str, dict[str, list[Path]]]]:
+    """The files of images and labels of each part of each set: emnist-letters-train-images-idx3-ubyte.gz.
+
+    Sets have the name before the part, perhaps none; files that name no part are of part "" of the set "".
+    """
+    sets: dict[str, dict[str, dict[str, list[Path]]]] = {}
+    whole = {path.name.removesuffix(".gz"): path for path in sorted(folder.iterdir()) if path.is_file()}
+    for name, path in whole.items():  # a file and its .gz count as one
+        if (said := _IDX_NAME.fullmatch(name)) is None:
+            continue
+        part = "test" if said["part"] == "t10k" else said["part"] or ""
+        files = sets.setdefault(said["set"] or "", {}).setdefault(part, {"images": [], "labels": []})
+        files[said["role"]].append(path)
+    return sets
+
+
+def _read_pair(folder: Path, files: dict[str, list[Path]]) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels from the one file of each."""
+    images, labels = files["images"], files["labels"]
     if len(images) != 1 or len(labels) != 1:
         names = ", ".join(p.name for p in images + labels)
         raise DataError(f"{folder}: expected one file of images and one of labels, found {names}")
-    return read_idx(images[0]), read_idx(labels[0])
+    return read_idx(images[0]), _idx_labels(labels[0])
+
+
+def _idx_labels(path: Path) -> np.ndarray:
+    """The labels in an IDX file; of QMNIST's, which say in 8 columns where each digit is from, the digit."""
+    labels = read_idx(path)
+    if labels.ndim == 2 and labels.dtype.kind in "iu":
+        if labels.shape[1] != 1 and (labels.shape[1], labels.dtype) != (8, np.int32):
+            raise DataError(f"{path}: expected one label for every image, found whole numbers {labels.shape}")
+        return labels[:, 0]
+    return labels
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

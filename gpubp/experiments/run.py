@@ -21,6 +21,7 @@ from gpubp.experiments.folder import read_signals
 from gpubp.experiments.recipe import Recipe
 from gpubp.functions import ACTIVATIONS, LOSSES, lookup
 from gpubp.network import VALUES, Meaning, Network, labels_of
+from gpubp.support.files import user_path
 from gpubp.support.machine import versions
 from gpubp.training.fit import fit
 from gpubp.training.history import History
@@ -152,7 +153,7 @@ def run_recipe(
     started = time.perf_counter()
     result = Result(recipe, recipe.network(recipe.seed), [], [], 0.0)
     checkpoint = folder / CHECKPOINT if folder is not None and recipe.splits == 1 else None
-    saved_dir = None if data_dir is None else str(Path(data_dir).resolve())
+    saved_dir = None if data_dir is None else str(user_path(data_dir).resolve())
     chosen = backends.get(backend)
     kept = recipe.to_dict() | {"data_dir": saved_dir}
     settings: dict[str, Any] = {"verify": verify, "save_to": checkpoint, "resume": resume, "recipe": kept}

@@ -26,6 +26,7 @@ from gpubp.training.progress import PlainProgress
 from tests import ROOT
 from tests.conftest import backend_by_name
 from tests.faults import FAULTS, plant
+from tests.idx import write_idx
 
 QUIET = ("--backend", "numpy", "--threads", 1, "-q", "--no-report")
 
@@ -102,6 +103,35 @@ def test_classes_that_are_words_are_predicted_as_words(ok, rng, outputs):
     assert json.loads(out)["test_accuracy"] > 0.9
     assert gpubp.load("run/model.npz").classes == ("no", "yes", "output 2")[: max(outputs, 2)]
     assert np.mean(np.array(ok("predict", "run/model.npz", "x.npy").split()) == words) > 0.9
+
+
+def test_letters_from_1_on_are_told_by_as_many_outputs_and_by_one_more(ok, rng):
+    labels = np.tile(np.arange(1, 5, dtype=np.uint8), 50)
+    images = np.zeros((200, 2, 2), np.uint8)
+    images.reshape(200, 4)[np.arange(200), labels - 1] = 255
+    Path("letters").mkdir()
+    for part, n in (("train", 200), ("test", 40)):
+        write_idx(Path(f"letters/emnist-letters-{part}-images-idx3-ubyte.gz"), images[:n])
+        write_idx(Path(f"letters/emnist-letters-{part}-labels-idx1-ubyte.gz"), labels[:n])
+    np.save("x.npy", images[:4].reshape(4, 4))
+    for outputs, names in (
+        (4, tuple("1234")),
+        (5, None),
+    ):  # with one output more, labels are numbers of outputs
+        options = (
+            "--layers",
+            f"4-8-{outputs}",
+            "--epochs",
+            30,
+            "--batch-size",
+            10,
+            "--folder",
+            f"run{outputs}",
+        )
+        found = json.loads(ok("train", "--data", "letters", *options, *QUIET, "--json", "-"))
+        assert found["test_accuracy"] == 1
+        assert gpubp.load(f"run{outputs}/model.npz").classes == names
+        assert ok("predict", f"run{outputs}/model.npz", "x.npy").split() == list("1234")
 
 
 def test_seconds_are_those_of_this_run(tmp_path):

@@ -84,6 +84,70 @@ def test_folders_without_a_clear_pair(tmp_path, files, message):
         load_path(tmp_path)
 
 
+DIGITS = np.int32([LABELS, *[range(20)] * 7]).T  # QMNIST's labels: the digit, and where it is from
+
+
+def put_set(folder, name, labels=LABELS, tail="labels-idx1-ubyte.gz", test="test"):
+    """A set of four files under published names."""
+    for part, n in (("train", 20), (test, 7)):
+        write_idx(folder / f"{name}{part}-images-idx3-ubyte.gz", IMAGES[:n])
+        write_idx(folder / f"{name}{part}-{tail}", labels[:n])
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "tail", "test"),
+    [
+        ("emnist-digits-", LABELS, "labels-idx1-ubyte.gz", "test"),
+        ("qmnist-", DIGITS, "labels-idx2-int.gz", "test"),
+        ("kuzushiji.", LABELS[:, None], "labels-idx1-ubyte", "t10k"),
+    ],
+)
+def test_a_folder_of_a_set_with_a_name(tmp_path, name, labels, tail, test):
+    put_set(tmp_path, name, labels, tail, test)
+    (tmp_path / f"{name}train-labels.tsv.gz").write_bytes(gzip.compress(b"1\t2\n"))
+    (tmp_path / f"{name}mapping.txt").write_text("0 48")
+    write_idx(tmp_path / "xnist-images-idx3-ubyte", IMAGES)
+    data = load(tmp_path)
+    assert (len(data.train), len(data.test), data.classes, data.class_names) == (20, 7, 2, None)
+    np.testing.assert_array_equal(data.train.targets, LABELS)
+    np.testing.assert_array_equal(data.test.targets, LABELS[:7])
+
+
+def test_a_folder_of_several_sets_is_refused_with_their_names(tmp_path):
+    put_set(tmp_path, "emnist-letters-")
+    put_set(tmp_path, "emnist-digits-")
+    with pytest.raises(DataError, match="several sets, emnist-digits, emnist-letters; give each a folder"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+def test_labels_of_a_folder_that_do_not_begin_at_0_are_names(tmp_path, dtype):
+    labels = (np.arange(20) % 4 + 3).astype(dtype)
+    labels[:7][labels[:7] == 5] = 3  # the test part has a class less, and all are numbered alike
+    put_set(tmp_path, "emnist-letters-", labels)
+    data = load(tmp_path)
+    assert (data.classes, data.class_names) == (4, ("3", "4", "5", "6"))
+    np.testing.assert_array_equal(data.train.targets, labels - 3)
+    np.testing.assert_array_equal(data.test.targets, labels[:7] - 3)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.eye(20, 10, dtype=np.uint8), DIGITS.astype(np.uint8), DIGITS[:, :7], np.zeros((20, 2), np.int32)],
+)
+def test_labels_of_two_dimensions_are_refused(tmp_path, labels):
+    put_set(tmp_path, "", labels)
+    with pytest.raises(
+        DataError, match=r"train-labels\S*: expected one label for every image, found .*\(20, "
+    ):
+        load(tmp_path)
+
+
+def test_values_of_a_folder_are_fitted(tmp_path):
+    put_set(tmp_path, "", np.linspace(1, 2, 40).reshape(20, 2).astype(np.float32))
+    assert (load(tmp_path).classes, load(tmp_path).train.targets.shape) == (None, (20, 2))
+
+
 def test_parts_of_different_width(tmp_path):
     arrays = {"X": IMAGES, "y": LABELS, "X_test": IMAGES[:, :2], "y_test": LABELS}
     with pytest.raises(DataError, match="training part has 12 columns and the test part 6"):
