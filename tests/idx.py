@@ -1,9 +1,6 @@
-"""IDX files for tests; the package only reads them."""
+"""Bytes of IDX files, right and wrong ones."""
 
 from __future__ import annotations
-
-import gzip
-from pathlib import Path
 
 import numpy as np
 
@@ -17,8 +14,3 @@ def header(code: int, *dims: int) -> bytes:
 def idx(array: np.ndarray) -> bytes:
     content = array.astype(array.dtype.newbyteorder(">")).tobytes()
     return header(CODES[array.dtype.str[1:]], *array.shape) + content
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    """Gzipped if the name ends in .gz; the same array gives the same bytes."""
-    path.write_bytes(gzip.compress(idx(array), mtime=0) if path.suffix == ".gz" else idx(array))

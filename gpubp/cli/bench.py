@@ -105,7 +105,7 @@ def _cases(names: list[str], data_dir: Path | None) -> list[Case]:
 
     from gpubp.benchmark import data, nets
     from gpubp.benchmark.measure import Case
-    from gpubp.experiments.recipe import load_recipe
+    from gpubp.experiments.recipe import OF_DATA, load_recipe
 
     cases: dict[str, Case] = {}
     for name in dict.fromkeys(names):
@@ -115,7 +115,7 @@ def _cases(names: list[str], data_dir: Path | None) -> list[Case]:
                 f"two recipes are called {recipe.name}: rename one, or run them one after the other"
             )
         net, notes = nets.of_recipe(recipe)
-        key = recipe.data, recipe.seed, recipe.standardize, recipe.test_fraction
+        key = tuple(getattr(recipe, name) for name in ("data", "seed", "standardize", *OF_DATA))
         load = partial(data.of_recipe, recipe, net, data_dir)
         cases[recipe.name] = Case(net, load, (key, net.layers[0], net.layers[-1]), recipe.name, tuple(notes))
     return list(cases.values())

@@ -18,6 +18,7 @@ from typing import IO
 import numpy as np
 
 from gpubp.errors import DataError
+from gpubp.support.files import write_bytes
 
 _GZIP = b"\x1f\x8b"
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -30,6 +31,21 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     Raises DataError, naming the file, unless it is there, whole, undamaged and nothing follows the array.
     """
     return parse_idx(unpack(file_bytes(path), path), path)
+
+
+def write_idx(path: str | os.PathLike[str], array: np.ndarray) -> None:
+    """Write an array, gzipped if the name ends in .gz; the same array gives the same bytes.
+
+    Raises DataError for a dtype that the format has not, GpubpError where it cannot be written.
+    """
+    codes = {np.dtype(kind).newbyteorder("="): code for code, kind in _TYPES.items()}
+    code = codes.get(array.dtype.newbyteorder("="))
+    if code is None:
+        raise DataError(f"{path}: an IDX file cannot hold {array.dtype}; it has {', '.join(map(str, codes))}")
+    sizes = np.array(array.shape, ">i4").tobytes()
+    content = bytes([0, 0, code, array.ndim]) + sizes + array.astype(_TYPES[code]).tobytes()
+    zipped = Path(path).suffix.lower() == ".gz"
+    write_bytes(path, gzip.compress(content, mtime=0) if zipped else content)
 
 
 def file_bytes(path: str | os.PathLike[str]) -> bytes:

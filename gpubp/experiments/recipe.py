@@ -25,8 +25,15 @@ if TYPE_CHECKING:  # the command line reads the fields of a recipe and must not 
 FORMAT = 1  # raised when an older gpubp could no longer run what a recipe says
 
 PATHS = ("data", "test_data")  # fields of a recipe that may be files
-_OF_DATA = ("test_data", "test_fraction", "target", "delimiter", "decimal", "header", "pixels")
-
+OF_DATA = (
+    "test_data",
+    "test_fraction",
+    "target",
+    "delimiter",
+    "decimal",
+    "header",
+    "pixels",
+)  # how data is read
 _OF_SCHEDULES = {"factor": ("step", "exponential"), "every": ("step",), "final": ("cosine",)}
 
 
@@ -157,7 +164,7 @@ class Recipe:
             follow |= dict.fromkeys(_OF_SCHEDULES)
         if changes.get("data", self.data) != self.data:
             follow |= {"name": user_path(changes["data"]).resolve().stem, "title": "", "source": ""}
-            follow |= dict.fromkeys(_OF_DATA)
+            follow |= dict.fromkeys(OF_DATA)
         return replace(self, **{**follow, **changes})
 
     def to_dict(self) -> dict[str, Any]:

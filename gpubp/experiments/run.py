@@ -18,7 +18,7 @@ from gpubp.data.inputs import Inputs, Scaling, kind_of
 from gpubp.data.targets import Targets
 from gpubp.errors import GpubpError
 from gpubp.experiments.folder import read_signals
-from gpubp.experiments.recipe import Recipe
+from gpubp.experiments.recipe import OF_DATA, Recipe
 from gpubp.functions import ACTIVATIONS, LOSSES, lookup
 from gpubp.network import VALUES, Meaning, Network, labels_of
 from gpubp.support.files import user_path
@@ -226,14 +226,10 @@ def load_parts(recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, qu
 
     Early stopping must not choose by the test data, so that it watches a part of the training data instead.
     """
-    of_table = ("target", "delimiter", "decimal", "header", "pixels", "test_data")
-    said = {name: value for name in of_table if (value := getattr(recipe, name)) is not None}
+    how = {name: value for name in OF_DATA if (value := getattr(recipe, name)) is not None}
     output, loss = lookup(ACTIVATIONS, recipe.output, "activation"), lookup(LOSSES, recipe.loss, "loss")
     targets = Targets.of(output, loss, recipe.layers[-1])
-    dataset = data.load(
-        recipe.data, data_dir=data_dir, quiet=quiet, seed=seed, test_fraction=recipe.test_fraction,
-        targets=targets, **said,
-    )  # fmt: skip
+    dataset = data.load(recipe.data, data_dir=data_dir, quiet=quiet, seed=seed, targets=targets, **how)
     scaling = Scaling.of(dataset.train.inputs) if recipe.standardize else None
     fraction = recipe.validation_fraction or (0.1 if recipe.patience is not None else 0)
     train, watched = dataset.train, dataset.test

@@ -18,6 +18,7 @@ from numba.core.dispatcher import Dispatcher
 import gpubp
 from gpubp.backends.cpu.backend import NumbaBackend, cache_folder
 from gpubp.cli import train
+from gpubp.data.idx import write_idx
 from gpubp.data.inputs import Scaling
 from gpubp.experiments.recipe import Recipe, load_recipe
 from gpubp.formats import npz
@@ -26,7 +27,6 @@ from gpubp.training.progress import PlainProgress
 from tests import ROOT
 from tests.conftest import backend_by_name
 from tests.faults import FAULTS, plant
-from tests.idx import write_idx
 
 QUIET = ("--backend", "numpy", "--threads", 1, "-q", "--no-report")
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from gpubp.data import load, mnist
-from gpubp.data.idx import read_idx
+from gpubp.data.idx import read_idx, write_idx
 from gpubp.data.mnist import COLLECTIONS, Collection, Member, fetch, load_idx_collection
 from gpubp.errors import DataError, UsageError
-from tests.idx import idx, write_idx
+from tests.idx import idx
 
 NAMES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 

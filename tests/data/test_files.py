@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from gpubp.data import load, load_path, stream_inputs
+from gpubp.data.idx import write_idx
 from gpubp.errors import DataError, UsageError
-from tests.idx import idx, write_idx
+from tests.idx import idx
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 4, 3), np.uint8)

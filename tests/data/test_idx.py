@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gpubp.data.idx import parse_idx, read_idx, unpack
+from gpubp.data.idx import parse_idx, read_idx, unpack, write_idx
 from gpubp.errors import DataError
-from tests.idx import header, idx, write_idx
+from tests.idx import header, idx
 
 IMAGES = np.arange(60, dtype=np.uint8).reshape(5, 4, 3)
 arrays = hnp.arrays(
@@ -28,10 +28,16 @@ def test_the_bytes_of_the_format():
 def test_what_is_written_is_read_in_native_byte_order(tmp_path_factory, array, name):
     path = tmp_path_factory.mktemp("idx") / name
     write_idx(path, array)
-    back = read_idx(path)
+    back, raw = read_idx(path), path.read_bytes()
+    assert (gzip.decompress(raw) if name == "a.gz" else raw) == idx(array)
     assert back.dtype == array.dtype.newbyteorder("=")
     assert back.dtype.isnative
     np.testing.assert_array_equal(back, array)
+
+
+def test_what_the_format_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(DataError, match="a: an IDX file cannot hold int64; it has uint8, int8, int16"):
+        write_idx(tmp_path / "a", np.arange(3))
 
 
 def test_gzip_is_told_by_content_not_by_name(tmp_path):
