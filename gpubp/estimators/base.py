@@ -19,7 +19,7 @@ from gpubp import backends
 from gpubp.backends.backend import Backend
 from gpubp.errors import UsageError
 from gpubp.estimators.watch import Job, Stream, Watch
-from gpubp.network import Network
+from gpubp.network import INITIALISERS, Network
 from gpubp.optimizers import SGD, Adam, AdamW, Optimizer, Schedule
 from gpubp.support.warning import warn_caller
 from gpubp.training.budget import VERIFICATION
@@ -27,7 +27,9 @@ from gpubp.training.fit import fit
 from gpubp.training.history import Epoch, History
 
 _ALIASES = {"logistic": "sigmoid"}  # as scikit-learn calls them
-_INPUTS: dict[str, Any] = {"accept_sparse": "csr", "dtype": [np.float64, np.float32, np.uint8]}
+_INITS = ("sklearn", "auto", *INITIALISERS)
+_CLEARLY = 0.05  # above the best, as a part of the loss without learning: more than the noise of mini-batches
+_DARK = 127  # images have brighter pixels than this
 
 
 @dataclass(eq=False, repr=False)
@@ -37,6 +39,7 @@ class Parameters(BaseEstimator):
     hidden_layer_sizes: int | Sequence[int] = (100,)
     activation: str | Sequence[str] = "relu"
     _: KW_ONLY
+    init: str = "sklearn"
     solver: str = "adam"
     alpha: float = 0.0001
     batch_size: int | str = "auto"
@@ -141,7 +144,23 @@ class MLP(Parameters):
     def _new_network(self, job: Job, seed: int) -> Network:
         sizes, hidden = self._hidden()
         sizes = [job.inputs.shape[1], *sizes, job.n_out]
-        return Network(sizes, hidden=hidden, output=job.output, seed=seed, dtype=self.dtype)
+        if self.init not in _INITS:
+            raise UsageError(f"init {self.init!r} is not offered: choose {', '.join(_INITS)}")
+        init = "auto" if self.init == "sklearn" else self.init
+        network = Network(sizes, hidden=hidden, output=job.output, init=init, seed=seed, dtype=self.dtype)
+        if self.init == "sklearn":
+            self._draw_as_scikit_learn(network)
+        return network
+
+    def _draw_as_scikit_learn(self, network: Network) -> None:
+        """Draw the parameters that scikit-learn draws with this ``random_state``, uniformly, biases too."""
+        rng = check_random_state(self.random_state)
+        factor = 2 if {layer.activation for layer in network.layers[:-1]} == {"sigmoid"} else 6
+        for i, layer in enumerate(network.layers):
+            limit = (factor / (layer.n_in + layer.n_out)) ** 0.5
+            weights = rng.uniform(-limit, limit, (layer.n_in, layer.n_out)).T
+            bias = rng.uniform(-limit, limit, layer.n_out)
+            network.parameters[i] = weights.astype(self.dtype, "C"), bias.astype(self.dtype)
 
     def _network_again(self, job: Job) -> Network:
         """A copy of the present network to go on with; its parameters are replaced, not written into.
@@ -168,6 +187,8 @@ class MLP(Parameters):
         if self.early_stopping:
             job, held = self._hold_out(job, seed, stratify=epochs > 1)
             watch.score, validation = self._score_of(held)
+        else:
+            watch.margin = max(self.tol, _CLEARLY * job.unlearned_loss)
         n = job.inputs.shape[0]
         batch_size = self._batch_size(n)
         mean_weight = 1.0 if job.weight is None else float(job.weight.mean()) or 1.0
@@ -204,7 +225,15 @@ class MLP(Parameters):
             network.parameters = watch.best_parameters
         self.n_iter_, self.t_, self._stream = len(history), seen, None
         self._keep(job, network, history, watch)
-        if history.stopped == "done":
+        done = history.stopped == "done"
+        if (done or history.stopped == "converged") and watch.overshot:
+            warn_caller(
+                f"training ended at a loss of {self.loss_:.3g}, clearly above its best, {self.best_loss_:.3g}: "
+                f"{'raise max_iter, ' if done else ''}lower learning_rate_init, scale the inputs (StandardScaler), "
+                "or set early_stopping=True",
+                ConvergenceWarning,
+            )
+        elif done:
             warn_caller(
                 f"{self.max_iter} epochs were not enough for training to stop by itself: raise max_iter",
                 ConvergenceWarning,
@@ -285,22 +314,22 @@ class MLP(Parameters):
 
     def _checked(self, x: Any, y: Any, *, again: bool, **how: Any) -> tuple[Any, Any]:
         """Inputs and targets as scikit-learn has them; ``again``, if they must be like those of the last time."""
-        x, y = validate_data(self, x, y, multi_output=True, reset=not again, **how, **_INPUTS)
+        x, y = validate_data(self, x, y, multi_output=True, reset=not again, **how, **_ways_to_take(x))
         self._check_bytes(x, again=again)
         return x, y
 
     def _check_bytes(self, x: Any, *, again: bool) -> None:
         as_bytes = x.dtype == np.uint8
         if again and as_bytes != self.bytes_:
-            there = "uint8" if self.bytes_ else f"not uint8 but {self.network_.dtype}"
+            there, here = ("uint8 images", "numbers") if self.bytes_ else ("numbers", "uint8 images")
             raise UsageError(
-                f"this {type(self).__name__} was fitted on inputs that were {there}, but these are {x.dtype}: "
-                "bytes are images, scaled by 1/255, and other numbers are not; convert one of them with .astype"
+                f"this {type(self).__name__} was fitted on {there}, but these are {here}: an array of uint8 is taken "
+                "for images and scaled by 1/255, a DataFrame or another dtype is not; convert one of them with .astype"
             )
-        if not again and as_bytes and x.max() <= 1:
+        if not again and as_bytes and x.max() <= _DARK:
             warn_caller(
-                "uint8 inputs are taken for images and scaled by 1/255, but these are only 0 and 1: "
-                "if they are not images, convert them with .astype('float32')"
+                f"an array of uint8 is taken for images and scaled by 1/255, but the largest of these is {x.max()}: "
+                "if they are not images, convert them with .astype('float32') or give a DataFrame"
             )
 
     @property
@@ -320,7 +349,7 @@ class MLP(Parameters):
 
     def _outputs(self, x: Any) -> np.ndarray:
         check_is_fitted(self)
-        x = validate_data(self, x, reset=False, **_INPUTS)
+        x = validate_data(self, x, reset=False, **_ways_to_take(x))
         self._check_bytes(x, again=True)
         return self.network_.forward(x)
 
@@ -332,6 +361,12 @@ class MLP(Parameters):
     def _score_of(self, held: Job) -> tuple[Callable[[Epoch, Network], float], tuple | None]:
         """Return the score of an epoch by what was held out, and what ``fit`` is to evaluate for it, if anything."""
         raise NotImplementedError
+
+
+def _ways_to_take(x: Any) -> dict[str, Any]:
+    """How scikit-learn is to take inputs: a DataFrame's columns are numbers of any dtype; an array may be bytes."""
+    floats = [np.float64, np.float32]
+    return {"accept_sparse": "csr", "dtype": floats if hasattr(x, "columns") else [*floats, np.uint8]}
 
 
 def is_whole(value: Any) -> TypeGuard[int]:

@@ -30,6 +30,8 @@ class MLPClassifier(ClassifierMixin, MLP):
         hidden_layer_sizes: units of each hidden layer; () for none.
         activation: of the hidden layers, one name for all or a list of one each: identity, sigmoid (or logistic),
             tanh, lecun_tanh, relu, leaky_relu.
+        init: how initial weights are drawn: "sklearn", the very ones, and biases, that scikit-learn draws with this
+            ``random_state``; "auto" or a name of ``gpubp.network.INITIALISERS``, as :class:`gpubp.Network` has them.
         solver: adam, adamw or sgd.
         alpha: strength of the L2 term, as scikit-learn has it: weight decay alpha / batch size.
         batch_size: samples a step; "auto" is min(200, samples).
@@ -40,7 +42,9 @@ class MLPClassifier(ClassifierMixin, MLP):
         shuffle: whether each epoch shuffles the samples.
         random_state: of initial weights, shuffling and the part held out.
         tol, n_iter_no_change: training stops when the loss, or with ``early_stopping`` the validation score, has not
-            improved by ``tol`` for more than ``n_iter_no_change`` epochs.
+            improved by ``tol`` for more than ``n_iter_no_change`` epochs. A loss that is then clearly above its best,
+            by a twentieth of what the best constant outputs lose, has overshot: training goes on from there by the
+            same rule. A fit that ends so far above its best warns.
         verbose: show progress on stderr.
         warm_start: ``fit`` goes on from the network of the last one, with a new optimizer.
         momentum, nesterovs_momentum: of sgd.
@@ -49,14 +53,16 @@ class MLPClassifier(ClassifierMixin, MLP):
             of its own; once the score has stopped improving the best parameters are kept, and further calls warn and
             change nothing.
         beta_1, beta_2, epsilon: of adam and adamw.
-        class_weight: {class: weight} or "balanced": factors on the samples' weights.
+        class_weight: {class: weight} or "balanced": factors on the samples' weights. A class that y lacks may be
+            named; if a class of y is not named besides, that is taken for a misspelling and refused.
         backend: auto, numpy, numba or cupy. threads: how many of the processor's it may use; None for all.
         verify: how often a step is held to the reference: off, first, epoch, step.
         dtype: float32 or float64, of weights and arithmetic.
         callbacks: functions called as callback(epoch, network) after every epoch; one that returns True ends training.
 
-    Inputs are dense or sparse (trained on as rows of non-zeros by the Numba backend), floats or bytes; bytes (uint8)
-    are images, scaled by 1/255 in ``fit`` and ``predict`` alike; the two must not be mixed.
+    Inputs are dense or sparse (trained on as rows of non-zeros by the Numba backend). The columns of a DataFrame are
+    numbers, of whatever dtype. An array of bytes (uint8) is images, scaled by 1/255 in ``fit`` and ``predict`` alike,
+    with a warning if none of them exceeds 127; an array of another dtype is numbers. The two must not be mixed.
 
     Attributes:
         classes_: the labels. network_: the :class:`gpubp.Network`. history_: of the last fit, a :class:`gpubp.History`.
@@ -142,8 +148,14 @@ class MLPClassifier(ClassifierMixin, MLP):
             of_samples = compute_sample_weight(self.class_weight, targets)
         else:
             given, known = dict(self.class_weight), classes.tolist()
-            if strange := [name for name in given if name not in known]:
-                raise UsageError(f"class_weight names {strange[0]!r}, but the classes are {known}")
+            strange = [name for name in given if name not in known]
+            without = [name for name in known if name not in given]
+            if (
+                strange and without
+            ):  # scikit-learn's rule: a strange name alone may be a class that y happens to lack
+                raise UsageError(
+                    f"class_weight names {strange[0]!r} and not {without[0]!r}: the classes are {known}"
+                )
             of_samples = np.array([given.get(name, 1.0) for name in known])[targets]
         return of_samples if weight is None else of_samples * weight
 

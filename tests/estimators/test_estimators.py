@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from sklearn import datasets
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.neural_network import MLPClassifier as Theirs
 from sklearn.neural_network import MLPRegressor as TheirRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import gpubp
+from bench import estimators
 from gpubp import MLPClassifier, MLPRegressor
 from gpubp.estimators import base
+from gpubp.estimators.watch import Watch
 from gpubp.training.budget import Budget
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -35,6 +40,29 @@ DIGIT = DIGIT[:300]
 def quick(kind=MLPClassifier, **settings):
     usual = {"hidden_layer_sizes": (12,), "max_iter": 40, "random_state": 0, "backend": "numpy"}
     return kind(**usual | settings)
+
+
+def at_the_start(kind, **settings):
+    """Fitted, but not moved."""
+    return kind(random_state=3, max_iter=1, learning_rate_init=1e-30, **settings).fit(X, Y)
+
+
+@pytest.mark.parametrize("activation", ["relu", "logistic"])
+@pytest.mark.parametrize("kinds", [(MLPClassifier, Theirs), (MLPRegressor, TheirRegressor)])
+def test_the_start_is_scikit_learns_own(kinds, activation):
+    settings = {"activation": activation, "hidden_layer_sizes": (7, 5)}
+    ours, theirs = at_the_start(kinds[0], dtype="float64", **settings), at_the_start(kinds[1], **settings)
+    for mine, their in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
+        np.testing.assert_allclose(mine, their, rtol=1e-12)
+
+
+@pytest.mark.parametrize("init", ["auto", "lecun", "normal"])
+def test_init_is_that_of_a_network(init):
+    net = at_the_start(MLPClassifier, activation="tanh", init=init)
+    (w, b), sizes = net.network_.parameters[0], net.network_.sizes
+    means = {"auto": np.sqrt(2 / sum(sizes[:2])), "lecun": 0.5, "normal": 1}
+    assert w.std() == pytest.approx(means[init], rel=0.2)
+    assert (np.abs(b).max() > 1e-20) == (init == "normal")
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
@@ -114,6 +142,29 @@ def test_class_weight_is_a_weight_for_every_sample_of_the_class():
     assert (balanced.predict(X) == 2).sum() > (plain.predict(X) == 2).sum()
 
 
+def test_class_weight_may_name_a_class_that_y_lacks_but_not_misspell_one():
+    """As scikit-learn's LogisticRegression has it, case by case."""
+    for few, weights in [
+        (Y < 2, {0: 1, 1: 2, 2: 5}),
+        (Y < 3, {0: 1, 1: 2}),
+        (Y < 2, {1: 2}),
+        (Y < 3, {0: 1, 1: 1, 2: 1, 7: 1}),
+    ]:
+        LogisticRegression(class_weight=weights).fit(X[few], Y[few])
+        quick(class_weight=weights, max_iter=2).fit(X[few], Y[few])
+    for weights in ({7: 1}, {0: 1, 7: 1}, {0: 1, 1: 2, "2": 5}):
+        for kind in (LogisticRegression, quick):
+            with pytest.raises(ValueError, match="class_weight"):
+                kind(class_weight=weights).fit(X, Y)
+    absent, known = (
+        quick(class_weight=w, max_iter=2).fit(X[:100], Y[:100]) for w in ({0: 1, 1: 2, 2: 5}, {1: 2})
+    )
+    np.testing.assert_array_equal(absent.coefs_[0], known.coefs_[0])
+    balanced = {0: 1.0, 1: 2.0, 2: 3.0}
+    scores = cross_val_score(quick(class_weight=balanced, max_iter=2), X, Y, cv=KFold(3), error_score="raise")
+    assert scores.tolist() == [0, 0, 0]
+
+
 def test_each_layer_may_have_its_own_activation():
     net = quick(hidden_layer_sizes=(6, 5), activation=("logistic", "relu")).fit(X, Y)
     assert [layer.activation for layer in net.network_.layers] == ["sigmoid", "relu", "softmax"]
@@ -164,8 +215,50 @@ def test_bytes_are_images():
     pixels = (DIGITS * 255).astype(np.uint8)
     net, same = (quick(dtype="float64").fit(x, DIGIT) for x in (pixels, pixels / 255))
     np.testing.assert_allclose(net.predict_proba(pixels), same.predict_proba(pixels / 255), rtol=1e-9)
-    with pytest.raises(ValueError, match="were uint8, but these are float64"):
+    with pytest.raises(ValueError, match="fitted on uint8 images, but these are numbers"):
         net.predict(DIGITS)
+
+
+COUNTS = (DIGITS * 16).astype(np.uint8)
+NAMES = [f"pixel {i}" for i in range(64)]
+TABLES = {
+    "uint8": pd.DataFrame(COUNTS, columns=NAMES),
+    "no names": pd.DataFrame(COUNTS),
+    "int64": pd.DataFrame(COUNTS.astype(int), columns=NAMES),
+    "float32": pd.DataFrame(COUNTS.astype("f4"), columns=NAMES),
+    "nullable": pd.DataFrame(COUNTS, columns=NAMES).astype("UInt8"),
+    "mixed": pd.DataFrame({n: COUNTS[:, i].astype(["u1", "i8", "f4"][i % 3]) for i, n in enumerate(NAMES)}),
+}
+
+
+@pytest.mark.filterwarnings(
+    "error::UserWarning", "ignore:X .*feature names", "ignore::sklearn.exceptions.ConvergenceWarning"
+)
+@pytest.mark.parametrize("fitted", TABLES)
+def test_a_table_is_numbers_whatever_the_dtype_of_its_columns(fitted):
+    expected = quick().fit(COUNTS.astype(float), DIGIT).predict_proba(COUNTS.astype(float))
+    net, part = quick().fit(TABLES[fitted], DIGIT), quick().partial_fit(TABLES[fitted], DIGIT, range(5))
+    for given in TABLES:
+        if (fitted == "no names") == (given == "no names"):
+            np.testing.assert_array_equal(net.predict_proba(TABLES[given]), expected)
+            part.partial_fit(TABLES[given], DIGIT)
+    with pytest.raises(ValueError, match="fitted on numbers, but these are uint8 images"):
+        net.predict(COUNTS)
+
+
+@pytest.mark.parametrize("make", [np.asarray, sp.csr_array])
+def test_bytes_that_are_hardly_images_are_said_and_a_table_for_images_is_refused(make):
+    with pytest.warns(
+        UserWarning, match="taken for images and scaled by 1/255, but the largest of these is 16:"
+    ):
+        net = quick().fit(make(COUNTS), DIGIT)
+    with pytest.raises(ValueError, match="fitted on uint8 images, but these are numbers"):
+        net.predict(TABLES["no names"])
+    for most, said in ((127, 1), (128, 0)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            quick().fit(make(np.where(COUNTS == 16, most, COUNTS).astype(np.uint8)), DIGIT)
+        assert sum("taken for images" in str(w.message) for w in caught) == said
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
@@ -328,6 +421,111 @@ def test_too_few_epochs_are_said_and_enough_are_not():
         quick(tol=0.5, max_iter=100).fit(X, Y)
 
 
+def watched(losses, **settings):
+    """How many of these losses a watch sees before it stops, and the watch."""
+    watch = Watch(tol=0.01, patience=3, **settings)
+    for epoch, loss in enumerate(losses, 1):
+        if watch(SimpleNamespace(loss=loss), None):
+            return epoch, watch
+    return None, watch
+
+
+def test_a_loss_that_overshoots_may_come_down_again_and_a_flat_one_ends_training():
+    overshooting = [3, 2, 1, 1.4, 1.6, 1.6, 1.5, 1.3, 0.9, 0.5, 0.5, 0.5, 0.5, 0.5]
+    assert watched(overshooting)[0] == 7  # scikit-learn's rule
+    epoch, watch = watched(overshooting, margin=0.2)
+    assert (epoch, watch.best_loss, watch.overshot) == (14, 0.5, False)
+    epoch, watch = watched([3, 2, 1, *[1.6] * 20], margin=0.2)
+    assert (epoch, watch.best_loss, watch.overshot) == (11, 1, True)
+    assert watched([3, 2, 1, *[1.1] * 20], margin=0.2)[0] == 7
+    assert watched([3, 2, np.nan, np.nan, np.nan, np.nan], margin=0.2)[0] == 6
+
+
+@pytest.mark.parametrize(
+    ("y", "loss", "weight"),
+    [
+        (Y[Y < 2], np.log(2), None),
+        (Y, np.log(3), None),
+        (Y, np.log(2), (Y > 0) * 2.0),
+        (np.c_[Y == 0, Y == 0].astype(int), 2 * (np.log(3) - np.log(2) * 2 / 3), None),
+    ],
+)
+def test_the_loss_without_learning_is_that_of_the_best_constant(y, loss, weight):
+    net = quick()
+    x = X[: len(y)]
+    job = net._job(x, y, weight, net._classes_of(y))
+    assert job.unlearned_loss == pytest.approx(loss)
+
+
+def test_the_loss_without_learning_of_values_is_half_their_variance():
+    job = quick(MLPRegressor)._job(X, X[:, :2] * [2, 1], None, again=False)
+    assert job.unlearned_loss == pytest.approx((4 + 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("stopped", "settings"),
+    [
+        ("done", {"max_iter": 20}),
+        ("converged", {"max_iter": 60, "learning_rate": gpubp.Schedule("step", factor=1e-9, every=10)}),
+    ],
+)
+def test_an_end_far_above_the_best_loss_is_said_once_with_what_to_do(stopped, settings):
+    settings |= {"learning_rate_init": 10.0}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        net = quick(MLPRegressor, **settings).fit(X, Y)
+    assert net.history_.stopped == stopped
+    assert net.loss_ > 2 * net.best_loss_
+    (said,) = (str(w.message) for w in caught if w.category is ConvergenceWarning)
+    assert "clearly above its best" in said
+    assert all(way in said for way in ("lower learning_rate_init", "scale the inputs", "early_stopping=True"))
+    assert ("raise max_iter" in said) == (stopped == "done")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*above its best")
+        quick(MLPRegressor, early_stopping=True, **settings).fit(X, Y)
+
+
+ORDINARY = [
+    {}, {"learning_rate_init": 0.01}, {"solver": "sgd", "learning_rate_init": 0.05},
+    {"batch_size": 16, "activation": "tanh"}, {"solver": "adamw", "batch_size": 32, "learning_rate_init": 0.005},
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error:.*above its best")
+@pytest.mark.parametrize("settings", ORDINARY)
+@pytest.mark.parametrize("data", estimators.DATA)
+def test_ordinary_training_is_not_said_to_have_overshot(data, settings):
+    kinds, load = estimators.DATA[data]
+    x, y = load()
+    if kinds is estimators.REGRESSORS:
+        y = (y - y.mean()) / y.std()
+    for seed in range(2):
+        rows = np.random.default_rng(seed).permutation(len(x))[:400]
+        kinds["gpubp"](random_state=seed, backend="numba", threads=1, max_iter=60, **settings).fit(
+            StandardScaler().fit_transform(x[rows]), y[rows]
+        )
+
+
+@pytest.mark.parametrize(("data", "inputs"), [("wine", "raw"), ("wine", "scaled"), ("iris", "scaled")])
+def test_scores_are_as_good_as_scikit_learns_by_default(data, inputs):
+    ours, theirs = (np.median(found) for found in estimators.scores(data, inputs, 12).values())
+    assert ours >= theirs - 0.01
+
+
+def test_values_are_learned_where_the_loss_overshoots():
+    """Three columns of iris and the fourth: scikit-learn's rule stops half of these fits at an R² below 0.6."""
+    x = datasets.load_iris().data
+    scores = [MLPRegressor(random_state=s).fit(x[:, :3], x[:, 3]).score(x[:, :3], x[:, 3]) for s in range(4)]
+    assert min(scores) > 0.9
+
+
+def test_the_table_of_scores(capsys):
+    assert estimators.main(["--splits", "1", "--data", "iris"]) == 0
+    head, _, row = capsys.readouterr().out.splitlines()
+    assert head == "| data | raw, gpubp | raw, scikit-learn | scaled, gpubp | scaled, scikit-learn |"
+    assert [float(cell) > 0.5 for cell in row.strip("| ").split("|")[1:]] == [True] * 4
+
+
 def test_callbacks_see_every_epoch_and_can_stop():
     seen = []
 
@@ -354,7 +552,7 @@ def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
         assert {k: v for k, v in mine.items() if k in their} == {k: their[k] for k in mine if k in their}
         assert set(their) - set(mine) == {"power_t", "max_fun"} | ({"loss"} if "loss" in their else set())
         more = {"class_weight"} if isinstance(ours, MLPClassifier) else set()
-        assert set(mine) - set(their) == {"backend", "threads", "verify", "dtype", "callbacks"} | more
+        assert set(mine) - set(their) == {"init", "backend", "threads", "verify", "dtype", "callbacks"} | more
     for refused in ({"class_weight": "balanced"}, {"power_t": 0.5}):
         with pytest.raises(TypeError, match="unexpected keyword argument"):
             MLPRegressor(**refused)
@@ -385,6 +583,8 @@ def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
         ({"activation": None}, "activation must be a name"),
         ({"hidden_layer_sizes": None}, "hidden_layer_sizes must be integers"),
         ({"hidden_layer_sizes": 50.0}, "hidden_layer_sizes must be integers"),
+        ({"init": "helium"}, "init 'helium' is not offered: choose sklearn, auto, normal"),
+        ({"init": ["he"]}, r"init \['he'\] is not offered"),
         ({"callbacks": print}, "callbacks must be a list of functions"),
         ({"validation_fraction": "a"}, "validation_fraction must be a number"),
         ({"beta_1": "a"}, "beta_1 must be a number"),
@@ -447,15 +647,6 @@ def test_labels_are_set_before_a_warning_that_may_be_an_error():
         with pytest.raises(ConvergenceWarning):
             net.fit(X, np.array(["x", "y", "z"])[Y])
     assert set(net.predict(X)) <= {"x", "y", "z"}
-
-
-def test_bytes_and_other_numbers_do_not_mix():
-    dummies = (X > 0).astype(np.uint8)
-    with pytest.warns(UserWarning, match="only 0 and 1"):
-        quick().fit(dummies, Y)
-    net = quick().fit(X, Y)
-    with pytest.raises(ValueError, match="were not uint8 but float32, but these are uint8"):
-        net.predict(dummies)
 
 
 @pytest.mark.parametrize("call", ["fit", "partial_fit"])
