@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -29,7 +29,6 @@ from gpubp.training.history import Epoch, History
 _ALIASES = {"logistic": "sigmoid"}  # as scikit-learn calls them
 _INITS = ("sklearn", "auto", *INITIALISERS)
 _CLEARLY = 0.05  # above the best, as a part of the loss without learning: more than the noise of mini-batches
-_DARK = 127  # images have brighter pixels than this
 
 
 @dataclass(eq=False, repr=False)
@@ -292,6 +291,8 @@ class MLP(Parameters):
     def _keep(self, job: Job, network: Network, history: History, watch: Watch) -> None:
         """The fitted attributes, all that depend on a run, at once; and then a word if it was cut short."""
         network.classes = job.names
+        columns = tuple(getattr(self, "feature_names_in_", ()))
+        network.inputs = replace(network.inputs, names=columns)
         self.__dict__.update(job.labels)
         self.bytes_ = job.inputs.dtype == np.uint8
         self.network_, self.history_ = network, history
@@ -325,11 +326,6 @@ class MLP(Parameters):
             raise UsageError(
                 f"this {type(self).__name__} was fitted on {there}, but these are {here}: an array of uint8 is taken "
                 "for images and scaled by 1/255, a DataFrame or another dtype is not; convert one of them with .astype"
-            )
-        if not again and as_bytes and x.max() <= _DARK:
-            warn_caller(
-                f"an array of uint8 is taken for images and scaled by 1/255, but the largest of these is {x.max()}: "
-                "if they are not images, convert them with .astype('float32') or give a DataFrame"
             )
 
     @property

@@ -16,7 +16,7 @@ from gpubp import backends
 from gpubp.backends.backend import Backend
 from gpubp.backends.plan import PlanState, Problem
 from gpubp.data.dataset import check_split
-from gpubp.data.inputs import kind_of
+from gpubp.data.inputs import BYTES, UNKNOWN, kind_of
 from gpubp.errors import GpubpError, UsageError
 from gpubp.functions import LOSSES, Loss, lookup
 from gpubp.network import CLASSES, VALUES, Network
@@ -27,6 +27,8 @@ from gpubp.training.history import History
 from gpubp.training.loop import Callback, Loop
 from gpubp.training.progress import Progress, progress_for
 from gpubp.training.stopping import EarlyStopping
+
+DARK = 127  # images have brighter pixels than this
 
 
 def fit(
@@ -103,12 +105,14 @@ def fit(
     train = network.prepare(split, objective, "training data")
     watched = None
     if validation is not None:
-        split = check_split(*validation, values=values, name="validation data")
-        learned.check(split.inputs, "validation data")
-        watched = network.prepare(split, objective, "validation data").samples
+        held = check_split(*validation, values=values, name="validation data")
+        learned.check(held.inputs, "validation data")
+        watched = network.prepare(held, objective, "validation data").samples
     by_accuracy = early_stopping is not None and early_stopping.monitor == "validation_accuracy"
     if by_accuracy and not train.classification:
         raise UsageError("validation_accuracy needs class labels; monitor validation_loss instead")
+    if network.inputs.kind == UNKNOWN:
+        _warn_of_dark_images(split.inputs)
     network.inputs = learned
     if not train.classification:
         network.meaning = VALUES
@@ -190,6 +194,15 @@ def _warn_of_clipping(network: Network, loss: Loss) -> None:
         warn_caller(
             f"{loss.name} takes outputs for probabilities; those of {output} outside (0, 1) are clipped and have no "
             f"gradient. Use output={loss.matched!r}"
+        )
+
+
+def _warn_of_dark_images(inputs: Any) -> None:
+    """Warn of bytes that are hardly those of images: a table's, say, whose numbers are so small that they fit."""
+    if kind_of(inputs) == BYTES and (largest := inputs.max()) <= DARK:
+        warn_caller(
+            f"an array of uint8 is taken for images and scaled by 1/255, but the largest of these is {largest}: if "
+            "they are not images, convert them with .astype('float32'); an estimator takes a DataFrame for numbers"
         )
 
 

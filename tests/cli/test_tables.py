@@ -119,6 +119,17 @@ def test_a_table_in_another_dress(ok, flowers):
     assert Path("again/model.npz").read_bytes() == Path("r/model.npz").read_bytes()
 
 
+def test_the_network_of_an_estimator_finds_the_columns_of_a_table(ok, flowers):
+    frame = pd.read_csv("more.csv")
+    fitted = gpubp.MLPClassifier((4,), max_iter=5, random_state=0, backend="numpy", verify="off")
+    with pytest.warns(UserWarning, match="raise max_iter"):
+        fitted.fit(frame, flowers)
+    assert fitted.network_.inputs.names == ("long", "wide")
+    gpubp.save(fitted.network_, "fitted.npz")
+    frame[["wide", "long"]].to_csv("swapped.csv", index=False)
+    assert ok("predict", "fitted.npz", "swapped.csv").split() == list(map(str, fitted.predict(frame)))
+
+
 @pytest.fixture
 def digits(run):
     """Pixels of digits as a table, train.csv with and test.csv without labels, as .npy of bytes, and one as .png."""

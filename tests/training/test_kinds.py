@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
@@ -132,3 +134,23 @@ def test_logits_give_labels_and_probabilities(outputs):
     np.testing.assert_allclose(net.predict_proba(x), expected, rtol=1e-12)
     assert net.predict(x).tolist() == (z[:, 0] > 0 if outputs == 1 else z.argmax(axis=1)).astype(int).tolist()
     assert net.forward(x).tolist() == z.tolist()
+
+
+# Bytes that are hardly images
+
+
+@pytest.mark.parametrize(
+    ("largest", "warned"), [(1, True), (16, True), (127, True), (128, False), (255, False)]
+)
+@pytest.mark.parametrize("form", [np.asarray, csr_array])
+def test_bytes_that_are_hardly_images_are_said_to_be_taken_for_some(largest, warned, form):
+    x, net = np.zeros((60, 6), np.uint8), Network([6, 2])
+    x[5, 2] = largest
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):  # once: then the network knows them
+            gpubp.fit(net, form(x), LABELS, **QUIET)
+    assert [f"the largest of these is {largest}:" in str(w.message) for w in caught] == [True] * warned
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gpubp.fit(Network([6, 2]), x.astype(np.int64), LABELS, **QUIET)
