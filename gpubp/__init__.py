@@ -34,6 +34,7 @@ _HOME = {
     "GpubpError": "gpubp.errors",
     "UsageError": "gpubp.errors",
     "DataError": "gpubp.errors",
+    "TrainingWarning": "gpubp.errors",
     "BackendUnavailable": "gpubp.errors",
 }
 _RENAMED = {"load_data": "load"}
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from gpubp.backends import available
     from gpubp.data import Dataset
     from gpubp.data import load as load_data
-    from gpubp.errors import BackendUnavailable, DataError, GpubpError, UsageError
+    from gpubp.errors import BackendUnavailable, DataError, GpubpError, TrainingWarning, UsageError
     from gpubp.estimators import MLPClassifier, MLPRegressor
     from gpubp.formats import load, save
     from gpubp.formats.torch import from_torch, to_torch

@@ -1,4 +1,4 @@
-"""Errors a user can cause. Each carries one clear message and the command line's exit code."""
+"""Errors a user can cause. Each carries one clear message and the command line's exit code. And a warning."""
 
 from __future__ import annotations
 
@@ -29,3 +29,7 @@ class DataError(GpubpError, ValueError):
     """Data missing, truncated, corrupt or unusable; the message names the file or array; exit code 5."""
 
     exit_code = 5
+
+
+class TrainingWarning(UserWarning):
+    """Training went nowhere: the message says what was seen, why, and what helps."""

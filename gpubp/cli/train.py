@@ -159,6 +159,8 @@ def _conclude(result: Result, folder: Path, say: Say) -> None:
     say(f"training {seconds:.2f} s, warm-up and compilation {compiled:.2f} s, {result.seconds:.2f} s in all")
     if history.verification.steps:
         say(history.verification.summary())
+    for warning in result.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if result.accuracy is not None:
         told = f"test accuracy {result.accuracy:.4f}"
         if len(result.accuracies) > 1:

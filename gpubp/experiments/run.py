@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from gpubp.backends.backend import Backend
 from gpubp.data.dataset import Dataset, Split, hold_out
 from gpubp.data.inputs import Inputs, Scaling, kind_of
 from gpubp.data.targets import Targets
-from gpubp.errors import GpubpError
+from gpubp.errors import GpubpError, TrainingWarning
 from gpubp.experiments.folder import read_signals
 from gpubp.experiments.recipe import OF_DATA, Recipe
 from gpubp.functions import ACTIVATIONS, LOSSES, lookup
@@ -93,6 +94,13 @@ class Result:
         return "failed" if self.failure else self.histories[-1].stopped
 
     @property
+    def warnings(self) -> list[str]:
+        """What the histories warn of, and of which split where there are several."""
+        several = len(self.histories) > 1
+        said = [(split, w) for split, history in enumerate(self.histories, start=1) for w in history.warnings]
+        return [f"split {split}: {text}" if several else text for split, text in said]
+
+    @property
     def reached(self) -> bool | None:
         """True if the test accuracy is what the recipe must reach; None where it names none."""
         if self.recipe.reach is None or self.accuracy is None:
@@ -162,7 +170,9 @@ def run_recipe(
         parts = load_parts(recipe, seed, data_dir, quiet)
         if not result.histories:
             say(parts.dataset.summary())
-        failure = _train(result, parts, seed, chosen, before, progress=progress(), **settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TrainingWarning)  # the result has them
+            failure = _train(result, parts, seed, chosen, before, progress=progress(), **settings)
         result.seconds = time.perf_counter() - started
         if folder is not None and (failure is None or isinstance(failure, VerificationError)):
             formats.save(result.network, folder / MODEL)

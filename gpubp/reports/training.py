@@ -73,7 +73,8 @@ def _verdict(result: Result) -> tuple[str, str, str]:
 
 def _notes(result: Result, folder: Path) -> list[str]:
     """Remarks on what is out of the ordinary with this run."""
-    history, splits, notes = result.histories[-1], len(result.histories), []
+    history, splits = result.histories[-1], len(result.histories)
+    notes = [f"{text[0].upper()}{text[1:]}." for text in result.warnings]
     if splits > 1:
         each = ", ".join("–" if a is None else f"{a:.2%}" for a in result.accuracies)
         notes.append(

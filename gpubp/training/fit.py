@@ -17,7 +17,7 @@ from gpubp.backends.backend import Backend
 from gpubp.backends.plan import PlanState, Problem
 from gpubp.data.dataset import check_split
 from gpubp.data.inputs import BYTES, UNKNOWN, kind_of
-from gpubp.errors import GpubpError, UsageError
+from gpubp.errors import GpubpError, TrainingWarning, UsageError
 from gpubp.functions import LOSSES, Loss, lookup
 from gpubp.network import CLASSES, VALUES, Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Optimizer, Schedule
@@ -82,7 +82,8 @@ def fit(
         recipe: kept in the checkpoint, for whoever resumes it.
 
     Returns:
-        The history. Ctrl-C ends the run cleanly: ``history.stopped`` is then "interrupted".
+        The history. Ctrl-C ends the run cleanly: ``history.stopped`` is then "interrupted". A run that went nowhere
+        has a word on it in ``history.warnings``, which is warned of as a :class:`gpubp.errors.TrainingWarning`.
 
     Raises:
         UsageError, DataError, BackendUnavailable: before training starts.
@@ -139,6 +140,8 @@ def fit(
         except GpubpError as error:
             error.history = loop.history
             raise
+    for said in loop.history.warnings:
+        warn_caller(said, TrainingWarning)
     return loop.history
 
 

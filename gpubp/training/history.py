@@ -29,7 +29,8 @@ class History:
     ``stopped`` is why the run ended: "done", "early stopping", "callback" or "interrupted"; the first
     ``resumed_epochs`` were trained before, by the run that a checkpoint was resumed from. Seconds are wall
     time of training alone; ``compile_seconds`` (a warm-up step that is undone) and ``verification.seconds``
-    stand beside it. ``state`` is where the run left the optimizer, for another :func:`fit` to go on from.
+    stand beside it. ``warnings`` says of a run that went nowhere why, and what helps. ``state`` is where the
+    run left the optimizer, for another :func:`fit` to go on from.
     """
 
     backend: str = ""
@@ -41,6 +42,7 @@ class History:
     stopped: str = "done"
     best_epoch: int | None = None
     resumed_epochs: int = 0
+    warnings: list[str] = field(default_factory=list)
     verification: Report = field(default_factory=lambda: Report("training"))
     state: PlanState | None = field(default=None, repr=False)
 

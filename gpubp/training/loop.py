@@ -14,12 +14,14 @@ from gpubp.backends.plan import Plan, PlanState, Problem, StepStats
 from gpubp.data.samples import Samples
 from gpubp.errors import GpubpError, UsageError
 from gpubp.network import Network
+from gpubp.reference import Parameters
 from gpubp.training import checkpoint
 from gpubp.training.checkpoint import Checkpoint, Settings, Standing
 from gpubp.training.checks import CheckSchedule
 from gpubp.training.history import Epoch, History
 from gpubp.training.progress import Progress
 from gpubp.training.stopping import Best, EarlyStopping
+from gpubp.training.trouble import Lookout
 from gpubp.verification.compare import TensorCheck
 from gpubp.verification.report import VerificationError
 from gpubp.verification.steps import check_cut, check_evaluation, check_step
@@ -51,6 +53,7 @@ class Loop:
         self.steps_per_epoch = -(-len(problem.samples) // problem.batch_size)
         self.history = History(chosen.name, chosen.why, chosen.describe())
         self.checks = CheckSchedule(verify, self.steps_per_epoch, self.history.verification)
+        self.lookout = Lookout(problem, classification=classification)
         self.plan: Plan = chosen.plan(problem)
         self.history.plan = self.plan.describe()
         self.rng = np.random.default_rng(settings.seed)
@@ -77,6 +80,7 @@ class Loop:
                 break
             epoch = self._finish_epoch()
             shown.epoch(epoch)
+            self._look_out(shown)
             if self.early_stopping is not None:
                 self._remember_best(epoch, self.early_stopping)
             if callbacks and self._asked_to_stop(epoch, callbacks, usual):
@@ -84,6 +88,7 @@ class Loop:
                 break
         if self.history.stopped == "done" and self._out_of_patience():
             self.history.stopped = "early stopping"
+        self._look_back()
         self.save()
         stopping = self.early_stopping is not None and self.history.stopped != "interrupted"
         if stopping and self.standing.best.epoch:
@@ -206,6 +211,25 @@ class Loop:
         self.history.epochs.append(epoch)
         at.next_epoch(self.rng.bit_generator.state)
         return epoch
+
+    def _look_out(self, shown: Progress) -> None:
+        """Tell once, and as soon as that is certain, that training goes nowhere."""
+        if self.history.warnings or self.standing.epoch == self.settings.epochs:
+            return
+        if said := self.lookout.while_training(self.history.epochs, self._layers):
+            self.history.warnings.append(said)
+            shown.warning(said)
+
+    def _look_back(self) -> None:
+        """Keep what is to be said of a run that is over and went nowhere, unless that was told."""
+        if self.history.warnings:
+            return
+        cut = self.history.stopped == "interrupted"
+        if said := self.lookout.at_end(self.history.epochs, self._layers, cut=cut):
+            self.history.warnings.append(said)
+
+    def _layers(self) -> Parameters:
+        return self.plan.state().layers
 
     def _asked_to_stop(self, epoch: Epoch, callbacks: Sequence[Callback], usual: Any) -> bool:
         self._download()

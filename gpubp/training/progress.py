@@ -28,6 +28,9 @@ class Progress:
     def epoch(self, epoch: Epoch) -> None:
         """After an epoch."""
 
+    def warning(self, message: str) -> None:
+        """As soon as something is known to be wrong."""
+
 
 def epoch_line(epoch: Epoch, epochs: int) -> str:
     """One epoch in one line."""
@@ -52,6 +55,9 @@ class PlainProgress(Progress):
         if now - self._printed_at >= self.INTERVAL or epoch.epoch == self._epochs:
             self._printed_at = now
             print(epoch_line(epoch, self._epochs), file=sys.stderr, flush=True)
+
+    def warning(self, message: str) -> None:
+        print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 class BarProgress(Progress):
@@ -98,6 +104,9 @@ class BarProgress(Progress):
         self._bar.update(self._task, completed=epoch.epoch, note=f"loss {epoch.loss:.4f}")
         if self._lines:
             self._bar.console.print(epoch_line(epoch, self._epochs), highlight=False)
+
+    def warning(self, message: str) -> None:
+        self._bar.console.print(f"warning: {message}", highlight=False, markup=False, soft_wrap=True)
 
 
 def progress_for(*, quiet: bool) -> Progress:

@@ -206,3 +206,4 @@ def test_a_recipe_reaches_its_figure(name, backend):
         pytest.skip("MNIST's files: set GPUBP_DATA_DIR to their folder")
     result = run_recipe(load_recipe(name), backend=backend)
     assert result.reached, result.accuracy
+    assert result.warnings == []
