@@ -13,7 +13,7 @@ import numpy as np
 
 import gpubp
 from gpubp import reference
-from gpubp.data.dataset import Split, check_inputs, rows_of
+from gpubp.data.dataset import Split, check_inputs, check_split, rows_of
 from gpubp.data.inputs import Inputs
 from gpubp.data.samples import Prepared, Task, as_rows, prepare
 from gpubp.data.sparse import is_sparse
@@ -178,6 +178,17 @@ class Network:
         """
         return self._whole(inputs, "forward")
 
+    def split(
+        self, inputs: Any, targets: Any, loss: Loss, sample_weight: Any = None, *, name: str = "data"
+    ) -> Split:
+        """Checked inputs, a DataFrame's columns by their names, and targets to learn by this loss.
+
+        Raises:
+            UsageError, DataError: as :func:`gpubp.data.dataset.check_split`, and for columns that are missing.
+        """
+        inputs = self.inputs.arranged(inputs, name)
+        return check_split(inputs, targets, sample_weight, values=self.task(loss).values, name=name)
+
     def prepare(self, split: Split, loss: Loss, name: str = "data") -> Prepared:
         """Samples to learn from by this loss, of a checked split, its inputs scaled as the network has them.
 
@@ -217,7 +228,8 @@ class Network:
     def _outputs(self, inputs: Any, name: str) -> Iterator[np.ndarray]:
         first_row = 0
         for part in inputs if isinstance(inputs, Iterator) else [inputs]:
-            rows = rows_of(part, name)
+            rows = rows_of(self.inputs.arranged(part, name), name)
+            self.inputs.check_shape(rows.shape[1:], name)
             width, n_in = math.prod(rows.shape[1:]), self.layers[0].n_in
             if width != n_in:
                 raise DataError(
@@ -239,10 +251,10 @@ class Network:
             if not parts:
                 raise DataError("data: no data, the iterator of inputs is empty")
             return np.concatenate(parts)
-        inputs, start = rows_of(inputs), 0
+        start, count = 0, len(inputs) if hasattr(inputs, "columns") else rows_of(inputs).shape[0]
         for part in self.stream(inputs, method):
             if not start:  # outputs of many rows are not held twice
-                whole = np.empty((inputs.shape[0], *part.shape[1:]), part.dtype)
+                whole = np.empty((count, *part.shape[1:]), part.dtype)
             whole[start : start + len(part)] = part
             start += len(part)
         return whole

@@ -21,7 +21,9 @@ from gpubp.cli.options import (
 from gpubp.errors import UsageError
 
 if TYPE_CHECKING:
+    from gpubp.data.dataset import Split
     from gpubp.experiments.recipe import Recipe
+    from gpubp.experiments.run import Parts
     from gpubp.network import Network
 
 DEFAULT = "parity"  # its every number fits on a screen
@@ -48,6 +50,7 @@ def explain(
 ) -> None:
     """Walk one mini-batch through backpropagation, number by number: the four equations, their gradients beside
     finite differences, the update, and where the error fades. With --epochs N, after N epochs of training."""
+    from gpubp import formats
     from gpubp.explain import microscope, terminal, words
 
     require_json(json_path)
@@ -67,16 +70,21 @@ def explain(
     if model is not None and own:
         raise UsageError(f"--model brings its own network: leave out {', '.join(own)}")
     quiet = json_path == "-"
+    given = None if model is None else formats.load(model, checkpoints=False)
+    if given is not None:  # which decides what targets are
+        chosen = replace(chosen, layers=tuple(given.sizes), output=given.layers[-1].activation)
     parts = load_parts(chosen, chosen.seed, data_dir, quiet)
-    if model is not None:
-        network, told = _loaded(model, chosen, parts.dataset.n_in), f"as {model} holds it"
+    if given is not None:
+        network, told = given, f"as {model} holds it"
+        train = _fitting(given, model, parts, chosen)
     elif "epochs" in changes:
         network, epochs = _trained(chosen, data_dir, quiet)
         told = f"after {epochs} epochs of training"
     else:
         network, told = chosen.network(chosen.seed), f"new, its weights drawn with seed {chosen.seed}"
     # A trained network takes inputs as they come, and scales them itself.
-    train = parts.train if model is not None or "epochs" in changes else parts.scaled(parts.train)
+    if model is None:
+        train = parts.train if "epochs" in changes else parts.scaled(parts.train)
     step = microscope.first_step(network, train, chosen)
     last = len(step.samples) - 1
     if not 0 <= sample <= last:
@@ -92,16 +100,28 @@ def explain(
         terminal.show(step, sample, chosen.heading, told)
 
 
-def _loaded(model: Path, recipe: Recipe, n_in: int) -> Network:
-    from gpubp import formats
+def _fitting(network: Network, model: Path | None, parts: Parts, recipe: Recipe) -> Split:
+    """The samples to train on, their columns in the order of the model's where both have names.
 
-    network = formats.load(model, checkpoints=False)
-    if network.sizes[0] != n_in:
+    Raises:
+        UsageError, DataError: the model is of other data.
+    """
+    dataset, trained_with = parts.dataset, "name the recipe it was trained with"
+    if network.sizes[0] != dataset.n_in and not network.inputs.names:
         raise UsageError(
-            f"{model} takes {network.sizes[0]} inputs, but {recipe.name} has {n_in}: name the recipe it was "
-            f"trained with, gpubp explain NAME --model {model}"
+            f"{model} takes {network.sizes[0]} inputs, but {recipe.name} has {dataset.n_in}: {trained_with}, "
+            f"gpubp explain NAME --model {model}"
         )
-    return network
+    names, theirs = network.classes, dataset.class_names
+    if names and theirs and tuple(map(str, names[: len(theirs)])) != theirs:
+        raise UsageError(
+            f"the classes of {model} are {', '.join(map(str, names))}, but those of {recipe.name} are "
+            f"{', '.join(theirs)}: {trained_with}"
+        )
+    if not network.inputs.names or not dataset.feature_names:
+        return parts.train
+    places, _ = network.inputs.places(dataset.feature_names, recipe.data)
+    return replace(parts.train, inputs=parts.train.inputs[:, places])
 
 
 def _trained(recipe: Recipe, data_dir: Path | None, quiet: bool) -> tuple[Network, int]:

@@ -24,6 +24,7 @@ def host_array(values: Any, what: str) -> np.ndarray:
         DataError: none of these, a dtype that NumPy has not, or device memory without CuPy; ``what`` is how its
             message calls the values.
     """
+    refuse_masked(values, what)
     if isinstance(values, np.ndarray):
         return np.asarray(values)  # of a subclass, the plain array
     if getattr(values, "requires_grad", False) and hasattr(values, "detach"):
@@ -36,6 +37,12 @@ def host_array(values: Any, what: str) -> np.ndarray:
         hint = "; bfloat16 is not NumPy's, convert it to float32" if "bfloat16" in str(error).lower() else ""
         raise DataError(f"{what} cannot be made an array: {error}{hint}") from error
     return _from_device(values, what)
+
+
+def refuse_masked(values: Any, what: str) -> None:
+    """Raise a DataError for a masked array with masked values, whose numbers underneath mean nothing."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise DataError(f"{what} have masked values: leave out such rows, or fill them in with .filled(…)")
 
 
 def _on_device(values: Any) -> bool:

@@ -93,8 +93,8 @@ class Dataset:
             low, high = targets.min(), targets.max()
             several = f" in {targets.shape[1]} columns" if targets.ndim == 2 else ""
             return f"values from {low:.6g} to {high:.6g}{several}"
-        names = self.class_names or [str(label) for label in range(self.classes)]
-        return f"{self.classes} classes ({shown(names, 4)})"
+        names = self.class_names or [str(label) for label in np.unique(targets).tolist()]
+        return f"{len(names)} classes ({shown(names, 4)})"
 
 
 def check_split(
@@ -149,7 +149,7 @@ def rows_of(inputs: Any, name: str = "data") -> Any:
     """
     if is_sparse(inputs):
         return check_sparse(inputs, name)
-    x = _numbers(inputs, f"{name}: the inputs")
+    x = _numbers(_of_frame(inputs, name), f"{name}: the inputs")
     if x.ndim < 2:
         raise DataError(
             f"{name}: inputs need two dimensions, (samples, columns), not shape {x.shape}; "
@@ -158,6 +158,19 @@ def rows_of(inputs: Any, name: str = "data") -> Any:
     if x.size == 0:
         raise DataError(f"{name}: no data, the inputs have shape {x.shape}")
     return x
+
+
+def _of_frame(inputs: Any, name: str) -> Any:
+    """A DataFrame as an array of numbers: its columns are no bytes of images, however few bits they have."""
+    if not hasattr(inputs, "columns"):
+        return inputs
+    array = np.asarray(inputs)
+    try:
+        return array.astype(np.float64) if array.dtype == np.uint8 or array.dtype.kind == "O" else array
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{name}: the columns of a DataFrame must be numbers, without gaps: {error}"
+        ) from error
 
 
 def _numbers(values: Any, what: str) -> np.ndarray:

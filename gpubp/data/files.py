@@ -71,7 +71,8 @@ def load_path(
     kind = "a folder" if path.is_dir() else ending(path)
     if kind not in ("a folder", ".npz", *ENDINGS):
         raise DataError(
-            f"{path}: no data set comes as {kind or 'such a file'!r}; use a folder, .npz, {', '.join(ENDINGS)}"
+            f"{path}: no data set comes as {kind or 'such a file'!r}; use a folder, .npz, {', '.join(ENDINGS)}, and "
+            "save other tables as .csv"
         )
     if kind in ENDINGS:
         raw = _read_table(path, table or TableFormat(), test_data, targets)
@@ -159,7 +160,9 @@ def stream_inputs(
     if kind in ("", ".gz") or ".idx" in kind or path.name.removesuffix(".gz").endswith("-ubyte"):
         kind = ".idx"
     if (kind not in _INPUTS and kind not in ENDINGS) or path.is_dir():
-        raise DataError(f"{path}: not a known kind of file; use {', '.join([*_INPUTS, *ENDINGS])}")
+        raise DataError(
+            f"{path}: not a known kind of file; use {', '.join([*_INPUTS, *ENDINGS])}, and save other tables as .csv"
+        )
     if kind not in ENDINGS and how != TableFormat():
         raise UsageError(f"{path} is no table: leave out what says how one is to be read")
     first = 0
@@ -167,6 +170,8 @@ def stream_inputs(
         input_chunks(path, rows, how, inputs or Inputs()) if kind in ENDINGS else _INPUTS[kind](path, rows)
     )
     for part in parts:
+        if inputs is not None:
+            inputs.check_shape(part.shape[1:], str(path))
         checked = check_inputs(part, str(path), first_row=first)
         first += len(checked)
         yield checked

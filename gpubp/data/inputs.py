@@ -11,6 +11,7 @@ import numpy as np
 from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError
 from gpubp.support.hints import did_you_mean
+from gpubp.support.warning import warn_caller
 
 KINDS = BYTES, NUMBERS, UNKNOWN = "bytes", "numbers", "unknown"
 _SHOWN = 6  # names in a message
@@ -63,11 +64,13 @@ class Inputs:
     """The inputs that a network learned from.
 
     ``kind`` is ``BYTES``, ``NUMBERS`` or, where nobody has said, ``UNKNOWN``; ``names`` has one for each column, or
-    none; ``scaling`` is what they are put through before the first layer, if anything.
+    none; ``shape`` is that of a sample, (height, width) of an image, or () if it was a row; ``scaling`` is what they
+    are put through before the first layer, if anything.
     """
 
     kind: str = UNKNOWN
     names: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
     scaling: Scaling | None = None
 
     def check(self, inputs: Any, name: str) -> None:
@@ -85,6 +88,28 @@ class Inputs:
             "as they are: convert them as it was trained, .astype(float), or train it on bytes (of a table's "
             "columns: --pixels)"
         )
+
+    def check_shape(self, shape: Sequence[int], name: str) -> None:
+        """Refuse by a DataError samples of another shape, in which pixels have other neighbours; rows have none."""
+        ours, theirs = ([n for n in one if n > 1] for one in (self.shape, shape))
+        if len(ours) > 1 and len(theirs) > 1 and ours != theirs:
+            raise DataError(
+                f"{name}: samples of shape {' × '.join(map(str, shape))}, but the network learned from samples of "
+                f"shape {' × '.join(map(str, self.shape))}"
+            )
+
+    def arranged(self, values: Any, name: str) -> Any:
+        """A DataFrame's columns by their names, those left over left out aloud; anything else as it is.
+
+        Raises:
+            DataError: as :meth:`places` does.
+        """
+        names = names_of(values)
+        if not self.names or not names or names == self.names:
+            return values
+        places, left_over = self.places(names, name)
+        say_left_out(name, left_over)
+        return values.iloc[:, places] if hasattr(values, "iloc") else values[list(self.names)]
 
     def scaled(self, inputs: Any) -> Any:
         """Inputs as the first layer takes them, but for the network's dtype and bytes that are not scaled."""
@@ -107,6 +132,21 @@ class Inputs:
             )
         left_over = [name for name in names if name not in self.names]
         return [places[name] for name in self.names], left_over
+
+
+def names_of(values: Any) -> tuple[str, ...]:
+    """The names of a DataFrame's columns; () of anything else, and where they are no words."""
+    names = tuple(getattr(values, "columns", ()))
+    return names if all(isinstance(name, str) for name in names) else ()
+
+
+def say_left_out(where: object, names: Sequence[str]) -> None:
+    """Warn of columns that the network does not know."""
+    if names:
+        are = "is" if len(names) == 1 else "are"
+        warn_caller(
+            f"{where}: {shown(names)} {are} not among the columns that the network learned from: left out"
+        )
 
 
 def shown(names: Sequence[object], most: int = _SHOWN) -> str:

@@ -30,8 +30,8 @@ def write_predictions(
     """Write labels (n,) or outputs (n, n_out), part after part, and give the number of rows.
 
     The file appears under its name once it is whole; until then, and if anything fails, an old one stays. As .csv it
-    has a header, "label" or a name for each output: its class in ``classes``, else its number; numbers are as many
-    digits as tell them apart.
+    has a header, "label" or a name for each output: its class in ``classes``, the second of two for a single output,
+    else its number; numbers are as many digits as tell them apart.
 
     Raises:
         UsageError: neither .npy nor .csv.
@@ -79,7 +79,8 @@ def _fill_csv(
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
     width = 1 if first.ndim == 1 else first.shape[1]
-    names = list(classes) if classes and len(classes) == width else list(range(width))
+    named = list(classes or ())[1:] if width == 1 else list(classes or ())
+    names = named if len(named) == width else list(range(width))
     writer.writerow(["label"] if first.ndim == 1 else names)
     for part in parts:
         writer.writerows(part.reshape(len(part), width))

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.data.inputs import BYTES, Inputs, shown
+from gpubp.data.inputs import BYTES, Inputs, say_left_out, shown
 from gpubp.data.targets import CLASSES, VALUES, Targets, name_labels, number_labels
 from gpubp.errors import DataError, UsageError
 from gpubp.support.optional import need
@@ -91,6 +91,7 @@ class Table:
     rows: Iterator[tuple[int, Sequence[Any]]]
     unit: str = "line"
     first_column: int = 1  # the number of the first of the cells in the file
+    trailing: bool = False  # whether lines end in a delimiter
 
     def where(self, row: int, column: int) -> str:
         called = f" ({self.names[column]})" if self.names else ""
@@ -167,28 +168,46 @@ def open_table(path: Path, how: TableFormat, columns: int, known: Sequence[str] 
     if ending(path) == ".parquet":
         return _open_parquet(path, how, columns)
     mark = how.mark(ending(path))
-    if mark == how.decimal:
-        raise UsageError(
-            f"{path}: cells cannot be separated by {mark!r} if numbers have it too: name a --delimiter"
-        )
     lines = _csv_rows(path, mark)
     first_line, first = next(lines, (0, []))
+    if not first:
+        raise DataError(f"{path}: the file is empty")
     cells = [cell.strip() for cell in first]
-    if cells:
-        cells[0] = cells[0].removeprefix("#").strip()  # NumPy writes a header as a comment
+    cells[0] = cells[0].removeprefix("#").strip()  # NumPy writes a header as a comment
     if len(cells) < columns:
         other = next((other for other in ";\t| " if other != mark and other in "".join(first).strip()), "")
         said = {"\t": "tab", " ": "space"}.get(other, repr(other))
         advice = f"; they seem to be separated by {other!r}: --delimiter {said}" if other else ""
         raise DataError(f"{path}: {len(cells)} columns, separated by {mark!r}, are too few{advice}")
     headed = _is_header(path, cells, known) if how.header is None else how.header
+    if (
+        mark == how.decimal and not headed
+    ):  # a header tells how many there are, and so that numbers are quoted
+        raise UsageError(
+            f"{path}: cells cannot be separated by {mark!r} if numbers have it too, unless a header names the columns: "
+            "name a --delimiter"
+        )
     table = Table(
         path, how, (), len(cells), lines if headed else itertools.chain([(first_line, first)], lines)
     )
+    if len(cells) > columns and cells[-1] == "":
+        table.trailing, table.width, cells = True, table.width - 1, cells[:-1]
     if headed:
-        _name_columns(table, cells)
+        _name_columns(table, cells if mark == how.decimal else _with_index(table, cells))
     table.rows = _whole_rows(table, table.rows)
     return table
+
+
+def _with_index(table: Table, cells: list[str]) -> list[str]:
+    """The header, with a first cell for the row names that R writes without one."""
+    second = next(table.rows, None)
+    if second is None:
+        return cells
+    table.rows = itertools.chain([second], table.rows)
+    if len(second[1]) != len(cells) + 1 + table.trailing or cells[0] == "":
+        return cells
+    table.width += 1
+    return ["", *cells]
 
 
 def _is_header(path: Path, cells: list[str], known: Sequence[str]) -> bool:
@@ -203,10 +222,12 @@ def _is_header(path: Path, cells: list[str], known: Sequence[str]) -> bool:
         return True
     named = [cell for cell in cells if cell.lower() in _HEADERS]
     rest = [cell for cell in (cells[1:] if cells[0] == "" else cells) if cell not in named]
-    counts = any(
-        rest == [str(i) for i in range(first, first + len(rest))] for first in (0, 1)[: 1 + len(named)]
-    )
-    if cells == ["0"] or (named and not counts):
+    whole = all(map(str.isdecimal, rest))
+    first = int(rest[0]) if rest and whole else 0
+    consecutive = whole and rest == [str(i) for i in range(first, first + len(rest))]
+    counts = consecutive and first <= (1 if named else 0)
+    by_number = whole and known and all(map(str.isdecimal, known))  # the network's columns are called 0, 1, 2
+    if cells == ["0"] or (named and not counts) or (consecutive and first and len(rest) > 2) or by_number:
         raise UsageError(
             f"{path}: its first row, {shown(cells)}, may be a header or data: say --header or --no-header"
         )
@@ -219,7 +240,7 @@ def _is_header(path: Path, cells: list[str], known: Sequence[str]) -> bool:
 
 def _name_columns(table: Table, cells: list[str]) -> None:
     if cells[0] == "" and len(cells) > 1:
-        warn_caller(f"{table.path}: its first column has no name, as pandas writes an index, and is left out")
+        warn_caller(f"{table.path}: its first column has no name, as an index has none, and is left out")
         table.first_column, table.width = 2, table.width - 1
         cells = cells[1:]
     names = [cell or f"column {i}" for i, cell in enumerate(cells, start=table.first_column)]
@@ -233,11 +254,15 @@ def _whole_rows(
     table: Table, rows: Iterator[tuple[int, Sequence[Any]]]
 ) -> Iterator[tuple[int, Sequence[Any]]]:
     left_out = table.first_column - 1
-    width, at = table.width + left_out, None
+    stop = table.width + left_out
+    at = None
     for at, row in rows:
-        if len(row) != width:
-            raise DataError(f"{table.path}: line {at} has {len(row)} columns, the first has {width}")
-        yield at, row[left_out:]
+        if len(row) != stop + table.trailing or (table.trailing and row[-1].strip()):
+            ends = "; the first line ends in a delimiter" if table.trailing else ""
+            raise DataError(
+                f"{table.path}: line {at} has {len(row)} columns, the first has {stop + table.trailing}{ends}"
+            )
+        yield at, row[left_out:stop]
     if at is None:
         raise DataError(f"{table.path}: no rows of data")
 
@@ -259,13 +284,21 @@ def _csv_rows(path: Path, mark: str) -> Iterator[tuple[int, list[str]]]:
 
 def _open_parquet(path: Path, how: TableFormat, columns: int) -> Table:
     parquet = need("pyarrow.parquet", "parquet")
+    if (how.delimiter, how.decimal, how.header) != (None, ".", None):
+        raise UsageError(f"{path}: a Parquet file has no delimiter, decimal mark or header to be named")
     try:
         file = parquet.ParquetFile(path)
-        names = [name for name in file.schema_arrow.names if not name.startswith("__index_level_")]
+        schema = file.schema_arrow
+        index = [
+            name for name in (schema.pandas_metadata or {}).get("index_columns", []) if name in schema.names
+        ]
+        names = [name for name in schema.names if name not in index]
     except Exception as error:  # pyarrow has many kinds for damage
         raise DataError(f"{path}: not a readable Parquet file: {error}") from error
     if len(names) < columns:
         raise DataError(f"{path}: {len(names)} columns are too few")
+    if index:
+        warn_caller(f"{path}: the index that pandas kept ({shown(index)}) is left out")
 
     def rows() -> Iterator[tuple[int, Sequence[Any]]]:
         at = 0
@@ -288,18 +321,28 @@ class TableData:
     """A whole table with targets: inputs (N, n_in) float64 or uint8, and the cells of the target as they are."""
 
     table: Table
+    columns: list[int]  # of the inputs
     target: int
     inputs: np.ndarray
     cells: list[Any]
     rows: list[int]
-    names: tuple[str, ...]  # of the inputs; () if they have none that say something
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the inputs; () if the columns have none."""
+        return tuple(self.table.names[column] for column in self.columns) if self.table.names else ()
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Those of the inputs, and of the target."""
+        return (*self.names, self.table.names[self.target]) if self.table.names else ()
 
     def target_said(self) -> str:
         """What the target column is called, and where it stands."""
-        return f"{self.table.called(self.target)}{', the last column' if self._last() and self.table.names else ''}"
-
-    def _last(self) -> bool:
-        return self.target == self.table.width - 1
+        if not self.table.names:
+            return f"{self.table.called(self.target)} of a table without header"
+        last = self.target == self.table.width - 1
+        return f"{self.table.called(self.target)}{', the last column' if last else ''}"
 
 
 def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> TableData:
@@ -308,44 +351,56 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
     Raises:
         UsageError, DataError: no such target, or more than one that it could be; cells that are no numbers.
     """
-    table = open_table(path, how, 2, () if like is None else like.names)
-    if like is not None and like.table.names and table.names:
-        wanted = Inputs(names=(*like.names, like.table.names[like.target]))
-        columns, extra = wanted.places(table.names, str(path))
-        _say_left_out(path, extra)
-        *columns, target = columns
-    elif like is not None and table.width != like.table.width:
-        raise DataError(f"{path} has {table.width} columns, and the training part {like.table.width}")
+    known = () if like is None else like.known
+    table = open_table(path, how, 2, known)
+    arranged = arrange(table, known)
+    if arranged is not None:
+        *columns, target = arranged
+    elif like is not None:
+        columns, target = like.columns, like.target
+        if table.width != like.table.width:
+            raise DataError(f"{path} has {table.width} columns, and the training part {like.table.width}")
     else:
-        target = find_target(table) if like is None else like.target
+        target = find_target(table)
         columns = [column for column in range(table.width) if column != target]
     cells, rows, flat = [], [], array("d")  # a list of floats would take four times the memory
     for row, line in table.rows:
         cells.append(line[target])
         rows.append(row)
-        flat.extend(table.numbers(row, line, columns, "; words can be a target, but not inputs"))
+        flat.extend(
+            table.numbers(row, line, columns, "; only a target can be words: --target names its column")
+        )
     inputs = np.frombuffer(flat).reshape(len(cells), len(columns))
-    names = tuple(table.names[column] for column in columns) if table.names else ()
-    data = TableData(table, target, inputs, cells, rows, _real(names))
+    data = TableData(table, columns, target, inputs, cells, rows)
     if how.pixels:
         data.inputs = as_pixels(inputs, str(path))
     if like is None:
         _check_varies(data)
+        _say_what_counts_rows(data)
     return data
 
 
-def _real(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names that say something: numbers in a row are those of an array's columns."""
-    counted = [str(i) for i in range(len(names) + 1)]
-    return () if names in (tuple(counted[:-1]), tuple(counted[1:])) else names
+def arrange(table: Table, known: Sequence[str]) -> list[int] | None:
+    """Where the columns of the ``known`` names stand in the table; None where one of the two has no names.
+
+    Raises:
+        DataError: one is missing.
+    """
+    if not known:
+        return None
+    if table.names and (set(known) <= set(table.names) or not _counted(table.names)):
+        columns, left_over = Inputs(names=tuple(known)).places(table.names, str(table.path))
+        say_left_out(table.path, left_over)
+        return columns
+    warn_caller(
+        f"{table.path}: no row of names, so that its columns are taken in the order of those learned from"
+    )
+    return None
 
 
-def _say_left_out(path: Path, names: Sequence[str]) -> None:
-    if names:
-        are = "is" if len(names) == 1 else "are"
-        warn_caller(
-            f"{path}: {shown(names)} {are} not among the columns that the network learned from: left out"
-        )
+def _counted(names: Sequence[str]) -> bool:
+    """Whether names are but numbers of columns, as pandas gives them."""
+    return list(names) == [str(i) for i in range(len(names))]
 
 
 def find_target(table: Table) -> int:
@@ -408,6 +463,16 @@ def _check_varies(data: TableData) -> None:
         )
 
 
+def _say_what_counts_rows(data: TableData) -> None:
+    """Warn of inputs that are but the numbers of their rows, from which nothing is learned that holds elsewhere."""
+    count = np.arange(len(data.inputs))
+    counting = [i for i, x in enumerate(data.inputs.T) if len(x) > 2 and np.array_equal(x - x[0], count)]
+    for name in (data.table.called(data.columns[i]) for i in counting):
+        warn_caller(
+            f"{data.table.path}: {name} counts the rows; leave it out unless that is what is to be learned from"
+        )
+
+
 def _look_like_labels(values: np.ndarray, count: int | None = None) -> bool:
     """Return True for whole numbers that begin at 0 or 1, leave none out, and are few beside the rows."""
     found = np.unique(values)
@@ -448,17 +513,14 @@ def target_values(
         targets = _by_look(train, targets)
     if targets.kind == VALUES:
         return [_values(part, targets) for part in parts], None
-    numbers, names = name_labels(
-        _labels(train), targets, f"{train.table.path}: the target, {train.target_said()},"
-    )
-    return [
-        numbers,
-        *(number_labels(_labels(o), names, f"{o.table.path}: the target") for o in others),
-    ], names
+    written = _labels(train)
+    numbers, names = name_labels(written, targets, f"{train.table.path}: the target, {train.target_said()},")
+    of_others = (number_labels(_labels(o), names, f"{o.table.path}: the target", written) for o in others)
+    return [numbers, *of_others], names
 
 
 def _labels(data: TableData) -> list[str]:
-    """The target's cells as they are written."""
+    """The target's cells as they are written; what may stand for a missing one is said aloud, and NaN refused."""
     text = [str(cell).strip() for cell in data.cells]
     numeric = any(number(cell) is not None for cell in text)
     for row, cell, raw in zip(data.rows, text, data.cells, strict=True):
@@ -466,6 +528,11 @@ def _labels(data: TableData) -> list[str]:
             raise DataError(
                 f"{data.table.where(row, data.target)}: the target is missing; leave such rows out"
             )
+    if doubtful := sorted(set(filter(is_missing, text))):
+        warn_caller(
+            f"{data.table.path}: the target {shown(doubtful)} is taken for a class; if it is missing there, leave such "
+            "rows out"
+        )
     return text
 
 
@@ -495,13 +562,10 @@ def _by_look(data: TableData, targets: Targets) -> Targets:
 
 def input_chunks(path: Path, rows: int, how: TableFormat, inputs: Inputs) -> Iterator[np.ndarray]:
     """The inputs of a table without targets, some rows at a time, the columns in the order of the network's."""
-    table = open_table(path, how, 1, inputs.names)
-    columns, advice = list(range(table.width)), "; leave out a column of targets"
-    names = _real(table.names)
-    if inputs.names and names:
-        columns, extra = inputs.places(table.names, str(path))
-        _say_left_out(path, extra)
-        advice = ""
+    table = open_table(path, how, min(2, len(inputs.names) or 1), inputs.names)
+    arranged = arrange(table, inputs.names)
+    columns = list(range(table.width)) if arranged is None else arranged
+    advice = "; leave out a column of targets" if arranged is None else ""
     while part := list(itertools.islice(table.rows, rows)):
         numbers = np.array([table.numbers(row, cells, columns, advice) for row, cells in part])
         yield as_pixels(numbers, str(path)) if inputs.kind == BYTES else numbers

@@ -10,6 +10,7 @@ import numpy as np
 
 from gpubp.errors import DataError, UsageError
 from gpubp.functions import Activation, Loss
+from gpubp.support.warning import warn_caller
 
 CLASSES, VALUES = "classes", "values"
 TO_CLASSIFY = "classes take --output softmax --loss cross_entropy, with an output for each"
@@ -80,8 +81,12 @@ def name_labels(
     return number_labels(written, kept, what), kept
 
 
-def number_labels(written: Sequence[str], names: tuple[str, ...] | None, what: str) -> np.ndarray:
+def number_labels(
+    written: Sequence[str], names: tuple[str, ...] | None, what: str, known: Sequence[str] | None = None
+) -> np.ndarray:
     """The class numbers (N,) of labels by the names that training has for the classes, or by themselves.
+
+    ``known`` are the labels of the training part, where these are another's; a number that is not among them is said.
 
     Raises:
         DataError: a label that training has not.
@@ -91,6 +96,10 @@ def number_labels(written: Sequence[str], names: tuple[str, ...] | None, what: s
     else:
         places = {name: place for place, name in enumerate(names)}
         strange = next((label for label in written if label not in places), None)
+    if names is None and strange is None and known is not None:
+        new = sorted(set(written) - set(known))
+        if new:
+            warn_caller(f"{what} has the label {new[0]}, of which the training part has none")
     if strange is not None:
         known = "whole numbers" if names is None else ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
         raise DataError(f"{what} has a label {strange!r}, but the classes of the training part are {known}")

@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from gpubp import backends
 from gpubp.backends.backend import Backend
+from gpubp.data.arrays import refuse_masked
 from gpubp.errors import UsageError
 from gpubp.estimators.watch import Job, Stream, Watch
 from gpubp.network import INITIALISERS, Network
@@ -315,6 +316,8 @@ class MLP(Parameters):
 
     def _checked(self, x: Any, y: Any, *, again: bool, **how: Any) -> tuple[Any, Any]:
         """Inputs and targets as scikit-learn has them; ``again``, if they must be like those of the last time."""
+        refuse_masked(x, "the inputs")
+        refuse_masked(y, "the targets")
         x, y = validate_data(self, x, y, multi_output=True, reset=not again, **how, **_ways_to_take(x))
         self._check_bytes(x, again=again)
         return x, y
@@ -345,6 +348,7 @@ class MLP(Parameters):
 
     def _outputs(self, x: Any) -> np.ndarray:
         check_is_fitted(self)
+        refuse_masked(x, "the inputs")
         x = validate_data(self, x, reset=False, **_ways_to_take(x))
         self._check_bytes(x, again=True)
         return self.network_.forward(x)

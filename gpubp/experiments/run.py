@@ -251,7 +251,8 @@ def load_parts(recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, qu
 def _finish(network: Network, parts: Parts) -> None:
     """Make the network predict from inputs as they come, and the classes by their names."""
     dataset = parts.dataset
-    network.inputs = Inputs(kind_of(dataset.train.inputs), dataset.feature_names or (), parts.scaling)
+    kind = kind_of(dataset.train.inputs)
+    network.inputs = Inputs(kind, dataset.feature_names or (), dataset.image_shape or (), parts.scaling)
     names, outputs = dataset.class_names or (), network.sizes[-1]
     if network.meaning != VALUES and names != tuple(map(str, range(len(names)))):
         # Outputs beyond the classes of the data have no name, but can be the largest.

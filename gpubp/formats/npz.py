@@ -7,6 +7,7 @@ slots, step count, the generator's state, history and recipe (:mod:`gpubp.traini
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -86,14 +87,19 @@ def network_header(network: Network) -> dict[str, Any]:
         "sizes": network.sizes,
         "activations": [layer.activation for layer in network.layers],
         "dtype": str(network.dtype),
-        "classes": None if network.classes is None else list(network.classes),
+        "classes": None if network.classes is None else list(map(_plain, network.classes)),
         "inputs": _inputs_header(network.inputs),
         "outputs": network.meaning.kind,
     }
 
 
+def _plain(label: Any) -> Any:
+    """A label as JSON has it; dates and the like as they are written."""
+    return label if isinstance(label, str | int | float | None) else str(label)
+
+
 def _inputs_header(inputs: Inputs) -> dict[str, Any]:
-    header: dict[str, Any] = {"kind": inputs.kind, "names": list(inputs.names)}
+    header: dict[str, Any] = {"kind": inputs.kind, "names": list(inputs.names), "shape": list(inputs.shape)}
     if inputs.scaling is not None:  # JSON keeps every bit of a float64
         header |= {"shift": inputs.scaling.shift.tolist(), "scale": inputs.scaling.scale.tolist()}
     return header
@@ -110,8 +116,12 @@ def _inputs_of(header: dict[str, Any], n_in: int) -> Inputs:
         scaling = Scaling(*(np.array(header[name], np.float64) for name in ("shift", "scale")))
         if {scaling.shift.shape, scaling.scale.shape} != {(n_in,)}:
             raise ValueError("its scaling is of other columns")
-    inputs = Inputs(header["kind"], tuple(header["names"]), scaling)
-    if inputs.kind not in KINDS or len(inputs.names) not in (0, n_in):
+    inputs = Inputs(header["kind"], tuple(header["names"]), tuple(header["shape"]), scaling)
+    if (
+        inputs.kind not in KINDS
+        or len(inputs.names) not in (0, n_in)
+        or math.prod(inputs.shape) not in (1, n_in)
+    ):
         raise ValueError(f"its inputs are {inputs.kind!r}, with {len(inputs.names)} names")
     return inputs
 

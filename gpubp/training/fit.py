@@ -15,8 +15,8 @@ import numpy as np
 from gpubp import backends
 from gpubp.backends.backend import Backend
 from gpubp.backends.plan import PlanState, Problem
-from gpubp.data.dataset import check_split
-from gpubp.data.inputs import BYTES, UNKNOWN, kind_of
+from gpubp.data.dataset import Split
+from gpubp.data.inputs import BYTES, UNKNOWN, Inputs, kind_of, names_of
 from gpubp.errors import GpubpError, TrainingWarning, UsageError
 from gpubp.functions import LOSSES, Loss, lookup
 from gpubp.network import CLASSES, VALUES, Network
@@ -100,13 +100,13 @@ def fit(
     if early_stopping is not None and validation is None:
         raise UsageError("early stopping watches validation data; give validation=(inputs, targets)")
     _warn_of_clipping(network, objective)
-    values = network.task(objective).values
-    split = check_split(inputs, targets, sample_weight, values=values, name="training data")
-    learned = replace(network.inputs, kind=kind_of(split.inputs))
+    split = network.split(inputs, targets, objective, sample_weight, name="training data")
+    learned = _learned(network.inputs, inputs, split)
     train = network.prepare(split, objective, "training data")
     watched = None
     if validation is not None:
-        held = check_split(*validation, values=values, name="validation data")
+        arranged = learned.arranged(validation[0], "validation data")
+        held = network.split(arranged, validation[1], objective, name="validation data")
         learned.check(held.inputs, "validation data")
         watched = network.prepare(held, objective, "validation data").samples
     by_accuracy = early_stopping is not None and early_stopping.monitor == "validation_accuracy"
@@ -159,7 +159,7 @@ def gradients(
     Arguments and errors are those of :func:`fit`; shapes are those of ``network.parameters``.
     """
     objective = lookup(LOSSES, loss, "loss")
-    split = check_split(inputs, targets, sample_weight, values=network.task(objective).values)
+    split = network.split(inputs, targets, objective, sample_weight)
     samples = network.prepare(split, objective).samples
     chosen = backends.get(backend)
     problem = Problem(network.layers, network.parameters, objective, SGD(), len(samples), samples)
@@ -198,6 +198,17 @@ def _warn_of_clipping(network: Network, loss: Loss) -> None:
             f"{loss.name} takes outputs for probabilities; those of {output} outside (0, 1) are clipped and have no "
             f"gradient. Use output={loss.matched!r}"
         )
+
+
+def _learned(before: Inputs, inputs: Any, split: Split) -> Inputs:
+    """What a network has learned from after these inputs, of which ``split`` has those that were checked."""
+    shape = tuple(getattr(inputs, "shape", ()))[1:]
+    return replace(
+        before,
+        kind=kind_of(split.inputs),
+        names=before.names or names_of(inputs),
+        shape=before.shape or (shape if len(shape) > 1 else ()),
+    )
 
 
 def _warn_of_dark_images(inputs: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from gpubp.backends.plan import PlanState
@@ -48,6 +48,9 @@ class History:
 
     def __getitem__(self, column: str) -> list:
         return [getattr(epoch, column) for epoch in self.epochs]
+
+    def __contains__(self, column: object) -> bool:
+        return column in {field.name for field in fields(Epoch)}
 
     def __len__(self) -> int:
         return len(self.epochs)

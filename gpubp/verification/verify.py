@@ -9,7 +9,6 @@ import numpy as np
 from gpubp import backends
 from gpubp.backends.backend import Backend
 from gpubp.backends.plan import Problem
-from gpubp.data.dataset import check_split
 from gpubp.functions import LOSSES, lookup
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Optimizer
@@ -48,7 +47,7 @@ def verify(
     started = time.perf_counter()
     chosen, optimizer = backends.get(backend), optimizer or SGD(0.1, momentum=0.9)
     objective = lookup(LOSSES, loss, "loss")
-    split = check_split(inputs, targets, sample_weight, values=network.task(objective).values)
+    split = network.split(inputs, targets, objective, sample_weight)
     samples = network.prepare(split, objective).samples
     samples = samples.take(np.arange(min(len(samples), VERIFY_ROWS)))
     batch = max(1, len(samples) * 2 // 3)  # so that the last of two batches is a short one

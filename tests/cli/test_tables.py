@@ -188,10 +188,9 @@ def test_bytes_that_are_standardised_are_asked_about_as_bytes(run, ok, digits, k
         (
             ("--layers", "2-8-3", "--target", "wide"),
             5,
-            "column 3 (kind): 'ash' is not a number; words can be a target",
+            "column 3 (kind): 'ash' is not a number; only a target can be words",
         ),
         (("--layers", "2-8-3", "--pixels"), 5, "is no pixel"),
-        (("--layers", "2-8-3", "--decimal", ","), 2, "cells cannot be separated by ','"),
         (("--layers", "2-8-3", "--test-data", "absent.csv"), 5, "absent.csv: no such file"),
     ],
 )
@@ -200,3 +199,50 @@ def test_what_cannot_be_read_as_asked_is_refused(run, flowers, args, code, says)
     assert got == code
     assert says in err
     assert not Path("gpubp-runs").exists() or not list(Path("gpubp-runs").iterdir())
+
+
+def test_probabilities_of_one_output_are_those_of_the_second_class(ok, flowers):
+    table = pd.read_csv("flowers.csv")
+    table[table.kind != "cedar"].to_csv("two.csv", index=False)
+    how = ("--output", "sigmoid", "--loss", "binary_cross_entropy", *QUICK, "--folder", "run")
+    ok("train", "--data", "two.csv", "--layers", "2-1", *how)
+    ok("predict", "run/model.npz", "more.csv", "--proba", "--out", "p.csv")
+    assert Path("p.csv").read_text().splitlines()[0] == "birch"
+
+
+@pytest.mark.parametrize("args", [("--out", "more.csv"), ("--json", "more.csv"), ("--json", "run/model.npz")])
+def test_what_is_read_is_not_written_over(run, ok, flowers, args):
+    ok("train", "--data", "flowers.csv", "--layers", "2-3", *QUICK, "--folder", "run")
+    before = Path(args[1]).read_bytes()
+    code, _, err = run("predict", "run/model.npz", "more.csv", *args)
+    assert (code, Path(args[1]).read_bytes()) == (2, before)
+    assert f"{args[0]} {args[1]} would be written over what is read" in err
+
+
+def test_explain_takes_a_models_columns_by_name_and_refuses_other_classes(run, ok, flowers):
+    ok("train", "--data", "flowers.csv", "--layers", "2-8-3", "--standardize", *QUICK, "--folder", "run")
+    table = pd.read_csv("flowers.csv")
+    table[["wide", "kind", "long"]].rename(columns={"kind": "label"}).to_csv("swapped.csv", index=False)
+    table.rename(columns={"kind": "label"}).to_csv("same.csv", index=False)
+    table.assign(kind=table.kind.str.upper()).to_csv("others.csv", index=False)
+    how = ("--model", "run/model.npz", "--json", "-")
+    walks = [json.loads(ok("explain", "--data", f"{name}.csv", *how)) for name in ("same", "swapped")]
+    for walk in walks:
+        walk.pop("recipe")
+    assert walks[0] == walks[1]
+    code, _, err = run("explain", "--data", "others.csv", *how)
+    assert code == 2
+    assert (
+        "the classes of run/model.npz are ash, birch, cedar, but those of others are ASH, BIRCH, CEDAR" in err
+    )
+
+
+def test_an_image_of_another_shape_is_refused(run, ok, rng):
+    images = rng.integers(0, 256, (100, 4, 6), np.uint8)
+    np.savez("r.npz", X=images, y=(images[:, 0, 0] > 127).astype(int))
+    ok("train", "--data", "r.npz", "--layers", "24-2", *QUICK, "--folder", "run")
+    Image.fromarray(images[0]).save("right.png")
+    Image.fromarray(np.ascontiguousarray(images[0].T)).save("turned.png")
+    assert ok("predict", "run/model.npz", "right.png")
+    code, _, err = run("predict", "run/model.npz", "turned.png")
+    assert (code, "turned.png: samples of shape 6 × 4, but the network learned from" in err) == (5, True)

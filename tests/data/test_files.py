@@ -251,7 +251,7 @@ def test_csv_classes_or_values(tmp_path, targets, header, classes):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "0 columns"),
+        ("", "the file is empty"),
         ("1\n2\n", "1 columns"),
         ("1;2;0\n3;4;1\n", "1 columns, separated by ',', are too few; they seem .* by ';': --delimiter"),
         ("a,b,label\n", "no rows"),
@@ -326,7 +326,7 @@ def test_an_image_is_one_row_of_grey_never_inverted(tmp_path, mode):
         ("a.csv", "1,2\n3,4\n5\n", "line 3 has 1 columns"),
         ("a.csv", "a,b\n\n3,4\nx,4\n", r"line 4, column 1 \(a\): 'x'"),
         ("a.csv", "a,b\n", "no rows of data"),
-        ("a.csv", "", "0 columns"),
+        ("a.csv", "", "the file is empty"),
         ("a.csv", "1,2\n3,word\n", "line 2, column 2: 'word' .*leave out a column of targets"),
         ("a.npy", "text", "not a valid NumPy file"),
         ("a.npy", "", "not a valid NumPy file"),

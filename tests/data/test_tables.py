@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import re
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +106,10 @@ def test_labels_before_pixels_of_a_table_without_names_are_asked_for():
         load(path)
     assert load(path, target=1).classes == 3
     # Counts before a last column of 0 and 1 are what they seem.
-    assert load(table("", [0, 1, 2, 1, 2, 0], [5, 6, 7, 8, 9, 1], [0, 1, 0, 1, 1, 1])).target == "column 3"
+    assert (
+        load(table("", [0, 1, 2, 1, 2, 0], [5, 6, 7, 8, 9, 1], [0, 1, 0, 1, 1, 1])).target
+        == "column 3 of a table without header"
+    )
 
 
 # What the target is
@@ -190,7 +195,7 @@ def test_a_first_row_that_counts_the_columns_is_a_header():
         rows = list(stream_inputs("X.csv", 9, inputs=Inputs("numbers", ("a", "b", "c"))))
     assert np.concatenate(rows).tolist() == frame.to_numpy().tolist()
     assert len(np.concatenate(list(stream_inputs("X.csv", 9, table=TableFormat(header=False))))) == 21
-    assert load("t.csv").feature_names is None  # they name nothing
+    assert load("t.csv").feature_names == ("0", "1", "2")
 
 
 def test_a_column_headed_0_is_asked_about():
@@ -203,6 +208,61 @@ def test_a_column_headed_0_is_asked_about():
         5,
         6,
     ]
+
+
+@pytest.mark.parametrize("first", ["2019,2020,2021", "1,2,3", "7,8,9"])
+def test_numbers_one_after_the_other_may_be_a_header(first):
+    path = table(first, [1.5, 2.5], [3, 4], [5, 7])
+    with pytest.raises(UsageError, match="may be a header or data"):
+        load(path, targets="values")
+    assert load(path, targets="values", header=True).feature_names == tuple(first.split(",")[:2])
+    assert "target column 3 of a table without header" in load(path, targets="values", header=False).summary()
+
+
+def test_decimal_commas_may_be_quoted_where_a_header_counts_the_columns():
+    table("a,b,label", ['"1,5"', 2], ["3", '"4,25"'], ["x", "y"])
+    data = load("t.csv", decimal=",")
+    assert sorted(map(tuple, whole(data)[0].tolist()))[::10] == [(1.5, 3.0), (2.0, 4.25)]
+    table("a,b,label", ["1,5", 2], ["3", '"4,25"'], ["x", "y"])
+    with pytest.raises(DataError, match="line 2 has 4 columns, the first has 3"):
+        load("t.csv", decimal=",")
+
+
+@pytest.mark.parametrize("header", ["a,b,label,", ""])
+def test_lines_that_end_in_a_delimiter(header):
+    data = load(table(header, [1, 2], [5, 7], ["x", "y"], ["", ""]))
+    assert (data.n_in, data.class_names) == (2, ("x", "y"))
+    Path("t.csv").write_text("a,b,label,\n1,5,x,\n2,7,y,3\n")
+    with pytest.raises(DataError, match=r"line 3 has 4 columns.*first line ends in a delimiter"):
+        load("t.csv")
+
+
+def test_row_names_of_r_are_left_out_aloud():
+    table('"a","label"', ['"1"', '"2"', '"3"'], [5, 6, 7], ['"x"', '"y"', '"y"'])
+    with pytest.warns(UserWarning, match="first column has no name, as an index has none, and is left out"):
+        data = load("t.csv")
+    assert (data.feature_names, set(whole(data)[0][:, 0])) == (("a",), {5.0, 6.0, 7.0})
+
+
+def test_an_index_that_parquet_keeps_is_left_out_aloud():
+    frame = pd.DataFrame(
+        {"a": [1.5, 2.5] * 10, "label": ["x", "y"] * 10}, index=pd.Index(range(7, 27), name="house")
+    )
+    frame.sample(frac=1, random_state=0).to_parquet("t.parquet")
+    with pytest.warns(UserWarning, match=r"the index that pandas kept \(house\) is left out"):
+        data = load("t.parquet")
+    assert (data.feature_names, data.class_names) == (("a",), ("x", "y"))
+    for said in ({"delimiter": ";"}, {"header": True}, {"decimal": ","}):
+        with pytest.raises(UsageError, match="a Parquet file has no delimiter"):
+            load("t.parquet", **said)
+
+
+@pytest.mark.parametrize("first", [0, 1, 17])
+def test_a_column_that_counts_the_rows_is_pointed_at(first):
+    frame = pd.DataFrame({"Id": range(first, first + 30), "a": np.arange(30) % 7, "label": [0, 1, 1] * 10})
+    frame.to_csv("t.csv", index=False)
+    with pytest.warns(UserWarning, match="t.csv: 'Id' counts the rows; leave it out unless"):
+        assert load("t.csv").n_in == 2
 
 
 @pytest.mark.parametrize("first", ["5.1,3.5,y", "5,3,class", "1980,1990,label", "0"])
@@ -244,9 +304,7 @@ def test_whether_there_is_a_header_can_be_said(header):
 
 def test_an_index_that_pandas_wrote_is_left_out_aloud():
     pd.DataFrame({"a": [1.5, 2.5] * 5, "label": [0, 1] * 5}).to_csv("t.csv")
-    with pytest.warns(
-        UserWarning, match="first column has no name, as pandas writes an index, and is left out"
-    ):
+    with pytest.warns(UserWarning, match="first column has no name, as an index has none, and is left out"):
         data = load("t.csv")
     assert (data.n_in, data.feature_names) == (1, ("a",))
     Path("t.csv").write_text(",a,label\n0,1,0\n1,x,1\n")
@@ -325,7 +383,7 @@ def test_missing_values_are_named_with_what_to_do(cell, column):
     ("cell", "says"),
     [
         ("1_000", "'1_000' is not a number"), ("0x10", "is not a number"), ("1,5", "--decimal , reads a decimal comma"),
-        ("1;2", "separated by ';', which --delimiter can name"), ("red", "words can be a target, but not inputs"),
+        ("1;2", "separated by ';', which --delimiter can name"), ("red", "only a target can be words"),
         ("inf", "is not a number"), ("2020-01-01", "is not a number"), ("50%", "is not a number"),
         ("1.234.567", "is not a number"),
     ],
@@ -349,7 +407,7 @@ def test_a_point_is_no_number_where_the_comma_is_the_mark():
 )  # fmt: skip
 def test_formats_that_cannot_be(said, says):
     with pytest.raises(UsageError, match=says):
-        load(table("a,label", [1, 2], [0, 1]), **said)
+        load(table("", [1, 2], [0, 1]), **said)
 
 
 @pytest.mark.parametrize("said", [{"target": "a"}, {"delimiter": ";"}, {"header": True}, {"pixels": True}])
@@ -381,6 +439,27 @@ def test_columns_of_pixels_are_bytes():
 def test_what_is_no_byte_is_no_pixel(cell, says):
     with pytest.raises(DataError, match=says):
         load(table("a,b,label", [0, cell], [1, 0], [0, 1]), pixels=True)
+
+
+# Labels
+
+
+@pytest.mark.parametrize("cell", ["NA", "?", "NULL", "n/a", "None"])
+def test_words_that_may_stand_for_a_missing_label_are_said_to_be_a_class(cell):
+    with pytest.warns(
+        UserWarning, match=f"the target {re.escape(cell)} is taken for a class; if it is missing"
+    ):
+        assert cell in load(table("a,label", [1, 2, 3], ["x", "y", cell])).class_names
+
+
+def test_labels_with_gaps_are_shown_as_they_are():
+    data = load(table("a,label", [1, 2, 3], [0, 3, 7]), targets=Targets(CLASSES, 10))
+    assert data.summary().endswith("3 classes (0, 3, 7)")
+    table("a,label", [1, 2, 3], [0, 3, 5], path="test.csv")
+    with pytest.warns(
+        UserWarning, match=r"test.csv: the target has the label 5, of which the training part has none"
+    ):
+        load("t.csv", test_data="test.csv", targets=Targets(CLASSES, 10))
 
 
 # A test part of its own
@@ -418,13 +497,35 @@ NAMED = Inputs("numbers", ("a", "b"))
 
 
 @pytest.mark.parametrize(
-    ("header", "expected"),
-    [("a,b", [[1, 5]]), ("b,a", [[5, 1]]), ("", [[1, 5]]), ('" a "," b"', [[1, 5]])],
-)
-def test_columns_are_found_by_name(header, expected):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    ("header", "expected", "said"),
+    [
+        ("a,b", [[1, 5]], 0), ("b,a", [[5, 1]], 0), ('" a "," b"', [[1, 5]], 0),
+        ("", [[1, 5]], 1), ("0,1", [[1, 5]], 2),  # by their places, and a word on it
+    ],
+)  # fmt: skip
+def test_columns_are_found_by_name(header, expected, said):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         assert next(stream_inputs(table(header, [1], [5], repeat=1), 9, inputs=NAMED)).tolist() == expected
+    assert len(caught) == said
+    assert not said or "no row of names, so that its columns are taken in the order" in str(
+        caught[-1].message
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [("0,2", [[1, 5]]), ("2,0", [[5, 1]]), ("2,1,0", [[9, 1]]), ("0,1", None), ("1,2", None), ("3,7", None)],
+)
+def test_columns_that_are_called_by_numbers_are_found_by_them(header, expected):
+    columns = ([1], [5], [9])[: header.count(",") + 1]
+    path, learned = table(header, *columns, repeat=1), Inputs("numbers", ("0", "2"))
+    if expected is None:
+        with pytest.raises(UsageError, match="may be a header or data"):
+            list(stream_inputs(path, 9, inputs=learned))
+        return
+    with nullcontext() if header.count(",") == 1 else pytest.warns(UserWarning, match="1 is not among"):
+        assert next(stream_inputs(path, 9, inputs=learned)).tolist() == expected
 
 
 def test_columns_left_over_are_left_out_aloud():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.sparse import csr_array
 
@@ -154,3 +156,81 @@ def test_bytes_that_are_hardly_images_are_said_to_be_taken_for_some(largest, war
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gpubp.fit(Network([6, 2]), x.astype(np.int64), LABELS, **QUIET)
+
+
+# Names of columns
+
+FRAME = pd.DataFrame(IMAGES[:, :2], columns=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        lambda net, frame: net.forward(frame),
+        lambda net, frame: np.concatenate(list(net.stream(iter([frame, frame]), "forward"))),
+        lambda net, frame: gpubp.gradients(net, frame, LABELS, backend="numpy")[0],
+        lambda net, frame: _validated(net, frame),
+    ],
+)
+def test_columns_of_a_frame_are_found_by_name_at_every_door(door):
+    net = Network([2, 4, 2])
+    gpubp.fit(net, FRAME, LABELS, **QUIET)
+    assert net.inputs == Inputs(NUMBERS, ("a", "b"))  # uint8, but of a table
+    expected = door(copy.deepcopy(net), FRAME)
+    for frame in (
+        FRAME[["b", "a"]],
+        FRAME.astype(object),
+        FRAME.astype("Int64"),
+        FRAME.astype("float32")[["b", "a"]],
+    ):
+        np.testing.assert_array_equal(door(copy.deepcopy(net), frame), expected)
+    with pytest.warns(UserWarning, match="c is not among the columns"):
+        np.testing.assert_array_equal(door(copy.deepcopy(net), FRAME.assign(c=1)[["c", "b", "a"]]), expected)
+    with pytest.raises(DataError, match=r"b is missing; .* did you mean 'bb'"):
+        door(net, FRAME.rename(columns={"b": "bb"}))
+
+
+def _validated(net: Network, frame: pd.DataFrame) -> list[float]:
+    return gpubp.fit(net, FRAME, LABELS, validation=(frame, LABELS), **QUIET)["validation_loss"]
+
+
+@pytest.mark.parametrize("column", [["x"] * 60, [None] * 60, [pd.NA] * 60])
+def test_a_frame_of_anything_but_numbers_is_refused(column):
+    with pytest.raises(DataError, match=r"DataFrame must be numbers|is nan"):
+        gpubp.fit(Network([3, 2]), FRAME.assign(c=column), LABELS, **QUIET)
+
+
+# Images of another shape
+
+
+def test_images_of_another_shape_are_refused():
+    images, net = IMAGES.reshape(60, 2, 3), Network([6, 2])
+    gpubp.fit(net, images, LABELS, **QUIET)
+    assert net.inputs == Inputs(BYTES, shape=(2, 3))
+    expected = net.forward(images).tolist()
+    for same in (IMAGES, images[..., None], images[:, None]):  # rows, and images of one channel
+        assert net.forward(same).tolist() == expected
+    for other in (images.transpose(0, 2, 1), IMAGES.reshape(60, 3, 2), IMAGES.reshape(60, 3, 1, 2)):
+        with pytest.raises(DataError, match=r"samples of shape 3 .*learned from samples of shape 2 × 3"):
+            net.forward(other)
+
+
+# Masked arrays
+
+
+@pytest.mark.parametrize("door", ["inputs", "targets", "predict", "estimator", "estimator's predict"])
+def test_masked_values_are_refused(door):
+    x, y = np.ma.masked_array(IMAGES.astype(float)), np.ma.masked_array(LABELS)
+    net, estimator = trained(NUMBERS), gpubp.MLPClassifier((3,), max_iter=1, backend="numpy", verify="off")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has not converged
+        estimator.fit(x, y)
+    net.predict(x)
+    (y if door == "targets" else x)[3] = np.ma.masked
+    call = {
+        "inputs": lambda: gpubp.fit(net, x, y, **QUIET), "targets": lambda: gpubp.fit(net, x, y, **QUIET),
+        "predict": lambda: net.predict(x), "estimator": lambda: estimator.fit(x, y),
+        "estimator's predict": lambda: estimator.predict(x),
+    }[door]  # fmt: skip
+    with pytest.raises(DataError, match="masked values: leave out such rows, or fill them in"):
+        call()
