@@ -226,7 +226,9 @@ class MLP(Parameters):
         self.n_iter_, self.t_, self._stream = len(history), seen, None
         self._keep(job, network, history, watch)
         done = history.stopped == "done"
-        if (done or history.stopped == "converged") and watch.overshot:
+        if (
+            (done or history.stopped == "converged") and watch.overshot and not history.warnings
+        ):  # fit has warned
             warn_caller(
                 f"training ended at a loss of {self.loss_:.3g}, clearly above its best, {self.best_loss_:.3g}: "
                 f"{'raise max_iter, ' if done else ''}lower learning_rate_init, scale the inputs (StandardScaler), "

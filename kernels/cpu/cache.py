@@ -2,8 +2,8 @@
 
 Numba asks only the file of a function whether a compiled one is fresh, and raises whatever the disk does. So this
 adds a stamp of all files to the key and a checksum to what is kept, and turns errors into one warning. It stands
-on three names of Numba's insides (``Dispatcher._cache``, ``Cache._impl`` and ``_cache_file``); where a later Numba
-has others, its plain cache is used.
+on four names of Numba's insides (``Dispatcher._cache``, ``Cache._impl``, ``_cache_file`` and ``_load_overload``);
+where a later Numba has others, its plain cache is used.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from numba.core import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
+from numba.core.runtime import rtsys
 
 _warned: set[str] = set()
 
@@ -84,7 +85,12 @@ class KernelCache(FunctionCache):
 
     def load_overload(self, sig, target_context):
         try:
-            return super().load_overload(sig, target_context)
+            if not hasattr(self, "_load_overload"):
+                return super().load_overload(sig, target_context)
+            # What super() would do besides is to fill the registries of the compiler, which takes half a second and
+            # which a compiler does for itself before it compiles anything.
+            rtsys.initialize(target_context)
+            return self._load_overload(sig, target_context)
         except Exception as error:  # of a damaged file, pickle may raise anything
             _warn(self.cache_path, error)
             with suppress(Exception):

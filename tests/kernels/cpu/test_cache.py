@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -197,3 +198,34 @@ def test_the_stamp_covers_every_source_of_the_kernels(tmp_path):
     (folder / "more.py").touch()
     assert stamp(folder) != before
     assert stamp(tmp_path / "nowhere" / "cpu") == ""
+
+
+LATER = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+import numba, numpy as np
+from numba.core.base import BaseContext
+from gpubp.kernels.cpu.compile import kernel
+spec = spec_from_file_location("tiny", sys.argv[1])
+module = module_from_spec(spec)
+sys.modules["tiny"] = module
+spec.loader.exec_module(module)
+filled, refresh = [], BaseContext.refresh
+BaseContext.refresh = lambda self: (filled.append(self), refresh(self))[1]
+shifted = kernel(module.shifted)
+told = [shifted(1), sum(shifted.stats.cache_hits.values()), len(filled)]
+root = numba.njit(lambda a: np.sqrt(a).sum())  # from here on a compiler is there
+print(*told, float(root(np.array([4.0, 9.0]))), shifted(2.5), bool(filled))
+"""
+
+
+def test_a_kept_kernel_is_loaded_without_a_compiler_which_is_there_when_it_is_needed(tmp_path):
+    (tmp_path / "tiny.py").write_text(SOURCE)
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", LATER, str(tmp_path / "tiny.py")]
+    runs = [
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)
+    ]
+    first, later = (run.stdout.split() for run in runs)
+    assert (first[:2], int(first[2]) > 0) == (["2", "0"], True)
+    assert later == ["2", "1", "0", "5.0", "3.5", "True"]
