@@ -187,6 +187,7 @@ class Network:
             UsageError, DataError: as :func:`gpubp.data.dataset.check_split`, and for columns that are missing.
         """
         inputs = self.inputs.arranged(inputs, name)
+        self.inputs.check_shape(getattr(inputs, "shape", ())[1:], name)
         return check_split(inputs, targets, sample_weight, values=self.task(loss).values, name=name)
 
     def prepare(self, split: Split, loss: Loss, name: str = "data") -> Prepared:
@@ -229,6 +230,7 @@ class Network:
         first_row = 0
         for part in inputs if isinstance(inputs, Iterator) else [inputs]:
             rows = rows_of(self.inputs.arranged(part, name), name)
+            self.inputs.check(rows, name)
             self.inputs.check_shape(rows.shape[1:], name)
             width, n_in = math.prod(rows.shape[1:]), self.layers[0].n_in
             if width != n_in:
@@ -238,7 +240,6 @@ class Network:
             chunk = self.chunk(sparse=is_sparse(rows))
             for start in range(0, rows.shape[0], chunk):
                 a = check_inputs(rows[start : start + chunk], name, first_row=first_row + start)
-                self.inputs.check(a, name)
                 a = as_rows(self.inputs.scaled(a), self.dtype)
                 for (weights, bias), activation in zip(self.parameters, self.activations, strict=True):
                     a = reference.forward(a, weights, bias, activation)[1]

@@ -15,6 +15,7 @@ from gpubp.cli.options import (
     option,
     path,
     recipe_options,
+    refuse_overwriting,
     require_json,
     write_json,
 )
@@ -70,6 +71,7 @@ def explain(
     if model is not None and own:
         raise UsageError(f"--model brings its own network: leave out {', '.join(own)}")
     quiet = json_path == "-"
+    refuse_overwriting({"--json": json_path, "--html": html}, [model, recipe, chosen.data, chosen.test_data])
     given = None if model is None else formats.load(model, checkpoints=False)
     if given is not None:  # which decides what targets are
         chosen = replace(chosen, layers=tuple(given.sizes), output=given.layers[-1].activation)
@@ -106,6 +108,8 @@ def _fitting(network: Network, model: Path | None, parts: Parts, recipe: Recipe)
     Raises:
         UsageError, DataError: the model is of other data.
     """
+    from gpubp.data.inputs import say_unnamed
+
     dataset, trained_with = parts.dataset, "name the recipe it was trained with"
     if network.sizes[0] != dataset.n_in and not network.inputs.names:
         raise UsageError(
@@ -118,7 +122,10 @@ def _fitting(network: Network, model: Path | None, parts: Parts, recipe: Recipe)
             f"the classes of {model} are {', '.join(map(str, names))}, but those of {recipe.name} are "
             f"{', '.join(theirs)}: {trained_with}"
         )
-    if not network.inputs.names or not dataset.feature_names:
+    if not network.inputs.names:
+        return parts.train
+    if not dataset.feature_names:
+        say_unnamed(recipe.data)
         return parts.train
     places, _ = network.inputs.places(dataset.feature_names, recipe.data)
     return replace(parts.train, inputs=parts.train.inputs[:, places])

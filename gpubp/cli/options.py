@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import partial, wraps
 from inspect import Parameter, signature
@@ -109,6 +109,20 @@ def require_json(path: str | None) -> None:
             raise GpubpError(f"cannot write {path}: no permission")
     except OSError as error:
         raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def refuse_overwriting(written: dict[str, Any], read: Iterable[Any]) -> None:
+    """Refuse to write a file over one that is read; ``written`` is by option, and may have None.
+
+    Raises:
+        UsageError: names the option.
+    """
+    files = [Path(file) for file in read if file is not None and os.path.exists(file)]
+    for option_name, target in written.items():
+        if target in (None, "-") or not os.path.exists(target):
+            continue
+        if any(os.path.samefile(target, file) for file in files):
+            raise UsageError(f"{option_name} {target} would be written over what is read")
 
 
 def write_json(path: str | None, result: dict[str, Any]) -> None:

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gpubp.cli.app import app
-from gpubp.cli.options import JsonOption, ModelArgument, path, require_json, write_json
-from gpubp.errors import UsageError
+from gpubp.cli.options import JsonOption, ModelArgument, path, refuse_overwriting, require_json, write_json
 
 INPUTS = "A table (.csv, .tsv, .parquet), .npy, .npz, IDX, .png or .jpg file; tables, .npy and IDX may exceed memory"
 OUT = "Write predictions to this .npy or .csv file, whole or not at all, instead of printing"
@@ -50,13 +49,7 @@ def predict(
     if out is not None:
         require_suffix(out)
     how = TableFormat(delimiter=delimiter, decimal=decimal, header=header)
-    for name, written in (("--out", out), ("--json", json_path and Path(json_path))):
-        if (
-            written
-            and written.exists()
-            and any(written.samefile(read) for read in (model, inputs) if read.exists())
-        ):
-            raise UsageError(f"{name} {written} would be written over what is read")
+    refuse_overwriting({"--out": out, "--json": json_path}, [model, inputs])
     network = formats.load(model, checkpoints=False)
     method = "predict_proba" if proba else "predict"
     rows_of = stream_inputs(inputs, network.chunk(), inputs=network.inputs, table=how)

@@ -72,6 +72,7 @@ def train(
     say(f"backend {device.name}" + ("" if run.backend != "auto" else f" ({device.why})"))
     with run_folder(folder, chosen.name) as folder:
         options.require_json(json_path)
+        options.refuse_overwriting({"--json": json_path}, [chosen.data, chosen.test_data, recipe, resume])
         where: dict[str, Any] = {"data_dir": run.data_dir, "folder": folder, "resume": resume}
         shown: dict[str, Any] = {"progress": lambda: progress_for(quiet=quiet), "quiet": quiet, "say": say}
         try:

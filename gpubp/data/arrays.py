@@ -41,7 +41,8 @@ def host_array(values: Any, what: str) -> np.ndarray:
 
 def refuse_masked(values: Any, what: str) -> None:
     """Raise a DataError for a masked array with masked values, whose numbers underneath mean nothing."""
-    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+    parts = values if isinstance(values, list | tuple) else [values]
+    if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
         raise DataError(f"{what} have masked values: leave out such rows, or fill them in with .filled(…)")
 
 

@@ -33,6 +33,11 @@ class Scaling:
     shift: np.ndarray
     scale: np.ndarray
 
+    @property
+    def far(self) -> bool:
+        """Whether a column is so far from 0 that float32 has fewer than three digits for its deviation."""
+        return bool((np.abs(self.shift) > 2**14 * self.scale).any())
+
     @classmethod
     def of(cls, inputs: np.ndarray) -> Scaling:
         """The scaling that gives each column of a training part mean 0 and standard deviation 1; constant ones, 0."""
@@ -105,11 +110,14 @@ class Inputs:
             DataError: as :meth:`places` does.
         """
         names = names_of(values)
-        if not self.names or not names or names == self.names:
+        if not self.names or names == self.names or not hasattr(values, "columns"):
+            return values
+        if not names:
+            say_unnamed(name)
             return values
         places, left_over = self.places(names, name)
         say_left_out(name, left_over)
-        return values.iloc[:, places] if hasattr(values, "iloc") else values[list(self.names)]
+        return values.iloc[:, places] if hasattr(values, "iloc") else values.select(list(self.names))
 
     def scaled(self, inputs: Any) -> Any:
         """Inputs as the first layer takes them, but for the network's dtype and bytes that are not scaled."""
@@ -135,9 +143,18 @@ class Inputs:
 
 
 def names_of(values: Any) -> tuple[str, ...]:
-    """The names of a DataFrame's columns; () of anything else, and where they are no words."""
-    names = tuple(getattr(values, "columns", ()))
-    return names if all(isinstance(name, str) for name in names) else ()
+    """The names of a table's columns, as text; () of anything else, and where they are but counted from 0."""
+    columns = list(
+        getattr(values, "column_names", getattr(values, "columns", ()))
+    )  # of Arrow, of a DataFrame
+    return () if columns == list(range(len(columns))) else tuple(map(str, columns))
+
+
+def say_unnamed(where: object) -> None:
+    """Warn of columns that are taken by their places alone."""
+    warn_caller(
+        f"{where}: no names of columns, which are taken in the order of those that the network learned from"
+    )
 
 
 def say_left_out(where: object, names: Sequence[str]) -> None:

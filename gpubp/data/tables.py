@@ -23,20 +23,22 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.data.inputs import BYTES, Inputs, say_left_out, shown
+from gpubp.data.inputs import BYTES, Inputs, say_left_out, say_unnamed, shown
 from gpubp.data.targets import CLASSES, VALUES, Targets, name_labels, number_labels
 from gpubp.errors import DataError, UsageError
 from gpubp.support.optional import need
 from gpubp.support.warning import warn_caller
 
-ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")
 _ANYWHERE, _AT_AN_END = ("label", "target"), ("class", "y")
 _HEADERS = (*_ANYWHERE, *_AT_AN_END)
 _OF_CLASSES = ("label", "class")  # headers of classes, where nothing else says what targets are
 _MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none", "?")
+_DOUBTFUL = (*_MISSING, "-", ".", "\\n", "missing", "nat")  # as labels among words
 _TRUTH = {"true": 1.0, "false": 0.0}
+_YES_OR_NO = ("yes", "no", "y", "n", "t", "f")
 _FILL_IN = (
-    "training takes whole rows: leave such rows out or fill them in, with pandas by table.dropna() or "
+    "a network takes whole rows: leave such rows out or fill them in, with pandas by table.dropna() or "
     "table.fillna(table.mean(numeric_only=True))"
 )
 
@@ -140,6 +142,12 @@ class Table:
             return "; --decimal , reads a decimal comma; a comma between thousands must go"
         if other := next((mark for mark in ";\t|" if mark in text), None):
             return f"; the cells seem to be separated by {other!r}, which --delimiter can name"
+        if text.lower() in _YES_OR_NO:
+            return "; write 1 and 0 for it"
+        if (value := number(text)) is not None and not math.isfinite(value):
+            return " that is finite; leave such rows out"
+        if any(map(str.isdecimal, text)):
+            return "; take units, signs and marks of thousands out of numbers, and leave out dates"
         return ""
 
 
@@ -172,14 +180,21 @@ def open_table(path: Path, how: TableFormat, columns: int, known: Sequence[str] 
     first_line, first = next(lines, (0, []))
     if not first:
         raise DataError(f"{path}: the file is empty")
+    if (said := ",".join(first).strip()).lower().startswith("sep="):  # Excel's own
+        raise DataError(f"{path}: take its first line out, {said!r}, and name the --delimiter that it says")
     cells = [cell.strip() for cell in first]
+    if cells[0].startswith("#") and len(cells) < columns:
+        raise DataError(f"{path}: its first line is a comment, {shown(cells)!r}; take it out")
     cells[0] = cells[0].removeprefix("#").strip()  # NumPy writes a header as a comment
     if len(cells) < columns:
-        other = next((other for other in ";\t| " if other != mark and other in "".join(first).strip()), "")
+        other = next((other for other in ";\t|, " if other != mark and other in "".join(first).strip()), "")
         said = {"\t": "tab", " ": "space"}.get(other, repr(other))
         advice = f"; they seem to be separated by {other!r}: --delimiter {said}" if other else ""
         raise DataError(f"{path}: {len(cells)} columns, separated by {mark!r}, are too few{advice}")
-    headed = _is_header(path, cells, known) if how.header is None else how.header
+    second = next(lines, None)
+    lines = lines if second is None else itertools.chain([second], lines)
+    rest = [] if second is None else second[1]
+    headed = _is_header(path, cells, rest, known) if how.header is None else how.header
     if (
         mark == how.decimal and not headed
     ):  # a header tells how many there are, and so that numbers are quoted
@@ -193,24 +208,15 @@ def open_table(path: Path, how: TableFormat, columns: int, known: Sequence[str] 
     if len(cells) > columns and cells[-1] == "":
         table.trailing, table.width, cells = True, table.width - 1, cells[:-1]
     if headed:
-        _name_columns(table, cells if mark == how.decimal else _with_index(table, cells))
+        one_more = len(rest) == len(cells) + 1 + table.trailing and cells[0] != "" and mark != how.decimal
+        if one_more:  # the row names that R writes without a name of their own
+            table.width, cells = table.width + 1, ["", *cells]
+        _name_columns(table, cells)
     table.rows = _whole_rows(table, table.rows)
     return table
 
 
-def _with_index(table: Table, cells: list[str]) -> list[str]:
-    """The header, with a first cell for the row names that R writes without one."""
-    second = next(table.rows, None)
-    if second is None:
-        return cells
-    table.rows = itertools.chain([second], table.rows)
-    if len(second[1]) != len(cells) + 1 + table.trailing or cells[0] == "":
-        return cells
-    table.width += 1
-    return ["", *cells]
-
-
-def _is_header(path: Path, cells: list[str], known: Sequence[str]) -> bool:
+def _is_header(path: Path, cells: list[str], second: Sequence[str], known: Sequence[str]) -> bool:
     """Return True for a row that names columns, by the ``known`` names or by the looks of its cells.
 
     That is, none of them is a number, or they count the columns, as pandas does, but for one that names a target.
@@ -222,12 +228,11 @@ def _is_header(path: Path, cells: list[str], known: Sequence[str]) -> bool:
         return True
     named = [cell for cell in cells if cell.lower() in _HEADERS]
     rest = [cell for cell in (cells[1:] if cells[0] == "" else cells) if cell not in named]
-    whole = all(map(str.isdecimal, rest))
-    first = int(rest[0]) if rest and whole else 0
-    consecutive = whole and rest == [str(i) for i in range(first, first + len(rest))]
-    counts = consecutive and first <= (1 if named else 0)
-    by_number = whole and known and all(map(str.isdecimal, known))  # the network's columns are called 0, 1, 2
-    if cells == ["0"] or (named and not counts) or (consecutive and first and len(rest) > 2) or by_number:
+    counts = any(
+        rest == [str(i) for i in range(first, first + len(rest))] for first in (0, 1)[: 1 + len(named)]
+    )
+    by_number = bool(known) and all(number(name) is not None for name in known) and _whole(rest)
+    if cells == ["0"] or (named and not counts) or by_number or (not counts and _like_years(rest, second)):
         raise UsageError(
             f"{path}: its first row, {shown(cells)}, may be a header or data: say --header or --no-header"
         )
@@ -236,6 +241,19 @@ def _is_header(path: Path, cells: list[str], known: Sequence[str]) -> bool:
             f"{path}: the first row, {shown(cells)}, is taken for a header; --no-header makes it data"
         )
     return counts
+
+
+def _whole(cells: Sequence[str]) -> bool:
+    return all((x := number(cell)) is not None and math.isfinite(x) and x == x // 1 for cell in cells)
+
+
+def _like_years(cells: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether three or more whole numbers rise or fall, as names do, by ones or above a row that is not whole."""
+    if len(cells) < 3 or not _whole(cells):
+        return False
+    steps = np.diff([float(cell) for cell in cells])
+    by_ones = bool((steps == 1).all()) and all(map(str.isdecimal, cells))
+    return by_ones or (bool((steps > 0).all() or (steps < 0).all()) and not _whole(second))
 
 
 def _name_columns(table: Table, cells: list[str]) -> None:
@@ -377,6 +395,7 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
     if like is None:
         _check_varies(data)
         _say_what_counts_rows(data)
+        _say_what_is_beyond(data)
     return data
 
 
@@ -392,9 +411,7 @@ def arrange(table: Table, known: Sequence[str]) -> list[int] | None:
         columns, left_over = Inputs(names=tuple(known)).places(table.names, str(table.path))
         say_left_out(table.path, left_over)
         return columns
-    warn_caller(
-        f"{table.path}: no row of names, so that its columns are taken in the order of those learned from"
-    )
+    say_unnamed(table.path)
     return None
 
 
@@ -409,6 +426,9 @@ def find_target(table: Table) -> int:
     if asked is not None:
         if asked in names:
             return names.index(asked)
+        alike = [i for i, name in enumerate(names) if name.casefold() == asked.casefold()]
+        if len(alike) == 1:
+            return alike[0]
         if asked.isdecimal() and 1 <= int(asked) - table.first_column + 1 <= table.width:
             return int(asked) - table.first_column
         known = f"there are {shown(names, 20)}" if names else f"the columns are numbered 1 to {table.width}"
@@ -473,6 +493,18 @@ def _say_what_counts_rows(data: TableData) -> None:
         )
 
 
+def _say_what_is_beyond(data: TableData) -> None:
+    """Warn of inputs that are whole numbers of so many digits that not all of them are kept."""
+    for i in (
+        np.flatnonzero(np.abs(data.inputs).max(axis=0) >= 2**53) if data.inputs.dtype.kind == "f" else ()
+    ):
+        name = data.table.called(data.columns[i])
+        warn_caller(
+            f"{data.table.path}: {name} has numbers beyond 2⁵³ (9e15), of which only the first 15 digits are kept; "
+            "leave it out if these are the numbers of things"
+        )
+
+
 def _look_like_labels(values: np.ndarray, count: int | None = None) -> bool:
     """Return True for whole numbers that begin at 0 or 1, leave none out, and are few beside the rows."""
     found = np.unique(values)
@@ -528,7 +560,7 @@ def _labels(data: TableData) -> list[str]:
             raise DataError(
                 f"{data.table.where(row, data.target)}: the target is missing; leave such rows out"
             )
-    if doubtful := sorted(set(filter(is_missing, text))):
+    if doubtful := sorted({cell for cell in text if cell.lower() in _DOUBTFUL}):
         warn_caller(
             f"{data.table.path}: the target {shown(doubtful)} is taken for a class; if it is missing there, leave such "
             "rows out"

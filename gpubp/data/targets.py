@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
 
 import numpy as np
 
@@ -62,6 +63,7 @@ def name_labels(
             of one number; ``what`` begins the message.
     """
     names = _in_order(set(written), what)
+    _say_what_looks_alike(names, what)
     room = 2 if targets.outputs == 1 else targets.outputs
     as_numbers = all(name.isdecimal() and name == str(int(name)) for name in names)
     as_numbers = as_numbers and (
@@ -104,6 +106,15 @@ def number_labels(
         known = "whole numbers" if names is None else ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
         raise DataError(f"{what} has a label {strange!r}, but the classes of the training part are {known}")
     return np.array([int(label) if names is None else places[label] for label in written], np.int64)
+
+
+def _say_what_looks_alike(names: Sequence[str], what: str) -> None:
+    """Warn of labels that differ in capitals, blanks or how letters are composed alone."""
+    seen: dict[str, str] = {}
+    for name in names:
+        plain = "".join(c for c in normalize("NFKC", name).casefold() if c.isprintable() and not c.isspace())
+        if seen.setdefault(plain, name) != name:
+            warn_caller(f"{what} has {seen[plain]!r} and {name!r}, which are taken for two classes")
 
 
 def _in_order(labels: set[str], what: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, fields, replace
@@ -18,7 +19,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from gpubp import backends
 from gpubp.backends.backend import Backend
 from gpubp.data.arrays import refuse_masked
-from gpubp.errors import UsageError
+from gpubp.errors import TrainingWarning, UsageError
 from gpubp.estimators.watch import Job, Stream, Watch
 from gpubp.network import INITIALISERS, Network
 from gpubp.optimizers import SGD, Adam, AdamW, Optimizer, Schedule
@@ -220,15 +221,18 @@ class MLP(Parameters):
         seed = self._new_seed()
         network = self._network_again(job) if warm else self._new_network(job, seed)
         watch = self._new_watch(self.n_iter_no_change, again=warm)
-        history, seen = self._train(job, network, watch, int(self.max_iter), seed, verify=self.verify)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TrainingWarning)  # said below, unless there is more to say
+            history, seen = self._train(job, network, watch, int(self.max_iter), seed, verify=self.verify)
         if watch.best_parameters is not None:
             network.parameters = watch.best_parameters
         self.n_iter_, self.t_, self._stream = len(history), seen, None
         self._keep(job, network, history, watch)
         done = history.stopped == "done"
-        if (
-            (done or history.stopped == "converged") and watch.overshot and not history.warnings
-        ):  # fit has warned
+        overshot = (done or history.stopped == "converged") and watch.overshot
+        for said in [] if overshot else history.warnings:
+            warn_caller(said, TrainingWarning)
+        if overshot:
             warn_caller(
                 f"training ended at a loss of {self.loss_:.3g}, clearly above its best, {self.best_loss_:.3g}: "
                 f"{'raise max_iter, ' if done else ''}lower learning_rate_init, scale the inputs (StandardScaler), "
@@ -260,7 +264,10 @@ class MLP(Parameters):
         watch = stream.watch.copy()
         cheap = VERIFICATION.allows(stream.verified, stream.calls, stream.seconds)
         verify = self.verify if cheap or self.verify == "step" else "off"
-        history, seen = self._train(job, network, watch, 1, stream.seed, state=state, verify=verify)
+        with warnings.catch_warnings():
+            if stream.warned:
+                warnings.simplefilter("ignore", TrainingWarning)
+            history, seen = self._train(job, network, watch, 1, stream.seed, state=state, verify=verify)
         if watch.stopped and watch.best_parameters is not None:
             network.parameters = watch.best_parameters
         self.n_iter_ = len(history) + (self.n_iter_ if known else 0)
@@ -271,6 +278,7 @@ class MLP(Parameters):
             stream.verified + history.verification.seconds,
             stream.calls + bool(history.verification.steps),
             stream.seconds + sum(history["seconds"]),
+            stream.warned or bool(history.warnings),
         )
         self._keep(job, network, history, watch)
 

@@ -112,3 +112,4 @@ class Stream:
     verified: float = 0.0
     calls: int = 0
     seconds: float = 0.0
+    warned: bool = False  # that training goes nowhere, which each call would say anew

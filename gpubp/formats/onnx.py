@@ -25,6 +25,7 @@ from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE
 from gpubp.network import Network
 from gpubp.support.files import write_bytes
 from gpubp.support.optional import need
+from gpubp.support.warning import warn_caller
 
 OPSET = 13
 IR_VERSION = 7
@@ -122,6 +123,11 @@ class _Graph:
         if byte_inputs:
             rows = self.add("Div", rows, 255.0)
         if scaling is not None:
+            if scaling.far and self.element != element:
+                warn_caller(
+                    "a column is so far from 0 that float32, which the graph takes, hardly tells its values apart: "
+                    "train with dtype float64 for ONNX"
+                )
             self.hold("shift", scaling.shift)
             self.hold("scale", scaling.scale)
             self.add("Sub", rows, "shift")

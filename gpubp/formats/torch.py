@@ -63,6 +63,11 @@ def _unscaled(network: Network) -> list[tuple[np.ndarray, np.ndarray]]:
     """The parameters of the same function of inputs that are not scaled."""
     if network.inputs.scaling is None:
         return network.parameters
+    if network.inputs.scaling.far and network.dtype == np.float32:
+        warn_caller(
+            "a column is so far from 0 that float32 hardly tells its values apart: scale inputs before the module, or "
+            "train with dtype float64"
+        )
     (weights, bias), *others = network.parameters
     wide = weights.astype(np.float64) / network.inputs.scaling.scale
     moved = bias.astype(np.float64) - wide @ network.inputs.scaling.shift

@@ -19,6 +19,7 @@ STILL = 0.5  # of rectifiers off for every sample, or of other units saturated: 
 LARGE, SMALL = 5.0, 1e-3  # root mean square, and spread, of numbers that the initialisations are not made for
 WIDE = 5.0  # deviation of a weight times √n_in: at most 1.5 in every initialisation that goes by the width
 SHRUNK = 0.01  # of the weights' first size
+FLAT = 1e-3  # of the constant answer's cost: a loss that rises by less has not risen
 FADED = 1e-3  # of the error at the outputs: with less, the first layer hardly learns
 
 SCALE_INPUTS = (
@@ -83,14 +84,16 @@ def diagnosis(case: Case, causes: list[Cause]) -> str:
     losses, now = case.losses, case.epochs[-1]
     best = case.epochs[losses.index(min(losses))]
     told = f"goes nowhere: after epoch {now.epoch} the loss is {now.loss:.4g}"
-    told += f", and always the same answer gives {case.constant:.4g}"
+    told += ", hardly less than the" if now.loss < case.constant else ", and always the same answer gives"
+    told += f" {case.constant:.4g}" + " of always the same answer" * (now.loss < case.constant)
     if case.rose:
         told = (
             f"goes the wrong way: the loss rose from {best.loss:.4g} in epoch {best.epoch} to {now.loss:.4g}"
         )
     remedies = [remedy for _, of_one in causes for remedy in of_one] + [case.lower] * case.rose
     if not remedies:
-        other = f"raise the learning rate ({now.learning_rate:g})" if now is best else case.lower
+        falls = losses[-1] <= losses[0] + FLAT * case.constant  # or hardly moves
+        other = f"raise the learning rate ({now.learning_rate:g})" if falls else case.lower
         remedies = ["train for more epochs", other, OTHER_INIT]
     why = "".join(f"; {cause}" for cause, _ in causes)
     return f"training {told}{why}. What helps: {', or '.join(dict.fromkeys(remedies))}"

@@ -106,6 +106,7 @@ def fit(
     watched = None
     if validation is not None:
         arranged = learned.arranged(validation[0], "validation data")
+        learned.check_shape(getattr(arranged, "shape", ())[1:], "validation data")
         held = network.split(arranged, validation[1], objective, name="validation data")
         learned.check(held.inputs, "validation data")
         watched = network.prepare(held, objective, "validation data").samples

@@ -206,7 +206,7 @@ class Loop:
             self._download()
             raise GpubpError(
                 f"the loss is {loss} after epoch {epoch.epoch}: training has diverged: lower the learning rate "
-                f"(it is {epoch.learning_rate:g}), or scale the inputs"
+                f"(it is {epoch.learning_rate:g}), or scale the inputs{'' if self.classification else ' and targets'}"
             )
         self.history.epochs.append(epoch)
         at.next_epoch(self.rng.bit_generator.state)

@@ -246,3 +246,27 @@ def test_an_image_of_another_shape_is_refused(run, ok, rng):
     assert ok("predict", "run/model.npz", "right.png")
     code, _, err = run("predict", "run/model.npz", "turned.png")
     assert (code, "turned.png: samples of shape 6 × 4, but the network learned from" in err) == (5, True)
+
+
+def test_no_command_writes_over_what_it_reads(run, ok, flowers):
+    ok("train", "--data", "flowers.csv", "--layers", "2-3", *QUICK, "--folder", "run")
+    Path("r.toml").write_text('data = "flowers.csv"\nlayers = [2, 3]\n')
+    train, kept = ("train", "--data", "flowers.csv", "--layers", "2-3", *QUICK), "run/checkpoint.npz"
+    explain = ("explain", "--data", "flowers.csv", "--model", "run/model.npz")
+    for command, target in (
+        ((*train, "--json", "flowers.csv"), "flowers.csv"),
+        ((*train, "--test-data", "more.csv", "--json", "more.csv"), "more.csv"),
+        (("train", "r.toml", *QUICK, "--json", "r.toml"), "r.toml"),
+        (
+            ("train", "--resume", "run/checkpoint.npz", "--epochs", 4, "--json", "run/checkpoint.npz"),
+            "run/checkpoint.npz",
+        ),
+        ((*explain, "--html", "flowers.csv"), "flowers.csv"),
+        ((*explain, "--html", "run/model.npz"), "run/model.npz"),
+        ((*explain, "--json", "run/model.npz"), "run/model.npz"),
+    ):
+        before = Path(target).read_bytes()
+        code, _, err = run(*command)
+        assert code == 2, (command, err)
+        assert f"{target} would be written over what is read" in err
+        assert Path(target).read_bytes() == before

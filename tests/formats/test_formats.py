@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 
 import numpy as np
@@ -276,6 +277,16 @@ def test_inputs_are_scaled_in_the_graph(tmp_path, dtype, as_bytes, rng):
     net.inputs = Inputs("bytes" if as_bytes else "numbers", scaling=Scaling.of(x))
     net.to_onnx(tmp_path / "m.onnx", byte_inputs=as_bytes)
     assert within(run_onnx(tmp_path / "m.onnx", x), bounded_outputs(net, net.inputs.scaled(x).astype(dtype)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "far", "said"), [("float32", 1.7e9, True), ("float64", 1.7e9, False), ("float32", 9.0, False)]
+)
+def test_a_column_that_float32_cannot_hold_is_said(tmp_path, dtype, far, said, rng):
+    net = Network([2, 2], dtype=dtype)
+    net.inputs = Inputs("numbers", scaling=Scaling.of(rng.standard_normal((50, 2)) + far))
+    with pytest.warns(UserWarning, match="so far from 0 that float32") if said else nullcontext():
+        net.to_onnx(tmp_path / "m.onnx")
 
 
 def test_what_an_onnx_file_says_of_itself(tmp_path):

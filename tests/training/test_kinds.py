@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from scipy.sparse import csr_array
 
@@ -194,6 +195,30 @@ def _validated(net: Network, frame: pd.DataFrame) -> list[float]:
     return gpubp.fit(net, FRAME, LABELS, validation=(frame, LABELS), **QUIET)["validation_loss"]
 
 
+@pytest.mark.parametrize("names", [[2001, 2002], ["a", 2002], [("x", "a"), ("x", "b")], [0.5, 1.5]])
+def test_names_that_are_no_words_are_names_too(names):
+    frame, net = FRAME.set_axis(names, axis=1), Network([2, 4, 2])
+    gpubp.fit(net, frame, LABELS, **QUIET)
+    assert net.inputs.names == tuple(map(str, names))
+    np.testing.assert_array_equal(net.forward(frame.iloc[:, ::-1]), net.forward(frame))
+
+
+def test_a_frame_without_names_is_taken_in_order_aloud():
+    net = Network([2, 2])
+    gpubp.fit(net, FRAME, LABELS, **QUIET)
+    with pytest.warns(UserWarning, match="no names of columns, which are taken in the order"):
+        assert net.forward(pd.DataFrame(FRAME.to_numpy())).tolist() == net.forward(FRAME).tolist()
+
+
+def test_columns_of_an_arrow_table_are_found_by_name():
+    frame, net = pa.table({"a": FRAME.a / 255, "b": FRAME.b / 255}), Network([2, 2])
+    gpubp.fit(net, frame, LABELS, **QUIET)
+    assert net.inputs.names == ("a", "b")
+    assert net.forward(frame.select(["b", "a"])).tolist() == net.forward(frame).tolist()
+    with pytest.raises(DataError, match="b is missing"):
+        net.forward(frame.rename_columns(["a", "c"]))
+
+
 @pytest.mark.parametrize("column", [["x"] * 60, [None] * 60, [pd.NA] * 60])
 def test_a_frame_of_anything_but_numbers_is_refused(column):
     with pytest.raises(DataError, match=r"DataFrame must be numbers|is nan"):
@@ -213,6 +238,12 @@ def test_images_of_another_shape_are_refused():
     for other in (images.transpose(0, 2, 1), IMAGES.reshape(60, 3, 2), IMAGES.reshape(60, 3, 1, 2)):
         with pytest.raises(DataError, match=r"samples of shape 3 .*learned from samples of shape 2 × 3"):
             net.forward(other)
+        for door in (
+            lambda x: gpubp.fit(net, x, LABELS, **QUIET), lambda x: gpubp.gradients(net, x, LABELS),
+            lambda x: gpubp.fit(Network([6, 2]), images, LABELS, validation=(x, LABELS), **QUIET),
+        ):  # fmt: skip
+            with pytest.raises(DataError, match="learned from samples of shape 2 × 3"):
+                door(other)
 
 
 # Masked arrays
@@ -234,3 +265,5 @@ def test_masked_values_are_refused(door):
     }[door]  # fmt: skip
     with pytest.raises(DataError, match="masked values: leave out such rows, or fill them in"):
         call()
+    with pytest.raises(DataError, match="masked values"):
+        gpubp.fit(net, list(np.ma.masked_greater(IMAGES.astype(float), 99)), LABELS, **QUIET)
