@@ -257,10 +257,7 @@ def test_no_command_writes_over_what_it_reads(run, ok, flowers):
         ((*train, "--json", "flowers.csv"), "flowers.csv"),
         ((*train, "--test-data", "more.csv", "--json", "more.csv"), "more.csv"),
         (("train", "r.toml", *QUICK, "--json", "r.toml"), "r.toml"),
-        (
-            ("train", "--resume", "run/checkpoint.npz", "--epochs", 4, "--json", "run/checkpoint.npz"),
-            "run/checkpoint.npz",
-        ),
+        (("train", "--resume", kept, "--epochs", 4, "--json", kept), kept),
         ((*explain, "--html", "flowers.csv"), "flowers.csv"),
         ((*explain, "--html", "run/model.npz"), "run/model.npz"),
         ((*explain, "--json", "run/model.npz"), "run/model.npz"),
