@@ -134,11 +134,8 @@ def _leave(result: Result, run: RunSettings, folder: Path, report: bool, say: Sa
     from gpubp.experiments.folder import write_records
 
     def write_page() -> None:
-        import logging
-
         from gpubp.reports.training import write_report
 
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it finds no cache folder
         say(f"report in {write_report(folder / 'report.html', result, folder)}")
 
     for write in (lambda: write_records(folder, result, run), write_page if report else lambda: None):

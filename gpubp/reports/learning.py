@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpubp.experiments.run import Evidence, Result
-from gpubp.reports.charts import INK, SERIES, chart
+from gpubp.reports.plot import SERIES, Axis, Curve, Mark, plot
 from gpubp.training.signals import SATURATED
 
 if TYPE_CHECKING:
     from markupsafe import Markup
-    from matplotlib.axes import Axes
 
 LAYERS_SHOWN = 6  # there are as many colours
 LOG_FROM = 30  # a loss that falls by this factor is drawn on a logarithmic axis
+EPOCHS = Axis("epoch", integer=True)
 
 
 Figure = tuple["Markup", str]  # a chart and what to see in it
@@ -29,24 +29,23 @@ def curves(result: Result) -> list[Figure]:
     loss = "quadratic cost" if result.recipe.loss == "quadratic" else result.recipe.loss.replace("_", " ")
     falls = [v for h in result.histories for c in ("loss", "validation_loss") for v in h[c] if v is not None]
     log = min(falls) > 0 and max(falls) > LOG_FROM * min(falls)
-    scale = "log" if log else "linear"
     told = (
         f"Loss: the mean {loss} of an epoch's mini-batches, each before its update, and {_watched(result)} after "
         "the epoch. If the second rises while the first still falls, the network is learning the samples by heart."
     )
-    figures = [(_by_epoch(result, "loss", loss, yscale=scale), told + " The axis is logarithmic." * log)]
+    figures = [(_by_epoch(result, "loss", Axis(loss, log=log)), told + " The axis is logarithmic." * log)]
     if history.epochs[-1].accuracy is not None:
         told = (
             "Accuracy: the share of samples whose largest output is the right class. Gradient descent cannot see "
             "it, since small changes of the weights do not change it; it follows the loss, if late."
         )
-        figures.append((_by_epoch(result, "accuracy", "accuracy"), told))
+        figures.append((_by_epoch(result, "accuracy", Axis("accuracy")), told))
     if len(set(history["learning_rate"])) > 1:
         told = (
             f"The learning rate η at the end of each epoch ({result.recipe.schedule} schedule): large steps to get "
             "near, small ones to settle."
         )
-        figures.append((_by_epoch(result, "learning_rate", "learning rate η"), told))
+        figures.append((_by_epoch(result, "learning_rate", Axis("learning rate η")), told))
     return figures
 
 
@@ -60,50 +59,23 @@ def _watched(result: Result) -> str:
     return "that of the test data"
 
 
-def _by_epoch(result: Result, column: str, label: str, **settings: Any) -> Markup:
+def _by_epoch(result: Result, column: str, axis: Axis) -> Markup:
     """A column of the history and its counterpart of validation, a line each for every split."""
-    lines = []
+    curves, width = [], 1.6 if len(result.histories) == 1 else 1.0
     columns = (column, SERIES[0], "training"), (f"validation_{column}", SERIES[1], "validation")
     for split, history in enumerate(result.histories):
         for name, colour, called in columns:
             if getattr(history.epochs[0], name, None) is not None:
                 legend = "" if split or column == "learning_rate" else called
-                lines.append((history["epoch"], np.array(history[name], float), colour, legend))
+                curves.append(Curve(history["epoch"], history[name], colour, legend, width))
     history = result.histories[-1]
-    marks: list[tuple[float, str, str]] = []
+    marks: list[Mark] = []
     if len(result.histories) == 1 and history.best_epoch is not None:
-        marks.append((history.best_epoch, ":", f"best, epoch {history.best_epoch}"))
+        marks.append(Mark(history.best_epoch, "1 2", f"best, epoch {history.best_epoch}"))
     if len(result.histories) == 1 and 0 < history.resumed_epochs < len(history):
-        marks.append((history.resumed_epochs + 0.5, "--", "resumed"))
+        marks.append(Mark(history.resumed_epochs + 0.5, "4 2", "resumed"))
     first, last = (getattr(history.epochs[i], column) for i in (0, -1))
-    return _lines(lines, label, f"{label} by epoch, from {first:.4g} to {last:.4g}", marks, **settings)
-
-
-def _lines(
-    lines: Sequence[tuple[Sequence[int], np.ndarray, str, str]],
-    label: str,
-    alt: str,
-    marks: Sequence[tuple[float, str, str]] = (),
-    **settings: Any,
-) -> Markup:
-    """Curves by epoch, each (epochs, values, colour, legend), and vertical marks, each (epoch, style, legend)."""
-
-    def draw(axes: Axes) -> None:
-        from matplotlib.ticker import MaxNLocator
-
-        for x, y, colour, legend in lines:
-            alone = np.count_nonzero(np.isfinite(y)) == 1  # a line would not show
-            axes.plot(x, y, color=colour, label=legend, marker="o" if alone else None, linewidth=width)
-        for at, style, legend in marks:
-            axes.axvline(at, color=INK, linestyle=style, linewidth=1, label=legend)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set(xlabel="epoch", ylabel=label, **settings)
-        if any(axes.get_legend_handles_labels()[1]):
-            axes.legend()
-
-    several_splits = len({colour for _, _, colour, _ in lines}) < len(lines)
-    width = 1 if several_splits else 1.6
-    return chart(draw, alt)
+    return plot(curves, EPOCHS, axis, f"{axis.label} by epoch, from {first:.4g} to {last:.4g}", marks)
 
 
 def signals(result: Result) -> dict[str, Any] | None:
@@ -112,7 +84,7 @@ def signals(result: Result) -> dict[str, Any] | None:
     if not points:
         return None
     names = [layer.activation for layer in result.network.layers]
-    layers = np.unique(np.linspace(0, len(names) - 1, min(len(names), LAYERS_SHOWN)).astype(int)).tolist()
+    layers = sorted({int(i) for i in np.linspace(0, len(names) - 1, min(len(names), LAYERS_SHOWN))})
     delta = np.array([[signal.mean_delta for signal in evidence.signals[e]] for e in points])
     saturated = np.array([[s.saturated for s in evidence.signals[e]] for e in points], float)  # None is NaN
     told = (
@@ -122,11 +94,10 @@ def signals(result: Result) -> dict[str, Any] | None:
         + (" Where a line is broken, it is 0 or not finite." if not (delta > 0).all() else "")
     )
     log = np.nanmax(delta, initial=0) > 0
-    shown, scale = (np.where(delta > 0, delta, np.nan), "log") if log else (delta, "linear")
-    figures = [(_by_layer(points, shown, layers, names, "mean |δ|", yscale=scale), told)]
+    figures = [(_by_layer(points, delta, layers, names, Axis("mean |δ|", log=log)), told)]
     if np.isfinite(saturated).any():
         sloped = [i for i in layers if np.isfinite(saturated[:, i]).any()]
-        drawn = _by_layer(points, saturated, sloped, names, "share saturated", ylim=(-0.03, 1.03))
+        drawn = _by_layer(points, saturated, sloped, names, Axis("share saturated", limits=(-0.03, 1.03)))
         told = (
             f"Saturated: the share of units, over all samples, whose slope σ'(z) is below {SATURATED:.0%} of the "
             f"steepest. {_kinds(names)}BP2 multiplies δ by that slope, so that almost none of the error gets "
@@ -142,14 +113,12 @@ def signals(result: Result) -> dict[str, Any] | None:
     }
 
 
-def _by_layer(
-    x: list[int], y: np.ndarray, layers: list[int], names: list[str], label: str, **settings: Any
-) -> Markup:
-    lines = [
-        (x, y[:, layer], colour, f"layer {layer + 1}, {names[layer]}")
+def _by_layer(x: list[int], y: np.ndarray, layers: list[int], names: list[str], axis: Axis) -> Markup:
+    curves = [
+        Curve(x, y[:, layer], colour, f"layer {layer + 1}, {names[layer]}")
         for colour, layer in zip(SERIES, layers, strict=False)
     ]
-    return _lines(lines, label, f"{label} of each layer by epoch", **settings)
+    return plot(curves, EPOCHS, axis, f"{axis.label} of each layer by epoch")
 
 
 def _fading(delta: np.ndarray, points: list[int]) -> str:

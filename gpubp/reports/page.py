@@ -1,6 +1,7 @@
 """Self-contained HTML pages: one file with its style and pictures, no network, light and dark, phone and desktop.
 
-A page is a Jinja template in ``templates/`` that extends ``base.html``; its charts come from ``charts.py``.
+A page is a Jinja template in ``templates/`` that extends ``base.html``; its charts come from ``charts.py`` or, where
+no time is to be lost, ``plot.py``.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ from gpubp.data.dataset import Split
 from gpubp.experiments.run import Result
 from gpubp.network import VALUES, labels_of
 from gpubp.reports import pictures
-from gpubp.reports.charts import FAINT, SERIES, chart, picture
+from gpubp.reports.charts import picture
+from gpubp.reports.plot import SERIES, Axis, Curve, plot
 
 if TYPE_CHECKING:
     from markupsafe import Markup
-    from matplotlib.axes import Axes
 
 MATRIX_CLASSES = 20  # beyond, a confusion matrix is not read: the worst confusions are listed
 IMAGES_SHOWN, ROWS_SHOWN, CONFUSIONS_SHOWN, INPUTS_SHOWN, OUTPUTS_SHOWN = 24, 10, 20, 10, 4
@@ -180,15 +180,10 @@ def fits(outputs: np.ndarray, targets: np.ndarray) -> list[tuple[float, float]]:
 
 
 def _scatter(outputs: np.ndarray, targets: np.ndarray) -> Markup:
-    rows = np.unique(np.linspace(0, len(targets) - 1, min(len(targets), POINTS)).astype(int))
-
-    def draw(axes: Axes) -> None:
-        ends = [targets.min(), targets.max()]
-        axes.plot(ends, ends, color=FAINT, linewidth=1.2)
-        for i, (x, y) in enumerate(zip(targets[rows].T, outputs[rows].T, strict=True)):
-            axes.plot(x, y, ".", color=SERIES[i], markersize=4, label=f"output {i + 1}")
-        axes.set(xlabel="target", ylabel="output")
-        if targets.shape[1] > 1:
-            axes.legend()
-
-    return chart(draw, "Outputs over their targets, for test samples")
+    rows = sorted({int(i) for i in np.linspace(0, len(targets) - 1, min(len(targets), POINTS))})
+    ends = [targets.min(), targets.max()]
+    curves = [Curve(ends, ends, "--faint", width=1.2)]
+    for i, (x, y) in enumerate(zip(targets[rows].T, outputs[rows].T, strict=True)):
+        legend = f"output {i + 1}" if targets.shape[1] > 1 else ""
+        curves.append(Curve(x, y, SERIES[i], legend, points=True))
+    return plot(curves, Axis("target"), Axis("output"), "Outputs over their targets, for test samples")

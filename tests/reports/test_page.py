@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gpubp.reports import page
 from gpubp.reports.charts import chart, picture
@@ -64,3 +67,13 @@ def test_a_chart_repeats_bit_by_bit_and_charts_share_no_ids():
     assert lines("one") == lines("one")
     assert named.findall(lines("one"))
     assert not set(named.findall(lines("one"))) & set(named.findall(lines("two")))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (28, 28), (3, 70), (5, 4, 3), (9, 2, 4)])
+def test_a_picture_is_read_back_as_it_was(rng, shape):
+    pixels = rng.integers(0, 256, (*shape[::-1],), dtype=np.uint8).T  # not contiguous
+    kind, _, text = picture(pixels).partition(",")
+    assert kind == "data:image/png;base64"
+    with Image.open(io.BytesIO(base64.b64decode(text))) as image:
+        assert image.mode == {2: "L", 3: {3: "RGB", 4: "RGBA"}.get(shape[-1])}[len(shape)]
+        np.testing.assert_array_equal(np.asarray(image), pixels)

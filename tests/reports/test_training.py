@@ -6,6 +6,7 @@ import csv
 import html
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,7 +175,17 @@ def test_a_single_epoch_shows_as_points(ok):
         ok("train", "parity", "--epochs", epochs, *NUMPY)
         chart = re.search(r'aria-label="[^"]* by epoch.*?</svg>', PAGE.read_text(), re.DOTALL)
         assert chart
-        assert bool(re.search(r"<use [^>]*fill: var\(--series-1\)", chart[0])) == (epochs == 1)
+        assert bool(re.search(r'd="M[\d.,]+h0" style="[^"]*stroke:var\(--series-1\)', chart[0])) == (
+            epochs == 1
+        )
+
+
+def test_a_page_waits_for_no_library_of_charts_or_pictures(run, monkeypatch):
+    for module in ("matplotlib", "PIL"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert run("train", "digits", "--epochs", 1, *NUMPY) == (0, "", "")
+    assert "<svg" in PAGE.read_text()
+    assert "data:image/png" in PAGE.read_text()
 
 
 def test_many_classes_are_listed_by_confusion(ok, rng):
