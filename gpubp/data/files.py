@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.data.columns import input_chunks, read_table, target_values
 from gpubp.data.dataset import Dataset, Split, check_inputs, check_split, hold_out
 from gpubp.data.idx import idx_chunks, read_idx
 from gpubp.data.inputs import BYTES, Inputs, kind_of
-from gpubp.data.tables import ENDINGS, TableFormat, ending, input_chunks, read_table, target_values
+from gpubp.data.tables import ENDINGS, TableFormat, ending
 from gpubp.data.targets import CLASSES, VALUES, Targets, name_labels, number_labels
 from gpubp.errors import DataError, UsageError
 from gpubp.support.files import user_path
@@ -55,7 +56,7 @@ def load_path(
     .npz: X and y, or x_train and y_train; perhaps X_test and y_test; perhaps sample_weight, for the training
         part.
     Table: .csv or .tsv, gzipped or plain, or .parquet (needs pyarrow); read as ``table`` says, its target found as
-        :mod:`gpubp.data.tables` does. Inputs become float64, or bytes if they are said to be pixels.
+        :mod:`gpubp.data.columns` does. Inputs become float64, or bytes if they are said to be pixels.
 
     Labels are classes, by whatever they are called: whole numbers from 0 on are class numbers, and all else names.
     Where ``targets`` does not say what they are, words and whole numbers written without a point are classes, as is

@@ -1,0 +1,306 @@
+"""The columns of a table: which of them is the target and what it holds, and which are inputs.
+
+The target is, in this order: the column that is asked for; the column headed label or target, wherever it stands;
+that headed class or y, if it is the first or the last; and of a table without such a header the last. Where two of
+these headers are there, or class or y stands amid the others, or the first column of a table without names looks more
+like labels than the last, it must be asked for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpubp.data.inputs import BYTES, Inputs, say_left_out, say_unnamed, shown
+from gpubp.data.tables import (
+    ANYWHERE,
+    MISSING,
+    TARGET_HEADERS,
+    Table,
+    TableFormat,
+    is_missing,
+    number,
+    open_table,
+)
+from gpubp.data.targets import CLASSES, VALUES, Targets, name_labels, number_labels
+from gpubp.errors import DataError, UsageError
+from gpubp.support.warning import warn_caller
+
+_OF_CLASSES = ("label", "class")  # headers of classes, where nothing else says what targets are
+_DOUBTFUL = (*MISSING, "-", ".", "\\n", "missing", "nat")  # as labels among words
+
+
+@dataclass
+class TableData:
+    """A whole table with targets: inputs (N, n_in) float64 or uint8, and the cells of the target as they are."""
+
+    table: Table
+    columns: list[int]  # of the inputs
+    target: int
+    inputs: np.ndarray
+    cells: list[Any]
+    rows: list[int]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the inputs; () if the columns have none."""
+        return tuple(self.table.names[column] for column in self.columns) if self.table.names else ()
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Those of the inputs, and of the target."""
+        return (*self.names, self.table.names[self.target]) if self.table.names else ()
+
+    def target_said(self) -> str:
+        """What the target column is called, and where it stands."""
+        if not self.table.names:
+            return f"{self.table.called(self.target)} of a table without header"
+        last = self.target == self.table.width - 1
+        return f"{self.table.called(self.target)}{', the last column' if last else ''}"
+
+
+def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> TableData:
+    """A table with its target; of a test part, the columns that the training part ``like`` has, by their names.
+
+    Raises:
+        UsageError, DataError: no such target, or more than one that it could be; cells that are no numbers.
+    """
+    known = () if like is None else like.known
+    table = open_table(path, how, 2, known)
+    arranged = arrange(table, known)
+    if arranged is not None:
+        *columns, target = arranged
+    elif like is not None:
+        columns, target = like.columns, like.target
+        if table.width != like.table.width:
+            raise DataError(f"{path} has {table.width} columns, and the training part {like.table.width}")
+    else:
+        target = find_target(table)
+        columns = [column for column in range(table.width) if column != target]
+    cells, rows, flat = [], [], array("d")  # a list of floats would take four times the memory
+    for row, line in table.rows:
+        cells.append(line[target])
+        rows.append(row)
+        flat.extend(
+            table.numbers(row, line, columns, "; only a target can be words: --target names its column")
+        )
+    inputs = np.frombuffer(flat).reshape(len(cells), len(columns))
+    data = TableData(table, columns, target, inputs, cells, rows)
+    if how.pixels:
+        data.inputs = as_pixels(inputs, str(path))
+    if like is None:
+        _check_varies(data)
+        _say_what_counts_rows(data)
+        _say_what_is_beyond(data)
+    return data
+
+
+def arrange(table: Table, known: Sequence[str]) -> list[int] | None:
+    """Where the columns of the ``known`` names stand in the table; None where one of the two has no names.
+
+    Raises:
+        DataError: one is missing.
+    """
+    if not known:
+        return None
+    if table.names and (set(known) <= set(table.names) or not _counted(table.names)):
+        columns, left_over = Inputs(names=tuple(known)).places(table.names, str(table.path))
+        say_left_out(table.path, left_over)
+        return columns
+    say_unnamed(table.path)
+    return None
+
+
+def _counted(names: Sequence[str]) -> bool:
+    """Whether names are but numbers of columns, as pandas gives them."""
+    return list(names) == [str(i) for i in range(len(names))]
+
+
+def find_target(table: Table) -> int:
+    """The column of targets, by the order that the module's docstring says."""
+    asked, names = table.format.target, table.names
+    if asked is not None:
+        if asked in names:
+            return names.index(asked)
+        alike = [i for i, name in enumerate(names) if name.casefold() == asked.casefold()]
+        if len(alike) == 1:
+            return alike[0]
+        if asked.isdecimal() and 1 <= int(asked) - table.first_column + 1 <= table.width:
+            return int(asked) - table.first_column
+        known = f"there are {shown(names, 20)}" if names else f"the columns are numbered 1 to {table.width}"
+        raise UsageError(f"{table.path}: there is no column {asked!r} to be the target; {known}")
+    last = table.width - 1
+    headed = [i for i, name in enumerate(names) if name.lower() in TARGET_HEADERS]
+    if not headed:
+        return last
+    if len(headed) > 1 or not (names[headed[0]].lower() in ANYWHERE or headed[0] in (0, last)):
+        candidates = dict.fromkeys([*(names[i] for i in headed), names[last]])
+        raise UsageError(
+            f"{table.path}: the target could be {' or '.join(map(repr, candidates))}; "
+            "say which column it is: --target NAME"
+        )
+    return headed[0]
+
+
+def _check_varies(data: TableData) -> None:
+    """Refuse a target with one value, and one that is a worse guess than the first column."""
+    table, found = data.table, {str(cell).strip() for cell in data.cells}
+    first_is_label = (
+        not table.names
+        and data.target
+        and table.format.target is None
+        and _look_like_labels(data.inputs[:, 0])
+    )
+    advice = (
+        "the first column looks like labels: --target 1"
+        if first_is_label
+        else "--target names another column"
+    )
+    if len(found) == 1:
+        raise DataError(
+            f"{table.path}: the target, {data.target_said()}, is {found.pop()!r} in every row, so that there is "
+            f"nothing to learn; {advice}"
+        )
+    first = str(data.cells[0]).strip()
+    if (
+        not table.names
+        and table.format.header is None
+        and number(first) is None
+        and data.cells.count(first) == 1
+    ):
+        raise UsageError(
+            f"{table.path}: {first!r}, the target in the first row, stands in no other: if that row names the columns, "
+            "say --header, and if not, --no-header"
+        )
+    values = [number(cell) for cell in found]
+    if first_is_label and None not in values and not _look_like_labels(np.array(values), len(data.cells)):
+        raise UsageError(
+            f"{table.path}: the target could be the first or the last column: {advice}, or --target {table.width}"
+        )
+
+
+def _say_what_counts_rows(data: TableData) -> None:
+    """Warn of inputs that are but the numbers of their rows, from which nothing is learned that holds elsewhere."""
+    count = np.arange(len(data.inputs))
+    counting = [i for i, x in enumerate(data.inputs.T) if len(x) > 2 and np.array_equal(x - x[0], count)]
+    for name in (data.table.called(data.columns[i]) for i in counting):
+        warn_caller(
+            f"{data.table.path}: {name} counts the rows; leave it out unless that is what is to be learned from"
+        )
+
+
+def _say_what_is_beyond(data: TableData) -> None:
+    """Warn of inputs that are whole numbers of so many digits that not all of them are kept."""
+    for i in (
+        np.flatnonzero(np.abs(data.inputs).max(axis=0) >= 2**53) if data.inputs.dtype.kind == "f" else ()
+    ):
+        name = data.table.called(data.columns[i])
+        warn_caller(
+            f"{data.table.path}: {name} has numbers beyond 2⁵³ (9e15), of which only the first 15 digits are kept; "
+            "leave it out if these are the numbers of things"
+        )
+
+
+def _look_like_labels(values: np.ndarray, count: int | None = None) -> bool:
+    """Return True for whole numbers that begin at 0 or 1, leave none out, and are few beside the rows."""
+    found = np.unique(values)
+    consecutive = found[0] in (0, 1) and len(found) > 1 and (found == found[0] + np.arange(len(found))).all()
+    return bool(consecutive) and 2 * len(found) <= (len(values) if count is None else count)
+
+
+def as_pixels(inputs: np.ndarray, where: str) -> np.ndarray:
+    """Whole numbers from 0 to 255 as bytes.
+
+    Raises:
+        DataError: others, or none above 1, which have been scaled already.
+    """
+    with np.errstate(invalid="ignore"):  # what is out of range differs below
+        pixels = inputs.astype(np.uint8)
+    if not np.array_equal(pixels, inputs):
+        row, column = np.argwhere(pixels != inputs)[0]
+        raise DataError(
+            f"{where}: {inputs[row, column]:g}, in input {column + 1} of row {row + 1} of data, is no pixel: those "
+            "are whole numbers from 0 to 255"
+        )
+    if pixels.max() <= 1:
+        raise DataError(
+            f"{where}: no pixel is above 1, so that they seem to be scaled already, and are no bytes"
+        )
+    return pixels
+
+
+def target_values(
+    parts: Sequence[TableData], targets: Targets
+) -> tuple[list[np.ndarray], tuple[str, ...] | None]:
+    """The targets of each part, the first of which is for training, as class numbers or values; and the classes' names.
+
+    The names are None for values, and for classes that are called 0, 1, 2, …
+    """
+    train, *others = parts
+    if targets.kind is None:
+        targets = _by_look(train, targets)
+    if targets.kind == VALUES:
+        return [_values(part, targets) for part in parts], None
+    written = _labels(train)
+    numbers, names = name_labels(written, targets, f"{train.table.path}: the target, {train.target_said()},")
+    of_others = (number_labels(_labels(o), names, f"{o.table.path}: the target", written) for o in others)
+    return [numbers, *of_others], names
+
+
+def _labels(data: TableData) -> list[str]:
+    """The target's cells as they are written; what may stand for a missing one is said aloud, and NaN refused."""
+    text = [str(cell).strip() for cell in data.cells]
+    numeric = any(number(cell) is not None for cell in text)
+    for row, cell, raw in zip(data.rows, text, data.cells, strict=True):
+        if raw is None or cell.lower() in ("", "nan", "<na>") or (numeric and is_missing(cell)):
+            raise DataError(
+                f"{data.table.where(row, data.target)}: the target is missing; leave such rows out"
+            )
+    if doubtful := sorted({cell for cell in text if cell.lower() in _DOUBTFUL}):
+        warn_caller(
+            f"{data.table.path}: the target {shown(doubtful)} is taken for a class; if it is missing there, leave such "
+            "rows out"
+        )
+    return text
+
+
+def _values(data: TableData, targets: Targets) -> np.ndarray:
+    values = []
+    for row, cell, text in zip(data.rows, data.cells, _labels(data), strict=True):
+        value = number(data.table.pointed(text))
+        if value is None or not math.isfinite(value):
+            raise DataError(
+                f"{data.table.where(row, data.target)}: the target {cell!r} is not a number, {targets.because}"
+                f"{data.table.advice(text)}"
+            )
+        values.append(value)
+    return np.array(values)
+
+
+def _by_look(data: TableData, targets: Targets) -> Targets:
+    """Classes or values, where neither loss nor output says: words, and whole numbers without a point, are classes."""
+    text = _labels(data)
+    values = [number(data.table.pointed(cell)) for cell in text]
+    headed = data.table.names and data.table.names[data.target].lower() in _OF_CLASSES
+    whole = all(value is not None and value == value // 1 for value in values)
+    if values.count(None) == len(values) or all(map(str.isdecimal, text)) or (headed and whole):
+        return replace(targets, kind=CLASSES)
+    return replace(targets, kind=VALUES, because="but others are")
+
+
+def input_chunks(path: Path, rows: int, how: TableFormat, inputs: Inputs) -> Iterator[np.ndarray]:
+    """The inputs of a table without targets, some rows at a time, the columns in the order of the network's."""
+    table = open_table(path, how, min(2, len(inputs.names) or 1), inputs.names)
+    arranged = arrange(table, inputs.names)
+    columns = list(range(table.width)) if arranged is None else arranged
+    advice = "; leave out a column of targets" if arranged is None else ""
+    while part := list(itertools.islice(table.rows, rows)):
+        numbers = np.array([table.numbers(row, cells, columns, advice) for row, cells in part])
+        yield as_pixels(numbers, str(path)) if inputs.kind == BYTES else numbers
