@@ -118,6 +118,10 @@ def _image_shape(inputs: np.ndarray) -> tuple[int, int] | None:
 def _read_table(
     path: Path, how: TableFormat, test_data: str | os.PathLike[str] | None, targets: Targets
 ) -> _Raw:
+    if test_data is not None and _existing(test_data).samefile(path):
+        raise UsageError(
+            f"{test_data} is the table that is trained on, and cannot test what was learned from it"
+        )
     train = read_table(path, how)
     test = None if test_data is None else read_table(_existing(test_data), how, like=train)
     (y, *of_test), names = target_values([train] if test is None else [train, test], targets)

@@ -15,6 +15,8 @@ from gpubp.support.warning import warn_caller
 
 KINDS = BYTES, NUMBERS, UNKNOWN = "bytes", "numbers", "unknown"
 _SHOWN = 6  # names in a message
+_FEW = 8  # rows whose spread says nothing
+_OTHER_SCALE = 20.0
 
 
 def kind_of(inputs: Any) -> str:
@@ -122,6 +124,17 @@ class Inputs:
     def scaled(self, inputs: Any) -> Any:
         """Inputs as the first layer takes them, but for the network's dtype and bytes that are not scaled."""
         return inputs if self.scaling is None else self.scaling.apply(inputs)
+
+    def say_if_of_another_scale(self, scaled: np.ndarray, name: str) -> None:
+        """Warn of inputs, scaled, that vary far less or more than those learned from, whose deviations were 1."""
+        if self.scaling is None or len(scaled) < _FEW:
+            return
+        spread = float(scaled.std(axis=0).mean())
+        if not 1 / _OTHER_SCALE < spread < _OTHER_SCALE:
+            warn_caller(
+                f"{name}: these inputs vary {spread:.2g} times as much as those that the network learned from; they "
+                "may be at another scale"
+            )
 
     def places(self, names: Sequence[str], where: str) -> tuple[list[int], list[str]]:
         """Where in a table with columns of these ``names`` each of the network's stands, and the names left over.

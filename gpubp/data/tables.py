@@ -193,8 +193,10 @@ def _open_csv(path: Path, how: TableFormat, columns: int, known: Sequence[str]) 
         table.trailing, table.width, cells = True, table.width - 1, cells[:-1]
     if headed:
         one_more = len(below) == len(cells) + 1 + table.trailing and cells[0] != "" and mark != how.decimal
-        if one_more:  # the row names that R writes without a name of their own
+        if one_more and below[-1].strip():  # the row names that R writes without a name of their own
             table.width, cells = table.width + 1, ["", *cells]
+        elif one_more:  # lines end in a delimiter, but for the header
+            table.trailing = True
         _name_columns(table, cells)
     table.rows = _whole_rows(table, table.rows)
     return table
@@ -279,7 +281,7 @@ def _whole_rows(
     at = None
     for at, row in rows:
         if len(row) != stop + table.trailing or (table.trailing and row[-1].strip()):
-            ends = "; the first line ends in a delimiter" if table.trailing else ""
+            ends = ", the last without a name" if table.trailing else ""
             raise DataError(
                 f"{table.path}: line {at} has {len(row)} columns, the first has {stop + table.trailing}{ends}"
             )

@@ -267,8 +267,15 @@ def test_lines_that_end_in_a_delimiter(header):
     data = load(table(header, [1, 2], [5, 7], ["x", "y"], ["", ""]))
     assert (data.n_in, data.class_names) == (2, ("x", "y"))
     Path("t.csv").write_text("a,b,label,\n1,5,x,\n2,7,y,3\n")
-    with pytest.raises(DataError, match=r"line 3 has 4 columns.*first line ends in a delimiter"):
+    with pytest.raises(DataError, match=r"line 3 has 4 columns, the first has 4, the last without a name"):
         load("t.csv")
+
+
+def test_rows_that_end_in_a_delimiter_below_a_header_that_does_not():
+    table("a,b,label", [1, 2], [5, 7], ["x", "y"], ["", ""])
+    data = load("t.csv")
+    assert (data.feature_names, data.class_names) == (("a", "b"), ("x", "y"))
+    assert next(stream_inputs("t.csv", 1, inputs=Inputs("numbers", ("b", "a")))).tolist() == [[5, 1]]
 
 
 def test_row_names_of_r_are_left_out_aloud():
@@ -540,6 +547,14 @@ def test_a_second_table_is_the_test_part_by_the_names_of_its_columns():
     assert len(data.train) == 30
     with pytest.raises(UsageError, match="test part of its own"), pytest.warns(UserWarning, match="more"):
         load("t.csv", test_data="test.csv", test_fraction=0.5)
+
+
+def test_the_training_part_is_no_test_part():
+    path = table("a,label", [1, 2], ["x", "y"])
+    Path("link.csv").symlink_to(path)
+    for other in ("t.csv", "link.csv"):
+        with pytest.raises(UsageError, match="is the table that is trained on, and cannot test"):
+            load("t.csv", test_data=other)
 
 
 @pytest.mark.parametrize(

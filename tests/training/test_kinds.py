@@ -12,7 +12,7 @@ import pytest
 from scipy.sparse import csr_array
 
 import gpubp
-from gpubp.data.inputs import BYTES, NUMBERS, UNKNOWN, Inputs
+from gpubp.data.inputs import BYTES, NUMBERS, UNKNOWN, Inputs, Scaling
 from gpubp.errors import DataError, UsageError
 from gpubp.network import CLASSES, LOGITS, VALUES, Network
 
@@ -267,3 +267,19 @@ def test_masked_values_are_refused(door):
         call()
     with pytest.raises(DataError, match="masked values"):
         gpubp.fit(net, list(np.ma.masked_greater(IMAGES.astype(float), 99)), LABELS, **QUIET)
+
+
+# Another scale
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"), [(1 / 255, True), (255, True), (1 / 3, False), (3, False), (1, False)]
+)
+@pytest.mark.parametrize("rows", [7, 60])
+def test_inputs_at_another_scale_are_said(factor, said, rows):
+    net, x = Network([6, 2]), RNG.standard_normal((60, 6)) * 40 + 100
+    net.inputs = Inputs(NUMBERS, scaling=Scaling.of(x))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        net.predict(x[:rows] * factor)
+    assert ["at another scale" in str(w.message) for w in caught] == [True] * (said and rows > 7)
