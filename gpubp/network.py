@@ -240,10 +240,9 @@ class Network:
             chunk = self.chunk(sparse=is_sparse(rows))
             for start in range(0, rows.shape[0], chunk):
                 a = check_inputs(rows[start : start + chunk], name, first_row=first_row + start)
-                scaled = self.inputs.scaled(a)
                 if first_row + start == 0:
-                    self.inputs.say_if_of_another_scale(scaled, name)
-                a = as_rows(scaled, self.dtype)
+                    self.inputs.say_if_of_another_scale(a, name)
+                a = as_rows(self.inputs.scaled(a), self.dtype)
                 for (weights, bias), activation in zip(self.parameters, self.activations, strict=True):
                     a = reference.forward(a, weights, bias, activation)[1]
                 yield a

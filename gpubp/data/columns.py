@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from gpubp.data.targets import CLASSES, VALUES, Targets, name_labels, number_lab
 from gpubp.errors import DataError, UsageError
 from gpubp.support.warning import warn_caller
 
+_LOOKED_AT, _MARKED = 500, 8  # rows, and cells of them, from which thousands with a mark are told
 _OF_CLASSES = ("label", "class")  # headers of classes, where nothing else says what targets are
 _DOUBTFUL = (*MISSING, "-", ".", "\\n", "missing", "nat")  # as labels among words
 
@@ -84,8 +86,13 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
     else:
         target = find_target(table)
         columns = [column for column in range(table.width) if column != target]
-    cells, rows, flat = [], [], array("d")  # a list of floats would take four times the memory
+    first: list[list[Any]] = []
+    cells: list[Any] = []
+    rows: list[int] = []
+    flat = array("d")  # a list of floats would take four times the memory
     for row, line in table.rows:
+        if like is None and len(cells) < _LOOKED_AT:
+            first.append([line[column] for column in columns])
         cells.append(line[target])
         rows.append(row)
         flat.extend(
@@ -99,6 +106,7 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
         _check_varies(data)
         _say_what_counts_rows(data)
         _say_what_is_beyond(data)
+        _say_what_may_be_thousands(data, first)
     return data
 
 
@@ -194,6 +202,21 @@ def _say_what_counts_rows(data: TableData) -> None:
         warn_caller(
             f"{data.table.path}: {name} counts the rows; leave it out unless that is what is to be learned from"
         )
+
+
+def _say_what_may_be_thousands(data: TableData, rows: list[list[Any]]) -> None:
+    """Warn of a column whose numbers look like whole ones with a mark between thousands: 980 beside 1.848."""
+    mark = re.escape(data.table.format.decimal)
+    for i, column in enumerate(zip(*rows, strict=True)):
+        text = [str(cell).strip() for cell in column]
+        marked = sum(bool(re.fullmatch(rf"-?[1-9]\d{{0,2}}{mark}\d{{3}}", cell)) for cell in text)
+        whole = sum(bool(re.fullmatch(r"-?\d{1,3}", cell)) for cell in text)
+        if marked >= _MARKED and whole and marked + whole == len(text):
+            warn_caller(
+                f"{data.table.path}: {data.table.called(data.columns[i])} has whole numbers beside such as "
+                f"{next(cell for cell in text if data.table.format.decimal in cell)}, read as having a fraction; take "
+                "marks of thousands out"
+            )
 
 
 def _say_what_is_beyond(data: TableData) -> None:

@@ -124,6 +124,10 @@ def _read_table(
         )
     train = read_table(path, how)
     test = None if test_data is None else read_table(_existing(test_data), how, like=train)
+    if test is not None and np.array_equal(train.inputs, test.inputs) and train.cells == test.cells:
+        raise UsageError(
+            f"{test_data} is a copy of the table that is trained on, and cannot test what was learned from it"
+        )
     (y, *of_test), names = target_values([train] if test is None else [train, test], targets)
     pair = (test.inputs, of_test[0]) if test is not None else None
     return _Raw((train.inputs, y), pair, None, names, train.names or None, train.target_said())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from gpubp.support.warning import warn_caller
 
 KINDS = BYTES, NUMBERS, UNKNOWN = "bytes", "numbers", "unknown"
 _SHOWN = 6  # names in a message
-_FEW = 8  # rows whose spread says nothing
+_FEW = 8  # rows whose size says nothing
 _OTHER_SCALE = 20.0
 
 
@@ -71,13 +72,14 @@ class Inputs:
     """The inputs that a network learned from.
 
     ``kind`` is ``BYTES``, ``NUMBERS`` or, where nobody has said, ``UNKNOWN``; ``names`` has one for each column, or
-    none; ``shape`` is that of a sample, (height, width) of an image, or () if it was a row; ``scaling`` is what they
-    are put through before the first layer, if anything.
+    none; ``shape`` is that of a sample, (height, width) of an image, or () if it was a row; ``size`` is the root mean
+    square of numbers, or 0; ``scaling`` is what they are put through before the first layer, if anything.
     """
 
     kind: str = UNKNOWN
     names: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
+    size: float = 0.0
     scaling: Scaling | None = None
 
     def check(self, inputs: Any, name: str) -> None:
@@ -125,15 +127,15 @@ class Inputs:
         """Inputs as the first layer takes them, but for the network's dtype and bytes that are not scaled."""
         return inputs if self.scaling is None else self.scaling.apply(inputs)
 
-    def say_if_of_another_scale(self, scaled: np.ndarray, name: str) -> None:
-        """Warn of inputs, scaled, that vary far less or more than those learned from, whose deviations were 1."""
-        if self.scaling is None or len(scaled) < _FEW:
+    def say_if_of_another_scale(self, inputs: Any, name: str) -> None:
+        """Warn of numbers far smaller or larger than those learned from."""
+        if not self.size or kind_of(inputs) == BYTES or inputs.shape[0] < _FEW:
             return
-        spread = float(scaled.std(axis=0).mean())
-        if not 1 / _OTHER_SCALE < spread < _OTHER_SCALE:
+        share = size_of(inputs) / self.size
+        if not 1 / _OTHER_SCALE < share < _OTHER_SCALE:
             warn_caller(
-                f"{name}: these inputs vary {spread:.2g} times as much as those that the network learned from; they "
-                "may be at another scale"
+                f"{name}: these inputs are {share:.2g} times as large as those that the network learned from; they may "
+                "be at another scale"
             )
 
     def places(self, names: Sequence[str], where: str) -> tuple[list[int], list[str]]:
@@ -153,6 +155,16 @@ class Inputs:
             )
         left_over = [name for name in names if name not in self.names]
         return [places[name] for name in self.names], left_over
+
+
+def size_of(inputs: Any) -> float:
+    """The root mean square of numbers (N, n_in), dense or sparse, of at most a thousand rows; 0 of bytes."""
+    if kind_of(inputs) == BYTES:
+        return 0.0
+    few = inputs[:: max(1, inputs.shape[0] // 1000)]
+    numbers = few.data if is_sparse(few) else few
+    with np.errstate(over="ignore"):
+        return float(np.sqrt(np.square(numbers, dtype=np.float64).sum() / math.prod(few.shape)))
 
 
 def names_of(values: Any) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from gpubp import backends, data, formats
 from gpubp.backends.backend import Backend
 from gpubp.data.dataset import Dataset, Split, hold_out
-from gpubp.data.inputs import Inputs, Scaling, kind_of
+from gpubp.data.inputs import Inputs, Scaling, kind_of, size_of
 from gpubp.data.targets import Targets
 from gpubp.errors import GpubpError, TrainingWarning
 from gpubp.experiments.folder import read_signals
@@ -252,7 +252,8 @@ def _finish(network: Network, parts: Parts) -> None:
     """Make the network predict from inputs as they come, and the classes by their names."""
     dataset = parts.dataset
     kind = kind_of(dataset.train.inputs)
-    network.inputs = Inputs(kind, dataset.feature_names or (), dataset.image_shape or (), parts.scaling)
+    of_training = size_of(dataset.train.inputs), parts.scaling
+    network.inputs = Inputs(kind, dataset.feature_names or (), dataset.image_shape or (), *of_training)
     names, outputs = dataset.class_names or (), network.sizes[-1]
     if network.meaning != VALUES and names != tuple(map(str, range(len(names)))):
         # Outputs beyond the classes of the data have no name, but can be the largest.

@@ -100,6 +100,7 @@ def _plain(label: Any) -> Any:
 
 def _inputs_header(inputs: Inputs) -> dict[str, Any]:
     header: dict[str, Any] = {"kind": inputs.kind, "names": list(inputs.names), "shape": list(inputs.shape)}
+    header["size"] = inputs.size if math.isfinite(inputs.size) else 0.0
     if inputs.scaling is not None:  # JSON keeps every bit of a float64
         header |= {"shift": inputs.scaling.shift.tolist(), "scale": inputs.scaling.scale.tolist()}
     return header
@@ -116,7 +117,9 @@ def _inputs_of(header: dict[str, Any], n_in: int) -> Inputs:
         scaling = Scaling(*(np.array(header[name], np.float64) for name in ("shift", "scale")))
         if {scaling.shift.shape, scaling.scale.shape} != {(n_in,)}:
             raise ValueError("its scaling is of other columns")
-    inputs = Inputs(header["kind"], tuple(header["names"]), tuple(header["shape"]), scaling)
+    inputs = Inputs(
+        header["kind"], tuple(header["names"]), tuple(header["shape"]), float(header["size"]), scaling
+    )
     if (
         inputs.kind not in KINDS
         or len(inputs.names) not in (0, n_in)

@@ -16,7 +16,7 @@ from gpubp import backends
 from gpubp.backends.backend import Backend
 from gpubp.backends.plan import PlanState, Problem
 from gpubp.data.dataset import Split
-from gpubp.data.inputs import BYTES, UNKNOWN, Inputs, kind_of, names_of
+from gpubp.data.inputs import BYTES, UNKNOWN, Inputs, kind_of, names_of, size_of
 from gpubp.errors import GpubpError, TrainingWarning, UsageError
 from gpubp.functions import LOSSES, Loss, lookup
 from gpubp.network import CLASSES, VALUES, Network
@@ -109,6 +109,7 @@ def fit(
         learned.check_shape(getattr(arranged, "shape", ())[1:], "validation data")
         held = network.split(arranged, validation[1], objective, name="validation data")
         learned.check(held.inputs, "validation data")
+        learned.say_if_of_another_scale(held.inputs, "validation data")
         watched = network.prepare(held, objective, "validation data").samples
     by_accuracy = early_stopping is not None and early_stopping.monitor == "validation_accuracy"
     if by_accuracy and not train.classification:
@@ -209,6 +210,7 @@ def _learned(before: Inputs, inputs: Any, split: Split) -> Inputs:
         kind=kind_of(split.inputs),
         names=before.names or names_of(inputs),
         shape=before.shape or (shape if len(shape) > 1 else ()),
+        size=before.size or size_of(split.inputs),
     )
 
 

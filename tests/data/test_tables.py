@@ -552,9 +552,25 @@ def test_a_second_table_is_the_test_part_by_the_names_of_its_columns():
 def test_the_training_part_is_no_test_part():
     path = table("a,label", [1, 2], ["x", "y"])
     Path("link.csv").symlink_to(path)
-    for other in ("t.csv", "link.csv"):
-        with pytest.raises(UsageError, match="is the table that is trained on, and cannot test"):
+    Path("copy.csv").write_bytes(path.read_bytes())
+    for other in ("t.csv", "link.csv", "copy.csv"):
+        with pytest.raises(UsageError, match="the table that is trained on, and cannot test"):
             load("t.csv", test_data=other)
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["980", "1.848", "2.156"], True), (["980", "1.848", "2.15"], False), (["1.848", "2.156"], False),
+        (["0.125", "3", "0.250"], False), (["7", "8"], False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mark", [".", ","])
+def test_marks_of_thousands_are_pointed_at(cells, said, mark):
+    size = [cell.replace(".", mark) for cell in cells]
+    table("size;label", size, ["x", "y", "y"][: len(cells)], mark=";")
+    with pytest.warns(UserWarning, match="t.csv: 'size' has whole numbers beside") if said else nullcontext():
+        load("t.csv", delimiter=";", decimal=mark)
 
 
 @pytest.mark.parametrize(

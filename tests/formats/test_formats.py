@@ -35,7 +35,7 @@ def test_a_format_that_is_read_keeps_every_bit(tmp_path, ending, dtype, classes)
     net.parameters[1][1][:3] = -0.0, np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
     net.classes = classes
     scaling = Scaling(np.array([0.1, 1 / 3, -1e-300, 1e300]), np.array([1e-9, 1.0, 2 / 3, 7.0]))
-    net.inputs = Inputs("bytes", ("größe", "b", "", "d"), (2, 2), scaling)
+    net.inputs = Inputs("bytes", ("größe", "b", "", "d"), (2, 2), 1 / 3, scaling)
     path = tmp_path / f"m{ending}"
     net.save(path)
     loaded = gpubp.load(path)
@@ -109,7 +109,7 @@ def test_an_npz_with_a_changed_bit_is_refused(tmp_path):
 
 
 HEADER = npz.network_header(Network([4, 3]))
-SCALED = {"kind": "numbers", "names": [], "shape": [], "shift": [0.0] * 4, "scale": [1.0] * 4}
+SCALED = {"kind": "numbers", "names": [], "shape": [], "size": 0.0, "shift": [0.0] * 4, "scale": [1.0] * 4}
 
 
 @pytest.mark.parametrize("ending", READ)
@@ -121,11 +121,11 @@ SCALED = {"kind": "numbers", "names": [], "shape": [], "shift": [0.0] * 4, "scal
         *(({"network": HEADER, "format": version}, "its format is") for version in ("1", None, [1])),
         ({"network": {**HEADER, "dtype": "float64"}}, "W1 is missing or not a float64"),
         (
-            {"network": {**HEADER, "inputs": {"kind": "images", "names": [], "shape": []}}},
+            {"network": {**HEADER, "inputs": {"kind": "images", "names": [], "shape": [], "size": 0.0}}},
             "describes no network .its inputs are",
         ),
         (
-            {"network": {**HEADER, "inputs": {"kind": "bytes", "names": ["a"], "shape": []}}},
+            {"network": {**HEADER, "inputs": {"kind": "bytes", "names": ["a"], "shape": [], "size": 0.0}}},
             "describes no network .its inputs are",
         ),
         ({"network": {**HEADER, "inputs": {}}}, "describes no network"),
