@@ -92,7 +92,7 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
     flat = array("d")  # a list of floats would take four times the memory
     for row, line in table.rows:
         if like is None and len(cells) < _LOOKED_AT:
-            first.append([line[column] for column in columns])
+            first.append([line[column] for column in (*columns, target)])
         cells.append(line[target])
         rows.append(row)
         flat.extend(
@@ -205,17 +205,22 @@ def _say_what_counts_rows(data: TableData) -> None:
 
 
 def _say_what_may_be_thousands(data: TableData, rows: list[list[Any]]) -> None:
-    """Warn of a column whose numbers look like whole ones with a mark between thousands: 980 beside 1.848."""
-    mark = re.escape(data.table.format.decimal)
-    for i, column in enumerate(zip(*rows, strict=True)):
+    """Warn of a column whose numbers look like whole ones with a mark between thousands: 980 beside 1.848.
+
+    All of them may have one; but numbers of three decimals are as common, other than where commas are in use.
+    """
+    how = data.table.format
+    commas = how.decimal == "," or how.delimiter == ";"
+    for place, column in zip((*data.columns, data.target), zip(*rows, strict=True), strict=True):
         text = [str(cell).strip() for cell in column]
-        marked = sum(bool(re.fullmatch(rf"-?[1-9]\d{{0,2}}{mark}\d{{3}}", cell)) for cell in text)
+        marked = [
+            cell for cell in text if re.fullmatch(rf"-?[1-9]\d{{0,2}}{re.escape(how.decimal)}\d{{3}}", cell)
+        ]
         whole = sum(bool(re.fullmatch(r"-?\d{1,3}", cell)) for cell in text)
-        if marked >= _MARKED and whole and marked + whole == len(text):
+        if len(marked) >= _MARKED and (whole or commas) and len(marked) + whole == len(text):
             warn_caller(
-                f"{data.table.path}: {data.table.called(data.columns[i])} has whole numbers beside such as "
-                f"{next(cell for cell in text if data.table.format.decimal in cell)}, read as having a fraction; take "
-                "marks of thousands out"
+                f"{data.table.path}: {data.table.called(place)} may have marks of thousands, which are read as those "
+                f"of a fraction: {marked[0]}; if so, take them out"
             )
 
 

@@ -561,16 +561,27 @@ def test_the_training_part_is_no_test_part():
 @pytest.mark.parametrize(
     ("cells", "said"),
     [
-        (["980", "1.848", "2.156"], True), (["980", "1.848", "2.15"], False), (["1.848", "2.156"], False),
+        (["980", "1.848", "2.156"], True), (["1.848", "2.156", "22.156"], True), (["980", "1.848", "2.15"], False),
         (["0.125", "3", "0.250"], False), (["7", "8"], False),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("mark", [".", ","])
-def test_marks_of_thousands_are_pointed_at(cells, said, mark):
-    size = [cell.replace(".", mark) for cell in cells]
-    table("size;label", size, ["x", "y", "y"][: len(cells)], mark=";")
-    with pytest.warns(UserWarning, match="t.csv: 'size' has whole numbers beside") if said else nullcontext():
-        load("t.csv", delimiter=";", decimal=mark)
+@pytest.mark.parametrize("header", ["size;a", "a;size"])
+def test_marks_of_thousands_are_pointed_at(cells, said, mark, header):
+    size, other = [cell.replace(".", mark) for cell in cells], [str(i) for i in range(5, 5 + len(cells))]
+    table(header, *((size, other) if header == "size;a" else (other, size)), mark=";")
+    with (
+        pytest.warns(UserWarning, match="t.csv: 'size' may have marks of thousands")
+        if said
+        else nullcontext()
+    ):
+        load("t.csv", delimiter=";", decimal=mark, targets="values")
+
+
+def test_three_decimals_are_no_thousands_where_numbers_have_a_point():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(table("a,b,label", ["1.125", "2.250"], ["7", "8"], ["x", "y"]))
 
 
 @pytest.mark.parametrize(
