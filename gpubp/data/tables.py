@@ -253,12 +253,17 @@ def _whole(cells: Sequence[str]) -> bool:
 
 
 def _like_years(cells: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether three or more whole numbers rise or fall, as names do, by ones or above a row that is not whole."""
+    """Whether three or more whole numbers count in ones, or, above a row that is not whole, rise, fall or count in any
+    order, as names do.
+    """
     if len(cells) < 3 or not _whole(cells):
         return False
     steps = np.diff([float(cell) for cell in cells])
     by_ones = bool((steps == 1).all()) and all(map(str.isdecimal, cells))
-    return by_ones or (bool((steps > 0).all() or (steps < 0).all()) and not _whole(second))
+    in_order = bool((steps > 0).all() or (steps < 0).all()) or sorted(cells) == sorted(
+        map(str, range(len(cells)))
+    )
+    return by_ones or (in_order and not _whole(second))
 
 
 def _name_columns(table: Table, cells: list[str]) -> None:
