@@ -107,7 +107,8 @@ def fit(
     if validation is not None:
         arranged = learned.arranged(validation[0], "validation data")
         learned.check_shape(getattr(arranged, "shape", ())[1:], "validation data")
-        held = network.split(arranged, validation[1], objective, name="validation data")
+        wanted = Inputs(names=names_of(targets)).arranged(validation[1], "validation targets")
+        held = network.split(arranged, wanted, objective, name="validation data")
         learned.check(held.inputs, "validation data")
         learned.say_if_of_another_scale(held.inputs, "validation data")
         watched = network.prepare(held, objective, "validation data").samples

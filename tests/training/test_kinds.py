@@ -195,6 +195,27 @@ def _validated(net: Network, frame: pd.DataFrame) -> list[float]:
     return gpubp.fit(net, FRAME, LABELS, validation=(frame, LABELS), **QUIET)["validation_loss"]
 
 
+def test_targets_of_a_validation_frame_are_found_by_name():
+    wanted = pd.DataFrame({"u": IMAGES[:, 0] / 255, "v": IMAGES[:, 1] / -255})
+    losses = []
+    for held in (wanted, wanted[["v", "u"]]):
+        net = Network([2, 2], output="identity")
+        history = gpubp.fit(
+            net, FRAME / 255, wanted, loss="quadratic", validation=(FRAME / 255, held), **QUIET
+        )
+        losses.append(history["validation_loss"])
+    assert losses[0] == losses[1]
+    with pytest.raises(DataError, match="validation targets: v is missing"):
+        gpubp.fit(
+            net,
+            FRAME,
+            wanted,
+            loss="quadratic",
+            validation=(FRAME, wanted.rename(columns={"v": "w"})),
+            **QUIET,
+        )
+
+
 @pytest.mark.parametrize("names", [[2001, 2002], ["a", 2002], [("x", "a"), ("x", "b")], [0.5, 1.5]])
 def test_names_that_are_no_words_are_names_too(names):
     frame, net = FRAME.set_axis(names, axis=1), Network([2, 4, 2])
