@@ -258,7 +258,7 @@ def test_csv_classes_or_values(tmp_path, targets, header, classes):
         ("a,label\n1,0\n\n2,3,1\n", "line 4 has 3 columns, the first has 2"),
         ("a,b,label\n1,2,0\n3,x4,1\n", r"line 3, column 2 \(b\): 'x4' is not a number"),
         ("label,a,b\n0,1,2\n1,3,\n", r"line 3, column 3 \(b\): the cell is empty; .* fill them in"),
-        ("7,2,0\n3,nan,1\n", "line 2, column 2: 'nan' is no number; .* leave such rows out"),
+        ("7,2,4\n3,nan,1\n", "line 2, column 2: 'nan' is no number; .* leave such rows out"),
         ("1,1e999,0\n", "line 1, column 2: '1e999'"),
         ("label,a\n0,1\nx,2\n", r"line 3, column 1 \(label\): the target 'x' is not a number"),
         ("1,0\n2,\n", "line 2, column 2: the target is missing; leave such rows out"),
