@@ -9,15 +9,17 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from bench import new_folder
+from bench import RESULTS
 from gpubp.benchmark import data, measure, terminal
 from gpubp.benchmark.measure import FEWEST_ROUNDS, Case, Settings
 from gpubp.benchmark.nets import NETS, QUICK, Net, parse, select
 from gpubp.benchmark.peers import PEERS, Peer
+from gpubp.benchmark.results import numbered
 from gpubp.errors import UsageError
 from gpubp.functions import lookup
 from gpubp.reports import benchmark as page
 from gpubp.support import machine
+from gpubp.support.files import folder_to_fill
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -79,8 +81,11 @@ def run(args: argparse.Namespace) -> int:
         Case(net, partial(data.make, net), (net.data, net.layers[0], net.layers[-1]))
         for net in choose_nets(args)
     ]
-    out = args.out or new_folder("cpu", datetime.now(UTC).date().isoformat())
-    report = measure.run(cases, peers, missing, settings, out, terminal.console(), terminal.say, page.write)
+    new = numbered(RESULTS / f"{datetime.now(UTC).date().isoformat()}-cpu")
+    with folder_to_fill(args.out, new) as out:
+        report = measure.run(
+            cases, peers, missing, settings, out, terminal.console(), terminal.say, page.write
+        )
     return terminal.INTERRUPTED if report.interrupted else 0
 
 

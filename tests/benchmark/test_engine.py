@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import gpubp
-from bench import cpu, scaling
+from bench import RESULTS, cpu, scaling
 from gpubp import backends
 from gpubp.benchmark import measure, results, shown
 from gpubp.benchmark.data import Data
@@ -210,7 +210,9 @@ def test_nets_are_chosen_by_name_and_beginning():
     ],
 )
 def test_wrong_options(options, message, capsys):
+    before = sorted(RESULTS.iterdir())
     assert cpu.main(options) == 2
+    assert sorted(RESULTS.iterdir()) == before  # no empty folder is left
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert message in last
