@@ -108,8 +108,6 @@ def _fitting(network: Network, model: Path | None, parts: Parts, recipe: Recipe)
     Raises:
         UsageError, DataError: the model is of other data.
     """
-    from gpubp.data.inputs import say_unnamed
-
     dataset, trained_with = parts.dataset, "name the recipe it was trained with"
     if network.sizes[0] != dataset.n_in and not network.inputs.names:
         raise UsageError(
@@ -122,13 +120,8 @@ def _fitting(network: Network, model: Path | None, parts: Parts, recipe: Recipe)
             f"the classes of {model} are {', '.join(map(str, names))}, but those of {recipe.name} are "
             f"{', '.join(theirs)}: {trained_with}"
         )
-    if not network.inputs.names:
-        return parts.train
-    if not dataset.feature_names:
-        say_unnamed(recipe.data)
-        return parts.train
-    places, _ = network.inputs.places(dataset.feature_names, recipe.data)
-    return replace(parts.train, inputs=parts.train.inputs[:, places])
+    places = network.inputs.order_of(dataset.feature_names or (), recipe.data)
+    return parts.train if places is None else replace(parts.train, inputs=parts.train.inputs[:, places])
 
 
 def _trained(recipe: Recipe, data_dir: Path | None, quiet: bool) -> tuple[Network, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 from gpubp.data import builtin, mnist
 from gpubp.data.dataset import Dataset, Split, check_split
@@ -71,7 +70,8 @@ def load(
     path = user_path(name_or_path)
     path_is_meant = not isinstance(name_or_path, str) or path.exists() or path.name != name or path.suffix
     if name and path_is_meant:
-        how: dict[str, Any] = {"table": table, "test_data": test_data, "targets": targets}
-        return load_path(path, seed=seed, test_fraction=test_fraction, **how)
+        return load_path(
+            path, test_fraction=test_fraction, seed=seed, table=table, test_data=test_data, targets=targets
+        )
     hint = did_you_mean(name.lower(), names(), at_least=0)
     raise UsageError(f"{name!r} is neither a data set nor a file; {hint}Known are {', '.join(names())}")

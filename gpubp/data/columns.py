@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.data.inputs import BYTES, Inputs, say_left_out, say_unnamed, shown
+from gpubp.data.inputs import BYTES, Inputs, shown
 from gpubp.data.tables import (
     ANYWHERE,
     MISSING,
@@ -76,7 +76,7 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
     """
     known = () if like is None else like.known
     table = open_table(path, how, 2, known)
-    arranged = arrange(table, known)
+    arranged = Inputs(names=known).order_of(table.names, str(path))
     if arranged is not None:
         *columns, target = arranged
     elif like is not None:
@@ -108,27 +108,6 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
         _say_what_is_beyond(data)
         _say_what_may_be_thousands(data, first)
     return data
-
-
-def arrange(table: Table, known: Sequence[str]) -> list[int] | None:
-    """Where the columns of the ``known`` names stand in the table; None where one of the two has no names.
-
-    Raises:
-        DataError: one is missing.
-    """
-    if not known:
-        return None
-    if table.names and (set(known) <= set(table.names) or not _counted(table.names)):
-        columns, left_over = Inputs(names=tuple(known)).places(table.names, str(table.path))
-        say_left_out(table.path, left_over)
-        return columns
-    say_unnamed(table.path)
-    return None
-
-
-def _counted(names: Sequence[str]) -> bool:
-    """Whether names are but numbers of columns, as pandas gives them."""
-    return list(names) == [str(i) for i in range(len(names))]
 
 
 def find_target(table: Table) -> int:
@@ -213,6 +192,8 @@ def _say_what_may_be_thousands(data: TableData, rows: list[list[Any]]) -> None:
     commas = how.decimal == "," or how.delimiter == ";"
     for place, column in zip((*data.columns, data.target), zip(*rows, strict=True), strict=True):
         text = [str(cell).strip() for cell in column]
+        if not any(how.decimal in cell for cell in text):  # as in the hundreds of columns that pixels have
+            continue
         marked = [
             cell for cell in text if re.fullmatch(rf"-?[1-9]\d{{0,2}}{re.escape(how.decimal)}\d{{3}}", cell)
         ]
@@ -326,7 +307,7 @@ def _by_look(data: TableData, targets: Targets) -> Targets:
 def input_chunks(path: Path, rows: int, how: TableFormat, inputs: Inputs) -> Iterator[np.ndarray]:
     """The inputs of a table without targets, some rows at a time, the columns in the order of the network's."""
     table = open_table(path, how, min(2, len(inputs.names) or 1), inputs.names)
-    arranged = arrange(table, inputs.names)
+    arranged = inputs.order_of(table.names, str(path))
     columns = list(range(table.width)) if arranged is None else arranged
     advice = "; leave out a column of targets" if arranged is None else ""
     while part := list(itertools.islice(table.rows, rows)):

@@ -55,8 +55,8 @@ def load_path(
         plain. Of QMNIST's labels, the digits are taken.
     .npz: X and y, or x_train and y_train; perhaps X_test and y_test; perhaps sample_weight, for the training
         part.
-    Table: .csv or .tsv, gzipped or plain, or .parquet (needs pyarrow); read as ``table`` says, its target found as
-        :mod:`gpubp.data.columns` does. Inputs become float64, or bytes if they are said to be pixels.
+    Table: .csv, .tsv or .txt, gzipped or plain, or .parquet (needs pyarrow); read as ``table`` says, its target found
+        as :mod:`gpubp.data.columns` does. Inputs become float64, or bytes if they are said to be pixels.
 
     Labels are classes, by whatever they are called: whole numbers from 0 on are class numbers, and all else names.
     Where ``targets`` does not say what they are, words and whole numbers written without a point are classes, as is
@@ -118,15 +118,11 @@ def _image_shape(inputs: np.ndarray) -> tuple[int, int] | None:
 def _read_table(
     path: Path, how: TableFormat, test_data: str | os.PathLike[str] | None, targets: Targets
 ) -> _Raw:
-    if test_data is not None and _existing(test_data).samefile(path):
-        raise UsageError(
-            f"{test_data} is the table that is trained on, and cannot test what was learned from it"
-        )
     train = read_table(path, how)
     test = None if test_data is None else read_table(_existing(test_data), how, like=train)
     if test is not None and np.array_equal(train.inputs, test.inputs) and train.cells == test.cells:
         raise UsageError(
-            f"{test_data} is a copy of the table that is trained on, and cannot test what was learned from it"
+            f"{test_data} holds the table that is trained on, and cannot test what was learned from it"
         )
     (y, *of_test), names = target_values([train] if test is None else [train, test], targets)
     pair = (test.inputs, of_test[0]) if test is not None else None

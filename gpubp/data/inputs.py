@@ -113,14 +113,11 @@ class Inputs:
         Raises:
             DataError: as :meth:`places` does.
         """
-        names = names_of(values)
-        if not self.names or names == self.names or not hasattr(values, "columns"):
+        if names_of(values) == self.names or not hasattr(values, "columns"):
             return values
-        if not names:
-            say_unnamed(name)
+        places = self.order_of(names_of(values), name)
+        if places is None:
             return values
-        places, left_over = self.places(names, name)
-        say_left_out(name, left_over)
         return values.iloc[:, places] if hasattr(values, "iloc") else values.select(list(self.names))
 
     def scaled(self, inputs: Any) -> Any:
@@ -137,6 +134,32 @@ class Inputs:
                 f"{name}: these inputs are {share:.2g} times as large as those that the network learned from; they may "
                 "be at another scale"
             )
+
+    def order_of(self, names: Sequence[str], where: str) -> list[int] | None:
+        """Where each of the network's columns stands among ``names``; None where one of the two has none to speak of.
+
+        What that means is said aloud: columns that are left over, and those that are taken in the order they come in.
+
+        Raises:
+            DataError: as :meth:`places` does.
+        """
+        if not self.names:
+            return None
+        counted = list(names) == [
+            str(i) for i in range(len(names))
+        ]  # numbers of columns, as pandas gives them
+        if counted and not set(self.names) <= set(names):
+            warn_caller(
+                f"{where}: no names of columns, which are taken in the order of those that the network learned from"
+            )
+            return None
+        places, left_over = self.places(names, where)
+        if left_over:
+            are = "is" if len(left_over) == 1 else "are"
+            warn_caller(
+                f"{where}: {shown(left_over)} {are} not among the columns that the network learned from: left out"
+            )
+        return places
 
     def places(self, names: Sequence[str], where: str) -> tuple[list[int], list[str]]:
         """Where in a table with columns of these ``names`` each of the network's stands, and the names left over.
@@ -173,22 +196,6 @@ def names_of(values: Any) -> tuple[str, ...]:
         getattr(values, "column_names", getattr(values, "columns", ()))
     )  # of Arrow, of a DataFrame
     return () if columns == list(range(len(columns))) else tuple(map(str, columns))
-
-
-def say_unnamed(where: object) -> None:
-    """Warn of columns that are taken by their places alone."""
-    warn_caller(
-        f"{where}: no names of columns, which are taken in the order of those that the network learned from"
-    )
-
-
-def say_left_out(where: object, names: Sequence[str]) -> None:
-    """Warn of columns that the network does not know."""
-    if names:
-        are = "is" if len(names) == 1 else "are"
-        warn_caller(
-            f"{where}: {shown(names)} {are} not among the columns that the network learned from: left out"
-        )
 
 
 def shown(names: Sequence[object], most: int = _SHOWN) -> str:
