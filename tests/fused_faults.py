@@ -11,7 +11,7 @@ from gpubp.backends.backend import Backend
 from gpubp.backends.cpu.fused import FusedPlan, StoredSamples
 from gpubp.backends.plan import PlanState, Problem, StepStats
 from gpubp.data.samples import Samples, as_inputs
-from gpubp.kernels.cpu import steps
+from gpubp.kernels.cpu import layout
 from tests.faults import Arrays, Fault, overridden
 
 
@@ -65,20 +65,20 @@ class PhasedPlan(FusedPlan):
         return Batch(self.samples, order, samples, as_inputs(samples.inputs, self.dtype))
 
     def _phase(
-        self, batch: Batch, kind: int, layer: int, mode=steps.GRADIENTS, coefficients=None
+        self, batch: Batch, kind: int, layer: int, mode=layout.GRADIENTS, coefficients=None
     ) -> StepStats:
-        count, only = len(batch.order), steps.phase(kind, layer)
+        count, only = len(batch.order), layout.phase(kind, layer)
         return self._run(batch.stored, batch.order, count, 1, coefficients, mode, only=only)
 
-    def _rows(self, i: int, place: int, batch: Batch, row: int = steps.ROW) -> np.ndarray:
+    def _rows(self, i: int, place: int, batch: Batch, row: int = layout.ROW) -> np.ndarray:
         """(B, n) of layer i in memory, a view: what is at this place, in rows as long as that entry says."""
         entry, count = self._net.layers[i], len(batch.order)
-        n = self.layers[i].n_in if place == steps.A_PREV else self.layers[i].n_out
+        n = self.layers[i].n_in if place == layout.A_PREV else self.layers[i].n_out
         return self._net.memory[entry[place] :][: count * entry[row]].reshape(count, entry[row])[:, :n]
 
     def _a_prev(self, i: int, batch: Batch) -> np.ndarray:
         """What goes into layer i."""
-        return self._rows(i - 1, steps.A, batch) if i else batch.inputs
+        return self._rows(i - 1, layout.A, batch) if i else batch.inputs
 
     def _propagate(self, batch: Batch) -> StepStats:
         """All phases before the gradients'."""
@@ -102,22 +102,22 @@ class PhasedPlan(FusedPlan):
         return True
 
     def _gather(self, batch: Batch) -> None:
-        self._phase(batch, steps.GATHER, 0)
+        self._phase(batch, layout.GATHER, 0)
         stale, sparse = self.stale_inputs[: len(batch.order)], "non-zero" in self.describe()
         if not sparse:
-            batch.inputs = self._rows(0, steps.A_PREV, batch, steps.A_PREV_ROW)
+            batch.inputs = self._rows(0, layout.A_PREV, batch, layout.A_PREV_ROW)
         if self._planted("gather", {}, {"out": stale.copy()}, {"out": batch.inputs}) and sparse:
             # How the memory holds sparse inputs is the plan's own affair: they are gathered again, from faulty samples.
             faulty = Samples(batch.inputs, batch.samples.targets, batch.samples.sample_weight)
             batch.stored, batch.order = self.upload(faulty), np.arange(len(batch.order))
-            self._phase(batch, steps.GATHER, 0)
+            self._phase(batch, layout.GATHER, 0)
         stale[...] = batch.inputs
 
     def _forward(self, batch: Batch, i: int) -> None:
-        stale = self._rows(i, steps.A, batch).copy()
-        self._phase(batch, steps.FORWARD, i)
-        memory, activation = self._rows(i, steps.A, batch), self.problem.activations[i]
-        weights, bias = self._get(self._net.layers[i, steps.W], i)
+        stale = self._rows(i, layout.A, batch).copy()
+        self._phase(batch, layout.FORWARD, i)
+        memory, activation = self._rows(i, layout.A, batch), self.problem.activations[i]
+        weights, bias = self._get(self._net.layers[i, layout.W], i)
         a_prev = self._a_prev(i, batch)
         inputs = {"a_prev": a_prev, "weights": weights, "bias": bias, "activation": activation}
         if i == len(self.layers) - 1:  # the output phase makes a of z
@@ -129,32 +129,32 @@ class PhasedPlan(FusedPlan):
     def _output(self, batch: Batch) -> StepStats:
         last, count = len(self.layers) - 1, len(batch.order)
         activation, loss = self.problem.activations[last], self.problem.loss
-        z, stale = self._rows(last, steps.A, batch).copy(), self._rows(last, steps.DELTA, batch).copy()
-        stats = self._phase(batch, steps.OUTPUT_DELTA, 0)
+        z, stale = self._rows(last, layout.A, batch).copy(), self._rows(last, layout.DELTA, batch).copy()
+        stats = self._phase(batch, layout.OUTPUT_DELTA, 0)
         a, targets, weight = activation.apply(z), batch.samples.targets, batch.samples.sample_weight
         row_cost = reference.cost(z, a, targets, weight, activation, loss).astype(self.dtype)
         own = row_cost.sum(dtype=np.float64)
         before = {"delta": stale, "row_cost": self.stale_costs[:count].copy()}
         self._planted(
-            "output_delta", {}, before, {"delta": self._rows(last, steps.DELTA, batch), "row_cost": row_cost}
+            "output_delta", {}, before, {"delta": self._rows(last, layout.DELTA, batch), "row_cost": row_cost}
         )
         self.stale_costs[:count] = row_cost
         # The plan keeps the sum of the costs only.
         return StepStats(count, stats.costs + (row_cost.sum(dtype=np.float64) - own), stats.hits)
 
     def _back(self, batch: Batch, i: int) -> None:
-        stale = self._rows(i - 1, steps.DELTA, batch).copy()
-        self._phase(batch, steps.HIDDEN_DELTA, i - 1)
-        self._planted("hidden_delta", {}, {"delta": stale}, {"delta": self._rows(i - 1, steps.DELTA, batch)})
+        stale = self._rows(i - 1, layout.DELTA, batch).copy()
+        self._phase(batch, layout.HIDDEN_DELTA, i - 1)
+        self._planted("hidden_delta", {}, {"delta": stale}, {"delta": self._rows(i - 1, layout.DELTA, batch)})
 
     def _gradients(self, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
         pairs = []
         for i in range(len(self.layers)):
-            names, place = ("grad_weights", "grad_bias"), self._net.layers[i, steps.GRADIENT]
+            names, place = ("grad_weights", "grad_bias"), self._net.layers[i, layout.GRADIENT]
             before = dict(zip(names, self._get(place, i), strict=True))
-            self._phase(batch, steps.WEIGHT_GRAD, i)
+            self._phase(batch, layout.WEIGHT_GRAD, i)
             after = dict(zip(names, self._get(place, i), strict=True))
-            delta = self._rows(i, steps.DELTA, batch) * self.dtype.type(len(batch.order))
+            delta = self._rows(i, layout.DELTA, batch) * self.dtype.type(len(batch.order))
             inputs = {"delta": delta, "a_prev": self._a_prev(i, batch)}
             if self._planted("weight_grad", inputs, before, after):
                 self._put(place, i, *after.values())
@@ -177,7 +177,7 @@ class PhasedPlan(FusedPlan):
         before = self.state()
         flat = np.array(coefficients, self.dtype).reshape(-1)
         for i in range(len(self.layers)):
-            self._phase(batch, steps.WEIGHT_GRAD, i, steps.TRAIN, flat)
+            self._phase(batch, layout.WEIGHT_GRAD, i, layout.TRAIN, flat)
         after = self.state()
         for k in range(len(after.parameters)):
             new, old = (

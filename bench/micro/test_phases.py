@@ -10,7 +10,7 @@ from gpubp.backends.plan import Problem
 from gpubp.benchmark import peaks
 from gpubp.data.samples import Samples
 from gpubp.functions import LOSSES
-from gpubp.kernels.cpu import steps
+from gpubp.kernels.cpu import layout
 from gpubp.network import Network
 from gpubp.optimizers import SGD
 
@@ -41,18 +41,18 @@ def phases(plan) -> dict[str, tuple[int, int, int]]:
     layers, nonzero = plan.layers, plan.samples.density
     inputs = [layers[0].n_in * nonzero] + [layer.n_in for layer in layers[1:]]
     n = SAMPLES
-    table = {"gather": (steps.phase(steps.GATHER, 0), 0, n * layers[0].n_in * nonzero)}
+    table = {"gather": (layout.phase(layout.GATHER, 0), 0, n * layers[0].n_in * nonzero)}
     for i, layer in enumerate(layers):
         weights, rows = layer.n_in * layer.n_out * (n // BATCH), n * (inputs[i] + layer.n_out)
         flops, updates = 2 * n * inputs[i] * layer.n_out, 2 * weights
-        table[f"forward {i + 1}"] = (steps.phase(steps.FORWARD, i), flops, 4 * (rows + weights))
-        gradient = steps.phase(steps.WEIGHT_GRAD, i)
+        table[f"forward {i + 1}"] = (layout.phase(layout.FORWARD, i), flops, 4 * (rows + weights))
+        gradient = layout.phase(layout.WEIGHT_GRAD, i)
         table[f"gradient and update {i + 1}"] = (gradient, flops + updates, 4 * (rows + 2 * weights))
         if i:
             moved = 4 * (n * (layer.n_in + layer.n_out) + weights)
-            back = steps.phase(steps.HIDDEN_DELTA, i - 1)
+            back = layout.phase(layout.HIDDEN_DELTA, i - 1)
             table[f"back {i}"] = (back, 2 * n * layer.n_in * layer.n_out, moved)
-    table["output"] = (steps.phase(steps.OUTPUT_DELTA, 0), 0, 8 * n * layers[-1].n_out)
+    table["output"] = (layout.phase(layout.OUTPUT_DELTA, 0), 0, 8 * n * layers[-1].n_out)
     return table
 
 
@@ -60,16 +60,16 @@ def phases(plan) -> dict[str, tuple[int, int, int]]:
                                    "back 1", "gradient and update 2", "output"])  # fmt: skip
 def test_phase(benchmark, plan, phase):
     table = phases(plan)
-    sums = (steps.ALL, sum(row[1] for row in table.values()), sum(row[2] for row in table.values()))
+    sums = (layout.ALL, sum(row[1] for row in table.values()), sum(row[2] for row in table.values()))
     number, operations, touched = table.get(phase, sums)
     order = np.random.default_rng(1).permutation(SAMPLES)
     count = SAMPLES // BATCH
     coefficients = np.tile(np.array([1e-6, 0, 0, 0], np.float32), 2 * count)
 
     def run():
-        plan._run(plan.samples, order, BATCH, count, coefficients, steps.TRAIN, only=number)
+        plan._run(plan.samples, order, BATCH, count, coefficients, layout.TRAIN, only=number)
 
-    plan._run(plan.samples, order, BATCH, count, coefficients, steps.TRAIN)
+    plan._run(plan.samples, order, BATCH, count, coefficients, layout.TRAIN)
     benchmark.group = plan.describe()
     benchmark(run)
     if benchmark.stats:

@@ -17,8 +17,11 @@ from numba import types
 from gpubp.backends.cpu.fused import Memory
 from gpubp.backends.cpu.team import Team
 from gpubp.kernels.cpu.compile import kernel
-from gpubp.kernels.cpu.inner import TILE_ROWS, TILE_VECTORS, tiles
-from gpubp.kernels.cpu.vector import BYTES, Emit, emitted, index
+from gpubp.kernels.cpu.entry import Entry
+from gpubp.kernels.cpu.inner import tiles
+from gpubp.kernels.cpu.layout import TILE_ROWS, TILE_VECTORS
+from gpubp.kernels.cpu.machine import BYTES
+from gpubp.kernels.cpu.vector import Emit, emitted, index
 
 TERMS = 256  # of each sum: A and B of a tile stay in the first-level cache
 STREAM_BYTES = 512 << 20  # far beyond any cache
@@ -46,8 +49,11 @@ def _sum_of(emit: Emit, memory, first, stop):
 
 
 @kernel
-def _read(memory, first, stop):
-    return _sum_of(memory, first, stop)
+def _read(memory, first, stop, total):
+    total[0] = _sum_of(memory, first, stop)
+
+
+multiply, read = Entry(__name__, "_multiply"), Entry(__name__, "_read")
 
 
 @cache
@@ -60,7 +66,7 @@ def flops_per_second(threads: int) -> float:
     b, c = space.take(TERMS * row), space.take(TILE_ROWS * row)
     memories = [space.allocate() for _ in range(threads)]
     repeats = 20_000
-    seconds = _fastest(threads, lambda rank: _multiply(memories[rank], b, c, repeats, TILE_ROWS))
+    seconds = _fastest(threads, lambda rank: multiply(memories[rank], b, c, repeats, TILE_ROWS))
     return 2.0 * TERMS * TILE_ROWS * row * repeats * threads / seconds
 
 
@@ -69,7 +75,8 @@ def bytes_per_second(threads: int) -> float:
     """The most bytes a second that are read from memory."""
     memory = np.ones(STREAM_BYTES // 4, np.float32)
     part = len(memory) // threads // (BYTES * 4) * (BYTES * 4)
-    seconds = _fastest(threads, lambda rank: _read(memory, rank * part, (rank + 1) * part))
+    totals = np.zeros((threads, 1))
+    seconds = _fastest(threads, lambda rank: read(memory, rank * part, (rank + 1) * part, totals[rank]))
     return 4.0 * part * threads / seconds
 
 

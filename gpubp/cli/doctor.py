@@ -87,12 +87,10 @@ def _numba() -> dict[str, Any] | None:
 
     if why_unavailable("numba"):  # its own backend entry says why
         return None
-    import numba
+    from gpubp.backends.cpu.backend import most_threads
+    from gpubp.kernels.cpu import kept
 
-    from gpubp.backends.cpu.backend import cache_folder, most_threads
-
-    layer = numba.config.THREADING_LAYER  # type: ignore[attr-defined]
-    return {"threads": most_threads(), "layer": layer, "cache_folder": cache_folder()}
+    return {"threads": most_threads(), "cache_folder": str(kept.folder())}
 
 
 def render(found: dict[str, Any]) -> str:
@@ -108,8 +106,7 @@ def render(found: dict[str, Any]) -> str:
     for pool in found["blas"] or []:
         lines.append(f"BLAS       {pool['library']} {pool['version'] or ''}, {pool['threads']} threads")
     if numba := found["numba"]:
-        cache = numba["cache_folder"] or "none, set NUMBA_CACHE_DIR to a folder that can be written"
-        lines.append(f"numba      {numba['threads']} threads; cache: {cache}")
+        lines.append(f"numba      {numba['threads']} threads; compiled kernels in {numba['cache_folder']}")
     if found["versions"]:
         lines.append(
             "versions   " + ", ".join(f"{name} {version}" for name, version in found["versions"].items())

@@ -1,4 +1,4 @@
-"""Numba kernels; every module compiles on first use and is cached on disk.
+"""Numba kernels: compiled for the types of their first arguments, kept on disk, and loaded from there without Numba.
 
 No fastmath flag but ``contract`` (a·b + c in one rounding): nothing is reassociated, and NaN goes through.
 """

@@ -19,14 +19,11 @@ from functools import partial
 
 from llvmlite import ir
 
-from gpubp.kernels.cpu.vector import INT8, INT16, INT64, REGISTERS, Emit, Lanes, emitted, index, multiply_add
+from gpubp.kernels.cpu.layout import TILE_ROWS, TILE_VECTORS, WIDEST
+from gpubp.kernels.cpu.vector import INT8, INT16, INT64, Emit, Lanes, emitted, index, multiply_add
 
 # Sums that run beside each other, so that a multiply-add need not wait for the one before it.
 CHAINS = 8
-# The largest tile: as many sums as leave registers for the operands.
-TILE_VECTORS = 3
-TILE_ROWS = 8 if REGISTERS >= 32 else 4
-WIDEST = 8 if REGISTERS >= 32 else 4  # vectors that the sparse loops take at a time
 
 
 def _halves(most: int) -> list[int]:

@@ -19,127 +19,72 @@ share of W, and waits for the others after each layer. A layer's table entry say
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import types
 
 from gpubp.kernels.cpu.compile import kernel, part, spliced
-from gpubp.kernels.cpu.inner import (
-    TILE_VECTORS,
-    WIDEST,
-    expand,
-    expand_record,
-    sparse_gradient,
-    sparse_product,
-    take,
-    tiles,
-)
-from gpubp.kernels.cpu.rowwise import activate, pull_back, update_rows
-from gpubp.kernels.cpu.sync import SYNC_SIZE, barrier  # noqa: F401
-from gpubp.kernels.cpu.turned import SOFTMAX, count_hits, output, pull_back_softmax, softmax
-from gpubp.kernels.cpu.vector import (
-    BYTES,
-    LINE,
-    copy,
-    get,
-    get_short,
-    prefetch_row,
-    put,
-    put_short,
-    put_value,
-    transpose,
-)
-
-# Columns of the table of layers; places are offsets into the memory.
-(
+from gpubp.kernels.cpu.inner import expand, expand_record, sparse_gradient, sparse_product, take, tiles
+from gpubp.kernels.cpu.layout import (
+    A_PREV,
+    A_PREV_ROW,
+    ACTIVATION,
+    ALL,
+    BLOCK_BYTES,
+    BLOCK_ROWS,
+    BLOCK_VECTORS,
+    BY_COLUMNS,
+    DELTA,
+    DEPTH,
+    FORWARD,
+    FORWARD_MARKS,
+    GATHER,
+    GRADIENT,
+    GRADIENTS,
+    HIDDEN_DELTA,
+    MARK,
     N_IN,
     N_OUT,
-    VECTORS,  # of a padded row of n_out
-    ACTIVATION,
-    BY_COLUMNS,  # whether threads share the layer's forward by units, not by samples
-    A_PREV,  # (chunk, n_in)
-    A_PREV_ROW,
-    A,  # (chunk, n_out)
-    DELTA,  # (chunk, n_out)
-    ROW,  # from one row of W, A or DELTA to the next
-    W,  # (n_in + 1, n_out)
-    GRADIENT,  # as W
-    SLOT1,  # as W, or −1
+    OUTPUT_DELTA,
+    PACK_ROWS,
+    ROW,
+    SLOT1,
     SLOT2,
-    LAYER_FIELDS,
-) = range(15)
+    SPAN,
+    SPARSE_BYTES,
+    TILE_VECTORS,
+    VECTORS,
+    WEIGHT_GRAD,
+    WIDEST,
+    A,
+    W,
+    head_of,
+    phase,
+)
+from gpubp.kernels.cpu.machine import BYTES, LINE
+from gpubp.kernels.cpu.rowwise import activate, pull_back, update_rows
+from gpubp.kernels.cpu.sync import barrier
+from gpubp.kernels.cpu.turned import SOFTMAX, count_hits, output, pull_back_softmax, softmax
+from gpubp.kernels.cpu.vector import copy, get, get_short, prefetch_row, put, put_short, put_value, transpose
 
-TRAIN, GRADIENTS, EVALUATE, PREDICT = range(4)  # what a call is for
-
-# The phases of a step, by the operations' names; but for the first and the output's, each layer has its own.
-GATHER, FORWARD, OUTPUT_DELTA, HIDDEN_DELTA, WEIGHT_GRAD, PHASES = range(6)
-ALL = -1
-
-MARK = 64  # columns between the marks in a sparse row
-SPAN = 256  # columns that a byte can tell apart: those of a mark count from the last multiple of this
-PACK_ROWS = 32  # from so many rows on, a copied panel of B pays
-DEPTH = 2048  # terms of a sum that are taken at a time, so that a panel stays in the second-level cache
-BLOCK_ROWS, BLOCK_VECTORS = 128, 24  # of a gradient that is summed before it is used
-FORWARD_MARKS = SPAN // MARK  # marks of W's rows that sparse products work on at a time
-SPARSE_BYTES = 32768  # of a sparse gradient that is in work at a time, about: most of a first-level cache
-# What each thread has to itself: a block of a gradient, which is 0 when it is not in use, and a copied panel of B.
-PANEL_BYTES = DEPTH * TILE_VECTORS * BYTES
-BLOCK_BYTES = max(BLOCK_ROWS * BLOCK_VECTORS * BYTES, MARK * WIDEST * BYTES, SPARSE_BYTES)
-
-
-class Net(NamedTuple):
-    """Parameters and working memory. Offsets count elements of ``memory``."""
-
-    memory: np.ndarray  # all that is of the network's dtype
-    layers: np.ndarray  # (layers, LAYER_FIELDS) int64
-    rows: np.ndarray  # (layers, threads + 1) int64: each thread's rows of W where it is not shared by columns
-    chunk: int  # samples that the working memory holds
-    zero: int  # a row of zeros
-    one: int  # the number 1
-    places: np.ndarray  # (chunk) int64, where the records of the samples in work begin
-    inputs: int  # (chunk, most) non-zero inputs
-    most: int  # non-zero inputs a row may have
-    targets: int  # (chunk, n_out)
-    weights: int  # (chunk, and one vector) sample weights
-    scratch: int  # for each thread, ``scratch_size`` elements
-    scratch_size: int
-    loss: int
-    rule: int
-    threads: int
-
-
-class Data(NamedTuple):
-    """Samples. Of the inputs, either the bytes or the numbers are there; the other is empty.
-
-    Of inputs with many zeros, there is also a record for each sample, at records[starts[s] : starts[s + 1]], in as few
-    cache lines as it takes: how many of its non-zero inputs lie before column 64 m, for every m up to the last, as
-    16-bit numbers; the column of each, counted from the last multiple of 256, in a byte; and their values.
-    """
-
-    bytes: np.ndarray  # (N · n_in, and one vector) uint8
-    numbers: np.ndarray  # (N · n_in)
-    starts: np.ndarray  # (N + 1) int64
-    records: np.ndarray  # uint8
-    most_bytes: int  # of a record, on average over a chunk, up to which it is worth it; 0 if that is known
-    targets: np.ndarray  # (N · a row of the last layer)
-    sample_weight: np.ndarray  # (N), or empty if all are 1
+part(types.int64)(phase)
+part(types.intp)(head_of)
 
 
 @kernel
 def steps(net, data, order, batch, coefficients, mode, only, thread, sync, costs, hits, outputs):
     """Run the mini-batches of ``order``, ``batch`` samples each, one after the other, as ``thread`` of the team.
 
-    coefficients are the optimizer's of each step, first the weights' and then the biases'; costs and hits (steps,)
-    get this thread's part of each step's sums, and outputs (samples, n_out), where asked for, the predictions.
+    coefficients are the optimizer's of each step, first the weights' and then the biases'; costs and hits (threads,
+    steps) get this thread's part of each step's sums, and outputs (samples, n_out), where asked for, the predictions.
     Where ``only`` is a :func:`phase` and not ALL, no other is run, on what the ones before it left in the memory.
     """
     samples = len(order)
-    width = len(coefficients) // max(2 * len(costs), 1)
+    count = costs.shape[1]
+    width = len(coefficients) // max(2 * count, 1)
     first = 0
-    for s in range(len(costs)):
+    for s in range(count):
         stop = min(first + batch, samples)
-        costs[s], hits[s] = 0.0, 0
+        costs[thread, s], hits[thread, s] = 0.0, 0
         for begin in range(first, stop, net.chunk):
             end = min(begin + net.chunk, stop)
             sparse = is_sparse(data, order, begin, end)
@@ -150,8 +95,8 @@ def steps(net, data, order, batch, coefficients, mode, only, thread, sync, costs
             forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync)
             if runs(only, OUTPUT_DELTA, 0):
                 cost, hit = output_all(net, begin, b0, b1, stop - first, thread, outputs)
-                costs[s] += cost
-                hits[s] += hit
+                costs[thread, s] += cost
+                hits[thread, s] += hit
             if mode <= GRADIENTS:
                 back_all(net, begin, end, b0, b1, only, thread, sync)
                 barrier(sync, net.threads)
@@ -165,12 +110,6 @@ def steps(net, data, order, batch, coefficients, mode, only, thread, sync, costs
                         )  # fmt: skip
             barrier(sync, net.threads)
         first = stop
-
-
-@part(types.int64)
-def phase(kind, layer):
-    """The number of a phase; of HIDDEN_DELTA, ``layer`` is the one whose δ it computes."""
-    return kind + PHASES * layer
 
 
 @spliced
@@ -189,12 +128,6 @@ def is_sparse(data, order, begin, end):
         s = get(order, b)
         total += get(data.starts, s + 1) - get(data.starts, s)
     return total <= data.most_bytes * (end - begin)
-
-
-@part(types.intp)
-def head_of(n_in):
-    """Bytes of a record before its columns."""
-    return 2 * ((n_in + MARK - 1) // MARK + 1)
 
 
 @spliced
@@ -541,10 +474,10 @@ def dense_product(
 
 
 @kernel
-def measure_records(inputs, n_in, starts, value_bytes, first, stop):
+def measure_records(inputs, n_in, starts, value_bytes, first, stop, found):
     """starts[s + 1] = the bytes of sample s's record, for samples first … stop of (N · n_in) inputs.
 
-    Returns how many of these inputs are not 0, and the most of one sample.
+    ``found`` becomes how many of these inputs are not 0, and the most of one sample.
     """
     total, most = 0, 0
     for s in range(first, stop):
@@ -554,7 +487,7 @@ def measure_records(inputs, n_in, starts, value_bytes, first, stop):
         size = head_of(n_in) + count * (1 + value_bytes)
         put(starts, s + 1, (size + LINE - 1) // LINE * LINE)
         total, most = total + count, max(most, count)
-    return total, most
+    found[0], found[1] = total, most
 
 
 @kernel

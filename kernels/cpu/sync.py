@@ -12,7 +12,6 @@ from gpubp.kernels.cpu.compile import part
 from gpubp.kernels.cpu.vector import INT32, emitted, index
 
 ARRIVED, PASSED = 0, 8  # places in ``sync``, on cache lines of their own
-SYNC_SIZE = 16
 SPINS = 2000  # some 20 µs: a step's imbalance; beyond, another process may have the core that is waited for
 
 

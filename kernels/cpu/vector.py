@@ -13,34 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partialmethod
 
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
 from numba.core.errors import TypingError
 
 from gpubp.kernels.cpu.compile import Result, register
-
-
-def _register_shape() -> tuple[int, int]:
-    """Bytes of this machine's vector registers, and how many it has.
-
-    Where a machine has none so wide, LLVM splits a vector into several registers: always right, only slower.
-    """
-    given = config.CPU_FEATURES  # Numba compiles for these instead of the machine's, where the user says so
-    if given is None:
-        found = {name for name, present in llvmlite.binding.get_host_cpu_features().items() if present}
-    else:
-        found = {name[1:] for name in given.split(",") if name.startswith("+")}
-    if "avx512f" in found:
-        return 64, 32
-    if "avx2" in found:
-        return 32, 16
-    return 16, 32 if "neon" in found else 16
-
-
-BYTES, REGISTERS = _register_shape()
-LINE = 64  # bytes of a cache line
+from gpubp.kernels.cpu.machine import BYTES, LINE
 
 BIT, INT8, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 CONTRACT = ("contract",)  # a product and its sum may be one rounding; nothing else may change

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from functools import cached_property
-from typing import Any
+from functools import cache, cached_property
+from importlib.metadata import version
 
 import numpy as np
 
@@ -16,46 +17,57 @@ from gpubp.backends.cpu.team import Team
 from gpubp.backends.plan import Plan, Problem
 from gpubp.backends.threads import blas_threads, counted
 from gpubp.data.samples import Samples
-from gpubp.errors import UsageError
+from gpubp.errors import BackendUnavailable, UsageError
 from gpubp.functions import LOSSES
 from gpubp.network import Layer
 from gpubp.optimizers import SGD
+from gpubp.support.machine import cores
 
 try:
-    import numba
+    from gpubp.backends.cpu.fused import FusedPlan, is_compiled
+    from gpubp.kernels.cpu import entries
+    from gpubp.kernels.cpu.layout import padded, turned, turned_back
 
-    from gpubp.kernels.cpu import operations
-
-    _settings: Any = numba.config
     _import_error: BaseException | None = None
-except (
-    Exception,
-    SystemExit,
-) as error:  # a broken LLVM or a NumPy too new is a reason to report, not a traceback
+except Exception as error:  # LLVM cannot be loaded
     _import_error = error
-
 
 SHARED_PRODUCT = 4_000_000  # multiply-adds of one product, from which on it is worth waking other threads
 
 
 def why_unavailable() -> str | None:
-    """None if Numba works here, else why it does not and what to install."""
+    """None if Numba works here, or its kernels are compiled, else why it does not and what to install."""
     if _import_error is not None:
-        reason = " ".join(str(_import_error).split()) or type(_import_error).__name__
-        return f"numba cannot be imported ({reason}); try: python -m pip install --upgrade numba"
-    if _settings.DISABLE_JIT:
+        return _told(_import_error)
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         return "NUMBA_DISABLE_JIT is set, so that Numba compiles nothing; unset it"
+    threads = os.environ.get("NUMBA_NUM_THREADS") or "1"
+    if not threads.isdecimal() or int(threads) == 0:
+        return f"NUMBA_NUM_THREADS must be 1 or more, not {threads!r}; set it right, or unset it"
+    return None if is_compiled(np.dtype(np.float32)) else why_no_compiler()
+
+
+@cache
+def why_no_compiler() -> str | None:
+    """None if Numba can be imported, which takes a while."""
+    try:
+        import numba  # noqa: F401
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a broken LLVM, a NumPy too new: reasons to report, no traceback
+        return _told(error)
     return None
+
+
+def _told(error: BaseException) -> str:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"numba cannot be imported ({reason}); try: python -m pip install --upgrade numba"
 
 
 def most_threads() -> int:
     """The threads that Numba would use, by default one a core. Its own are never started, whatever their layer."""
-    return _settings.NUMBA_NUM_THREADS
-
-
-def cache_folder() -> str | None:
-    """Return the folder where compiled kernels are kept; None if they are not."""
-    return operations.multiply.stats.cache_path
+    return int(os.environ.get("NUMBA_NUM_THREADS") or cores())
 
 
 class NumbaBackend(HostBackend):
@@ -82,7 +94,7 @@ class NumbaBackend(HostBackend):
             )
 
     def describe(self) -> str:
-        return f"Numba {numba.__version__}, {counted(self.threads)}"
+        return f"Numba {version('numba')}, {counted(self.threads)}"
 
     def limits(self) -> AbstractContextManager:
         # After every product of the verifier's, BLAS's threads would spin for milliseconds on the cores that these
@@ -90,8 +102,8 @@ class NumbaBackend(HostBackend):
         return blas_threads(1)
 
     def plan(self, problem: Problem) -> Plan:
-        from gpubp.backends.cpu.fused import FusedPlan
-
+        if not is_compiled(problem.dtype) and (reason := why_no_compiler()):
+            raise BackendUnavailable(f"backend 'numba' cannot run here: {reason}")
         if self.plan_kind == "composed":
             return super().plan(problem)
         return FusedPlan(self.describe(), self.threads, problem)
@@ -126,33 +138,36 @@ class NumbaBackend(HostBackend):
 
     def _multiply(self, a: np.ndarray, b: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
         """C = start + a b, (M, K) and (K, N) to (M, N), its rows shared by the team."""
-        a, b, n = np.ascontiguousarray(a), operations.padded(b), b.shape[1]
+        a, b, n = np.ascontiguousarray(a), padded(b), b.shape[1]
         c, row = np.empty((len(a), b.shape[1]), a.dtype), np.zeros(b.shape[1], a.dtype)
         if start is not None:
             row[:n] = start
+        given = a.reshape(-1), b.reshape(-1), row, c.reshape(-1), *b.shape
         if a.size * n < SHARED_PRODUCT:  # the team would take longer to wake than to multiply
-            operations.multiply(a, b, row, c, 0, len(a))
+            entries.multiply(*given, 0, len(a))
         else:
-            self._team.share(len(a), lambda _, first, stop: operations.multiply(a, b, row, c, first, stop))
+            self._team.share(len(a), lambda _, first, stop: entries.multiply(*given, first, stop))
         return c[:, :n]
 
     def forward(self, a_prev, weights, bias, activation, z, a):
         z[...] = self._multiply(a_prev, weights.T, bias)
-        blocks = operations.turned(z)
-        operations.activate_blocks(blocks, kernels.ACTIVATIONS[activation.name])
-        a[...] = operations.turned_back(blocks, len(a))
+        blocks = turned(z)
+        entries.activate_blocks(blocks.reshape(-1), z.shape[1], kernels.ACTIVATIONS[activation.name])
+        a[...] = turned_back(blocks, len(a))
 
     def output_delta(self, z, a, targets, sample_weight, activation, loss, delta, row_cost, row_hit):
         n, room = z.shape[1], np.zeros((len(z), 2), z.dtype)
-        blocks = operations.turned(np.hstack([z, a, targets, delta, sample_weight[:, None], room]))
-        operations.output_blocks(blocks, kernels.ACTIVATIONS[activation.name], kernels.LOSSES[loss.name])
-        rows = operations.turned_back(blocks, len(z))
+        blocks = turned(np.hstack([z, a, targets, delta, sample_weight[:, None], room]))
+        entries.output_blocks(
+            blocks.reshape(-1), n, kernels.ACTIVATIONS[activation.name], kernels.LOSSES[loss.name]
+        )
+        rows = turned_back(blocks, len(z))
         delta[...], row_cost[...], row_hit[...] = rows[:, 3 * n : 4 * n], rows[:, -2], rows[:, -1]
 
     def hidden_delta(self, delta_next, weights_next, a, activation, delta):
-        blocks = operations.turned(np.hstack([self._multiply(delta_next, weights_next), a]))
-        operations.pull_back_blocks(blocks, kernels.ACTIVATIONS[activation.name])
-        delta[...] = operations.turned_back(blocks, len(a))[:, : a.shape[1]]
+        blocks = turned(np.hstack([self._multiply(delta_next, weights_next), a]))
+        entries.pull_back_blocks(blocks.reshape(-1), a.shape[1], kernels.ACTIVATIONS[activation.name])
+        delta[...] = turned_back(blocks, len(a))[:, : a.shape[1]]
 
     def weight_grad(self, delta, a_prev, grad_weights, grad_bias):
         scaled = np.ascontiguousarray((delta / delta.dtype.type(len(delta))).T)
@@ -160,10 +175,10 @@ class NumbaBackend(HostBackend):
         np.sum(scaled, axis=1, out=grad_bias)
 
     def update(self, parameter, gradient, slots, optimizer, coefficients):
-        memory = operations.padded(np.zeros((4, parameter.size), parameter.dtype))
+        memory = padded(np.zeros((4, parameter.size), parameter.dtype))
         for row, array in zip(memory, (parameter, gradient, *slots), strict=False):
             row[: array.size] = array.reshape(-1)
         c = np.array(coefficients, parameter.dtype)
-        operations.update_padded(memory, len(slots), check_rule(optimizer), c)
+        entries.update_padded(memory.reshape(-1), len(slots), check_rule(optimizer), c)
         for array, row in zip((parameter, *slots), memory[[0, 2, 3]], strict=False):
             array[...] = row[: array.size].reshape(array.shape)

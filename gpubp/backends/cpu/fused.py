@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from functools import partial
-from types import SimpleNamespace
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -16,8 +15,9 @@ from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch
 from gpubp.backends.threads import counted
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.data.sparse import is_sparse
-from gpubp.kernels.cpu import inner, steps
-from gpubp.kernels.cpu.vector import BYTES
+from gpubp.kernels.cpu import entries, layout
+from gpubp.kernels.cpu.entry import Packed
+from gpubp.kernels.cpu.machine import BYTES, LINE
 
 # Up to this density, the first layer works on the non-zero inputs only: measured, the same for 32 to 512 units.
 SPARSE_DENSITY = 0.33
@@ -32,7 +32,7 @@ SHARED_WORK = 400_000  # multiply-adds in a step's forward products, from which 
 class StoredSamples:
     """N samples as the plan keeps them."""
 
-    data: steps.Data
+    data: layout.Data
     count: int
     density: float
     most: int  # non-zero inputs of one sample, if they are kept apart
@@ -41,6 +41,11 @@ class StoredSamples:
 
     def __len__(self) -> int:
         return self.count
+
+    @cached_property
+    def packed(self) -> Packed:
+        """The data as an argument of kernels."""
+        return Packed(self.data)
 
 
 class Memory:
@@ -51,7 +56,7 @@ class Memory:
 
     def take(self, count: int) -> int:
         place = self.size
-        line = steps.LINE // self.dtype.itemsize
+        line = LINE // self.dtype.itemsize
         self.size += -(-count // line) * line
         return place
 
@@ -63,21 +68,19 @@ class Memory:
 def zeros(count: int, dtype: np.dtype | type) -> np.ndarray:
     """A one-dimensional array that begins on a cache line."""
     size = count * np.dtype(dtype).itemsize
-    raw = np.zeros(size + steps.LINE, np.uint8)
-    shift = -raw.ctypes.data % steps.LINE
+    raw = np.zeros(size + LINE, np.uint8)
+    shift = -raw.ctypes.data % LINE
     return raw[shift : shift + size].view(dtype)
 
 
-def _unmarked(inputs: np.ndarray) -> np.ndarray:
-    """The same memory, not marked read-only (as memory maps and JAX's arrays are): Numba would compile all anew for it.
-
-    No kernel writes to its inputs.
-    """
-    if inputs.flags.writeable:
-        return inputs
-    address = inputs.__array_interface__["data"][0]
-    interface = {**inputs.__array_interface__, "data": (address, False)}
-    return np.asarray(SimpleNamespace(__array_interface__=interface, owner=inputs))
+def is_compiled(dtype: np.dtype) -> bool:
+    """Whether :func:`gpubp.kernels.cpu.steps.steps` is, for ``dtype``: all else takes little time to compile."""
+    numbers, bytes_ = np.empty(0, dtype), np.empty(0, np.uint8)
+    places, table = np.empty(0, np.int64), np.empty((0, 0), np.int64)
+    net = layout.Net(numbers, table, table, 0, 0, 0, places, *[0] * 9)
+    data = layout.Data(bytes_, numbers, places, bytes_, 0, numbers, numbers)
+    sums, outputs = np.empty((0, 0)), np.empty((0, 0), dtype)
+    return entries.steps.is_kept(net, data, places, 0, numbers, 0, 0, 0, places, sums, table, outputs)
 
 
 class FusedPlan(Plan):
@@ -93,10 +96,13 @@ class FusedPlan(Plan):
         first, *others = (layer.n_in * layer.n_out for layer in self.layers)
         work = sum(others) + first * self.samples.density
         self.threads = threads if self.batch_size * work >= SHARED_WORK else 1
-        self._net = self._lay_out()
+        self._lay_out()
         for i, (weights, bias) in enumerate(problem.parameters):
-            self._put(self._net.layers[i, steps.W], i, weights, bias)
-        self._sync = np.zeros(steps.SYNC_SIZE, np.int64)
+            self._put(self._net.layers[i, layout.W], i, weights, bias)
+        self._sync = Packed(np.zeros(layout.SYNC_SIZE, np.int64))
+        self._nothing = [
+            Packed(nothing) for nothing in (np.zeros(2, self.dtype), np.empty((0, 1), self.dtype))
+        ]
         self._lock = threading.RLock()  # the working memory serves one call at a time
 
     def _row(self, n: int) -> int:
@@ -107,28 +113,29 @@ class FusedPlan(Plan):
         vectors = -(-n // self._lanes)
         return (vectors if vectors < 16 else vectors | 1) * self._lanes
 
-    def _lay_out(self) -> steps.Net:
+    def _lay_out(self) -> None:
+        """Make the network's tables and memory, all zeros."""
         memory, team = Memory(self.dtype), self.threads
         chunk = min(max(self.batch_size, LEAST_CHUNK_ROWS), CHUNK_ROWS)
-        table = np.zeros((len(self.layers), steps.LAYER_FIELDS), np.int64)
+        table = np.zeros((len(self.layers), layout.LAYER_FIELDS), np.int64)
         rows = np.zeros((len(self.layers), team + 1), np.int64)
         widest = max(self._row(max(layer.n_in, layer.n_out)) for layer in self.layers)
         zero, one = memory.take(widest), memory.take(1)
         a_prev = memory.take(chunk * self._row(self.layers[0].n_in))
         for i, layer in enumerate(self.layers):
             entry, row = table[i], self._row(layer.n_out)
-            entry[steps.N_IN], entry[steps.N_OUT] = layer.n_in, layer.n_out
-            entry[steps.VECTORS] = -(-layer.n_out // self._lanes)
-            entry[steps.ACTIVATION] = kernels.ACTIVATIONS[layer.activation]
+            entry[layout.N_IN], entry[layout.N_OUT] = layer.n_in, layer.n_out
+            entry[layout.VECTORS] = -(-layer.n_out // self._lanes)
+            entry[layout.ACTIVATION] = kernels.ACTIVATIONS[layer.activation]
             wide = layer.n_out >= COLUMN_UNITS and layer.activation != "softmax"
-            entry[steps.BY_COLUMNS] = team > 1 and wide
-            entry[steps.A_PREV], entry[steps.A_PREV_ROW] = a_prev, self._row(layer.n_in)
-            entry[steps.ROW], size = row, (layer.n_in + 1) * row
-            entry[steps.W], entry[steps.GRADIENT] = memory.take(size), memory.take(size)
+            entry[layout.BY_COLUMNS] = team > 1 and wide
+            entry[layout.A_PREV], entry[layout.A_PREV_ROW] = a_prev, self._row(layer.n_in)
+            entry[layout.ROW], size = row, (layer.n_in + 1) * row
+            entry[layout.W], entry[layout.GRADIENT] = memory.take(size), memory.take(size)
             slots = [memory.take(size) for _ in self.optimizer.slots] + [-1, -1]
-            entry[steps.SLOT1], entry[steps.SLOT2] = slots[:2]
-            entry[steps.A] = a_prev = memory.take(chunk * row)
-            entry[steps.DELTA] = memory.take(chunk * row)
+            entry[layout.SLOT1], entry[layout.SLOT2] = slots[:2]
+            entry[layout.A] = a_prev = memory.take(chunk * row)
+            entry[layout.DELTA] = memory.take(chunk * row)
             rows[i] = self._share_rows(layer.n_in, i == 0)
         most = -(-self._most // self._lanes) * self._lanes
         inputs = memory.take(chunk * most)
@@ -136,20 +143,24 @@ class FusedPlan(Plan):
         targets, weights = memory.take(chunk * output_row), memory.take(chunk + self._lanes)
         turned = [self._row(layer.n_out) for layer in self.layers if layer.activation == "softmax"]
         block = (max([*turned, output_row]) + 1) * self._lanes
-        panel = steps.PANEL_BYTES // self.dtype.itemsize
-        scratch_size = steps.BLOCK_BYTES // self.dtype.itemsize + max(panel, 3 * block)
+        panel = layout.PANEL_BYTES // self.dtype.itemsize
+        scratch_size = layout.BLOCK_BYTES // self.dtype.itemsize + max(panel, 3 * block)
         scratch = memory.take(team * scratch_size)
         array = memory.allocate()
         array[one] = 1
-        return steps.Net(
+        net = layout.Net(
             array, table, rows, chunk, zero, one, np.zeros(chunk, np.int64), inputs, most, targets, weights,
             scratch, scratch_size,
             kernels.LOSSES[self.problem.loss.name], check_rule(self.optimizer), team,
         )  # fmt: skip
+        self._use(net)
+
+    def _use(self, net: layout.Net) -> None:
+        self._net, self._packed = net, Packed(net)
 
     def _share_rows(self, n_in: int, first: bool) -> np.ndarray:
         """Return where each thread's rows of a layer's W begin, (threads + 1,), for an even share of the work."""
-        unit = steps.MARK if first else inner.TILE_ROWS
+        unit = layout.MARK if first else layout.TILE_ROWS
         # a row that is always 0 is still updated
         work = self.samples.work + 0.5 if first else np.ones(-(-n_in // unit))
         done = np.concatenate([[0], np.cumsum(work)])
@@ -174,22 +185,22 @@ class FusedPlan(Plan):
                 for decay in (True, False)  # weights, biases
             ]
             coefficients = np.stack(rows, axis=1).astype(self.dtype).reshape(-1)
-            stats = self._run(self.samples, order, self.batch_size, count, coefficients, steps.TRAIN)
+            stats = self._run(self.samples, order, self.batch_size, count, coefficients, layout.TRAIN)
             self.step += count
             return stats
 
     def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
         check_batch(len(order), self.batch_size)
         with self._lock:
-            stats = self._run(self.samples, order, len(order), 1, None, steps.GRADIENTS)
-            places = self._net.layers[:, steps.GRADIENT]
+            stats = self._run(self.samples, order, len(order), 1, None, layout.GRADIENTS)
+            places = self._net.layers[:, layout.GRADIENT]
             return stats.mean_cost, [self._get(place, i) for i, place in enumerate(places)]
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         n = inputs.shape[0]
         outputs = np.empty((n, self.layers[-1].n_out), self.dtype)
         samples = self._store(Samples(inputs, np.zeros_like(outputs), np.ones(n, self.dtype)), room=0)
-        self._run(samples, np.arange(n), n, 1, None, steps.PREDICT, outputs)
+        self._run(samples, np.arange(n), n, 1, None, layout.PREDICT, outputs)
         return outputs
 
     def upload(self, samples: Samples) -> StoredSamples:
@@ -197,21 +208,21 @@ class FusedPlan(Plan):
         if stored.most > self._net.most:
             with self._lock:
                 state, self._most = self.state(), stored.most
-                self._net = self._lay_out()
+                self._lay_out()
                 self.load_state(state)
         return stored
 
     def evaluate(self, samples: StoredSamples) -> StepStats:
         n = len(samples)
-        return self._run(samples, np.arange(n), n, 1, None, steps.EVALUATE)
+        return self._run(samples, np.arange(n), n, 1, None, layout.EVALUATE)
 
     def state(self) -> PlanState:
         parameters: list[np.ndarray] = []
         slots: list[tuple[np.ndarray, ...]] = []
         with self._lock:
             for i, entry in enumerate(self._net.layers):
-                parameters += self._get(entry[steps.W], i)
-                places = [entry[steps.SLOT1], entry[steps.SLOT2]][: len(self.optimizer.slots)]
+                parameters += self._get(entry[layout.W], i)
+                places = [entry[layout.SLOT1], entry[layout.SLOT2]][: len(self.optimizer.slots)]
                 pairs = [self._get(place, i) for place in places]
                 slots += [tuple(weights for weights, _ in pairs), tuple(bias for _, bias in pairs)]
             return PlanState(parameters, slots, self.step)
@@ -219,15 +230,15 @@ class FusedPlan(Plan):
     def load_state(self, state: PlanState) -> None:
         with self._lock:
             for i, entry in enumerate(self._net.layers):
-                self._put(entry[steps.W], i, *state.parameters[2 * i : 2 * i + 2])
-                places = [entry[steps.SLOT1], entry[steps.SLOT2]][: len(self.optimizer.slots)]
+                self._put(entry[layout.W], i, *state.parameters[2 * i : 2 * i + 2])
+                places = [entry[layout.SLOT1], entry[layout.SLOT2]][: len(self.optimizer.slots)]
                 for place, *pair in zip(places, *state.slots[2 * i : 2 * i + 2], strict=True):
                     self._put(place, i, *pair)
             self.step = state.step
 
     def _view(self, place: int, i: int) -> np.ndarray:
         """Layer i's (n_in + 1, n_out) at this place: transposed weights, and the bias as the last row."""
-        layer, row = self.layers[i], self._net.layers[i, steps.ROW]
+        layer, row = self.layers[i], self._net.layers[i, layout.ROW]
         rows = layer.n_in + 1
         return self._net.memory[place : place + rows * row].reshape(rows, row)[:, : layer.n_out]
 
@@ -249,17 +260,19 @@ class FusedPlan(Plan):
         coefficients: np.ndarray | None,
         mode: int,
         outputs: np.ndarray | None = None,
-        only: int = steps.ALL,
+        only: int = layout.ALL,
     ) -> StepStats:
         order = np.ascontiguousarray(order, np.int64)
         check_order(order, len(samples))
-        coefficients = np.zeros(2, self.dtype) if coefficients is None else coefficients
-        outputs = np.empty((0, 1), self.dtype) if outputs is None else outputs
+        given = [
+            nothing if some is None else some
+            for nothing, some in zip(self._nothing, (coefficients, outputs), strict=True)
+        ]
         costs, hits = (np.zeros((self.threads, count), kind) for kind in (np.float64, np.int64))
         jobs = [
-            partial(
-                steps.steps, self._net, samples.data, order, batch_size, coefficients, mode, only, rank,
-                self._sync, costs[rank], hits[rank], outputs,
+            entries.steps.bind(
+                self._packed, samples.packed, order, batch_size, given[0], mode, only, rank,
+                self._sync, costs, hits, given[1],
             )
             for rank in range(self.threads)
         ]  # fmt: skip
@@ -277,31 +290,31 @@ class FusedPlan(Plan):
             if longest <= LONGEST_SPARSE:
                 return self._store_sparse(samples, longest)
         n, n_in = samples.inputs.shape
-        inputs = _unmarked(dense_inputs(samples.inputs, self.dtype).reshape(-1))
+        inputs = dense_inputs(samples.inputs, self.dtype).reshape(-1)
         data = self._data(samples)
         data = data._replace(bytes=inputs) if inputs.dtype == np.uint8 else data._replace(numbers=inputs)
-        dense = StoredSamples(data, n, 1.0, 0, np.ones(-(-n_in // steps.MARK)))
+        dense = StoredSamples(data, n, 1.0, 0, np.ones(-(-n_in // layout.MARK)))
         if room == 0 or n_in > LONGEST_SPARSE:
             return replace(dense, counted=False)
         value_bytes = inputs.itemsize
         starts = np.zeros(n + 1, np.int64)
-        most, total = [0] * self.team.size, [0] * self.team.size
+        found = np.zeros((self.team.size, 2), np.int64)
 
         def measure(rank: int, first: int, stop: int) -> None:
-            total[rank], most[rank] = steps.measure_records(inputs, n_in, starts, value_bytes, first, stop)
+            entries.measure_records(inputs, n_in, starts, value_bytes, first, stop, found[rank])
 
         self.team.share(n, measure)
-        density = sum(total) / inputs.size
-        if density > SPARSE_DENSITY or max(most) > room:
+        density, most = int(found[:, 0].sum()) / inputs.size, int(found[:, 1].max())
+        if density > SPARSE_DENSITY or most > room:
             return replace(dense, density=density)
-        limit = int(steps.head_of(n_in) + SPARSE_DENSITY * n_in * (1 + value_bytes))
+        limit = int(layout.head_of(n_in) + SPARSE_DENSITY * n_in * (1 + value_bytes))
         worst = int(starts.max())
         np.cumsum(starts, out=starts)
-        records = zeros(int(starts[-1]) + steps.LINE, np.uint8)
-        write = partial(steps.write_records, inputs, n_in, starts, records, value_bytes)
+        records = zeros(int(starts[-1]) + LINE, np.uint8)
+        write = partial(entries.write_records, inputs, n_in, starts, records, value_bytes)
         self.team.share(n, lambda _, first, stop: write(first, stop))
         data = data._replace(starts=starts, records=records, most_bytes=limit if worst > limit else 0)
-        return StoredSamples(data, n, density, max(most), self._work(data, n_in))
+        return StoredSamples(data, n, density, most, self._work(data, n_in))
 
     def _store_sparse(self, samples: Samples, most: int) -> StoredSamples:
         """The records of sparse inputs, of ``most`` in a row; they are not kept in any other way."""
@@ -310,15 +323,15 @@ class FusedPlan(Plan):
         indptr, columns = x.indptr.astype(np.int64, copy=False), x.indices.astype(np.int64, copy=False)
         values = np.ascontiguousarray(x.data, self.dtype)
         starts = np.zeros(n + 1, np.int64)
-        size = steps.head_of(n_in) + np.diff(indptr) * (1 + values.itemsize)
-        np.cumsum(-(-size // steps.LINE) * steps.LINE, out=starts[1:])
-        records = zeros(int(starts[-1]) + steps.LINE, np.uint8)
-        write = partial(steps.write_sparse_records, indptr, columns, values, n_in, starts, records)
+        size = layout.head_of(n_in) + np.diff(indptr) * (1 + values.itemsize)
+        np.cumsum(-(-size // LINE) * LINE, out=starts[1:])
+        records = zeros(int(starts[-1]) + LINE, np.uint8)
+        write = partial(entries.write_sparse_records, indptr, columns, values, n_in, starts, records)
         self.team.share(n, lambda _, first, stop: write(first, stop))
         data = self._data(samples)._replace(starts=starts, records=records)
         return StoredSamples(data, n, len(values) / (n * n_in), max(most, 1), self._work(data, n_in))
 
-    def _data(self, samples: Samples) -> steps.Data:
+    def _data(self, samples: Samples) -> layout.Data:
         """Targets and sample weights as the kernels want them, without inputs."""
         n, n_out = len(samples), self.layers[-1].n_out
         width = self._row(n_out)
@@ -327,11 +340,11 @@ class FusedPlan(Plan):
         weight = np.ascontiguousarray(samples.sample_weight, self.dtype)
         none, no_bytes, no_starts = (np.empty(0, kind) for kind in (self.dtype, np.uint8, np.int64))
         weight = none if (weight == 1).all() else weight
-        return steps.Data(no_bytes, none, no_starts, no_bytes, 0, targets, weight)
+        return layout.Data(no_bytes, none, no_starts, no_bytes, 0, targets, weight)
 
-    def _work(self, data: steps.Data, n_in: int) -> np.ndarray:
+    def _work(self, data: layout.Data, n_in: int) -> np.ndarray:
         """Mean non-zero inputs between two marks, (marks), of about a thousand samples."""
         starts = data.starts
         n = len(starts) - 1
-        some = data.records[starts[:: max(1, n // 1000), None][:-1] + np.arange(steps.head_of(n_in))]
+        some = data.records[starts[:: max(1, n // 1000), None][:-1] + np.arange(layout.head_of(n_in))]
         return np.diff(some.view(np.uint16).astype(np.float64), axis=1).mean(axis=0)

@@ -18,7 +18,7 @@ from gpubp.backends.cpu.fused import CHUNK_ROWS, COLUMN_UNITS, SHARED_WORK, Fuse
 from gpubp.backends.plan import PlanState
 from gpubp.data.samples import Samples
 from gpubp.functions import ACTIVATIONS, LOSSES
-from gpubp.kernels.cpu import steps
+from gpubp.kernels.cpu import layout
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW
 from gpubp.verification.steps import bounded_update, check_evaluation, check_step
@@ -139,7 +139,7 @@ def test_wide_layers_which_threads_share_by_their_units(threads, hidden, kind, d
     wide = COLUMN_UNITS
     net = network([N_IN, wide, wide + 37, wide + 1, 7], dtype, hidden=["relu", hidden, "relu"])
     plan = fused(net, prepared(net, inputs(rng, kind, 50), rng), threads=threads)
-    shared = plan._net.layers[:, steps.BY_COLUMNS]
+    shared = plan._net.layers[:, layout.BY_COLUMNS]
     assert shared.tolist() == ([0] * 4 if threads == 1 else [1, int(hidden != "softmax"), 1, 0])
     assert_right(plan)
 
@@ -188,11 +188,11 @@ def test_a_batch_is_taken_without_its_zeros_where_these_are_many(rows, sparse, r
     plan = fused(net, prepared(net, x, rng), batch=30)
     assert SPARSE in plan.describe()
     order, (entry, *_) = np.arange(30) + (0 if rows == "full" else 30), plan._net.layers
-    row = entry[steps.A_PREV_ROW]
-    a = plan._net.memory[entry[steps.A_PREV] :][: 30 * row].reshape(30, row)[:, :N_IN]
+    row = entry[layout.A_PREV_ROW]
+    a = plan._net.memory[entry[layout.A_PREV] :][: 30 * row].reshape(30, row)[:, :N_IN]
     a[...] = np.nan
-    only, none = steps.phase(steps.GATHER, 0), np.zeros(2, np.float32)
-    plan._run(plan.samples, order, 30, 1, none, steps.GRADIENTS, only=only)
+    only, none = layout.phase(layout.GATHER, 0), np.zeros(2, np.float32)
+    plan._run(plan.samples, order, 30, 1, none, layout.GRADIENTS, only=only)
     np.testing.assert_array_equal(a, np.nan if sparse else x[order].astype(np.float32))
 
 
@@ -387,7 +387,7 @@ def assert_right_within_margins(sizes, kind, threads, rng, dtype="float32") -> N
     plan = fused(net, samples, batch=70, threads=threads, optimizer=Adam(0.01))
     margin = 1 << 15  # elements
     wider = np.pad(plan._net.memory, margin, constant_values=np.nan)
-    plan._net = plan._net._replace(memory=wider[margin:-margin])
+    plan._use(plan._net._replace(memory=wider[margin:-margin]))
     for evaluated in ("0.02", "0.3", "dense"):
         others = prepared(net, inputs(rng, evaluated, 300, sizes[0]), rng)
         assert_ok(check_evaluation(plan, others))
@@ -398,8 +398,8 @@ def assert_right_within_margins(sizes, kind, threads, rng, dtype="float32") -> N
     assert np.isnan([wider[:margin], wider[-margin:]]).all()
     for i, entry in enumerate(plan._net.layers):
         # What fills rows up to whole vectors is in every sum of vectors.
-        row = entry[steps.ROW]
-        for count, place in zip((sizes[i] + 1, 70), (entry[steps.W], entry[steps.DELTA]), strict=True):
+        row = entry[layout.ROW]
+        for count, place in zip((sizes[i] + 1, 70), (entry[layout.W], entry[layout.DELTA]), strict=True):
             filling = plan._net.memory[place : place + count * row].reshape(count, row)[:, sizes[i + 1] :]
             np.testing.assert_array_equal(filling, 0)
 
@@ -467,7 +467,7 @@ def test_a_processor_with_narrower_vectors(features, register, what, tmp_path):
     if missing := set(features.split(",")) - has:
         pytest.skip(f"this processor has no {', '.join(sorted(missing))}")
     settings = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
-    check = f"from gpubp.kernels.cpu.vector import BYTES; assert BYTES == {register}"
+    check = f"from gpubp.kernels.cpu.machine import BYTES; assert BYTES == {register}"
     command = [sys.executable, "-c", f"{check}; from {__name__} import {what} as f; f()"]
     where = {"cwd": ROOT, "env": os.environ | settings}
     result = subprocess.run(command, **where, capture_output=True, text=True, timeout=300)

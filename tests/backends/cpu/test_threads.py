@@ -24,7 +24,7 @@ from tests import fewer
 from tests.conftest import small_data, small_net
 from tests.networks import problem_of, samples_of
 
-MOST = numba.config.NUMBA_NUM_THREADS
+MOST = cpu.most_threads()
 
 
 def blas() -> set[int]:
@@ -68,8 +68,13 @@ def test_a_backend_says_how_many_threads_it_uses(rng):
 
 def test_by_default_there_are_as_many_as_numba_may_have(monkeypatch):
     assert backends.get("numba").threads == MOST
-    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", MOST + 1)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", str(MOST + 1))
     assert backends.get("numba").threads == MOST + 1
+    for wrong in ("none", "0", "-1"):
+        monkeypatch.setenv("NUMBA_NUM_THREADS", wrong)
+        assert backends.why_unavailable("numba").startswith(
+            f"NUMBA_NUM_THREADS must be 1 or more, not {wrong!r}"
+        )
 
 
 @pytest.mark.parametrize(("size", "shared"), [(8, False), (160, True)])
@@ -107,7 +112,7 @@ def test_blas_has_its_own_number_again_after_runs_that_overlap():
 
 def test_without_compilation_there_is_no_numba(monkeypatch):
     assert backends.why_unavailable("numba") is None
-    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     assert backends.why_unavailable("numba").startswith("NUMBA_DISABLE_JIT is set")
     assert backends.choose("auto")[0] == "numpy"
 

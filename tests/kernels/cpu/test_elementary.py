@@ -12,7 +12,8 @@ import pytest
 from gpubp.functions import ACTIVATIONS
 from gpubp.kernels.cpu import elementary
 from gpubp.kernels.cpu.elementary import LN2, LOWEST
-from gpubp.kernels.cpu.vector import BYTES, emitted, index, transpose
+from gpubp.kernels.cpu.machine import BYTES
+from gpubp.kernels.cpu.vector import emitted, index, transpose
 from gpubp.verification.bounds import ACTIVATION_ROUNDINGS, EXP_ROUNDINGS, LOG_ROUNDINGS
 from tests import param
 

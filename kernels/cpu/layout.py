@@ -1,0 +1,126 @@
+"""How data lie in memory for kernels: the tables of a network and its samples, and rows that are padded or turned.
+
+Nothing here is compiled, or needs Numba: it is what a kernel and its caller agree on.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gpubp.kernels.cpu.machine import BYTES, REGISTERS
+
+# The largest tile: as many sums as leave registers for the operands.
+TILE_VECTORS = 3
+TILE_ROWS = 8 if REGISTERS >= 32 else 4
+WIDEST = 8 if REGISTERS >= 32 else 4  # vectors that the sparse loops take at a time
+
+SYNC_SIZE = 16  # words of a barrier
+
+# Columns of the table of layers; places are offsets into the memory.
+(
+    N_IN,
+    N_OUT,
+    VECTORS,  # of a padded row of n_out
+    ACTIVATION,
+    BY_COLUMNS,  # whether threads share the layer's forward by units, not by samples
+    A_PREV,  # (chunk, n_in)
+    A_PREV_ROW,
+    A,  # (chunk, n_out)
+    DELTA,  # (chunk, n_out)
+    ROW,  # from one row of W, A or DELTA to the next
+    W,  # (n_in + 1, n_out)
+    GRADIENT,  # as W
+    SLOT1,  # as W, or −1
+    SLOT2,
+    LAYER_FIELDS,
+) = range(15)
+
+TRAIN, GRADIENTS, EVALUATE, PREDICT = range(4)  # what a call is for
+
+# The phases of a step, by the operations' names; but for the first and the output's, each layer has its own.
+GATHER, FORWARD, OUTPUT_DELTA, HIDDEN_DELTA, WEIGHT_GRAD, PHASES = range(6)
+ALL = -1
+
+MARK = 64  # columns between the marks in a sparse row
+SPAN = 256  # columns that a byte can tell apart: those of a mark count from the last multiple of this
+PACK_ROWS = 32  # from so many rows on, a copied panel of B pays
+DEPTH = 2048  # terms of a sum that are taken at a time, so that a panel stays in the second-level cache
+BLOCK_ROWS, BLOCK_VECTORS = 128, 24  # of a gradient that is summed before it is used
+FORWARD_MARKS = SPAN // MARK  # marks of W's rows that sparse products work on at a time
+SPARSE_BYTES = 32768  # of a sparse gradient that is in work at a time, about: most of a first-level cache
+# What each thread has to itself: a block of a gradient, which is 0 when it is not in use, and a copied panel of B.
+PANEL_BYTES = DEPTH * TILE_VECTORS * BYTES
+BLOCK_BYTES = max(BLOCK_ROWS * BLOCK_VECTORS * BYTES, MARK * WIDEST * BYTES, SPARSE_BYTES)
+
+
+class Net(NamedTuple):
+    """Parameters and working memory. Offsets count elements of ``memory``."""
+
+    memory: np.ndarray  # all that is of the network's dtype
+    layers: np.ndarray  # (layers, LAYER_FIELDS) int64
+    rows: np.ndarray  # (layers, threads + 1) int64: each thread's rows of W where it is not shared by columns
+    chunk: int  # samples that the working memory holds
+    zero: int  # a row of zeros
+    one: int  # the number 1
+    places: np.ndarray  # (chunk) int64, where the records of the samples in work begin
+    inputs: int  # (chunk, most) non-zero inputs
+    most: int  # non-zero inputs a row may have
+    targets: int  # (chunk, n_out)
+    weights: int  # (chunk, and one vector) sample weights
+    scratch: int  # for each thread, ``scratch_size`` elements
+    scratch_size: int
+    loss: int
+    rule: int
+    threads: int
+
+
+class Data(NamedTuple):
+    """Samples. Of the inputs, either the bytes or the numbers are there; the other is empty.
+
+    Of inputs with many zeros, there is also a record for each sample, at records[starts[s] : starts[s + 1]], in as few
+    cache lines as it takes: how many of its non-zero inputs lie before column 64 m, for every m up to the last, as
+    16-bit numbers; the column of each, counted from the last multiple of 256, in a byte; and their values.
+    """
+
+    bytes: np.ndarray  # (N · n_in, and one vector) uint8
+    numbers: np.ndarray  # (N · n_in)
+    starts: np.ndarray  # (N + 1) int64
+    records: np.ndarray  # uint8
+    most_bytes: int  # of a record, on average over a chunk, up to which it is worth it; 0 if that is known
+    targets: np.ndarray  # (N · a row of the last layer)
+    sample_weight: np.ndarray  # (N), or empty if all are 1
+
+
+def phase(kind, layer):
+    """The number of a phase; of HIDDEN_DELTA, ``layer`` is the one whose δ it computes."""
+    return kind + PHASES * layer
+
+
+def head_of(n_in):
+    """Bytes of a record before its columns."""
+    return 2 * ((n_in + MARK - 1) // MARK + 1)
+
+
+def padded(rows_bn: np.ndarray) -> np.ndarray:
+    """(B, n) with each row padded to whole vectors."""
+    count, n = rows_bn.shape
+    lanes = BYTES // rows_bn.itemsize
+    rows = np.zeros((count, -(-n // lanes) * lanes), rows_bn.dtype)
+    rows[:, :n] = rows_bn
+    return rows
+
+
+def turned(rows_bn: np.ndarray) -> np.ndarray:
+    """(B, n) as blocks (⌈B / lanes⌉, n, lanes): as many samples as a vector has lanes, with a vector for each unit."""
+    count, n = rows_bn.shape
+    lanes = BYTES // rows_bn.itemsize
+    rows = np.zeros((-(-count // lanes) * lanes, n), rows_bn.dtype)
+    rows[:count] = rows_bn
+    return np.ascontiguousarray(rows.reshape(-1, lanes, n).swapaxes(1, 2))
+
+
+def turned_back(blocks: np.ndarray, count: int) -> np.ndarray:
+    """The first ``count`` rows of blocks."""
+    return blocks.swapaxes(1, 2).reshape(-1, blocks.shape[1])[:count]

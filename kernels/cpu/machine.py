@@ -1,0 +1,62 @@
+"""The machine that kernels are compiled for, and its loader of compiled ones: by LLVM alone, without Numba."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+
+# Numba's own variables, for who compiles for another processor than this one.
+CPU = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+FEATURES = os.environ.get("NUMBA_CPU_FEATURES") or llvm.get_host_cpu_features().flatten()
+
+
+def _register_shape() -> tuple[int, int]:
+    """Bytes of this machine's vector registers, and how many it has.
+
+    Where a machine has none so wide, LLVM splits a vector into several registers: always right, only slower.
+    """
+    found = {name[1:] for name in FEATURES.split(",") if name.startswith("+")}
+    if "avx512f" in found:
+        return 64, 32
+    if "avx2" in found:
+        return 32, 16
+    return 16, 32 if "neon" in found else 16
+
+
+BYTES, REGISTERS = _register_shape()
+LINE = 64  # bytes of a cache line
+
+_engines: list[Any] = []  # what they loaded is gone with them
+
+
+@cache
+def target_machine() -> Any:
+    """LLVM's code generator for this machine."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    return target.create_target_machine(
+        cpu=CPU, features=FEATURES, opt=3, reloc="pic", codemodel="jitdefault"
+    )
+
+
+def load(machine_code: bytes, name: str) -> int:
+    """Load an object file for as long as the process lives; the address of its function ``name``.
+
+    Raises:
+        ValueError: it is no object file, or has no such function.
+    """
+    try:
+        code = llvm.ObjectFileRef.from_data(machine_code)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
+    engine.add_object_file(code)
+    engine.finalize_object()
+    _engines.append(engine)
+    if not (address := engine.get_function_address(name)):
+        raise ValueError(f"there is no function {name!r}")
+    return address
