@@ -32,12 +32,13 @@ _THREAD_VARIABLES = (  # the last is XLA's
 )  # fmt: skip
 
 
-def environment(threads: int, caches: Path | None = None, *, gpu: bool = False) -> dict[str, str]:
+def environment(threads: int | None, caches: Path | None = None, *, gpu: bool = False) -> dict[str, str]:
     """A worker's environment: so many threads, the CPU only unless ``gpu``, and compiled code kept in ``caches``.
 
-    On a GPU products are of full float32, and no memory is taken in advance.
+    threads: None leaves them to each library. On a GPU products are of full float32, and no memory is taken in advance.
     """
-    changed = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    changed = {} if threads is None else dict.fromkeys(_THREAD_VARIABLES, str(threads))
+    changed["TF_CPP_MIN_LOG_LEVEL"] = "2"
     if gpu:
         changed |= {"JAX_PLATFORMS": "cuda", "CUPY_TF32": "0", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     else:
@@ -177,9 +178,7 @@ class Worker:
             code = self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             return f"it says no more{self._ended()}"
-        said = self._stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"{said[-1].strip()} ({ended})" if said else ended
+        return last_words(code, self._stderr.read_text(encoding="utf-8", errors="replace"))
 
     def close(self) -> bool:
         """End it and what it has started; it holds nothing that would be lost. Whether it has ended."""
@@ -192,6 +191,13 @@ def _collect(process: subprocess.Popen[str], answers: queue.SimpleQueue[str]) ->
     for line in process.stdout:
         answers.put(line)
     answers.put("")
+
+
+def last_words(code: int, said: str) -> str:
+    """How a process ended, by its exit code, and the last line of what it said."""
+    lines = said.strip().splitlines()
+    ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return f"{lines[-1].strip()} ({ended})" if lines else ended
 
 
 def _plain(value: Any) -> Any:

@@ -115,13 +115,13 @@ def thread_pools() -> list[dict[str, Any]]:
     return threadpool_info()
 
 
-def commit() -> dict[str, Any] | None:
+def commit(root: Path = ROOT) -> dict[str, Any] | None:
     """The commit that is checked out, and whether files have been changed since; None without git or a source tree."""
-    if not (ROOT / "pyproject.toml").exists():
+    if not (root / "pyproject.toml").exists():
         return None
 
     def git(*arguments: str) -> str:
-        ran = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
+        ran = subprocess.run(["git", *arguments], cwd=root, capture_output=True, encoding="utf-8", check=True)
         return ran.stdout.strip()
 
     try:

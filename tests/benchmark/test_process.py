@@ -93,10 +93,12 @@ def test_a_worker_answers_why_it_cannot():
     ]
 
 
-def test_the_environment():
+def test_the_environment(monkeypatch):
     cpu, gpu = process.environment(2), process.environment(2, gpu=True)
     assert (cpu["NUMBA_NUM_THREADS"], cpu["CUDA_VISIBLE_DEVICES"], cpu["JAX_PLATFORMS"]) == ("2", "", "cpu")
     assert (gpu["CUPY_TF32"], gpu["JAX_PLATFORMS"]) == ("0", "cuda")  # full float32
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert process.environment(None)["OMP_NUM_THREADS"] == "7"
 
 
 def test_messages_do_not_tell_where_things_are():

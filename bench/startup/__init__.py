@@ -1,0 +1,1 @@
+"""``python -m bench.startup``: whole processes, from the command to the result, beside other libraries' scripts."""
