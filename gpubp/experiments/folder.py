@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, fields, replace
 from itertools import count
@@ -129,9 +129,9 @@ def read_signals(folder: Path, layers: int) -> Signals:
     return found if all(len(signals) == layers for signals in found.values()) else {}
 
 
-def _table(columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> str:
+def _table(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([row[name] for name in columns] for row in rows)
     return text.getvalue()

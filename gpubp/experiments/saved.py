@@ -38,10 +38,12 @@ def read_result(folder: Path, *, data_dir: str | os.PathLike | None = None, quie
     """
     _require(folder)
     table = _read(folder / RUN)
-    arrays = _file(folder / OUTPUTS, table)[1]
-    of_network = folder / (MODEL if table.get("error") is None else OUTPUTS)
-    network = npz.build_network(of_network, *_file(of_network, table))
     with npz.reading(folder / RUN, KIND):
+        failed = from_plain(str | None, table["error"]) is not None
+    arrays = _file(folder / OUTPUTS, table)[1]
+    of_network = folder / (OUTPUTS if failed else MODEL)
+    network = npz.build_network(of_network, *_file(of_network, table))
+    with npz.reading(folder / RUN, KIND, IndexError):
         splits, about = table["splits"], table["evidence"]
         signals = _signals(table["signals"], len(splits))
         evidence = [
@@ -114,7 +116,7 @@ def _file(path: Path, table: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 def _signals(rows: list[dict[str, Any]], splits: int) -> list[Signals]:
-    """The rows of signals.csv as each split's signals."""
+    """Each split's signals of rows that are those of signals.csv."""
     found: list[Signals] = [{} for _ in range(splits)]
     for row in rows:
         found[row["split"] - 1].setdefault(row["epoch"], []).append(from_plain(LayerSignal, row))
@@ -123,7 +125,9 @@ def _signals(rows: list[dict[str, Any]], splits: int) -> list[Signals]:
 
 def _look_up_inputs(result: Result, folder: Path, data_dir: str | os.PathLike | None, quiet: bool) -> None:
     """Give the evidence its test inputs again, all or none: those of the data where the run's recipe says it is."""
-    inputs = []
+    inputs: list[Any] = []
+    if all(evidence.outputs is None for evidence in result.evidence):
+        return  # there is nothing to show them with
     try:
         there, run = load_with_run(str(folder / RECIPE))
         recipe = replace(result.recipe, data=there.data, test_data=there.test_data)

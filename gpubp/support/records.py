@@ -13,7 +13,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def as_text(value: Any) -> str:
-    """Plain values as strict JSON, each row of a table in a line.
+    """Plain values as strict JSON: an item a line, and so each row of a table, a list of dictionaries without others.
 
     What is no finite number is written as a text, "nan", "inf" or "-inf".
     """
