@@ -49,9 +49,9 @@ def train(
 ) -> None:
     """Train a network by a recipe and test it. Every field of the recipe has an option."""
     from gpubp import backends
-    from gpubp.experiments.folder import run_folder
+    from gpubp.experiments.folder import MODEL, run_folder
     from gpubp.experiments.recipe import RunSettings
-    from gpubp.experiments.run import MODEL, run_recipe
+    from gpubp.experiments.run import run_recipe
     from gpubp.training.progress import progress_for
 
     quiet = quiet or json_path == "-"

@@ -18,20 +18,19 @@ from gpubp.data.dataset import Dataset, Split, hold_out
 from gpubp.data.inputs import Inputs, Scaling, kind_of, size_of
 from gpubp.data.targets import Targets
 from gpubp.errors import GpubpError, TrainingWarning
-from gpubp.experiments.folder import read_signals
+from gpubp.experiments.folder import CHECKPOINT, MODEL, read_signals
 from gpubp.experiments.recipe import OF_DATA, Recipe
 from gpubp.functions import ACTIVATIONS, LOSSES, lookup
 from gpubp.network import VALUES, Meaning, Network, labels_of
 from gpubp.support.files import user_path
-from gpubp.support.machine import versions
+from gpubp.support.machine import cores, processor, versions
+from gpubp.training.checkpoint import fingerprint
 from gpubp.training.fit import fit
 from gpubp.training.history import History
 from gpubp.training.progress import Progress
 from gpubp.training.signals import SignalRecorder, Signals
 from gpubp.training.stopping import EarlyStopping
 from gpubp.verification.report import VerificationError
-
-MODEL, CHECKPOINT = "model.npz", "checkpoint.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,22 +55,44 @@ class Parts:
 class Evidence:
     """Evidence of one split for the report, besides its history.
 
-    ``outputs`` are those of ``test``, (N, n_out); None without it, or of a run that diverged. ``signals`` are those of
-    ``samples`` training samples.
+    ``outputs`` are those for the test part, (N, n_out); None without one, or of a run that diverged. ``inputs`` and
+    ``targets`` are the test part as it came, the inputs None where they are no longer to be had, and ``tested_on`` is
+    its fingerprint. ``signals`` are those of ``samples`` training samples.
     """
 
-    test: Split | None
     outputs: np.ndarray | None
     signals: Signals
     samples: int
+    inputs: Any = None
+    targets: np.ndarray | None = None
+    tested_on: str | None = None
+
+
+@dataclass(frozen=True)
+class About:
+    """What is to be told of a data set. ``unused`` is the number of an image's pixels that are 0 in all of training."""
+
+    name: str
+    summary: str
+    source: str
+    image_shape: tuple[int, int] | None
+    class_names: tuple[str, ...] | None
+    unused: int
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> About:
+        shape, inputs = dataset.image_shape, dataset.train.inputs
+        unused = 0 if shape is None else int((~inputs.any(axis=0)).sum())
+        return cls(dataset.name, dataset.summary(), dataset.source, shape, dataset.class_names, unused)
 
 
 @dataclass
 class Result:
     """The outcome of a recipe: a history, a test accuracy and evidence for each of its splits.
 
-    ``network`` and ``dataset`` are the last split's; ``failure`` is the message of the error that ended the run, if
-    one did.
+    ``network`` and ``data`` are the last split's; ``failure`` is the message of the error that ended the run, if
+    one did. ``versions``, ``processor`` and ``cores`` are those it ran on; ``lacking`` says of a result that was read
+    back what it is without, and why.
     """
 
     recipe: Recipe
@@ -80,8 +101,12 @@ class Result:
     accuracies: list[float | None]
     seconds: float
     evidence: list[Evidence] = field(default_factory=list)
-    dataset: Dataset | None = None
+    data: About | None = None
     failure: str | None = None
+    versions: dict[str, str] = field(default_factory=versions)
+    processor: str = field(default_factory=processor)
+    cores: int = field(default_factory=cores)
+    lacking: str = ""
 
     @property
     def accuracy(self) -> float | None:
@@ -126,7 +151,7 @@ class Result:
                 for accuracy, history in zip(self.accuracies, self.histories, strict=True)
             ],
             "seed": self.recipe.seed,
-            "versions": versions(),
+            "versions": self.versions,
         }
 
 
@@ -191,8 +216,8 @@ def _train(
     result: Result, parts: Parts, seed: int, backend: Backend, signals: Signals, /, **settings: Any
 ) -> GpubpError | None:
     """Train on one split and add what came of it to the result; gives the error that ended the training, if one did."""
-    recipe = result.recipe
-    result.dataset, result.network = parts.dataset, recipe.network(seed)
+    recipe, test = result.recipe, parts.test
+    result.data, result.network = About.of(parts.dataset), recipe.network(seed)
     network, train = result.network, parts.scaled(parts.train)
     watched = None if parts.watched is None else parts.scaled(parts.watched)
     recorder = SignalRecorder(train, lookup(LOSSES, recipe.loss, "loss"), signals)
@@ -225,8 +250,11 @@ def _train(
     with backend.limits():
         outputs = _outputs(network, parts, failure)
     result.histories.append(history)
-    result.accuracies.append(_test_accuracy(network, parts.test, outputs))
-    result.evidence.append(Evidence(parts.test, outputs, recorder.signals, recorder.samples))
+    result.accuracies.append(_test_accuracy(network, test, outputs))
+    measured = Evidence(outputs, recorder.signals, recorder.samples)
+    if test is not None:
+        measured.inputs, measured.targets, measured.tested_on = test.inputs, test.targets, fingerprint(test)
+    result.evidence.append(measured)
     _finish(network, parts)
     return failure
 

@@ -57,7 +57,7 @@ def weights(result: Result) -> dict[str, Any] | None:
     parameters = [w for w, _ in result.network.parameters]
     if not all(np.isfinite(w).all() for w in parameters):
         return None
-    shape = result.dataset.image_shape if result.dataset else None
+    shape = result.data.image_shape if result.data else None
     if shape is not None:
         return {"kind": "images", "unused": _unused(result), **_unit_pictures(parameters[0], shape)}
     names = _input_names(result)
@@ -105,14 +105,14 @@ def _scale(weights: np.ndarray) -> float:
 
 def _unused(result: Result) -> int:
     """The number of inputs that are 0 in every training sample, so that their weights never move."""
-    if result.dataset is None or result.recipe.weight_decay or result.recipe.standardize:
+    if result.data is None or result.recipe.weight_decay or result.recipe.standardize:
         return 0
-    return int((~result.dataset.train.inputs.any(axis=0)).sum())
+    return result.data.unused
 
 
 def _input_names(result: Result) -> list[str]:
     count = result.network.sizes[0]
-    if result.dataset is not None and result.dataset.name == "parity":
+    if result.data is not None and result.data.name == "parity":
         return [f"bit {2**i}" for i in range(count - 1, 0, -1)] + ["bit 1, the least significant"]
     return [f"input {i}" for i in range(1, count + 1)]
 

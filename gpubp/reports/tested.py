@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpubp.data.dataset import Split
 from gpubp.experiments.run import Result
 from gpubp.network import VALUES, labels_of
 from gpubp.reports import pictures
@@ -21,25 +20,34 @@ IMAGES_SHOWN, ROWS_SHOWN, CONFUSIONS_SHOWN, INPUTS_SHOWN, OUTPUTS_SHOWN = 24, 10
 POINTS = 400  # of a scatter plot
 PIXELS = 60_000  # in all the test images of a page together
 
-_Part = tuple[Split, np.ndarray]  # the test part of one split and its outputs, (N, n_out)
+
+class _Part(NamedTuple):
+    """The test part of one split and its outputs, (N, n_out); inputs None where they are not to be had."""
+
+    inputs: Any
+    targets: np.ndarray
+    outputs: np.ndarray
 
 
 def results(result: Result) -> dict[str, Any] | None:
     """Results on the test data of all splits together; None without test data or finite outputs."""
-    both = [(e.test, e.outputs) for e in result.evidence if e.test is not None and e.outputs is not None]
-    parts = [(test, outputs) for test, outputs in both if np.isfinite(outputs).all()]
+    parts = [
+        _Part(e.inputs, e.targets, e.outputs)
+        for e in result.evidence
+        if e.targets is not None and e.outputs is not None and np.isfinite(e.outputs).all()
+    ]
     if not parts:
         return None
     return _regressed(parts) if result.network.meaning == VALUES else _classified(result, parts)
 
 
 def _classified(result: Result, parts: list[_Part]) -> dict[str, Any]:
-    outputs = np.concatenate([outputs for _, outputs in parts])
-    targets = [test.targets for test, _ in parts]  # labels, or a distribution over classes
+    outputs = np.concatenate([part.outputs for part in parts])
+    targets = [part.targets for part in parts]  # labels, or a distribution over classes
     labels = np.concatenate([y.astype(np.int64) if y.ndim == 1 else y.argmax(axis=1) for y in targets])
     classes = max(int(labels.max()) + 1, outputs.shape[1], 2)
     counts = confusion_matrix(labels, labels_of(outputs), classes)
-    named = (result.dataset.class_names if result.dataset else None) or ()
+    named = (result.data.class_names if result.data else None) or ()
     names = [*named, *map(str, range(len(named), classes))][:classes]
     mistakes = most_confident(outputs, labels, IMAGES_SHOWN)
     activation = result.network.layers[-1].activation
@@ -52,7 +60,7 @@ def _classified(result: Result, parts: list[_Part]) -> dict[str, Any]:
         "recall": [f"{row[i] / row.sum():.0%}" if row.any() else "–" for i, row in enumerate(counts)],
         "confusions": _confusions(counts, names),
         "mistakes": _illustrated(result, parts, mistakes, names),
-        "images": result.dataset is not None and result.dataset.image_shape is not None,
+        "images": result.data is not None and result.data.image_shape is not None and not result.lacking,
         "measure": "probability" if activation in ("softmax", "sigmoid") else "output",
     }
 
@@ -111,7 +119,7 @@ def _illustrated(
     result: Result, parts: list[_Part], mistakes: list[Mistake], names: list[str]
 ) -> list[tuple[str, ...]]:
     """(true, predicted, its output, that of the true class, inputs), these as an image where they are one."""
-    shape = result.dataset.image_shape if result.dataset else None
+    shape = result.data.image_shape if result.data and not result.lacking else None
     mistakes = mistakes[: ROWS_SHOWN if shape is None else max(1, PIXELS // (shape[0] * shape[1]))]
     rows = _raw_rows(parts, [m.row for m in mistakes])
     shown = [_numbers(row) if shape is None else picture(_grey(row.reshape(shape))) for row in rows]
@@ -122,10 +130,14 @@ def _illustrated(
 
 
 def _raw_rows(parts: list[_Part], rows: list[int]) -> list[np.ndarray]:
-    """Inputs by their row among the tests of all splits."""
-    starts = np.cumsum([0, *(len(test) for test, _ in parts)])
+    """Inputs by their row among the tests of all splits; rows of nothing where they are not to be had."""
+    starts = np.cumsum([0, *(len(part.outputs) for part in parts)])
     splits = np.searchsorted(starts, rows, side="right") - 1
-    return [parts[s][0].inputs[row - starts[s]] for s, row in zip(splits, rows, strict=True)]
+    none = np.empty(0)
+    return [
+        none if (inputs := parts[s].inputs) is None else inputs[row - starts[s]]
+        for s, row in zip(splits, rows, strict=True)
+    ]
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
@@ -138,12 +150,12 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 def _numbers(row: np.ndarray) -> str:
     more = ", …" if len(row) > INPUTS_SHOWN else ""
-    return ", ".join(f"{v:.4g}" for v in row[:INPUTS_SHOWN]) + more
+    return ", ".join(f"{v:.4g}" for v in row[:INPUTS_SHOWN]) + more or "–"
 
 
 def _regressed(parts: list[_Part]) -> dict[str, Any] | None:
-    outputs = np.concatenate([outputs for _, outputs in parts])
-    targets = np.concatenate([test.targets.reshape(len(test), -1) for test, _ in parts])
+    outputs = np.concatenate([part.outputs for part in parts])
+    targets = np.concatenate([part.targets.reshape(len(part.targets), -1) for part in parts])
     if targets.shape != outputs.shape:
         return None
     shown = min(outputs.shape[1], OUTPUTS_SHOWN)

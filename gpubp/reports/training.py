@@ -9,7 +9,6 @@ from typing import Any
 
 from gpubp.experiments.run import Result
 from gpubp.reports import learning, page, pictures, tested
-from gpubp.support.machine import cores, processor, versions
 
 
 def write_report(path: str | os.PathLike, result: Result, folder: Path) -> Path:
@@ -93,6 +92,8 @@ def _notes(result: Result, folder: Path) -> list[str]:
         told = f"Interrupted after {len(history)} whole epochs; everything here shows what there was by then."
         go_on = f" It goes on with: gpubp train --resume {folder / 'checkpoint.npz'}"
         notes.append(told + (go_on if result.recipe.splits == 1 else ""))
+    if result.lacking:
+        notes.append(f"Drawn again later: {result.lacking}.")
     return notes
 
 
@@ -103,12 +104,12 @@ def _machine(result: Result) -> list[tuple[str, str]]:
         ("backend", f"{history.backend}: {history.why_backend}" if history.why_backend else history.backend),
         ("plan", history.plan),
         ("device", history.device),
-        ("processor", f"{processor()}, {cores()} core{'s' if cores() > 1 else ''}"),
-        ("data", result.dataset.summary() if result.dataset else ""),
-        ("from", result.dataset.source if result.dataset else ""),
+        ("processor", f"{result.processor}, {result.cores} core{'s' if result.cores > 1 else ''}"),
+        ("data", result.data.summary if result.data else ""),
+        ("from", result.data.source if result.data else ""),
         ("time", f"{result.seconds:.2f} s in all"),
     ]
-    return [row for row in rows if row[1]] + list(versions().items())
+    return [row for row in rows if row[1]] + list(result.versions.items())
 
 
 def _shown(value: Any) -> str:

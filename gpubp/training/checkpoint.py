@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.backends.plan import PlanState, Problem
+from gpubp.data.dataset import Split
 from gpubp.data.samples import Samples
 from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError, UsageError
@@ -78,12 +79,13 @@ class Checkpoint:
     epochs: list[Epoch]
 
 
-def fingerprint(samples: Samples) -> str:
-    """Identify training data by the number of samples, and a checksum of all they hold."""
+def fingerprint(samples: Samples | Split) -> str:
+    """Identify data by the number of samples, and a checksum of all they hold."""
     checksum, x = 0, samples.inputs
     inputs = [x.data, x.indices, x.indptr] if is_sparse(x) else [x]
     for array in (*inputs, samples.targets, samples.sample_weight):
-        checksum = zlib.crc32(array.reshape(-1).view(np.uint8), checksum)
+        if array is not None:
+            checksum = zlib.crc32(array.reshape(-1).view(np.uint8), checksum)
     return f"{len(samples)} samples, crc32 {checksum:08x}"
 
 

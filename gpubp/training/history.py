@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from gpubp.backends.plan import PlanState
@@ -59,6 +59,6 @@ class History:
         """For JSON."""
         return {
             **{name: value for name, value in vars(self).items() if name != "state"},
-            "epochs": [asdict(e) for e in self.epochs],
+            "epochs": [dict(vars(e)) for e in self.epochs],
             "verification": self.verification.to_dict(),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from gpubp.errors import GpubpError
 from gpubp.verification.compare import TensorCheck
@@ -14,7 +14,7 @@ class Report:
     """The checks of one verification. ``print(report)`` shows the worst of each tensor."""
 
     title: str
-    checks: list[TensorCheck] = field(default_factory=list)
+    checks: list[TensorCheck] = field(default_factory=list, metadata={"key": "tensors"})
     steps: int = 0
     seconds: float = 0.0
 
@@ -54,8 +54,7 @@ class Report:
         worst = self.worst
         return {
             "ok": self.ok,
-            "steps": self.steps,
-            "seconds": self.seconds,
+            **{field.name: getattr(self, field.name) for field in fields(self) if field.name != "checks"},
             "worst": None if worst is None else vars(worst),
             "tensors": [{**vars(check), "ok": check.ok} for check in self.checks],
         }

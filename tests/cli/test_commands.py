@@ -198,6 +198,8 @@ CASES = [
     (("train", "absent.toml"), 5, r"absent\.toml"),
     (("train", "--resume", "absent.npz"), 5, r"absent\.npz"),
     (("predict", "absent.npz", "x.npy"), 5, r"absent\.npz"),
+    (("report", "absent"), 5, "there is no folder absent"),
+    (("report",), 2, "FOLDER"),
     (("train", "--beta1", "0.9"), 2, "beta1 belongs to"),
     (("train", "--splits", "0"), 2, "splits must be"),
     (("warmup", "--dtype", "float16"), 2, "--dtype must be float32, float64 or all, not 'float16'"),

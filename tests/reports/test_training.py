@@ -154,7 +154,7 @@ def test_a_run_that_diverges_leaves_its_report(made):
     assert "training has diverged" in err
     for told in ("training has diverged", "No epoch was completed", "The weights are not finite any more"):
         assert told in words
-    left = ["history.csv", "recipe.toml", "report.html", "signals.csv"]
+    left = ["history.csv", "outputs.npz", "recipe.toml", "report.html", "run.json", "signals.csv"]
     assert sorted(p.name for p in Path("run").iterdir()) == left
 
 
