@@ -102,7 +102,8 @@ def render(found: dict[str, Any]) -> str:
         mark = "yes" if backend["available"] else "no "
         lines.append(f"{name:<9}  {mark}  {backend['device'] or backend['reason']}")
     if found["auto"]:
-        lines.append(f"auto       takes {found['auto']}")
+        small = ", and numpy for what that ends first" if found["auto"] == "numba" else ""
+        lines.append(f"auto       takes {found['auto']}{small}")
     for pool in found["blas"] or []:
         lines.append(f"BLAS       {pool['library']} {pool['version'] or ''}, {pool['threads']} threads")
     if numba := found["numba"]:

@@ -67,9 +67,9 @@ def train(
     else:
         chosen, run = _resumed(resume, recipe, changes, given)
         folder = folder or resume.parent
-    device = backends.get(run.backend, threads=run.threads, plan=run.plan, precision=run.precision)
+    wanted = backends.Wanted(run.backend, run.threads, run.plan, run.precision)
+    device = wanted if wanted.name == "auto" else backends.get(wanted)
     say(chosen.heading)
-    say(f"backend {device.name}" + ("" if run.backend != "auto" else f" ({device.why})"))
     with run_folder(folder, chosen.name) as folder:
         options.require_json(json_path)
         options.refuse_overwriting({"--json": json_path}, [chosen.data, chosen.test_data, recipe, resume])

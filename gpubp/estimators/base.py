@@ -16,8 +16,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from gpubp import backends
-from gpubp.backends.backend import Backend
+from gpubp.backends import Wanted, most_threads
 from gpubp.data.arrays import refuse_masked
 from gpubp.errors import TrainingWarning, UsageError
 from gpubp.estimators.watch import Job, Stream, Watch
@@ -387,14 +386,11 @@ def checked_weights(sample_weight: Any, x: Any) -> np.ndarray | None:
     return None if sample_weight is None else _check_sample_weight(sample_weight, x, ensure_non_negative=True)
 
 
-def _backend(name: str, threads: int | None) -> Backend:
+def _backend(name: str, threads: int | None) -> Wanted:
     """The backend; of more threads than a process of a parallel search may have, as many as it may."""
-    try:
-        return backends.get(name, threads=threads)
-    except UsageError:
-        if not is_whole(threads) or threads < 1:
-            raise
-        return backends.get(name)
+    if name in ("auto", "numba") and is_whole(threads) and threads >= 1:
+        threads = min(threads, most_threads())
+    return Wanted(name, threads)
 
 
 def may_go_on(estimator: MLP) -> bool:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from gpubp import backends, data, formats
+from gpubp.backends import Wanted
 from gpubp.backends.backend import Backend
+from gpubp.backends.work import Work
 from gpubp.data.dataset import Dataset, Split, hold_out
 from gpubp.data.inputs import Inputs, Scaling, kind_of, size_of
 from gpubp.data.targets import Targets
@@ -24,7 +26,7 @@ from gpubp.functions import ACTIVATIONS, LOSSES, lookup
 from gpubp.network import VALUES, Meaning, Network, labels_of
 from gpubp.support.files import user_path
 from gpubp.support.machine import cores, processor, versions
-from gpubp.training.checkpoint import fingerprint
+from gpubp.training.checkpoint import backend_of, fingerprint
 from gpubp.training.fit import fit
 from gpubp.training.history import History
 from gpubp.training.progress import Progress
@@ -159,7 +161,7 @@ def run_recipe(
     recipe: Recipe,
     *,
     data_dir: str | os.PathLike | None = None,
-    backend: str | Backend = "auto",
+    backend: str | Wanted | Backend = "auto",
     verify: str = "epoch",
     progress: Callable[[], Progress] = Progress,
     folder: Path | None = None,
@@ -171,11 +173,11 @@ def run_recipe(
 
     Args:
         data_dir: the folder with the files of mnist or fashion-mnist.
-        backend: "auto", a backend's name, or one that :func:`gpubp.backends.get` made, with its threads and plan.
+        backend: as :func:`gpubp.fit` takes it; "auto" is one for all splits, by the work of all.
         progress: makes what shows one training run.
         folder: where to save the trained network, also after Ctrl-C or a failed verification, and, of a recipe with
             one split, the checkpoint that a later run can resume.
-        say: is told in a line what was read.
+        say: is told in a line what was read, and in another which backend trains, and why.
         resume: a checkpoint to go on from; what signals.csv beside it has of the epochs before is kept.
 
     Raises:
@@ -187,17 +189,19 @@ def run_recipe(
     result = Result(recipe, recipe.network(recipe.seed), [], [], 0.0)
     checkpoint = folder / CHECKPOINT if folder is not None and recipe.splits == 1 else None
     saved_dir = None if data_dir is None else str(user_path(data_dir).resolve())
-    chosen = backends.get(backend)
     kept = recipe.to_dict() | {"data_dir": saved_dir}
     settings: dict[str, Any] = {"verify": verify, "save_to": checkpoint, "resume": resume, "recipe": kept}
-    before = {} if resume is None else read_signals(resume.parent, len(recipe.layers) - 1)
+    signals = {} if resume is None else read_signals(resume.parent, len(recipe.layers) - 1)
     for seed in range(recipe.seed, recipe.seed + recipe.splits):
         parts = load_parts(recipe, seed, data_dir, quiet)
         if not result.histories:
             say(parts.dataset.summary())
+            work, before_it = _work(result, parts), backend_of(resume)
+            chosen = backends.get(backend, work=work, before=before_it)
+            say(f"backend {chosen.name}" + ("" if chosen.why in ("given", "named") else f" ({chosen.why})"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TrainingWarning)  # the result has them
-            failure = _train(result, parts, seed, chosen, before, progress=progress(), **settings)
+            failure = _train(result, parts, seed, chosen, signals, progress=progress(), **settings)
         result.seconds = time.perf_counter() - started
         if folder is not None and (failure is None or isinstance(failure, VerificationError)):
             formats.save(result.network, folder / MODEL)
@@ -210,6 +214,14 @@ def run_recipe(
         if result.stopped == "interrupted":
             break
     return result
+
+
+def _work(result: Result, parts: Parts) -> Work:
+    """The work of all splits."""
+    recipe, samples = result.recipe, len(parts.train)
+    watched = 0 if parts.watched is None else len(parts.watched)
+    size = min(recipe.batch_size, samples)
+    return Work.of(result.network, samples, size, recipe.epochs * recipe.splits, watched)
 
 
 def _train(

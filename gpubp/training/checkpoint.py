@@ -95,6 +95,7 @@ def write(
     identity: dict[str, Any],
     checkpoint: Checkpoint,
     slots: tuple[str, ...],
+    backend: str,
     recipe: dict[str, Any] | None,
 ) -> None:
     """Write a checkpoint, atomically. ``identity`` is what must be the same where it is resumed, the data among it."""
@@ -113,6 +114,7 @@ def write(
         **{name: getattr(standing, name) for name in IN_HEADER},
         "best": [standing.best.value, standing.best.epoch] if standing.best.epoch else None,
         "history": [asdict(epoch) for epoch in checkpoint.epochs],
+        "backend": backend,
         "recipe": recipe,
     }
     npz.write(path, {"network": npz.network_header(network), "training": training}, arrays)
@@ -139,6 +141,11 @@ def read_training(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, An
             f"{path} is a model without training state; it can be used but not resumed: give the run's checkpoint.npz"
         )
     return header["training"], header, arrays
+
+
+def backend_of(path: str | os.PathLike | None) -> str | None:
+    """The backend that wrote a checkpoint; None without one, or of a version that did not say. Raises as above."""
+    return None if path is None else read_training(path)[0].get("backend")
 
 
 def read(

@@ -13,8 +13,10 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from gpubp import backends
+from gpubp.backends import Wanted
 from gpubp.backends.backend import Backend
 from gpubp.backends.plan import PlanState, Problem
+from gpubp.backends.work import Work
 from gpubp.data.dataset import Split
 from gpubp.data.inputs import BYTES, UNKNOWN, Inputs, kind_of, names_of, size_of
 from gpubp.errors import GpubpError, TrainingWarning, UsageError
@@ -22,6 +24,7 @@ from gpubp.functions import LOSSES, Loss, lookup
 from gpubp.network import CLASSES, VALUES, Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Optimizer, Schedule
 from gpubp.support.warning import warn_caller
+from gpubp.training import checkpoint
 from gpubp.training.checkpoint import Settings
 from gpubp.training.history import History
 from gpubp.training.loop import Callback, Loop
@@ -45,7 +48,7 @@ def fit(
     validation: tuple[np.ndarray, np.ndarray] | None = None,
     early_stopping: EarlyStopping | int | None = None,
     callbacks: Sequence[Callback] = (),
-    backend: str | Backend = "auto",
+    backend: str | Wanted | Backend = "auto",
     verify: str = "epoch",
     seed: int = 0,
     shuffle: bool = True,
@@ -70,7 +73,8 @@ def fit(
         validation: (inputs, targets) to evaluate after every epoch.
         early_stopping: an :class:`EarlyStopping`, or its patience; needs ``validation``.
         callbacks: each is called as callback(epoch, network) after every epoch; one that returns True ends the run.
-        backend: "auto", "numpy", "numba", "cupy", or a Backend, such as ``gpubp.backends.get("numba", threads=2)``.
+        backend: "numpy", "numba", "cupy", or a Backend, such as ``gpubp.backends.get("numba", threads=2)``; "auto" is
+            the one that :func:`gpubp.backends.choose` takes for this much work.
         verify: "first" (the first three steps and the first epoch's last), "epoch" (those and one batch of every
             epoch, while that costs at most 3% of the run or 0.2 s), "step" (every step), "off".
         seed: of the generator that shuffles; every backend sees the same batches.
@@ -125,9 +129,10 @@ def fit(
 
     shown = progress if isinstance(progress, Progress) else progress_for(quiet=not progress)
     usual = np.geterr()
-    chosen = backends.get(backend)
     optimizer = optimizer or SGD(lr=0.1, momentum=0.9)
-    size = min(settings.batch_size, len(train.samples))
+    size, held_out = min(settings.batch_size, len(train.samples)), 0 if watched is None else len(watched)
+    work = Work.of(network, len(train.samples), size, settings.epochs, held_out)
+    chosen = backends.get(backend, work=work, before=checkpoint.backend_of(resume))
     problem = Problem(network.layers, network.parameters, objective, optimizer, size, train.samples)
     watching = train.classification, watched, early_stopping
     # A run that diverges is reported once, by name, at the end of the epoch.
@@ -164,7 +169,7 @@ def gradients(
     objective = lookup(LOSSES, loss, "loss")
     split = network.split(inputs, targets, objective, sample_weight)
     samples = network.prepare(split, objective).samples
-    chosen = backends.get(backend)
+    chosen = backends.get(backend, work=Work.of(network, len(samples), len(samples), 1))
     problem = Problem(network.layers, network.parameters, objective, SGD(), len(samples), samples)
     with chosen.limits():
         return chosen.plan(problem).gradients(np.arange(len(samples)))

@@ -273,7 +273,8 @@ class Loop:
             return
         now = Checkpoint(self.standing, self.plan.state(), self.history.epochs)
         slots = self.problem.optimizer.slots
-        checkpoint.write(self.save_to, self.network, self._identity(), now, slots, self.recipe)
+        made_by = self.history.backend, self.recipe
+        checkpoint.write(self.save_to, self.network, self._identity(), now, slots, *made_by)
         self._saved_at = time.perf_counter()
 
     def resume(self, path: str | os.PathLike) -> None:

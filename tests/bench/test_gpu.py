@@ -457,8 +457,9 @@ def test_the_tests_of_the_gpu_are_those_that_go_through_its_backend():
         for path in ROOT.glob("tests/**/test_*.py")
         if "cuda_backend" in (text := path.read_text()) or "backend_by_name" in text
     }
-    # The latter two have NumPy's backend by its name.
-    others = {"tests/bench/test_gpu.py", "tests/cli/test_commands.py", "tests/reports/test_training.py"}
+    # The others have NumPy's backend by its name.
+    others = {"tests/bench/test_gpu.py", "tests/cli/test_commands.py"}
+    others |= {"tests/reports/test_training.py", "tests/reports/test_redrawn.py"}
     assert users - others == set(suite.GPU_TESTS)
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from gpubp import kernels
+import gpubp.kernels as kernels
 from gpubp.backends.backend import HostBackend, check_rule
 from gpubp.backends.cpu.team import Team
 from gpubp.backends.plan import Plan, Problem
@@ -51,7 +51,7 @@ def why_unavailable() -> str | None:
 def why_no_compiler() -> str | None:
     """None if Numba can be imported, which takes a while."""
     try:
-        import numba  # noqa: F401
+        from numba import njit  # noqa: F401
     except (
         Exception,
         SystemExit,
@@ -92,6 +92,11 @@ class NumbaBackend(HostBackend):
                 f"threads must be 1 to {most}, the most that Numba can use here, not {threads}; "
                 f"NUMBA_NUM_THREADS={threads} in the environment would let it have more"
             )
+
+    @staticmethod
+    def is_compiled(dtype: np.dtype) -> bool:
+        """Whether the kernels that train in ``dtype`` are compiled already."""
+        return _import_error is None and is_compiled(dtype)
 
     def describe(self) -> str:
         return f"Numba {version('numba')}, {counted(self.threads)}"

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from gpubp import kernels
+import gpubp.kernels as kernels
 from gpubp.backends.backend import check_rule
 from gpubp.backends.cpu.team import Team
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, check_order

@@ -45,7 +45,7 @@ def test_more_than_numba_can_have_is_refused_with_the_way_out():
 
 
 def test_a_gpu_takes_no_threads(monkeypatch):
-    monkeypatch.setattr(backends, "choose", lambda name: ("cupy", "named"))
+    monkeypatch.setattr(backends, "choose", lambda *_: ("cupy", "named"))
     with pytest.raises(UsageError, match="backend 'cupy' runs elsewhere: choose numba or numpy"):
         backends.get("auto", threads=1)
 
