@@ -243,7 +243,7 @@ class Network:
         return map(finish, outputs) if finish else outputs
 
     def _outputs(self, inputs: Any, name: str) -> Iterator[np.ndarray]:
-        first_row = 0
+        first_row, scale_told = 0, False
         for part in inputs if isinstance(inputs, Iterator) else [inputs]:
             rows = rows_of(self.inputs.arranged(part, name), name)
             self.inputs.check(rows, name)
@@ -256,8 +256,7 @@ class Network:
             chunk = self.chunk(sparse=is_sparse(rows))
             for start in range(0, rows.shape[0], chunk):
                 a = check_inputs(rows[start : start + chunk], name, first_row=first_row + start)
-                if first_row + start == 0:
-                    self.inputs.say_if_of_another_scale(a, name)
+                scale_told = scale_told or self.inputs.say_if_of_another_scale(a, name)
                 a = as_rows(self.inputs.scaled(a), self.dtype)
                 for (weights, bias), activation in zip(self.parameters, self.activations, strict=True):
                     a = reference.forward(a, weights, bias, activation)[1]

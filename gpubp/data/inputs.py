@@ -137,22 +137,26 @@ class Inputs:
         """Inputs as the first layer takes them, but for the network's dtype and bytes that are not scaled."""
         return inputs if self.scaling is None else self.scaling.apply(inputs)
 
-    def say_if_of_another_scale(self, inputs: Any, name: str) -> None:
-        """Warn of inputs far smaller or larger than those learned from; all zeros, as in a black image, are neither.
+    def say_if_of_another_scale(self, inputs: Any, name: str) -> bool:
+        """Warn of inputs far smaller or larger than those learned from, and return whether they were enough to tell.
 
-        Of few rows, only bytes are: those of 0 and 1 beside others, which even a single image can be told by.
+        All zeros, as in a black image, are not. Few rows only are where they, or those learned from, are bytes of 0
+        and 1, and the others are not.
         """
-        if not self.size or not (size := size_of(inputs)):
-            return
+        if not self.size:
+            return True
+        if not (size := size_of(inputs)):
+            return False
         few = inputs.shape[0] < _FEW
         if few and not (kind_of(inputs) == BYTES and (inputs.max() == 1) != self.of_bits):
-            return
+            return False
         share = size / self.size
         if not 1 / _OTHER_SCALE < share < _OTHER_SCALE:
             warn_caller(
-                f"{name}: these inputs are {share:.2g} times as large as those that the network learned from; they may "
+                f"{name}: these inputs are {share:.3g} times as large as those that the network learned from; they may "
                 "be at another scale"
             )
+        return True
 
     def order_of(self, names: Sequence[str], where: str) -> list[int] | None:
         """Where each of the network's columns stands among ``names``; None where one of the two has none to speak of.

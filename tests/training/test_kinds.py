@@ -407,6 +407,19 @@ def test_bytes_at_another_scale_are_said(learned, asked, said, rows, form, endin
         assert ["at another scale" in str(w.message) for w in caught] == [True] * expected, asked
 
 
+def test_parts_too_small_or_black_leave_the_scale_of_a_stream_to_the_next():
+    bits, black = (IMAGES > 127).astype(np.uint8), IMAGES * np.uint8(0)
+    for parts, said in (
+        ([black, IMAGES // 16, IMAGES // 16], 1), ([IMAGES[:3] // 16, IMAGES // 16], 1),
+        ([black[:1], *bits[:, None]], 1),
+        ([*IMAGES[:, None]], 0), ([IMAGES, bits], 0), ([black, IMAGES], 0),
+    ):  # fmt: skip
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            list(trained(BYTES).stream(iter(parts)))
+        assert ["at another scale" in str(w.message) for w in caught] == [True] * said
+
+
 def test_a_model_that_knows_no_scale_says_nothing():
     net = Network([6, 2])
     net.inputs = Inputs(BYTES)
