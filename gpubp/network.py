@@ -179,24 +179,40 @@ class Network:
         return self._whole(inputs, "forward")
 
     def split(
-        self, inputs: Any, targets: Any, loss: Loss, sample_weight: Any = None, *, name: str = "data"
+        self,
+        inputs: Any,
+        targets: Any,
+        loss: Loss,
+        sample_weight: Any = None,
+        *,
+        name: str = "data",
+        like: Inputs | None = None,
     ) -> Split:
         """Checked inputs, a DataFrame's columns by their names, and targets to learn by this loss.
+
+        The inputs are to be ``like`` these; by default, like those that the network has learned from.
 
         Raises:
             UsageError, DataError: as :func:`gpubp.data.dataset.check_split`, and for columns that are missing.
         """
-        inputs = self.inputs.arranged(inputs, name)
-        self.inputs.check_shape(getattr(inputs, "shape", ())[1:], name)
+        like = like or self.inputs
+        inputs = like.arranged(inputs, name)
+        like.check_shape(getattr(inputs, "shape", ())[1:], name)
         return check_split(inputs, targets, sample_weight, values=self.task(loss).values, name=name)
 
-    def prepare(self, split: Split, loss: Loss, name: str = "data") -> Prepared:
+    def prepare(
+        self, split: Split, loss: Loss, name: str = "data", *, like: Inputs | None = None
+    ) -> Prepared:
         """Samples to learn from by this loss, of a checked split, its inputs scaled as the network has them.
+
+        The inputs are to be ``like`` those that :meth:`split` has; another scale is warned of.
 
         Raises:
             UsageError, DataError: inputs of the other kind, and as :func:`gpubp.data.samples.prepare`.
         """
-        self.inputs.check(split.inputs, name)
+        like = like or self.inputs
+        like.check(split.inputs, name)
+        like.say_if_of_another_scale(split.inputs, name)
         return prepare(replace(split, inputs=self.inputs.scaled(split.inputs)), self.task(loss), name)
 
     def stream(self, inputs: Any, method: str = "predict", *, name: str = "data") -> Iterator[np.ndarray]:
@@ -227,7 +243,7 @@ class Network:
         return map(finish, outputs) if finish else outputs
 
     def _outputs(self, inputs: Any, name: str) -> Iterator[np.ndarray]:
-        first_row = 0
+        first_row, scale_told = 0, False
         for part in inputs if isinstance(inputs, Iterator) else [inputs]:
             rows = rows_of(self.inputs.arranged(part, name), name)
             self.inputs.check(rows, name)
@@ -240,8 +256,7 @@ class Network:
             chunk = self.chunk(sparse=is_sparse(rows))
             for start in range(0, rows.shape[0], chunk):
                 a = check_inputs(rows[start : start + chunk], name, first_row=first_row + start)
-                if first_row + start == 0:
-                    self.inputs.say_if_of_another_scale(a, name)
+                scale_told = scale_told or self.inputs.say_if_of_another_scale(a, name)
                 a = as_rows(self.inputs.scaled(a), self.dtype)
                 for (weights, bias), activation in zip(self.parameters, self.activations, strict=True):
                     a = reference.forward(a, weights, bias, activation)[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -44,6 +45,29 @@ def refuse_masked(values: Any, what: str) -> None:
     parts = values if isinstance(values, list | tuple) else [values]
     if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
         raise DataError(f"{what} have masked values: leave out such rows, or fill them in with .filled(…)")
+
+
+def refuse_columns(frame: Any, what: str) -> None:
+    """Raise a DataError that names the first column of a DataFrame that is not numbers, but dates or words, say."""
+    rows = frame.iloc if hasattr(frame, "iloc") else frame
+    with suppress(TypeError):  # NumPy's own, where there is no dtype for all columns
+        if np.asarray(rows[:1]).dtype.kind in "biuf":
+            return
+    names = list(getattr(frame, "column_names", frame.columns))
+    for i, name in enumerate(names):
+        column = frame.iloc[:, i] if hasattr(frame, "iloc") else frame[name]
+        if getattr(column, "dtype", None) is not None and getattr(column.dtype, "kind", "O") in "biuf":
+            continue  # perhaps with gaps, which are for others to refuse
+        values = np.asarray(column)
+        try:
+            if values.dtype.kind in "mMc":
+                raise TypeError(f"it has dtype {values.dtype}")
+            values.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{what}: the columns of a DataFrame must be numbers, but {name!r} is not: {error}; leave it out, or "
+                "make numbers of it, such as days since the first of its dates, or 0 and 1 for each of its words"
+            ) from error
 
 
 def _on_device(values: Any) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.data.inputs import BYTES, Inputs, shown
+from gpubp.data.inputs import BYTES, NUMBERS, Inputs, composed, shown
 from gpubp.data.tables import (
     ANYWHERE,
     MISSING,
@@ -83,6 +83,8 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
         columns, target = like.columns, like.target
         if table.width != like.table.width:
             raise DataError(f"{path} has {table.width} columns, and the training part {like.table.width}")
+        if table.names and not like.table.names:
+            _take_in_order(table, like)
     else:
         target = find_target(table)
         columns = [column for column in range(table.width) if column != target]
@@ -110,10 +112,27 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
     return data
 
 
+def _take_in_order(table: Table, like: TableData) -> None:
+    """Say that the columns of a test part, which have names, are taken as those of the training part, without, stand.
+
+    Raises:
+        DataError: by its header, the target is another.
+    """
+    headed = [i for i, name in enumerate(table.names) if name.lower() in TARGET_HEADERS]
+    if headed and like.target not in headed:
+        raise DataError(
+            f"{table.path}: the target of the training part, which has no names of columns, is column "
+            f"{like.target + like.table.first_column}; here that is {table.called(like.target)}, and "
+            f"{table.called(headed[0])} stands elsewhere: put the columns of both in one order, or give both a header"
+        )
+    Inputs(NUMBERS).order_of([table.names[column] for column in like.columns], str(table.path))
+
+
 def find_target(table: Table) -> int:
     """The column of targets, by the order that the module's docstring says."""
     asked, names = table.format.target, table.names
     if asked is not None:
+        (asked,) = composed([asked])
         if asked in names:
             return names.index(asked)
         alike = [i for i, name in enumerate(names) if name.casefold() == asked.casefold()]
@@ -224,11 +243,11 @@ def _look_like_labels(values: np.ndarray, count: int | None = None) -> bool:
     return bool(consecutive) and 2 * len(found) <= (len(values) if count is None else count)
 
 
-def as_pixels(inputs: np.ndarray, where: str) -> np.ndarray:
+def as_pixels(inputs: np.ndarray, where: str, *, bits: bool = False) -> np.ndarray:
     """Whole numbers from 0 to 255 as bytes.
 
     Raises:
-        DataError: others, or none above 1, which have been scaled already.
+        DataError: others, or none above 1, which have been scaled already, unless they are to be ``bits``.
     """
     with np.errstate(invalid="ignore"):  # what is out of range differs below
         pixels = inputs.astype(np.uint8)
@@ -238,7 +257,7 @@ def as_pixels(inputs: np.ndarray, where: str) -> np.ndarray:
             f"{where}: {inputs[row, column]:g}, in input {column + 1} of row {row + 1} of data, is no pixel: those "
             "are whole numbers from 0 to 255"
         )
-    if pixels.max() <= 1:
+    if pixels.max() == 1 and not bits:  # all 0, as in black images, they may be as they are
         raise DataError(
             f"{where}: no pixel is above 1, so that they seem to be scaled already, and are no bytes"
         )
@@ -312,4 +331,4 @@ def input_chunks(path: Path, rows: int, how: TableFormat, inputs: Inputs) -> Ite
     advice = "; leave out a column of targets" if arranged is None else ""
     while part := list(itertools.islice(table.rows, rows)):
         numbers = np.array([table.numbers(row, cells, columns, advice) for row, cells in part])
-        yield as_pixels(numbers, str(path)) if inputs.kind == BYTES else numbers
+        yield as_pixels(numbers, str(path), bits=inputs.of_bits) if inputs.kind == BYTES else numbers

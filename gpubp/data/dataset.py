@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.data.arrays import host_array, storage
+from gpubp.data.arrays import host_array, refuse_columns, storage
 from gpubp.data.inputs import BYTES, kind_of, shown
 from gpubp.data.sparse import check_sparse, is_sparse
 from gpubp.data.targets import TO_FIT
@@ -164,6 +164,7 @@ def _of_frame(inputs: Any, name: str) -> Any:
     """A DataFrame as an array of numbers: its columns are no bytes of images, however few bits they have."""
     if not hasattr(inputs, "columns"):
         return inputs
+    refuse_columns(inputs, name)
     array = np.asarray(inputs)
     try:
         return array.astype(np.float64) if array.dtype == np.uint8 or array.dtype.kind == "O" else array

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import itertools
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
-from gpubp.data.sparse import is_sparse
+from gpubp.data.sparse import is_sparse, with_values
 from gpubp.errors import DataError
 from gpubp.support.hints import did_you_mean
 from gpubp.support.warning import warn_caller
@@ -17,7 +19,7 @@ from gpubp.support.warning import warn_caller
 KINDS = BYTES, NUMBERS, UNKNOWN = "bytes", "numbers", "unknown"
 _SHOWN = 6  # names in a message
 _FEW = 8  # rows whose size says nothing
-_OTHER_SCALE = 20.0
+_OTHER_SCALE = 8.0  # below millimetres for centimetres, and above what random rows of one table differ by
 
 
 def kind_of(inputs: Any) -> str:
@@ -72,8 +74,8 @@ class Inputs:
     """The inputs that a network learned from.
 
     ``kind`` is ``BYTES``, ``NUMBERS`` or, where nobody has said, ``UNKNOWN``; ``names`` has one for each column, or
-    none; ``shape`` is that of a sample, (height, width) of an image, or () if it was a row; ``size`` is the root mean
-    square of numbers, or 0; ``scaling`` is what they are put through before the first layer, if anything.
+    none; ``shape`` is that of a sample, (height, width) of an image, or () if it was a row; ``size`` is what
+    :func:`size_of` gives of them, or 0; ``scaling`` is what they are put through before the first layer, if anything.
     """
 
     kind: str = UNKNOWN
@@ -81,6 +83,14 @@ class Inputs:
     shape: tuple[int, ...] = ()
     size: float = 0.0
     scaling: Scaling | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", composed(self.names))
+
+    @property
+    def of_bits(self) -> bool:
+        """Whether bytes, as far as is known, were 0 and 1 alone: no others are so small."""
+        return self.kind == BYTES and 0 < self.size <= 1
 
     def check(self, inputs: Any, name: str) -> None:
         """Refuse by a DataError rows of the other kind, which would be off by a factor of 255."""
@@ -118,22 +128,35 @@ class Inputs:
         places = self.order_of(names_of(values), name)
         if places is None:
             return values
-        return values.iloc[:, places] if hasattr(values, "iloc") else values.select(list(self.names))
+        if hasattr(values, "iloc"):
+            return values.iloc[:, places]
+        theirs = list(getattr(values, "column_names", values.columns))
+        return values.select([theirs[place] for place in places])
 
     def scaled(self, inputs: Any) -> Any:
         """Inputs as the first layer takes them, but for the network's dtype and bytes that are not scaled."""
         return inputs if self.scaling is None else self.scaling.apply(inputs)
 
-    def say_if_of_another_scale(self, inputs: Any, name: str) -> None:
-        """Warn of numbers far smaller or larger than those learned from."""
-        if not self.size or kind_of(inputs) == BYTES or inputs.shape[0] < _FEW:
-            return
-        share = size_of(inputs) / self.size
+    def say_if_of_another_scale(self, inputs: Any, name: str) -> bool:
+        """Warn of inputs far smaller or larger than those learned from, and return whether they were enough to tell.
+
+        All zeros, as in a black image, are not. Few rows only are where they, or those learned from, are bytes of 0
+        and 1, and the others are not.
+        """
+        if not self.size:
+            return True
+        if not (size := size_of(inputs)):
+            return False
+        few = inputs.shape[0] < _FEW
+        if few and not (kind_of(inputs) == BYTES and (inputs.max() == 1) != self.of_bits):
+            return False
+        share = size / self.size
         if not 1 / _OTHER_SCALE < share < _OTHER_SCALE:
             warn_caller(
-                f"{name}: these inputs are {share:.2g} times as large as those that the network learned from; they may "
+                f"{name}: these inputs are {share:.3g} times as large as those that the network learned from; they may "
                 "be at another scale"
             )
+        return True
 
     def order_of(self, names: Sequence[str], where: str) -> list[int] | None:
         """Where each of the network's columns stands among ``names``; None where one of the two has none to speak of.
@@ -144,6 +167,11 @@ class Inputs:
             DataError: as :meth:`places` does.
         """
         if not self.names:
+            if self.kind != UNKNOWN and not _are_places(names):
+                warn_caller(
+                    f"{where}: the network learned from columns without names; these, {shown(names)}, are taken in the "
+                    "order they come in"
+                )
             return None
         counted = list(names) == [
             str(i) for i in range(len(names))
@@ -181,13 +209,19 @@ class Inputs:
 
 
 def size_of(inputs: Any) -> float:
-    """The root mean square of numbers (N, n_in), dense or sparse, of at most a thousand rows; 0 of bytes."""
-    if kind_of(inputs) == BYTES:
-        return 0.0
+    """The usual size of a row (N, n_in), dense or sparse: the median of the rows' root mean squares.
+
+    Rows of zeros do not count, and of many rows a thousand or two do. A mean over all would be that of the few rows
+    with the largest numbers, which another part of the same table may lack.
+    """
     few = inputs[:: max(1, inputs.shape[0] // 1000)]
-    numbers = few.data if is_sparse(few) else few
     with np.errstate(over="ignore"):
-        return float(np.sqrt(np.square(numbers, dtype=np.float64).sum() / math.prod(few.shape)))
+        if is_sparse(few):
+            squares = with_values(few, np.square(few.data, dtype=np.float64)).sum(axis=1)
+        else:
+            squares = np.einsum("ij,ij->i", few, few, dtype=np.float64)
+    squares = squares[squares > 0]
+    return float(np.sqrt(np.median(squares) / few.shape[1])) if len(squares) else 0.0
 
 
 def names_of(values: Any) -> tuple[str, ...]:
@@ -195,7 +229,19 @@ def names_of(values: Any) -> tuple[str, ...]:
     columns = list(
         getattr(values, "column_names", getattr(values, "columns", ()))
     )  # of Arrow, of a DataFrame
-    return () if columns == list(range(len(columns))) else tuple(map(str, columns))
+    return () if columns == list(range(len(columns))) else composed(map(str, columns))
+
+
+def composed(names: Iterable[str]) -> tuple[str, ...]:
+    """Names with their letters composed alike: ä may be one character, or an a and its dots."""
+    return tuple(normalize("NFC", name) for name in names)
+
+
+def _are_places(names: Sequence[str]) -> bool:
+    """Whether names but count the columns, as pixel0, pixel1 … or 1x1, 1x2 … do, or there are none."""
+    numbers = [tuple(map(int, re.findall(r"[0-9]+", name))) for name in names]
+    alike = len({re.sub(r"[0-9]+", "0", name) for name in names}) < 2
+    return alike and () not in numbers and all(a < b for a, b in itertools.pairwise(numbers))
 
 
 def shown(names: Sequence[object], most: int = _SHOWN) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import itertools
 import math
 import re
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.data.inputs import shown
+from gpubp.data.inputs import composed, shown
 from gpubp.errors import DataError, UsageError
 from gpubp.support.optional import need
 from gpubp.support.warning import warn_caller
@@ -29,6 +30,18 @@ ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")
 ANYWHERE, AT_AN_END = ("label", "target"), ("class", "y")  # headers of targets, and where they mean it
 TARGET_HEADERS = (*ANYWHERE, *AT_AN_END)
 MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none", "?")
+_TITLES = 9  # lines that may stand above a table and be told from it
+_NO_TEXT = {  # how files begin that are no text
+    b"\x1f\x8b": "is compressed by gzip: add .gz to its name, or unpack it",
+    b"PK\x03\x04": "is an Excel workbook or another zip archive: save the table as CSV",
+    b"\xd0\xcf\x11\xe0": "is an old Excel workbook: save the table as CSV",
+    b"PAR1": "is a Parquet file: name it .parquet",
+    b"BZh": "is compressed by bzip2: unpack it",
+    b"\xfd7zXZ": "is compressed by xz: unpack it",
+    b"\x28\xb5\x2f\xfd": "is compressed by Zstandard: unpack it",
+    b"\xff\xfe": "is text in UTF-16: save it as UTF-8",
+    b"\xfe\xff": "is text in UTF-16: save it as UTF-8",
+}
 _TRUTH = {"true": 1.0, "false": 0.0}
 _YES_OR_NO = ("yes", "no", "y", "n", "t", "f")
 _FILL_IN = (
@@ -176,10 +189,10 @@ def _open_csv(path: Path, how: TableFormat, columns: int, known: Sequence[str]) 
     mark = how.mark(ending(path))
     lines = _csv_rows(path, mark)
     line, first = next(lines, (0, []))
-    cells = _first_cells(path, first, mark, columns)
-    second = next(lines, None)
-    lines = lines if second is None else itertools.chain([second], lines)
-    below = [] if second is None else second[1]
+    ahead = list(itertools.islice(lines, _TITLES))
+    lines = itertools.chain(ahead, lines)
+    below = ahead[0][1] if ahead else []
+    cells = _first_cells(path, how, first, [row for _, row in ahead], columns)
     headed = _is_header(path, cells, below, known) if how.header is None else how.header
     if (
         mark == how.decimal and not headed
@@ -202,23 +215,47 @@ def _open_csv(path: Path, how: TableFormat, columns: int, known: Sequence[str]) 
     return table
 
 
-def _first_cells(path: Path, first: list[str], mark: str, columns: int) -> list[str]:
+def _first_cells(
+    path: Path, how: TableFormat, first: list[str], below: Sequence[list[str]], columns: int
+) -> list[str]:
     """The cells of the first row, or a DataError where it cannot be that of a table with so many columns."""
     if not first:
         raise DataError(f"{path}: the file is empty")
-    whole = ",".join(first).strip()
+    mark = how.mark(ending(path))
+    whole = mark.join(first).strip(" ")
     if whole.lower().startswith("sep="):  # Excel's own
-        raise DataError(f"{path}: take its first line out, {whole!r}, and name the --delimiter that it says")
+        named = "" if whole[4:] == mark else ", and name the --delimiter that it says"
+        raise DataError(f"{path}: take its first line out, {whole!r}{named}")
     cells = [cell.strip() for cell in first]
+    if len(cells) < columns and whole.startswith("#"):
+        raise DataError(f"{path}: its first line is a comment, {whole!r}; take it out")
+    other = next((other for other in ";\t|, " if other != mark and _separates(other, whole, mark, below)), "")
+    if not other and how.header is not False and mark != how.decimal and _is_title(cells, below, columns):
+        raise DataError(
+            f"{path}: its first line, {whole.strip(mark)!r}, seems to be a title above the table: take it out"
+        )
     if len(cells) < columns:
-        if whole.startswith("#"):
-            raise DataError(f"{path}: its first line is a comment, {whole!r}; take it out")
-        other = next((other for other in ";\t|, " if other != mark and other in whole), "")
         said = {"\t": "tab", " ": "space"}.get(other, repr(other))
         advice = f"; they seem to be separated by {other!r}: --delimiter {said}" if other else ""
         raise DataError(f"{path}: {len(cells)} columns, separated by {mark!r}, are too few{advice}")
     cells[0] = cells[0].removeprefix("#").strip()  # NumPy writes a header as a comment
-    return cells
+    return list(composed(cells))
+
+
+def _separates(other: str, whole: str, mark: str, below: Sequence[list[str]]) -> bool:
+    """Whether another delimiter stands in the first line and as often in the next, or once more, by names of rows."""
+    count = whole.count(other)
+    return count > 0 and (not below or mark.join(below[0]).count(other) in (count, count + 1))
+
+
+def _is_title(cells: Sequence[str], below: Sequence[list[str]], columns: int) -> bool:
+    """Whether a first row has one word, perhaps beside empty cells, above a table of more columns.
+
+    A row of two cells below it may be of one column and names of rows, to which R gives no header.
+    """
+    alone = cells[0] != "" and not any(cells[1:]) and number(cells[0]) is None
+    filled = max((sum(map(bool, map(str.strip, row))) for row in below), default=0)
+    return alone and (filled > 2 or (filled == 2 and (len(cells) == 2 or columns == 2)))
 
 
 def _is_header(path: Path, cells: list[str], second: Sequence[str], known: Sequence[str]) -> bool:
@@ -299,8 +336,14 @@ def _csv_rows(path: Path, mark: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank, with their line numbers."""
     opener: Any = gzip.open if ending(path).endswith(".gz") else open
     try:
-        with opener(path, "rt", newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter=mark, skipinitialspace=mark != " ")
+        with opener(path, "rb") as file:
+            start = file.peek(8)
+            if what := next((what for first, what in _NO_TEXT.items() if start.startswith(first)), None):
+                raise DataError(f"{path} {what}")
+            if b"\0" in start[:2]:
+                raise DataError(f"{path} is no text in UTF-8, but perhaps in UTF-16: save it as UTF-8")
+            text = io.TextIOWrapper(file, newline="", encoding="utf-8-sig")
+            reader = csv.reader(text, delimiter=mark, skipinitialspace=mark != " ")
             for row in reader:
                 if any(cell.strip() for cell in row):
                     yield reader.line_num, row
@@ -339,6 +382,6 @@ def _open_parquet(path: Path, how: TableFormat, columns: int) -> Table:
             raise DataError(f"{path}: not a readable Parquet file: {error}") from error
 
     table = Table(path, how, (), len(names), rows(), "row")
-    _name_columns(table, names)
+    _name_columns(table, list(composed(names)))
     table.rows = _whole_rows(table, table.rows)
     return table

@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from gpubp.backends import Wanted, most_threads
-from gpubp.data.arrays import refuse_masked
+from gpubp.data.arrays import refuse_columns, refuse_masked
 from gpubp.errors import TrainingWarning, UsageError
 from gpubp.estimators.watch import Job, Stream, Watch
 from gpubp.network import INITIALISERS, Network
@@ -325,7 +325,7 @@ class MLP(Parameters):
 
     def _checked(self, x: Any, y: Any, *, again: bool, **how: Any) -> tuple[Any, Any]:
         """Inputs and targets as scikit-learn has them; ``again``, if they must be like those of the last time."""
-        refuse_masked(x, "the inputs")
+        _refuse(x)
         refuse_masked(y, "the targets")
         x, y = validate_data(self, x, y, multi_output=True, reset=not again, **how, **_ways_to_take(x))
         self._check_bytes(x, again=again)
@@ -357,7 +357,7 @@ class MLP(Parameters):
 
     def _outputs(self, x: Any) -> np.ndarray:
         check_is_fitted(self)
-        refuse_masked(x, "the inputs")
+        _refuse(x)
         x = validate_data(self, x, reset=False, **_ways_to_take(x))
         self._check_bytes(x, again=True)
         return self.network_.forward(x)
@@ -370,6 +370,13 @@ class MLP(Parameters):
     def _score_of(self, held: Job) -> tuple[Callable[[Epoch, Network], float], tuple | None]:
         """Return the score of an epoch by what was held out, and what ``fit`` is to evaluate for it, if anything."""
         raise NotImplementedError
+
+
+def _refuse(x: Any) -> None:
+    """Refuse by a DataError inputs that scikit-learn would take for numbers, or refuse by a message of NumPy's."""
+    refuse_masked(x, "the inputs")
+    if hasattr(x, "columns"):
+        refuse_columns(x, "the inputs")
 
 
 def _ways_to_take(x: Any) -> dict[str, Any]:

@@ -34,6 +34,12 @@ OF_DATA = (
     "header",
     "pixels",
 )  # how data is read
+_SYNONYMS = {  # of the keys of a recipe, as other libraries call them
+    "learning_rate": "lr", "learning_rate_init": "lr", "eta": "lr", "batch": "batch_size", "minibatch": "batch_size",
+    "activation": "hidden", "activations": "hidden", "architecture": "layers", "sizes": "layers",
+    "hidden_layer_sizes": "layers", "max_iter": "epochs", "alpha": "weight_decay", "l2": "weight_decay",
+    "early_stopping": "patience", "random_state": "seed", "solver": "optimizer", "dataset": "data",
+}  # fmt: skip
 _OF_SCHEDULES = {"factor": ("step", "exponential"), "every": ("step",), "final": ("cosine",)}
 
 
@@ -318,7 +324,8 @@ def _fields_of(kind: type, table: dict[str, Any], where: str) -> dict[str, Any]:
     kinds = field_types(kind)
     for key in table:
         if key not in kinds:
-            raise UsageError(f"{where}: {_unknown('key', key, kinds)}")
+            meant = _SYNONYMS.get(key.lower().replace("-", "_"))
+            raise UsageError(f"{where}: {_unknown('key', key, kinds, meant)}")
     return {key: _converted(key, value, kinds[key], where) for key, value in table.items()}
 
 
@@ -336,5 +343,7 @@ def _converted(key: str, value: Any, wanted: Any, where: str) -> Any:
     return value
 
 
-def _unknown(what: str, name: str, known: Any) -> str:
-    return f"unknown {what} {name!r}: {did_you_mean(name, known)}There are {', '.join(known)}"
+def _unknown(what: str, name: str, known: Any, meant: str | None = None) -> str:
+    """The message, with ``meant`` for a hint, if that is known, or else the name that is spelt most alike."""
+    hint = did_you_mean(meant, known) if meant in known else did_you_mean(name, known, at_least=0.6)
+    return f"unknown {what} {name!r}: {hint}There are {', '.join(known)}"

@@ -109,13 +109,9 @@ def fit(
     train = network.prepare(split, objective, "training data")
     watched = None
     if validation is not None:
-        arranged = learned.arranged(validation[0], "validation data")
-        learned.check_shape(getattr(arranged, "shape", ())[1:], "validation data")
         wanted = Inputs(names=names_of(targets)).arranged(validation[1], "validation targets")
-        held = network.split(arranged, wanted, objective, name="validation data")
-        learned.check(held.inputs, "validation data")
-        learned.say_if_of_another_scale(held.inputs, "validation data")
-        watched = network.prepare(held, objective, "validation data").samples
+        held = network.split(validation[0], wanted, objective, name="validation data", like=learned)
+        watched = network.prepare(held, objective, "validation data", like=learned).samples
     by_accuracy = early_stopping is not None and early_stopping.monitor == "validation_accuracy"
     if by_accuracy and not train.classification:
         raise UsageError("validation_accuracy needs class labels; monitor validation_loss instead")

@@ -159,6 +159,35 @@ def test_pixels_of_a_table_are_numbers_unless_they_are_said_to_be_bytes(run, ok,
             assert f"{other}: these inputs are bytes" in err
 
 
+def test_a_model_without_names_or_of_another_scale_is_said_to_be_asked_so(run, ok, digits):
+    images = gpubp.load_data("mnist-sample").test
+    np.savez("images.npz", X=images.inputs, y=images.targets)
+    np.savez("bits.npz", X=(images.inputs > 127).astype(np.uint8), y=images.targets)
+    np.save("bits.npy", (images.inputs > 127).astype(np.uint8)[:1])
+    np.save("black.npy", np.zeros((9, 784), np.uint8))
+    frame = pd.read_csv("test.csv")
+    frame.iloc[:, ::-1].to_csv("turned.csv", index=False)
+    (frame > 127).astype(int).to_csv("bits.csv", index=False)
+    ok("train", "--data", "images.npz", "--layers", "784-16-10", *QUICK, "--folder", "run")
+    for name, says in (
+        ("test.csv", ""), ("test.npy", ""), ("digit.png", ""), ("black.npy", ""),
+        ("bits.npy", "bits.npy: these inputs are 0.00"), ("turned.csv", "turned.csv: the network learned from columns"),
+    ):  # fmt: skip
+        code, _, err = run("predict", "run/model.npz", name)
+        assert (code, err.count("warning")) == (0, bool(says))
+        assert says in err
+    code, _, err = run("predict", "run/model.npz", "bits.csv")
+    assert (code, "no pixel is above 1, so that they seem to be scaled already" in err) == (5, True)
+    code, _, err = run("explain", "--model", "run/model.npz", "--data", "bits.npz", "--json", "-")
+    assert (code, "bits.npz: these inputs are 0.00" in err) == (0, True)
+    how = ("--target", "label", "--pixels", "--json", "-")
+    assert run("explain", "--model", "run/model.npz", "--data", "train.csv", *how)[2] == ""
+    train = pd.read_csv("train.csv")
+    train[["label", *frame.columns[::-1]]].to_csv("turned.csv", index=False)
+    _, _, err = run("explain", "--model", "run/model.npz", "--data", "turned.csv", *how)
+    assert "turned.csv: the network learned from columns without names" in err
+
+
 @pytest.mark.parametrize("kind", ["npz", "csv"])
 def test_bytes_that_are_standardised_are_asked_about_as_bytes(run, ok, digits, kind):
     data = gpubp.load_data("train.csv", pixels=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import re
 import warnings
 from contextlib import nullcontext
@@ -507,14 +509,76 @@ def test_whole_numbers_that_lose_digits_are_pointed_at():
         load("t.csv")
 
 
-def test_lines_before_the_table_are_named():
-    for first, says in (
-        ("sep=;", "take its first line out, 'sep=;'"),
+@pytest.mark.parametrize(
+    ("first", "says"),
+    [
+        ("sep=;", "take its first line out, 'sep=;', and name the --delimiter"), ("sep=,", "line out, 'sep=,'$"),
         ("# made by me", "first line is a comment"),
-    ):
-        Path("t.csv").write_text(f"{first}\na,label\n1,x\n2,y\n")
-        with pytest.raises(DataError, match=says):
-            load("t.csv")
+        *((title, "its first line, 'Export of 2024-05-01', seems to be a title above the table: take it out")
+          for title in ("Export of 2024-05-01", "Export of 2024-05-01,", "Export of 2024-05-01\n\nby me")),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("wider", ["", "7,"])
+def test_lines_before_the_table_are_named(first, says, wider):
+    Path("t.csv").write_text(f"{first}\n{wider and 'c,'}a,label\n{wider}1,x\n{wider}2,y\n")
+    with pytest.raises(DataError, match=says):
+        load("t.csv")
+
+
+@pytest.mark.parametrize("title", ["Trees", "Trees,,", "Trees of 1980,,"])
+def test_a_title_is_named_where_a_table_has_no_target(title):
+    Path("t.csv").write_text(f"{title}\na,b,c\n1,2,3\n")
+    for inputs in (Inputs("numbers"), NAMED):
+        with pytest.raises(DataError, match=f"first line, '{title.strip(',')}', seems to be a title"):
+            list(stream_inputs("t.csv", 9, inputs=inputs))
+
+
+@pytest.mark.parametrize("content", ["a\n1\n", '"a"\n"1",5\n', "a,\n5,\n", ",a\n0,5\n", "5\n6\n"])
+@pytest.mark.filterwarnings("ignore:.*first column has no name")
+def test_a_header_of_one_column_is_no_title(content):
+    Path("t.csv").write_text(content)
+    assert next(stream_inputs("t.csv", 9)).shape[1] == 1
+
+
+@pytest.mark.parametrize("mark", [";", " ", "\t", "|"])
+def test_another_delimiter_is_named_by_the_line_below_too(mark):
+    table(mark.join(["a", "b", "label"]), ["1,5", "2,5"], ["3,5", "1,5"], ["x", "y"], mark=mark)
+    said = {"\t": "tab", " ": "space"}.get(mark, repr(mark))
+    with pytest.raises(DataError, match=re.escape(f"separated by {mark!r}: --delimiter {said}")):
+        load("t.csv")
+
+
+def test_a_line_that_names_the_delimiter_is_quoted_as_it_stands():
+    for mark in ";|":
+        Path("t.csv").write_text(f"sep={mark}\na{mark}label\n1{mark}x\n2{mark}y\n")
+        with pytest.raises(DataError, match=f"first line out, 'sep=[{mark}]'$"):
+            load("t.csv", delimiter=mark)
+
+
+TEXT = "a,label\n" + "1,x\n2,y\n" * 5
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (gzip.compress(TEXT.encode()), "is compressed by gzip: add .gz to its name"),
+        (bz2.compress(TEXT.encode()), "is compressed by bzip2: unpack it"),
+        (lzma.compress(TEXT.encode()), "is compressed by xz: unpack it"),
+        (b"PK\x03\x04" + bytes(40), "is an Excel workbook or another zip archive: save the table as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(40), "is an old Excel workbook"),
+        (b"PAR1" + bytes(40), "is a Parquet file: name it .parquet"),
+        (TEXT.encode("utf-16"), "is text in UTF-16: save it as UTF-8"),
+        (TEXT.encode("utf-16-be"), "is no text in UTF-8, .* in UTF-16: save it"),
+        (TEXT.encode("utf-16-le"), "is no text in UTF-8, but perhaps in UTF-16: save it as UTF-8"),
+        (("Stra\u00dfe" + TEXT).encode("latin-1"), "not a readable CSV file: .*; save it as UTF-8"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.txt", "t.csv.gz"])
+def test_what_is_no_text_is_called_what_it_is(raw, says, name):
+    Path(name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    for read in (lambda: load(name), lambda: list(stream_inputs(name, 9))):
+        with pytest.raises(DataError, match=f"{name}:? {says}"):
+            read()
 
 
 @pytest.mark.parametrize("cell", ["NA", "?", "NULL", "n/a", "None", "-", ".", r"\N", "missing"])
@@ -599,6 +663,53 @@ def test_a_test_part_that_does_not_fit_is_refused(header, label, says):
         load("t.csv", test_data="test.csv")
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("a,b,kind", True), ("b,a,label", True), ("pixel1,pixel0,label", True), ("pixel0,pixel1,label", False),
+        ("1x1,1x2,kind", False), ("0,1,label", False), ("", False),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*taken for a header")
+def test_names_of_a_test_part_that_the_training_part_lacks_are_said(header, said):
+    table("", [1, 2, 3], [5, 6, 7], ["x", "y", "z"])
+    table(header, [30, 10], [70, 50], ["z", "x"], path="test.csv", repeat=1)
+    names = ", ".join(header.split(",")[:2])
+    words = (
+        f"test.csv: the network learned from columns without names; these, {names}, are taken in the order"
+    )
+    with pytest.warns(UserWarning, match=words) if said else nullcontext():
+        data = load("t.csv", test_data="test.csv", header=None if header else False)
+    assert (data.test.inputs.tolist(), data.test.targets.tolist()) == ([[30, 70], [10, 50]], [2, 0])
+
+
+@pytest.mark.parametrize(("header", "target"), [("label,a,b", None), ("a,y,b", None), ("a,b,Target", "1")])
+def test_a_target_at_another_place_of_a_test_part_is_refused(header, target):
+    table("", [1, 2, 3], [5, 6, 7], [0, 1, 2])
+    table(header, [1, 2], [1, 0], [1, 0], path="test.csv", repeat=1)
+    with pytest.raises(
+        DataError, match=r"test.csv: the target of the training part, .* stands elsewhere: .*header"
+    ):
+        load("t.csv", test_data="test.csv", target=target, targets="values")
+
+
+def test_names_are_the_same_however_their_letters_are_composed():
+    whole, parts = "L\u00e4nge", "La\u0308nge"
+    for first, other in ((whole, parts), (parts, whole)):
+        table(f"b,{first},label", [5, 6], [1, 2], ["x", "y"])
+        table(f"{other},b,label", [3, 4], [7, 8], ["x", "y"], path="test.csv", repeat=1)
+        data = load("t.csv", test_data="test.csv")
+        assert data.test.inputs.tolist() == [[7, 3], [8, 4]]
+        assert next(stream_inputs("test.csv", 1, inputs=Inputs("numbers", (first,)))).tolist() == [[3]]
+        table(f"b,{first},c", [5, 6], [1, 2], [3, 4])
+        assert load("t.csv", target=other, targets="values").feature_names == ("b", "c")
+        pd.DataFrame({other: [3.0]}).to_parquet("t.parquet")
+        assert next(stream_inputs("t.parquet", 1, inputs=Inputs("numbers", (first,)))).tolist() == [[3]]
+    table(f"{whole},{parts},label", [1], [2], ["x"])
+    with pytest.raises(DataError, match="two columns are called"):
+        load("t.csv")
+
+
 # Names at prediction
 
 NAMED = Inputs("numbers", ("a", "b"))
@@ -653,6 +764,27 @@ def test_a_network_that_learned_from_bytes_takes_columns_as_pixels():
     for cell in ("0.5", "300"):
         with pytest.raises(DataError, match="is no pixel"):
             list(stream_inputs(table("", [7, cell], [0, 3]), 2, inputs=learned))
+
+
+def test_pixels_of_0_and_1_are_bytes_for_a_network_that_learned_from_those():
+    path, black = table("", [1, 0], [0, 1], repeat=1), table("", [0], [0], path="black.csv", repeat=1)
+    for size in (0.0, 85.0):
+        with pytest.raises(DataError, match="no pixel is above 1, so that they seem to be scaled already"):
+            next(stream_inputs(path, 2, inputs=Inputs("bytes", size=size)))
+        assert next(stream_inputs(black, 2, inputs=Inputs("bytes", size=size))).tolist() == [[0, 0]]
+    given = next(stream_inputs(path, 2, inputs=Inputs("bytes", size=0.7)))
+    assert (given.dtype, given.tolist()) == (np.uint8, [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("header", "said"), [("a,b", True), ("pixel1,pixel0", True), ("pixel0,pixel1", False), ("", False)]
+)
+@pytest.mark.parametrize("kind", ["numbers", "bytes"])
+def test_names_that_a_network_without_any_is_asked_with_are_said(header, said, kind):
+    words = "t.csv: the network learned from columns without names; these, .*, are taken in the order they come in"
+    with pytest.warns(UserWarning, match=words) if said else nullcontext():
+        part = next(stream_inputs(table(header, [1, 3], [5, 7]), 2, inputs=Inputs(kind)))
+    assert part.tolist() == [[1, 5], [3, 7]]
 
 
 # Arrays with labels that are no class numbers

@@ -246,6 +246,55 @@ def test_a_table_is_numbers_whatever_the_dtype_of_its_columns(fitted):
         net.predict(COUNTS)
 
 
+DATES = pd.date_range("2024-01-01", periods=len(X))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [DATES, DATES.tz_localize("UTC"), DATES - DATES[0], DATES.to_period("D"), ["a"] * len(X), [1j] * len(X)],
+)
+@pytest.mark.parametrize("others", [{}, {"u": np.uint8(1)}, {"f": 0.5}, {"b": True, "i": 3}])
+def test_a_column_that_is_no_numbers_is_named(column, others):
+    frame = pd.DataFrame({**others, "when": column})
+    right = pd.DataFrame({**others, "when": np.arange(len(X)) / len(X)})
+    fitted = quick().fit(right, Y)
+    fitted.predict(right)
+    for door in (
+        lambda: quick().fit(frame, Y),
+        lambda: quick().partial_fit(frame, Y, np.unique(Y)),
+        lambda: fitted.predict(frame),
+        lambda: fitted.network_.predict(frame),
+        lambda: gpubp.fit(gpubp.Network([frame.shape[1], 3]), frame, Y, backend="numpy"),
+    ):
+        with pytest.raises(
+            ValueError, match=r"columns of a DataFrame must be numbers, but 'when' is not: .*leave it out"
+        ):
+            door()
+
+
+def test_columns_that_can_be_made_numbers_are_no_words():
+    made = {"k": pd.Categorical([1, 2, 3] * (len(X) // 3)), "o": np.array([0.5] * len(X), object)}
+    frame = pd.DataFrame({"u": np.uint8(1), **made, "n": pd.array([1] * len(X), "Int64")})[: len(X)]
+    expected = quick().fit(frame.astype(float), Y).predict_proba(frame.astype(float))
+    np.testing.assert_array_equal(quick().fit(frame, Y).predict_proba(frame), expected)
+
+
+@pytest.mark.parametrize("make", [np.asarray, sp.csr_array])
+def test_bytes_at_another_scale_are_said_where_an_estimator_is_asked(make):
+    pixels = make((DIGITS * 255).astype(np.uint8))
+    net, bits = quick().fit(pixels, DIGIT), make((DIGITS > 0.5).astype(np.uint8))
+    with pytest.warns(UserWarning, match="may be at another scale"):
+        net.predict(bits)
+    with pytest.warns(UserWarning, match="may be at another scale"):
+        net.score(bits[:1], DIGIT[:1])
+    with pytest.warns(UserWarning, match="may be at another scale"):
+        net.partial_fit(bits, DIGIT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for rows in (1, 5, 60):
+            net.predict(pixels[:rows])
+
+
 @pytest.mark.parametrize("make", [np.asarray, sp.csr_array])
 def test_bytes_that_are_hardly_images_are_said_and_a_table_for_images_is_refused(make):
     with pytest.warns(

@@ -81,6 +81,13 @@ def test_a_wrong_run_table_is_named(tmp_path, table, says):
     [
         ("lerning_rate = 1", UsageError, "unknown key 'lerning_rate'"),
         ("epoch = 3", UsageError, "did you mean 'epochs'"),
+        ("learning_rate = 0.1", UsageError, "did you mean 'lr'"),
+        ("Learning-Rate = 0.1", UsageError, "did you mean 'lr'"),
+        ("batch = 32", UsageError, "did you mean 'batch_size'"),
+        ("batchsize = 32", UsageError, "did you mean 'batch_size'"),
+        ("alpha = 0.1", UsageError, "did you mean 'weight_decay'"),
+        ("dropout = 0.5", UsageError, "unknown key 'dropout': There are"),
+        ("run = {batch = 3}", UsageError, "unknown key 'batch': There are backend"),
         ('epochs = "3"', UsageError, "epochs must be int"),
         ("epochs = true", UsageError, "epochs must be int"),
         ("layers = [1.5, 2]", UsageError, "list of int"),

@@ -10,9 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from scipy.sparse import csr_array
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
 
 import gpubp
-from gpubp.data.inputs import BYTES, NUMBERS, UNKNOWN, Inputs
+from gpubp.data.inputs import BYTES, NUMBERS, UNKNOWN, Inputs, kind_of, size_of
 from gpubp.errors import DataError, UsageError
 from gpubp.network import CLASSES, LOGITS, VALUES, Network
 
@@ -224,6 +225,56 @@ def test_names_that_are_no_words_are_names_too(names):
     np.testing.assert_array_equal(net.forward(frame.iloc[:, ::-1]), net.forward(frame))
 
 
+@pytest.mark.parametrize("kind", [np.float64, np.uint8])
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a", "b"], True), (["b", "a"], True), (["pixel1", "pixel0"], True), (["x9", "y10"], True),
+        (["1x1", "b"], True),
+        (["pixel0", "pixel1"], False), (["p9", "p10"], False), (["1x2", "2x1"], False), ([0, 1], False),
+        (["0", "1"], False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "door",
+    [
+        lambda net, frame: net.forward(frame),
+        lambda net, frame: list(net.stream(iter([frame]), "forward")),
+        lambda net, frame: gpubp.gradients(net, frame, LABELS, backend="numpy"),
+        lambda net, frame: gpubp.verify(net, frame, LABELS, backend="numpy"),
+        lambda net, frame: gpubp.fit(copy.deepcopy(net), frame, LABELS, **QUIET),
+        lambda net, frame: gpubp.fit(
+            copy.deepcopy(net), FRAME.to_numpy(float), LABELS, validation=(frame, LABELS), **QUIET
+        ),
+    ],
+)
+def test_names_that_the_network_has_not_learned_are_said_to_be_taken_in_order(door, names, said, kind):
+    net, frame = Network([2, 2]), FRAME.astype(kind).set_axis(names, axis=1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        net.forward(frame)  # of a network that has learned nothing, nothing is said
+        gpubp.fit(net, FRAME.to_numpy(float), LABELS, **QUIET)
+        assert caught == []
+        door(net, frame)
+    words = f"learned from columns without names; these, {names[0]}, {names[1]}, are taken in the order"
+    assert [words in str(w.message) for w in caught] == [True] * said
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert net.forward(frame).tolist() == net.forward(FRAME.to_numpy(float)).tolist()
+
+
+def test_names_that_differ_in_how_letters_are_composed_are_the_same():
+    net, (whole, parts) = Network([2, 2]), ("L\u00e4nge", "La\u0308nge")
+    gpubp.fit(net, FRAME.set_axis([parts, "b"], axis=1), LABELS, **QUIET)
+    expected = net.forward(FRAME.set_axis([parts, "b"], axis=1)).tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert net.forward(FRAME.set_axis([whole, "b"], axis=1)).tolist() == expected
+        assert net.forward(FRAME.set_axis([whole, "b"], axis=1).iloc[:, ::-1]).tolist() == expected
+    table = pa.table({"b": FRAME.b.astype(float), whole: FRAME.a.astype(float)})
+    assert net.forward(table).tolist() == expected
+
+
 def test_a_frame_without_names_is_taken_in_order_aloud():
     net = Network([2, 2])
     gpubp.fit(net, FRAME, LABELS, **QUIET)
@@ -252,7 +303,7 @@ def test_a_frame_of_anything_but_numbers_is_refused(column):
 def test_images_of_another_shape_are_refused():
     images, net = IMAGES.reshape(60, 2, 3), Network([6, 2])
     gpubp.fit(net, images, LABELS, **QUIET)
-    assert net.inputs == Inputs(BYTES, shape=(2, 3))
+    assert (net.inputs.kind, net.inputs.shape) == (BYTES, (2, 3))
     expected = net.forward(images).tolist()
     for same in (IMAGES, images[..., None], images[:, None]):  # rows, and images of one channel
         assert net.forward(same).tolist() == expected
@@ -294,8 +345,12 @@ def test_masked_values_are_refused(door):
 
 
 @pytest.mark.parametrize(
-    ("factor", "said"), [(1 / 255, True), (255, True), (1 / 3, False), (3, False), (1, False)]
-)
+    ("factor", "said"),
+    [
+        (1 / 255, True), (255, True), (1 / 54, True), (1 / 16, True), (15, True), (0.1, True), (10, True),
+        (1 / 3, False), (3, False), (1, False), (0, False),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("rows", [7, 60])
 @pytest.mark.parametrize("form", [np.asarray, csr_array])
 def test_inputs_at_another_scale_are_said(factor, said, rows, form, tmp_path):
@@ -310,6 +365,89 @@ def test_inputs_at_another_scale_are_said(factor, said, rows, form, tmp_path):
             warnings.simplefilter("always")
             door(form(x[:rows] * factor))
         assert ["at another scale" in str(w.message) for w in caught] == [True] * (said and rows > 7)
+
+
+@pytest.mark.parametrize("form", [np.asarray, csr_array])
+@pytest.mark.parametrize(
+    ("learned", "asked", "said"),
+    [  # "few" where the scale of rows too few to tell is said too
+        ("bytes", "bits", "few"), ("bits", "bytes", "few"), ("bytes", "sixteenths", "many"),
+        ("sixteenths", "bytes", "many"), ("sixteenths", "bits", "few"), ("bytes", "bytes", ""), ("bits", "bits", ""),
+        ("bytes", "zeros", ""), ("bits", "zeros", ""), ("bytes", "dark", ""), ("bytes", "one bright", ""),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("rows", [1, 7, 60])
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_bytes_at_another_scale_are_said(learned, asked, said, rows, form, ending, tmp_path):
+    sets = {
+        "bytes": IMAGES, "bits": (IMAGES > 127).astype(np.uint8), "sixteenths": IMAGES // 16,
+        "zeros": IMAGES * np.uint8(0), "dark": IMAGES // 6,
+        "one bright": np.where(np.arange(60)[:, None] == 0, IMAGES, np.uint8(0)),
+    }  # fmt: skip
+    x, net = sets[asked][:rows], Network([6, 2])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "an array of uint8 is taken for images")
+        gpubp.fit(net, form(sets[learned]), LABELS, **QUIET)
+    net.save(tmp_path / f"m{ending}")
+    for door in (
+        gpubp.load(tmp_path / f"m{ending}").predict,
+        lambda x: list(net.stream(iter([x, x]))),
+        lambda x: gpubp.gradients(net, x, LABELS[:rows], backend="numpy"),
+        lambda x: gpubp.verify(net, x, LABELS[:rows], backend="numpy"),
+        lambda x: gpubp.fit(copy.deepcopy(net), x, LABELS[:rows], **QUIET),
+        lambda x: gpubp.fit(
+            copy.deepcopy(net), form(sets[learned]), LABELS, validation=(x, LABELS[:rows]), **QUIET
+        ),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warnings.filterwarnings("ignore", "training goes nowhere")
+            door(form(x))
+        expected = said == "few" or (said == "many" and rows > 7)
+        assert ["at another scale" in str(w.message) for w in caught] == [True] * expected, asked
+
+
+def test_parts_too_small_or_black_leave_the_scale_of_a_stream_to_the_next():
+    bits, black = (IMAGES > 127).astype(np.uint8), IMAGES * np.uint8(0)
+    for parts, said in (
+        ([black, IMAGES // 16, IMAGES // 16], 1), ([IMAGES[:3] // 16, IMAGES // 16], 1),
+        ([black[:1], *bits[:, None]], 1),
+        ([*IMAGES[:, None]], 0), ([IMAGES, bits], 0), ([black, IMAGES], 0),
+    ):  # fmt: skip
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            list(trained(BYTES).stream(iter(parts)))
+        assert ["at another scale" in str(w.message) for w in caught] == [True] * said
+
+
+def test_a_model_that_knows_no_scale_says_nothing():
+    net = Network([6, 2])
+    net.inputs = Inputs(BYTES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for x in (IMAGES, IMAGES // 16, (IMAGES > 127).astype(np.uint8)):
+            net.predict(x)
+
+
+def test_parts_of_ordinary_data_are_at_no_other_scale():
+    """Digits one by one and in small batches, tables, and numbers whose few largest are far above all others."""
+    rng = np.random.default_rng(0)
+    gains = np.where(rng.random(5000) < 0.05, rng.lognormal(8.5, 1.2, 5000), 0)
+    tables = {
+        "digits": gpubp.load_data("mnist-sample").train.inputs, "iris": load_iris().data, "wine": load_wine().data,
+        "cancer": load_breast_cancer().data, "diabetes": load_diabetes().data,
+        "gains": np.c_[rng.integers(17, 90, 5000), gains], "cauchy": rng.standard_cauchy((5000, 8)),
+        "prices": rng.lognormal(0, 1.5, (5000, 4)), "counts": rng.poisson(rng.lognormal(-4, 1, 300), (2000, 300)),
+    }  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, x in tables.items():
+            train, test = x[::2], x[1::2]
+            learned = Inputs(kind_of(x), size=size_of(train))
+            for rows in (1, 2, 7, 8, 12, 30):
+                for _ in range(100):
+                    part = test[rng.choice(len(test), rows, replace=False)]
+                    learned.say_if_of_another_scale(part, f"{rows} rows of {name}")
 
 
 def test_rows_that_are_all_alike_are_at_no_other_scale():
