@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from gpubp import backends
 from gpubp.network import Network
+from gpubp.training import checks
 from tests.cuda_host import cuda_backend, why_no_cuda
 
 # Compiled kernels and fibers take their time on the first example.
@@ -36,6 +37,12 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("exhaustive"):
                 item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def nothing_verified_before(monkeypatch):
+    """Every test's first run is verified as the first of a process is."""
+    monkeypatch.setattr(checks, "_passed", {})
 
 
 BACKENDS = ("numpy", "numba", "cupy")

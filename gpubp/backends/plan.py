@@ -6,7 +6,7 @@ The trainer knows nothing of a backend but its plan, and the verifier holds ever
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,11 @@ class Plan(ABC):
         self.problem, self.step = problem, 0
         self.layers, self.optimizer = problem.layers, problem.optimizer
         self.batch_size, self.dtype = problem.batch_size, problem.dtype
+
+    @property
+    def kind(self) -> Hashable:
+        """What computes: two plans of one kind run the same code on arrays of the same shapes."""
+        return type(self), self.describe()
 
     @abstractmethod
     def describe(self) -> str:

@@ -18,4 +18,5 @@ class Budget:
 
 
 VERIFICATION = Budget(0.2, 0.03)
+VERIFICATION_AGAIN = Budget(0.0, 0.03)  # of what has passed before
 SIGNALS = Budget(0.1, 0.01)

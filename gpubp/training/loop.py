@@ -17,7 +17,7 @@ from gpubp.network import Network
 from gpubp.reference import Parameters
 from gpubp.training import checkpoint
 from gpubp.training.checkpoint import Checkpoint, Settings, Standing
-from gpubp.training.checks import CheckSchedule
+from gpubp.training.checks import CheckSchedule, what_is_computed
 from gpubp.training.history import Epoch, History
 from gpubp.training.progress import Progress
 from gpubp.training.stopping import Best, EarlyStopping
@@ -52,9 +52,10 @@ class Loop:
         self.classification = classification
         self.steps_per_epoch = -(-len(problem.samples) // problem.batch_size)
         self.history = History(chosen.name, chosen.why, chosen.describe())
-        self.checks = CheckSchedule(verify, self.steps_per_epoch, self.history.verification)
         self.lookout = Lookout(problem, classification=classification)
         self.plan: Plan = chosen.plan(problem)
+        computed = what_is_computed(chosen, self.plan)
+        self.checks = CheckSchedule(verify, self.steps_per_epoch, self.history.verification, computed)
         self.history.plan = self.plan.describe()
         self.rng = np.random.default_rng(settings.seed)
         sums = np.zeros(self.steps_per_epoch), np.zeros(self.steps_per_epoch, np.int64)
@@ -72,13 +73,14 @@ class Loop:
     ) -> None:
         """Train from where this stands to the end of the last epoch, or until something stops it."""
         shown.start(self.settings.epochs, len(self.problem.samples), self.history)
-        if self.checks.policy != "off":
+        if self.checks.policy != "off" and not self.checks.known:
             self._verify_plan()
         while self.standing.epoch < self.settings.epochs and not self._out_of_patience():
             if not self._run_epoch(shown, interrupted):
                 self.history.stopped = "interrupted"
                 break
             epoch = self._finish_epoch()
+            self.checks.remember()
             shown.epoch(epoch)
             self._look_out(shown)
             if self.early_stopping is not None:

@@ -11,12 +11,16 @@ from gpubp.verification.compare import TensorCheck
 
 @dataclass
 class Report:
-    """The checks of one verification. ``print(report)`` shows the worst of each tensor."""
+    """The checks of one verification. ``print(report)`` shows the worst of each tensor.
+
+    ``steps_before`` were verified by an earlier run of this process, with the same code on the same shapes.
+    """
 
     title: str
     checks: list[TensorCheck] = field(default_factory=list, metadata={"key": "tensors"})
     steps: int = 0
     seconds: float = 0.0
+    steps_before: int = 0
 
     @property
     def ok(self) -> bool:
@@ -44,6 +48,8 @@ class Report:
         failed = sum(not check.ok for check in self.checks)
         verdict = "ok" if self.ok else f"{failed} of {len(self.checks)} tensors FAILED"
         steps = f"{self.steps} step{'s' if self.steps != 1 else ''}, " if self.steps else ""
+        if self.steps_before:
+            steps = f"{steps[:-2]} (and {self.steps_before} by an earlier run of the same code on the same shapes), "
         return (
             f"verification {verdict}: {steps}{len(self.checks)} tensors, worst error at "
             f"{worst.severity:.2g} of its bound ({worst.name}), cost {self.seconds:.2f} s"

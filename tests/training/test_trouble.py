@@ -19,6 +19,7 @@ from gpubp.functions import LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW
 from gpubp.training import trouble
+from gpubp.training.budget import Budget
 from gpubp.training.loop import Loop
 from gpubp.training.progress import BarProgress, PlainProgress, Progress
 from gpubp.training.stopping import EarlyStopping
@@ -314,7 +315,8 @@ class Told(Progress):
 
 
 @pytest.mark.filterwarnings("ignore::gpubp.errors.TrainingWarning")
-def test_what_is_certain_is_told_at_once_and_once():
+def test_what_is_certain_is_told_at_once_and_once(monkeypatch):
+    monkeypatch.setattr(trouble, "SIGNALS", Budget(np.inf, 1))  # however slow the machine is
     told = Told()
     history = fitted("mnist", net=dead_net(), epochs=40, progress=told)
     assert told.warnings == [(3, history.warnings[0])]

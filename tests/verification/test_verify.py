@@ -9,9 +9,12 @@ import pytest
 
 import gpubp
 from gpubp.backends import get
+from gpubp.backends.cpu.fused import FusedPlan
 from gpubp.functions import ACTIVATIONS, LOSSES, Activation
+from gpubp.kernels.cpu import layout
 from gpubp.network import Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam
+from gpubp.training import checks
 from gpubp.training.checks import CheckSchedule
 from gpubp.verification.bounds import ACTIVATION_ROUNDINGS, KINKS, SLOPE_ERRORS, worst_only
 from gpubp.verification.compare import compare
@@ -241,10 +244,11 @@ def test_an_error_in_norm_is_caught_where_no_element_leaves_its_bound(rng):
     assert checks["∂C/∂W1"].fraction < 1 < checks["∂C/∂W1"].norm_fraction
 
 
-def test_policies_verify_the_steps_they_name(rng):
+def test_policies_verify_the_steps_they_name(rng, monkeypatch):
     net, x, y = dense_problem(rng, n=100)  # 7 steps an epoch, the last one short
 
     def steps(policy, epochs):
+        monkeypatch.setattr(checks, "_passed", {})
         options = {"batch_size": 16, "epochs": epochs, "backend": "numpy", "verify": policy}
         report = gpubp.fit(net, x, y, **options).verification
         assert (report.seconds > 0) == (policy != "off")
@@ -270,7 +274,7 @@ def test_verification_changes_no_bit_of_the_result(backend, rng):
 def test_verifying_an_epoch_keeps_to_its_budget():
     """Two steps cost 0.12 s: a third keeps to 0.2 s, a fourth only to 3% of a run that is long enough."""
     report = Report("of a run", steps=2, seconds=0.12)
-    schedule = CheckSchedule("epoch", 7, report)
+    schedule = CheckSchedule("epoch", 7, report, "a plan")
 
     def chosen(epoch, elapsed):
         return [step for step in range(7) if schedule.includes(epoch, step, 9, elapsed=elapsed)]
@@ -280,6 +284,63 @@ def test_verifying_an_epoch_keeps_to_its_budget():
     assert not schedule.includes(1, 6, 9, elapsed=7.9)
     assert schedule.includes(1, 6, 9, elapsed=8.1)
     assert [chosen(epoch, elapsed=99.0) for epoch in (2, 3, 4)] == [[2], [6], [4]]
+
+
+def runs_of(changes: list[dict], **settings):
+    """The reports of runs of one process, on a net and data of their own each."""
+    for change in changes:
+        net, x, y = dense_problem(np.random.default_rng(5))
+        how = {
+            "batch_size": 32,
+            "epochs": 3,
+            "backend": "numba",
+            "optimizer": Adam(0.01),
+            **settings,
+            **change,
+        }
+        yield gpubp.fit(net, x, y, **how).verification
+
+
+def test_what_has_passed_in_this_process_is_not_verified_in_full_again(backend):
+    first, again, third = runs_of([{}, {}, {"optimizer": Adam(0.003)}], backend=backend)
+    assert (first.steps_before, again.steps_before, third.steps_before) == (0, first.steps, first.steps)
+    assert first.steps >= 3
+    assert again.steps == third.steps == 1
+    earlier = f"1 step (and {first.steps} by an earlier run of the same code on the same shapes), "
+    assert earlier in again.summary()
+    assert "earlier" not in first.summary()
+    assert again.to_dict()["steps_before"] == first.steps
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": 16}, {"optimizer": Adam(0.01, weight_decay=0.1)}, {"optimizer": SGD(0.1)},
+        {"loss": "squared_error"}, {"backend": "numpy"}, {"verify": "step"},
+        {"sample_weight": np.linspace(0.5, 2, 90)},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_other_shapes_rules_and_backends_are_verified_in_full(change):
+    _, other = runs_of([{}, change])
+    assert other.steps_before == 0
+    assert other.steps >= 3
+
+
+def test_a_fault_is_caught_by_the_first_run_that_meets_it(monkeypatch):
+    """However often the same plan has passed before."""
+    assert all(report.ok for report in runs_of([{}, {}]))
+    usual = FusedPlan.run
+
+    def run(self, order, learning_rates):
+        stats = usual(self, order, learning_rates)
+        self._net.memory[self._net.layers[1, layout.W]] += 1e-3
+        return stats
+
+    monkeypatch.setattr(FusedPlan, "run", run)
+    for _ in range(2):  # what failed has not passed
+        with pytest.raises(VerificationError):
+            list(runs_of([{}]))
 
 
 def clip_at(low, high):

@@ -60,6 +60,11 @@ def why_no_compiler() -> str | None:
     return None
 
 
+@cache
+def _version() -> str:
+    return version("numba")
+
+
 def _told(error: BaseException) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
     return f"numba cannot be imported ({reason}); try: python -m pip install --upgrade numba"
@@ -99,7 +104,7 @@ class NumbaBackend(HostBackend):
         return _import_error is None and is_compiled(dtype)
 
     def describe(self) -> str:
-        return f"Numba {version('numba')}, {counted(self.threads)}"
+        return f"Numba {_version()}, {counted(self.threads)}"
 
     def limits(self) -> AbstractContextManager:
         # After every product of the verifier's, BLAS's threads would spin for milliseconds on the cores that these

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -166,6 +167,10 @@ class FusedPlan(Plan):
         done = np.concatenate([[0], np.cumsum(work)])
         cuts = np.searchsorted(done, done[-1] * np.arange(self.threads + 1) / self.threads - 1e-9)
         return np.minimum(cuts * unit, n_in)
+
+    @property
+    def kind(self) -> Hashable:
+        return type(self), self.threads, len(self.samples.data.records) > 0, self.samples.data.most_bytes > 0
 
     def describe(self) -> str:
         data = self.samples
