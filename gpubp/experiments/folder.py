@@ -65,12 +65,12 @@ def write_records(folder: Path, result: Result, run: RunSettings) -> None:
         for epoch, of_layers in sorted(evidence.signals.items())
         for layer, signal in enumerate(of_layers, start=1)
     ]
-    write_text(folder / "history.csv", _table(HISTORY, epochs))
-    write_text(folder / "signals.csv", _table(SIGNALS, signals))
+    write_text(folder / "history.csv", _table(HISTORY, epochs), durable=False)
+    write_text(folder / "signals.csv", _table(SIGNALS, signals), durable=False)
     _write_outputs(folder / OUTPUTS, result)
     write_text(folder / RUN, as_text(_record(folder, result, signals)))
     run = replace(run, backend=result.histories[-1].backend)  # what "auto" chose
-    write_text(folder / RECIPE, recipe_text(result.recipe, run))
+    write_text(folder / RECIPE, recipe_text(result.recipe, run), durable=False)
 
 
 def _write_outputs(path: Path, result: Result) -> None:

@@ -30,4 +30,4 @@ def write(path: str | os.PathLike, template: str, **context: Any) -> Path:
     Raises:
         GpubpError: the folder cannot be written or is full, or a library is missing.
     """
-    return write_text(path, render(template, **context))
+    return write_text(path, render(template, **context), durable=False)

@@ -62,8 +62,12 @@ def make_first(folders: Iterable[Path]) -> Path:
     raise ValueError("every folder is there already")
 
 
-def write_atomically(path: str | os.PathLike, fill: Callable[[BinaryIO], object]) -> Path:
+def write_atomically(
+    path: str | os.PathLike, fill: Callable[[BinaryIO], object], *, durable: bool = True
+) -> Path:
     """Let ``fill`` write a temporary file, then give it the name ``path``; makes the folders above it.
+
+    A ``durable`` file is on the disk when this returns, whatever happens to the machine; that takes milliseconds.
 
     Raises:
         GpubpError: no name for a file, or the folder cannot be written or is full; an old file is left as it was.
@@ -78,9 +82,11 @@ def write_atomically(path: str | os.PathLike, fill: Callable[[BinaryIO], object]
         with open(temporary, "wb") as file:
             fill(file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except OSError as error:
         raise GpubpError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -89,12 +95,12 @@ def write_atomically(path: str | os.PathLike, fill: Callable[[BinaryIO], object]
     return path
 
 
-def write_bytes(path: str | os.PathLike, content: bytes) -> Path:
+def write_bytes(path: str | os.PathLike, content: bytes, *, durable: bool = True) -> Path:
     """Write bytes as :func:`write_atomically` does."""
-    return write_atomically(path, lambda file: file.write(content))
+    return write_atomically(path, lambda file: file.write(content), durable=durable)
 
 
-def write_text(path: str | os.PathLike, text: str) -> Path:
+def write_text(path: str | os.PathLike, text: str, *, durable: bool = True) -> Path:
     """Write UTF-8 text as :func:`write_atomically` does.
 
     Raises:
@@ -108,7 +114,7 @@ def write_text(path: str | os.PathLike, text: str) -> Path:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n")
         raise GpubpError(f"cannot write {path}: not in UTF-8 is {content.splitlines()[line]!r}") from error
-    return write_bytes(path, content)
+    return write_bytes(path, content, durable=durable)
 
 
 def _sync_folder(folder: Path) -> None:
