@@ -32,7 +32,7 @@ class FaultyPlan(InPlacePlan):
     def _forward(self, i, a_prev, z, a):
         before = {"z": z.copy(), "a": a.copy()}
         super()._forward(i, a_prev, z, a)
-        weights, bias = self.parameters.flat()[2 * i : 2 * i + 2]
+        weights, bias = self.parameters.flat[2 * i : 2 * i + 2]
         inputs = {"a_prev": a_prev, "weights": weights, "bias": bias, "activation": self.activations[i]}
         own = z if z is not a else reference.forward(a_prev, weights, bias, self.activations[i])[0]
         self._planted("forward", inputs, before, {"z": own, "a": a})
@@ -64,7 +64,7 @@ class FaultyPlan(InPlacePlan):
 
     def _weight_grad(self, i, work):
         names = "grad_weights", "grad_bias"
-        gradient = dict(zip(names, self.gradient.flat()[2 * i : 2 * i + 2], strict=True))
+        gradient = dict(zip(names, self.gradient.flat[2 * i : 2 * i + 2], strict=True))
         stale = {name: array.copy() for name, array in gradient.items()}
         super()._weight_grad(i, work)
         inputs = {"delta": work.delta[i] * len(work.delta[i]), "a_prev": work.a[i]}
@@ -74,7 +74,7 @@ class FaultyPlan(InPlacePlan):
         names = "parameter", *(f"slots{k}" for k in range(len(self.slots)))
         arrays = [
             dict(zip(names, of_one, strict=True))
-            for of_one in zip(*(t.flat() for t in (self.parameters, *self.slots)), strict=True)
+            for of_one in zip(*(t.flat for t in (self.parameters, *self.slots)), strict=True)
         ]
         before = [{name: array.copy() for name, array in of_one.items()} for of_one in arrays]
         super()._update(lr)

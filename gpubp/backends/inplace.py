@@ -39,10 +39,10 @@ from gpubp.network import Layer, labels_of
 from gpubp.optimizers import SGD, Adam, Array, Optimizer, Slots
 
 EVALUATION_ROWS = 1024  # that an evaluation takes at a time
-BLOCK = (
-    1 << 15
-)  # elements that are updated at a time, so that they stay in the second-level cache from call to call
-
+BLOCK = 1 << 15  # elements updated at a time: they stay in the second-level cache from one call to the next
+SHORT_ROW = (
+    32  # outputs, up to which NumPy sums rows in less time where they have their samples last in memory
+)
 
 Update = Callable[[Any], None]  # of some parameters, with the coefficients of a step
 
@@ -61,17 +61,17 @@ class Tensors:
             self.turned.append(self.whole[w : w + size].reshape(layer.n_in, layer.n_out))
             self.biases.append(self.whole[b : b + layer.n_out])
             w, b = w + size, b + layer.n_out
-
-    def flat(self) -> list[Array]:
-        """[W₁, b₁, W₂, b₂, …], views."""
-        return [p for turned, bias in zip(self.turned, self.biases, strict=True) for p in (turned.T, bias)]
+        # [W₁, b₁, W₂, b₂, …]
+        self.flat = [
+            p for turned, bias in zip(self.turned, self.biases, strict=True) for p in (turned.T, bias)
+        ]
 
     def copy(self) -> list[np.ndarray]:
         """[W₁, b₁, W₂, b₂, …], each an array of its own without gaps."""
-        return [p.copy() for p in self.flat()]
+        return [p.copy() for p in self.flat]
 
     def load(self, flat: Sequence[np.ndarray]) -> None:
-        for ours, theirs in zip(self.flat(), flat, strict=True):
+        for ours, theirs in zip(self.flat, flat, strict=True):
             ours[...] = theirs
 
 
@@ -105,8 +105,9 @@ class InPlacePlan(Plan):
         self.parameters, self.gradient = Tensors(self.layers, self.dtype), Tensors(self.layers, self.dtype)
         self.slots = [Tensors(self.layers, self.dtype) for _ in self.optimizer.slots]
         self.parameters.load(list(chain(*problem.parameters)))
-        n, shape = len(self.samples), (len(self.samples), self.layers[-1].n_out)
-        self._targets, self._z, self._a = (np.empty(shape, self.dtype) for _ in range(3))  # of a run
+        n = max(len(self.samples), 2)
+        shape = n, self.layers[-1].n_out
+        self._targets, self._z, self._a = (np.zeros(shape, self.dtype) for _ in range(3))  # of a run
         self._weighted, self._weight = bool((self.samples.sample_weight != 1).any()), np.ones(n, self.dtype)
         self._workspace = Workspace(self.layers, self.batch_size, self.dtype, train=True)
         self._activate = [IN_PLACE.get(a.name, partial(_applied, a)) for a in self.activations]
@@ -242,38 +243,32 @@ class InPlacePlan(Plan):
         self, z: np.ndarray, a: np.ndarray, targets: np.ndarray, weight: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The cost of each sample, in float64, and whether it is a hit, (N,) both."""
-        costs = reference.cost(z, a, targets, weight, self.activations[-1], self.problem.loss)
+        turned = _turned(z), _turned(a), _turned(targets)
+        costs = reference.cost(*turned, weight, self.activations[-1], self.problem.loss)
         return costs.astype(np.float64), labels_of(a) == labels_of(targets)
 
     def _stats(self, n: int, batch_size: int) -> StepStats:
-        """What came of the last n samples, in batches of so many."""
-        costs, hits = self._costs(self._z[:n], self._a[:n], self._targets[:n], self._weight[:n])
-        return StepStats(n, sums_by_step(costs, batch_size), sums_by_step(hits, batch_size))
+        """What came of the n samples of a run, in batches of so many."""
+        rows = slice(max(n, 2))  # since a single one would be summed in another order than each of several
+        costs, hits = self._costs(self._z[rows], self._a[rows], self._targets[rows], self._weight[rows])
+        return StepStats(n, sums_by_step(costs[:n], batch_size), sums_by_step(hits[:n], batch_size))
 
     def _lay_out_updates(self) -> list[tuple[bool, list[Update]]]:
-        """The updates of a step, first those with weight decay; each of as much as can be updated at once."""
-        rule = UPDATES.get(type(self.optimizer).rule)
+        """The updates of a step, each of as much as can be updated at once; with True those that take weight decay."""
+        tensors, rule = (self.parameters, self.gradient, *self.slots), UPDATES.get(type(self.optimizer).rule)
         if rule is None:  # one of its own, which may be of a parameter as a whole
-            tensors = [t.flat() for t in (self.parameters, self.gradient, *self.slots)]
+            arrays = zip(*(t.flat for t in tensors), strict=True)
             updates: list[Update] = [
-                partial(_updated, self.optimizer, p, g, slots) for p, g, *slots in zip(*tensors, strict=True)
+                partial(_updated, self.optimizer, p, g, slots) for p, g, *slots in arrays
             ]
             return [(True, updates[::2]), (False, updates[1::2])]
-        weights, size = self.parameters.weights, self.parameters.whole.size
-        if self.optimizer.coefficients(1.0, 1, decay=True) == self.optimizer.coefficients(
-            1.0, 1, decay=False
-        ):
-            return [(False, self._in_blocks(rule, 0, size))]
-        return [(True, self._in_blocks(rule, 0, weights)), (False, self._in_blocks(rule, weights, size))]
-
-    def _in_blocks(self, rule: Callable, first: int, stop: int) -> list[Update]:
-        """The updates by ``rule`` of the elements from ``first`` to ``stop`` of all parameters."""
-        updates: list[Update] = []
-        for start in range(first, stop, BLOCK):
-            at = slice(start, min(start + BLOCK, stop))
-            p, g, *slots = (t.whole[at] for t in (self.parameters, self.gradient, *self.slots))
-            updates.append(partial(rule, p, g, slots, *self._room[:, : len(p)]))
-        return updates
+        size, blocks = self.parameters.whole.size, list[Update]()
+        room = np.empty((2, min(BLOCK, size)), self.dtype)
+        for start in range(0, size, BLOCK):
+            p, g, *slots = (t.whole[start : start + BLOCK] for t in tensors)
+            weights = max(0, self.parameters.weights - start)  # of this block, which alone decay
+            blocks.append(partial(rule, p, g, slots, *room[:, : len(p)], slice(weights)))
+        return [(True, blocks)]
 
     def _update(self, lr: float) -> None:
         for decay, updates in self._updates:
@@ -293,6 +288,11 @@ def _scaled(inputs: np.ndarray, out: np.ndarray) -> None:
         np.divide(inputs, out.dtype.type(255), out=out)
     else:
         out[...] = inputs
+
+
+def _turned(rows: np.ndarray) -> np.ndarray:
+    """The same (B, n); if rows are short with the samples last in memory, where sums over rows are of whole vectors."""
+    return np.asfortranarray(rows) if rows.shape[1] <= SHORT_ROW else rows
 
 
 def _applied(activation: Activation, z: np.ndarray, a: np.ndarray) -> None:
@@ -317,13 +317,10 @@ def _leaky_relu(z: np.ndarray, a: np.ndarray) -> None:
 
 
 def _softmax(z: np.ndarray, a: np.ndarray) -> None:
-    """Largest elements by argmax and sums by a product: NumPy reduces short rows in three to six times as long."""
-    n = z.shape[1]
-    largest = z.argmax(axis=1)
-    largest += np.arange(0, z.size, n)
-    np.subtract(z, z.take(largest)[:, None], out=a)
-    np.exp(a, out=a)
-    a /= np.dot(a, np.ones(n, a.dtype))[:, None]
+    e = _turned(z)
+    e = np.subtract(e, e.max(axis=1, keepdims=True), out=a if e is z else e)
+    np.exp(e, out=e)
+    np.divide(e, e.sum(axis=1, keepdims=True), out=a)
 
 
 # By name: a = σ(z), into ``a``, which may be z.
@@ -343,30 +340,31 @@ def _updated(optimizer: Optimizer, p: Array, g: Array, slots: Slots, c: Any) -> 
         slot[...] = value
 
 
-def _sgd(p: Array, g: Array, slots: Slots, t: Array, u: Array, c: SGDCoefficients) -> None:
-    if c.decay:
-        np.multiply(p, c.decay, out=u)
-        u += g
-        g = u
+def _decay(p: Array, g: Array, rate: float, t: Array, decayed: slice) -> None:
+    """g ← g + λ p, of those elements that decay."""
+    if rate:
+        t = t[decayed]
+        np.multiply(p[decayed], rate, out=t)
+        g[decayed] += t
+
+
+def _sgd(p: Array, g: Array, slots: Slots, t: Array, u: Array, decayed: slice, c: SGDCoefficients) -> None:
+    _decay(p, g, c.decay, t, decayed)
     if c.momentum:
         (velocity,) = slots
         velocity *= c.momentum
         velocity += g
         if c.nesterov:
-            np.multiply(velocity, c.momentum, out=t)
-            t += g
-            g = t
+            np.multiply(velocity, c.momentum, out=u)
+            g += u
         else:
             g = velocity
     np.multiply(g, c.lr, out=t)
     p -= t
 
 
-def _adam(p: Array, g: Array, slots: Slots, t: Array, u: Array, c: AdamCoefficients) -> None:
-    if c.decay:
-        np.multiply(p, c.decay, out=u)
-        u += g
-        g = u
+def _adam(p: Array, g: Array, slots: Slots, t: Array, u: Array, decayed: slice, c: AdamCoefficients) -> None:
+    _decay(p, g, c.decay, t, decayed)
     first, second = slots
     first *= c.beta1
     np.multiply(g, c.rest1, out=t)
@@ -381,10 +379,11 @@ def _adam(p: Array, g: Array, slots: Slots, t: Array, u: Array, c: AdamCoefficie
     np.divide(first, t, out=t)
     t *= c.rate
     if c.decoupled:
-        np.multiply(p, c.decoupled, out=u)
-        t += u
+        np.multiply(p[decayed], c.decoupled, out=u[decayed])
+        t[decayed] += u[decayed]
     p -= t
 
 
-# By the optimizer's own rule: the same with its results in place, on any part of the parameters; t and u are room.
+# By the optimizer's own rule: the same in place, of any part of the parameters. It may leave anything in the gradient;
+# t and u are room; the elements ``decayed`` are weights, and decay.
 UPDATES: dict[Callable, Callable] = {SGD.rule: _sgd, Adam.rule: _adam}
