@@ -39,7 +39,11 @@ def pytest_collection_modifyitems(config, items):
 
 
 BACKENDS = ("numpy", "numba", "cupy")
-PLANS = (*BACKENDS, "cupy, composed")  # beside the plan that each backend makes if left the choice
+PLANS = (
+    *BACKENDS,
+    "numpy, composed",
+    "cupy, composed",
+)  # beside the plan that each backend makes if left the choice
 
 
 def backend_by_name(name: str):

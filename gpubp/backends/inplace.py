@@ -40,9 +40,10 @@ from gpubp.optimizers import SGD, Adam, Array, Optimizer, Slots
 
 EVALUATION_ROWS = 1024  # that an evaluation takes at a time
 BLOCK = 1 << 15  # elements updated at a time: they stay in the second-level cache from one call to the next
-SHORT_ROW = (
-    32  # outputs, up to which NumPy sums rows in less time where they have their samples last in memory
-)
+# Outputs, up to which sums over rows take less time, copies included, with the samples last in memory.
+SHORT_ROW = 32
+# Elements, up to which a product with ones is the fastest sum over a batch; OpenBLAS wakes threads from 9,216 on.
+ONE_THREAD = 1 << 13
 
 Update = Callable[[Any], None]  # of some parameters, with the coefficients of a step
 
@@ -79,9 +80,9 @@ class Workspace:
     """The buffers of a batch of up to ``rows`` samples: what goes into each layer, and in training each layer's δ."""
 
     def __init__(self, layers: Sequence[Layer], rows: int, dtype: np.dtype, *, train: bool) -> None:
-        self.bytes = np.empty((rows, layers[0].n_in if train else 0), np.uint8)
-        self.a = [np.empty((rows, layer.n_in), dtype) for layer in layers]
-        self.delta = [np.empty((rows, layer.n_out), dtype) for layer in layers if train]
+        self.bytes = np.zeros((rows, layers[0].n_in if train else 0), np.uint8)
+        self.a = [np.zeros((rows, layer.n_in), dtype) for layer in layers]
+        self.delta = [np.zeros((rows, layer.n_out), dtype) for layer in layers if train]
         self.ones = np.ones(rows, dtype)
         self._of_size: dict[int, Workspace] = {}
 
@@ -111,7 +112,6 @@ class InPlacePlan(Plan):
         self._weighted, self._weight = bool((self.samples.sample_weight != 1).any()), np.ones(n, self.dtype)
         self._workspace = Workspace(self.layers, self.batch_size, self.dtype, train=True)
         self._activate = [IN_PLACE.get(a.name, partial(_applied, a)) for a in self.activations]
-        self._room = np.empty((2, min(BLOCK, self.parameters.whole.size)), self.dtype)  # of an update
         self._updates = self._lay_out_updates()
 
     def describe(self) -> str:
@@ -137,7 +137,7 @@ class InPlacePlan(Plan):
 
     @np.errstate(over="ignore")
     def predict(self, inputs: np.ndarray) -> np.ndarray:
-        outputs = np.empty((inputs.shape[0], self.layers[-1].n_out), self.dtype)
+        outputs = np.zeros((inputs.shape[0], self.layers[-1].n_out), self.dtype)
         for start in range(0, len(outputs), EVALUATION_ROWS):
             rows = slice(start, start + EVALUATION_ROWS)
             self._evaluate(dense_inputs(inputs[rows], self.dtype), outputs[rows], outputs[rows])
@@ -150,7 +150,7 @@ class InPlacePlan(Plan):
     @np.errstate(over="ignore")
     def evaluate(self, samples: Samples) -> StepStats:
         n = len(samples)
-        z, a = (np.empty((n, self.layers[-1].n_out), self.dtype) for _ in range(2))
+        z, a = (np.zeros((n, self.layers[-1].n_out), self.dtype) for _ in range(2))
         for start in range(0, n, EVALUATION_ROWS):
             rows = slice(start, start + EVALUATION_ROWS)
             self._evaluate(samples.inputs[rows], z[rows], a[rows])
@@ -220,7 +220,7 @@ class InPlacePlan(Plan):
         if loss.matched == activation.name:
             np.subtract(a, targets, out=delta)
         else:
-            delta[...] = activation.pull_back(loss.gradient(a, targets), a)
+            _pull_back(activation, loss.gradient(a, targets), a, delta)
         if self._weighted:
             delta *= self._weight[rows, None]
         delta /= len(delta)
@@ -229,15 +229,16 @@ class InPlacePlan(Plan):
         """BP2: from layer i to the one before."""
         a, activation, delta = work.a[i], self.activations[i - 1], work.delta[i - 1]
         np.dot(work.delta[i], self.parameters.turned[i].T, out=delta)
-        if activation.slope is None:
-            delta[...] = activation.pull_back(delta, a)
-        else:
-            delta *= activation.slope(a)
+        _pull_back(activation, delta, a, delta)
 
     def _weight_grad(self, i: int, work: Workspace) -> None:
-        """BP4 and BP3; the sum over the batch is a product with ones, which takes half as long as np.sum."""
-        np.dot(work.a[i].T, work.delta[i], out=self.gradient.turned[i])
-        np.dot(work.ones, work.delta[i], out=self.gradient.biases[i])
+        """BP4 and BP3."""
+        delta, bias = work.delta[i], self.gradient.biases[i]
+        np.dot(work.a[i].T, delta, out=self.gradient.turned[i])
+        if delta.size <= ONE_THREAD:
+            np.dot(work.ones, delta, out=bias)
+        else:
+            np.add.reduce(delta, axis=0, out=bias)
 
     def _costs(
         self, z: np.ndarray, a: np.ndarray, targets: np.ndarray, weight: np.ndarray
@@ -263,11 +264,11 @@ class InPlacePlan(Plan):
             ]
             return [(True, updates[::2]), (False, updates[1::2])]
         size, blocks = self.parameters.whole.size, list[Update]()
-        room = np.empty((2, min(BLOCK, size)), self.dtype)
+        room = np.empty(min(BLOCK, size), self.dtype)
         for start in range(0, size, BLOCK):
             p, g, *slots = (t.whole[start : start + BLOCK] for t in tensors)
             weights = max(0, self.parameters.weights - start)  # of this block, which alone decay
-            blocks.append(partial(rule, p, g, slots, *room[:, : len(p)], slice(weights)))
+            blocks.append(partial(rule, p, g, slots, room[: len(p)], slice(weights)))
         return [(True, blocks)]
 
     def _update(self, lr: float) -> None:
@@ -293,6 +294,13 @@ def _scaled(inputs: np.ndarray, out: np.ndarray) -> None:
 def _turned(rows: np.ndarray) -> np.ndarray:
     """The same (B, n); if rows are short with the samples last in memory, where sums over rows are of whole vectors."""
     return np.asfortranarray(rows) if rows.shape[1] <= SHORT_ROW else rows
+
+
+def _pull_back(activation: Activation, gradient: np.ndarray, a: np.ndarray, out: np.ndarray) -> None:
+    if activation.slope is None:
+        out[...] = activation.pull_back(gradient, a)
+    else:
+        np.multiply(gradient, activation.slope(a), out=out)
 
 
 def _applied(activation: Activation, z: np.ndarray, a: np.ndarray) -> None:
@@ -348,22 +356,22 @@ def _decay(p: Array, g: Array, rate: float, t: Array, decayed: slice) -> None:
         g[decayed] += t
 
 
-def _sgd(p: Array, g: Array, slots: Slots, t: Array, u: Array, decayed: slice, c: SGDCoefficients) -> None:
+def _sgd(p: Array, g: Array, slots: Slots, t: Array, decayed: slice, c: SGDCoefficients) -> None:
     _decay(p, g, c.decay, t, decayed)
+    direction = g
     if c.momentum:
-        (velocity,) = slots
-        velocity *= c.momentum
-        velocity += g
+        (direction,) = slots
+        direction *= c.momentum
+        direction += g
         if c.nesterov:
-            np.multiply(velocity, c.momentum, out=u)
-            g += u
-        else:
-            g = velocity
-    np.multiply(g, c.lr, out=t)
+            np.multiply(direction, c.momentum, out=t)
+            t += g
+            direction = t
+    np.multiply(direction, c.lr, out=t)
     p -= t
 
 
-def _adam(p: Array, g: Array, slots: Slots, t: Array, u: Array, decayed: slice, c: AdamCoefficients) -> None:
+def _adam(p: Array, g: Array, slots: Slots, t: Array, decayed: slice, c: AdamCoefficients) -> None:
     _decay(p, g, c.decay, t, decayed)
     first, second = slots
     first *= c.beta1
@@ -379,11 +387,12 @@ def _adam(p: Array, g: Array, slots: Slots, t: Array, u: Array, decayed: slice, 
     np.divide(first, t, out=t)
     t *= c.rate
     if c.decoupled:
-        np.multiply(p[decayed], c.decoupled, out=u[decayed])
-        t[decayed] += u[decayed]
+        np.multiply(p[decayed], c.decoupled, out=g[decayed])
+        t[decayed] += g[decayed]
     p -= t
 
 
-# By the optimizer's own rule: the same in place, of any part of the parameters. It may leave anything in the gradient;
-# t and u are room; the elements ``decayed`` are weights, and decay.
+# By the optimizer's own rule: the same in place, to the bit, on any part of all parameters. ``t`` is room, and
+# ``decayed`` are the weights, which alone decay. The gradient may be used up, but is hardly written to: BLAS's threads
+# have left half of it in another core's cache.
 UPDATES: dict[Callable, Callable] = {SGD.rule: _sgd, Adam.rule: _adam}

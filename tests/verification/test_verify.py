@@ -71,7 +71,7 @@ FAULTY = {
     "numba, fused": lambda *fault: fused_faults.plant_in_plan(backend_by_name("numba"), *fault),
     "numpy, inplace": lambda *fault: inplace_faults.plant_in_plan(backend_by_name("numpy"), *fault),
 }
-DEFAULT = ("numpy, inplace", "numba, fused")  # which these backends choose by themselves
+DEFAULT = ("numpy, composed", "numpy, inplace", "numba, fused")
 by_name = pytest.mark.parametrize("name", [param(name, always=name in DEFAULT) for name in FAULTY])
 
 
