@@ -365,10 +365,10 @@ def _sgd(p: Array, g: Array, slots: Slots, t: Array, decayed: slice, c: SGDCoeff
         direction += g
         if c.nesterov:
             np.multiply(direction, c.momentum, out=t)
-            t += g
-            direction = t
-    np.multiply(direction, c.lr, out=t)
-    p -= t
+            g += t
+            direction = g
+    np.multiply(direction, c.lr, out=g)
+    p -= g
 
 
 def _adam(p: Array, g: Array, slots: Slots, t: Array, decayed: slice, c: AdamCoefficients) -> None:
@@ -378,9 +378,9 @@ def _adam(p: Array, g: Array, slots: Slots, t: Array, decayed: slice, c: AdamCoe
     np.multiply(g, c.rest1, out=t)
     first += t
     second *= c.beta2
-    np.multiply(g, g, out=t)
-    t *= c.rest2
-    second += t
+    np.multiply(g, g, out=g)
+    g *= c.rest2
+    second += g
     np.sqrt(second, out=t)
     t *= c.correction
     t += c.epsilon
@@ -392,7 +392,6 @@ def _adam(p: Array, g: Array, slots: Slots, t: Array, decayed: slice, c: AdamCoe
     p -= t
 
 
-# By the optimizer's own rule: the same in place, to the bit, on any part of all parameters. ``t`` is room, and
-# ``decayed`` are the weights, which alone decay. The gradient may be used up, but is hardly written to: BLAS's threads
-# have left half of it in another core's cache.
+# By the optimizer's own rule: the same in place, to the bit, on any part of all parameters. The gradient is used up,
+# ``t`` is room, and ``decayed`` are the weights, which alone decay.
 UPDATES: dict[Callable, Callable] = {SGD.rule: _sgd, Adam.rule: _adam}
