@@ -237,6 +237,8 @@ class Schedule:
 
     def factors(self, first_step: int, steps: int, steps_per_epoch: int, epochs: int) -> np.ndarray:
         """The factors (steps,) float64 of steps ``first_step`` … of the whole run."""
+        if self.kind == "constant" and not self.warmup:
+            return np.ones(steps)
         step = np.arange(first_step, first_step + steps, dtype=np.float64)
         epoch = step / steps_per_epoch
         if self.kind == "step":

@@ -46,7 +46,11 @@ def nothing_verified_before(monkeypatch):
 
 
 BACKENDS = ("numpy", "numba", "cupy")
-PLANS = (*BACKENDS, "cupy, composed")  # beside the plan that each backend makes if left the choice
+PLANS = (
+    *BACKENDS,
+    "numpy, composed",
+    "cupy, composed",
+)  # beside the plan that each backend makes if left the choice
 
 
 def backend_by_name(name: str):

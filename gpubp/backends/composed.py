@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from gpubp.backends.operations import Array, Operations
-from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, pairs
+from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, pairs, sums_by_step
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.network import Layer
 
@@ -138,7 +138,7 @@ class ComposedPlan(Plan):
     def _stats(self, row_cost: Array, row_hit: Array, batch_size: int) -> StepStats:
         costs = self.backend.to_host(row_cost).astype(np.float64)
         hits = self.backend.to_host(row_hit).astype(np.int64)
-        return StepStats(len(costs), _sum_by_step(costs, batch_size), _sum_by_step(hits, batch_size))
+        return StepStats(len(costs), sums_by_step(costs, batch_size), sums_by_step(hits, batch_size))
 
     def _forward(self, inputs: Array, order: Array, work: Workspace) -> None:
         self.backend.gather(inputs, order, work.activations[0])
@@ -178,10 +178,3 @@ class ComposedPlan(Plan):
             self.parameters, self.gradient, self.slots, coefficients, strict=True
         ):
             self.backend.update(parameter, gradient, slots, self.optimizer, c)
-
-
-def _sum_by_step(rows: np.ndarray, batch_size: int) -> np.ndarray:
-    """The sum over each batch of ``batch_size`` rows, (S,); the last may be short."""
-    full = len(rows) // batch_size * batch_size
-    sums = rows[:full].reshape(-1, batch_size).sum(axis=1)
-    return np.append(sums, rows[full:].sum()) if full < len(rows) else sums

@@ -160,3 +160,10 @@ def check_order(order: np.ndarray, count: int) -> None:
 def pairs(flat: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
     """[W₁, b₁, W₂, b₂, …] as (W, b) of each layer."""
     return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def sums_by_step(rows: np.ndarray, batch_size: int) -> np.ndarray:
+    """The sum over each batch of ``batch_size`` rows, (S,); the last may be short."""
+    full = len(rows) // batch_size * batch_size
+    sums = rows[:full].reshape(-1, batch_size).sum(axis=1)
+    return np.append(sums, rows[full:].sum()) if full < len(rows) else sums

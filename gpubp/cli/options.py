@@ -28,7 +28,8 @@ def path(metavar: str = "PATH") -> dict[str, Any]:
 
 option = partial(typer.Option, rich_help_panel="Run")
 PLANS = (
-    "auto, fused (whole epochs in a call), composed (operation by operation), or on a GPU units (small nets)"
+    "auto, composed (operation by operation), inplace (NumPy's), fused (whole epochs in a call, of Numba's and on a "
+    "GPU), or on a GPU units (small nets)"
 )
 
 BackendOption = Annotated[str, option(help="auto, numpy, numba or cupy")]

@@ -66,7 +66,7 @@ class Standing:
         """Stand before the first step of the next epoch."""
         self.epoch, self.step = self.epoch + 1, 0
         self.elapsed, self.seconds = self.elapsed + self.seconds, 0.0
-        self.costs, self.hits = np.zeros_like(self.costs), np.zeros_like(self.hits)
+        self.costs[:], self.hits[:] = 0, 0
         self.generator = generator
 
 

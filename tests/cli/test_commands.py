@@ -243,7 +243,7 @@ def test_a_backend_that_is_not_there_says_why_and_exits_4(run, monkeypatch):
 
 @pytest.fixture
 def faulty_backend(monkeypatch):
-    faulty = plant(backend_by_name("numpy"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
+    faulty = plant(backend_by_name("numpy, composed"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
     monkeypatch.setattr("gpubp.backends.get", lambda name, **_: faulty)
 
 

@@ -138,7 +138,7 @@ def test_the_report_of_a_regression(made):
 
 
 def test_the_report_of_a_failed_verification(run, monkeypatch):
-    faulty = plant(backend_by_name("numpy"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
+    faulty = plant(backend_by_name("numpy, composed"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
     monkeypatch.setattr("gpubp.backends.get", lambda name, **_: faulty)
     code, _, err = run("train", "digits", "-q", "--folder", "run")
     assert code == 3

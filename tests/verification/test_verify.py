@@ -19,10 +19,9 @@ from gpubp.training.checks import CheckSchedule
 from gpubp.verification.bounds import ACTIVATION_ROUNDINGS, KINKS, SLOPE_ERRORS, worst_only
 from gpubp.verification.compare import compare
 from gpubp.verification.report import Report, VerificationError
-from tests import param
+from tests import fused_faults, inplace_faults, param
 from tests.conftest import BACKENDS, PLANS, backend_by_name
 from tests.faults import FAULTS, OUTPUTS, overridden, plant
-from tests.fused_faults import plant_in_plan
 from tests.networks import EVERY_OPTIMIZER
 
 SHAPES = {"2 layers": [20, 15, 5], "4 layers": [64, 40, 30, 20, 10], "10 layers": [20, *[16] * 9, 5]}
@@ -66,12 +65,16 @@ def test_every_optimizers_step_is_within_its_bounds(plan, optimizer, rng):
     assert report.steps == 9
 
 
-# Where a fault can be: each backend's operations, which its composed plan is made of, and the fused plan's phases.
+# Where a fault can be: each backend's operations, which its composed plan is made of, the fused plan's phases, and the
+# in-place plan's methods.
 FAULTY = {
     f"{name}, composed": lambda *fault, name=name: plant(backend_by_name(f"{name}, composed"), *fault)
     for name in BACKENDS
-} | {"numba, fused": lambda *fault: plant_in_plan(backend_by_name("numba"), *fault)}
-DEFAULT = ("numpy, composed", "numba, fused")  # which these backends choose by themselves
+} | {
+    "numba, fused": lambda *fault: fused_faults.plant_in_plan(backend_by_name("numba"), *fault),
+    "numpy, inplace": lambda *fault: inplace_faults.plant_in_plan(backend_by_name("numpy"), *fault),
+}
+DEFAULT = ("numpy, composed", "numpy, inplace", "numba, fused")
 by_name = pytest.mark.parametrize("name", [param(name, always=name in DEFAULT) for name in FAULTY])
 
 
@@ -196,7 +199,9 @@ def test_a_plan_run_in_its_phases_leaves_the_bits_of_one_call(operation, optimiz
 
 def test_the_report_names_tensor_element_got_expected_and_fraction(rng, tmp_path):
     net, x, y = dense_problem(rng)
-    faulty = plant(backend_by_name("numpy"), "weight_grad", FAULTS["weight_grad", "wrong tail element"])
+    faulty = plant(
+        backend_by_name("numpy, composed"), "weight_grad", FAULTS["weight_grad", "wrong tail element"]
+    )
     path, start = tmp_path / "c.npz", [p.copy() for p in flat(net)]
     with pytest.raises(VerificationError) as caught:
         gpubp.fit(net, x, y, batch_size=64, epochs=1, backend=faulty, save_to=path)
@@ -239,7 +244,7 @@ def test_an_error_in_norm_is_caught_where_no_element_leaves_its_bound(rng):
         for name in after:
             after[name][...] = np.round(after[name] * 2**12) / 2**12
 
-    wrong = plant(backend_by_name("numpy"), "forward", coarse)
+    wrong = plant(backend_by_name("numpy, composed"), "forward", coarse)
     checks = {c.name: c for c in gpubp.verify(net, x, y, backend=wrong).checks}
     assert checks["∂C/∂W1"].fraction < 1 < checks["∂C/∂W1"].norm_fraction
 
@@ -461,7 +466,7 @@ def test_a_resumed_run_is_verified_from_its_own_first_step(rng, tmp_path):
     net, x, y = dense_problem(rng)
     path = tmp_path / "c.npz"
     gpubp.fit(net, x, y, batch_size=32, epochs=1, backend="numpy", save_to=path)
-    faulty = plant(backend_by_name("numpy"), "update", FAULTS["update", "learning rate 1% off"])
+    faulty = plant(backend_by_name("numpy, composed"), "update", FAULTS["update", "learning rate 1% off"])
     with pytest.raises(VerificationError):
         gpubp.fit(net, x, y, batch_size=32, epochs=2, backend=faulty, resume=path, verify="first")
 
