@@ -4,16 +4,16 @@
 mark                          for a function
 ============================  ===========================================================================
 ``kernel``                    that Python calls, by an :class:`gpubp.kernels.cpu.entry.Entry`
-``part``                      of the same Python that only kernels call
-``spliced``                   as ``part``, but that has one caller and is large: its Python becomes its
-                              caller's, which is compiled in two thirds of the time
+``part``                      of the same Python that only kernels call, compiled into them
 ``emitted`` (in vector.py)    that writes LLVM's instructions itself, where it takes vectors; one of its own
                               in LLVM too, shared by all kernels, or with ``inline=True`` part of its caller
 ============================  ===========================================================================
 
-Numba's own way to compile gives every function an entry from Python, counts references to arrays and makes machine
-code of every part by itself. Kernels need none of it, which takes more than half the time; so this asks Numba's
-compiler for LLVM's instructions alone, as it does for code that is compiled ahead of time, and LLVM for the rest.
+Numba's own way to compile gives every function an entry from Python, counts references to arrays, and optimises every
+part by itself and again with all that calls it, down to machine code. Kernels need none of it, which takes more than
+half the time; so this asks Numba's compiler for LLVM's instructions alone, as it does for code that is compiled ahead
+of time, and LLVM for the rest. That stands on some of Numba's inner names, which tests/kernels/cpu/test_compile.py
+knows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import compiler
-from numba.core.codegen import AOTCPUCodegen
+from numba.core.codegen import AOTCodeLibrary, AOTCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global
@@ -40,8 +40,6 @@ from gpubp.kernels.cpu import machine
 OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}
 
 SYSTEM = {"sched_yield", "SwitchToThread"}  # functions that kernels may call outside themselves
-
-spliced = numba.njit(inline="always", **OPTIONS)
 
 Result = types.Type | Callable[..., types.Type]
 
@@ -81,8 +79,23 @@ def part(result: Result = types.void):
 kernel = part()
 
 
+class _Library(AOTCodeLibrary):
+    """LLVM's instructions of a function and of those that it calls, optimised once, when they are all there."""
+
+    whole = False
+
+    def _optimize_functions(self, ll_module):
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self):
+        if self.whole:
+            super()._optimize_final_module()
+
+
 class _Codegen(AOTCPUCodegen):
     """LLVM's instructions for this machine, of which Numba makes no machine code."""
+
+    _library_class = _Library
 
     def __init__(self) -> None:
         super().__init__("gpubp", machine.CPU)
@@ -114,6 +127,7 @@ def machine_code(function: Callable, arguments: Sequence, symbol: str) -> bytes:
         made = compiler.compile_extra(typing, target, entry, signature, types.void, flags, {})
         kind = target.call_conv.get_function_type(types.void, signature)
         made.library.add_ir_module(_caller(made.library, kind, made.fndesc.mangled_name, symbol))
+        made.library.whole = True
         made.library.finalize()
         module = llvm.parse_assembly(made.library.get_llvm_str())
     declared = {found.name for found in module.functions if found.is_declaration}

@@ -22,7 +22,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from gpubp.kernels.cpu.compile import kernel, part, spliced
+from gpubp.kernels.cpu.compile import kernel, part
 from gpubp.kernels.cpu.inner import expand, expand_record, sparse_gradient, sparse_product, take, tiles
 from gpubp.kernels.cpu.layout import (
     A_PREV,
@@ -112,7 +112,7 @@ def steps(net, data, order, batch, coefficients, mode, only, thread, sync, costs
         first = stop
 
 
-@spliced
+@part(types.boolean)
 def runs(only, kind, layer):
     """Return True if this phase is run."""
     return only == ALL or only == phase(kind, layer)
@@ -130,7 +130,7 @@ def is_sparse(data, order, begin, end):
     return total <= data.most_bytes * (end - begin)
 
 
-@spliced
+@part()
 def gather_inputs(net, data, order, begin, b0, b1, ahead, sparse):
     """Samples b0 … b1: targets, weights, and inputs as numbers, (rows, n_in), or only those that are not 0.
 
@@ -180,7 +180,7 @@ def columns_of(layer, thread, threads):
     return np.intp(0), vectors
 
 
-@spliced
+@part()
 def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync):
     """All layers' z, and a = σ(z) of all but the last, whose z the cost asks for."""
     no, one = np.int64(0), np.int64(1)  # literals would have what they are passed to compiled once for each
@@ -215,7 +215,7 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
         barrier(sync, net.threads)
 
 
-@spliced
+@part()
 def forward_sparse(net, data, begin, first, stop, v0, v1):
     """z of the first layer, from the non-zero inputs: a block of W's rows at a time, for all samples."""
     layer = net.layers[0]
@@ -299,7 +299,7 @@ def pull_back_softmax_rows(net, i, r0, r1, thread):
         turn_back(net, delta, layer[DELTA] + shift, layer, rows)
 
 
-@spliced
+@part(types.Tuple((types.float64, types.int64)))
 def output_all(net, begin, b0, b1, batch, thread, outputs):
     """δ of the output layer for samples b0 … b1, and their predictions if asked for; returns their cost and hits."""
     layer, lanes = net.layers[len(net.layers) - 1], BYTES // net.memory.itemsize
@@ -320,7 +320,7 @@ def output_all(net, begin, b0, b1, batch, thread, outputs):
     return cost, hits
 
 
-@spliced
+@part()
 def back_all(net, begin, end, b0, b1, only, thread, sync):
     """δ of every hidden layer, from the last to the first."""
     no, one = np.int64(0), np.int64(1)
@@ -351,7 +351,7 @@ def back_all(net, begin, end, b0, b1, only, thread, sync):
             )  # fmt: skip
 
 
-@spliced
+@part()
 def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, coefficients, c, width):
     """∂C/∂W and ∂C/∂b of this thread's share of layer i: into memory, or used for the update block by block.
 

@@ -1,0 +1,76 @@
+"""What the compilation of CPU kernels stands on, and what it makes."""
+
+from __future__ import annotations
+
+import inspect
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+from numba.core import compiler
+from numba.core.codegen import AOTCodeLibrary, AOTCPUCodegen
+from numba.core.registry import cpu_target
+
+from gpubp.kernels.cpu import compile, machine
+from gpubp.kernels.cpu.compile import kernel, part
+from gpubp.kernels.cpu.entry import Entry
+
+
+@pytest.mark.parametrize(
+    "name", ["_optimize_functions", "_optimize_final_module", "finalize", "get_llvm_str"]
+)
+def test_numbas_library_has_what_is_overridden_and_called(name):
+    """Where Numba calls these by other names, kernels are still right, but are compiled in twice the time."""
+    assert inspect.isfunction(getattr(AOTCodeLibrary, name))
+
+
+def test_numbas_code_generator_and_flags_are_as_expected():
+    assert inspect.isfunction(AOTCPUCodegen._customize_tm_features)
+    assert issubclass(AOTCPUCodegen._library_class, AOTCodeLibrary)
+    assert hasattr(cpu_target.target_context, "_internal_codegen")
+    known = set(compiler.Flags.options)
+    assert known >= {"fastmath", "error_model", "nrt", "no_compile", "no_cpython_wrapper", "no_cfunc_wrapper"}
+
+
+@part()
+def _twice(x, y):
+    for i in range(len(x)):
+        y[i] = 2 * x[i]
+
+
+@kernel
+def four_times(x, y):
+    _twice(x, y)
+    _twice(y, y)
+
+
+def test_a_kernel_is_one_module_without_references_and_optimised_once(monkeypatch):
+    optimised, usual = [], AOTCodeLibrary._optimize_final_module
+    monkeypatch.setattr(
+        AOTCodeLibrary, "_optimize_final_module", lambda self: (optimised.append(self), usual(self))
+    )
+    arguments = np.arange(4.0), np.zeros(4)
+    code = compile.machine_code(four_times, arguments, "kernel")
+    assert len(optimised) == 1
+    assert machine.load(code, "kernel")
+    text = str(optimised[0].get_llvm_str())
+    assert "NRT_" not in text
+    assert all(function.name for function in llvm.parse_assembly(text).functions)
+    Entry(__name__, "four_times")(*arguments)
+    np.testing.assert_array_equal(arguments[1], [0, 4, 8, 12])
+
+
+def _half_raised(x, y):
+    for i in range(0, len(x), int(y[0])):
+        y[i] = x[i]
+
+
+def test_a_kernel_that_raises_is_no_silent_one():
+    kernel(_half_raised)
+    with pytest.raises(RuntimeError, match="a kernel ended with status 1"):
+        Entry(__name__, "_half_raised")(np.ones(3), np.zeros(3))
+
+
+def test_what_is_no_object_of_machine_code_is_refused():
+    with pytest.raises(ValueError):  # noqa: PT011  (LLVM's own words)
+        machine.load(b"no machine code", "kernel")
