@@ -279,11 +279,11 @@ def test_a_full_disk_after_training_leaves_model_and_result(run, monkeypatch):
 
     real = files.write_atomically
 
-    def full(path, fill):
+    def full(path, fill, **how):
         def fails(file):
             raise OSError(28, "No space left on device")
 
-        return real(path, fails if Path(path).suffix in (".csv", ".toml", ".html") else fill)
+        return real(path, fails if Path(path).suffix in (".csv", ".toml", ".html") else fill, **how)
 
     monkeypatch.setattr(files, "write_atomically", full)
     options = ("--epochs", 2, "--backend", "numpy", "--folder", "run", "--json", "r.json")

@@ -112,7 +112,7 @@ def test_the_page_of_a_resumed_run(train, ok, run):
 
 @pytest.mark.parametrize("recipe", ["digits", "iris"])
 def test_the_page_of_a_failed_verification(train, ok, monkeypatch, recipe):
-    faulty = plant(backend_by_name("numpy"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
+    faulty = plant(backend_by_name("numpy, composed"), "hidden_delta", FAULTS["hidden_delta", "dropped row"])
     with monkeypatch.context() as patch:
         patch.setattr("gpubp.backends.get", lambda name, **_: faulty)
         train(recipe, code=3)
@@ -126,7 +126,7 @@ def test_the_page_of_a_backend_that_computes_what_is_no_number(train, ok, monkey
     def no_number(inputs, before, after):
         after["delta"][-1] = np.nan
 
-    faulty = plant(backend_by_name("numpy"), "hidden_delta", no_number)
+    faulty = plant(backend_by_name("numpy, composed"), "hidden_delta", no_number)
     with monkeypatch.context() as patch:
         patch.setattr("gpubp.backends.get", lambda name, **_: faulty)
         train("digits", code=3)

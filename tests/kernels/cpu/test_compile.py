@@ -69,8 +69,3 @@ def test_a_kernel_that_raises_is_no_silent_one():
     kernel(_half_raised)
     with pytest.raises(RuntimeError, match="a kernel ended with status 1"):
         Entry(__name__, "_half_raised")(np.ones(3), np.zeros(3))
-
-
-def test_what_is_no_object_of_machine_code_is_refused():
-    with pytest.raises(ValueError):  # noqa: PT011  (LLVM's own words)
-        machine.load(b"no machine code", "kernel")
