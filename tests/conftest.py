@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from gpubp import backends
 from gpubp.network import Network
-from gpubp.training import checks
+from gpubp.training import passed
 from tests.cuda_host import cuda_backend, why_no_cuda
 
 # Compiled kernels and fibers take their time on the first example.
@@ -41,8 +41,9 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True)
 def nothing_verified_before(monkeypatch):
-    """Every test's first run is verified as the first of a process is."""
-    monkeypatch.setattr(checks, "_passed", {})
+    """Every test's first run is verified as the first on a machine is."""
+    monkeypatch.setattr(passed, "_passed", {})
+    monkeypatch.setattr(passed, "_on_disk", lambda computed: 0)
 
 
 BACKENDS = ("numpy", "numba", "cupy")

@@ -18,7 +18,7 @@ from gpubp.data.dataset import Dataset, check_split
 from gpubp.data.download import download
 from gpubp.data.idx import file_bytes, parse_idx, unpack
 from gpubp.errors import DataError, GpubpError, UsageError
-from gpubp.support.files import user_path
+from gpubp.support.files import user_cache, user_path
 
 
 @dataclass(frozen=True)
@@ -209,11 +209,7 @@ def _owner(path: Path, name: str) -> str | None:
 
 
 def _cache(name: str) -> Path:
-    if root := os.environ.get("GPUBP_CACHE_DIR"):
-        return user_path(root) / name
-    from platformdirs import user_cache_path
-
-    return user_cache_path("gpubp") / name
+    return user_cache() / name
 
 
 def _cached(name: str, quiet: bool) -> list[np.ndarray]:

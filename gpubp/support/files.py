@@ -18,6 +18,15 @@ def user_path(path: str | os.PathLike) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def user_cache() -> Path:
+    """The folder for what can be had again: $GPUBP_CACHE_DIR, or else the user's cache of gpubp."""
+    if root := os.environ.get("GPUBP_CACHE_DIR"):
+        return user_path(root)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("gpubp")
+
+
 @contextmanager
 def folder_to_fill(given: Path | None, new: Iterable[Path]) -> Iterator[Path]:
     """The folder ``given``, or else the first of ``new`` that nobody has, made if need be.

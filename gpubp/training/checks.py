@@ -9,13 +9,12 @@ from gpubp.backends.plan import Plan
 from gpubp.data.sparse import is_sparse
 from gpubp.errors import UsageError
 from gpubp.training.budget import VERIFICATION, VERIFICATION_AGAIN
+from gpubp.training.passed import remember, steps_passed
 from gpubp.verification.report import Report
 
 POLICIES = ("off", "first", "epoch", "step")
 FIRST_STEPS = 3
 STRIDE = 7919  # a prime: batches that lie this far apart come round to every place of an epoch
-
-_passed: dict[Hashable, int] = {}  # the steps that passed in this process, by what was computed
 
 
 def what_is_computed(backend: Backend, plan: Plan) -> Hashable:
@@ -33,8 +32,8 @@ class CheckSchedule:
 
     "first" are the first three steps and the first epoch's last; "epoch" are those and one mini-batch of every epoch,
     the last and another one in turn, while that keeps to the budget; "step" is every step, "off" none. Where the
-    same code has passed on the same shapes in this process, the first step stands for the first ones, and later ones
-    are verified only in a small share of the run's time; the report says so.
+    same code has passed on the same shapes before, the first step stands for the first ones, and later ones are
+    verified only in a small share of the run's time; the report says so.
     """
 
     def __init__(self, policy: str, steps_per_epoch: int, report: Report, computed: Hashable) -> None:
@@ -43,15 +42,15 @@ class CheckSchedule:
         self.policy, self.report = policy, report
         self._last = steps_per_epoch - 1
         self._computed = computed
-        self.known = policy in ("first", "epoch") and computed in _passed
-        if self.known:
-            report.steps_before = _passed[computed]
+        if policy in ("first", "epoch"):
+            report.steps_before = steps_passed(computed)
+        self.known = report.steps_before > 0
         self.first_epoch = 0  # of this process, which may have resumed another's run
 
     def remember(self) -> None:
         """Let later runs know that what was verified so far has passed."""
         if self.report.ok and self.report.steps and not self.known:
-            _passed[self._computed] = self.report.steps
+            remember(self._computed, self.report.steps)
 
     def includes(self, epoch: int, step: int, done: int, elapsed: float) -> bool:
         """Return True if this step, after ``done`` others of this process in ``elapsed`` seconds, is to be verified."""

@@ -80,7 +80,6 @@ class Loop:
                 self.history.stopped = "interrupted"
                 break
             epoch = self._finish_epoch()
-            self.checks.remember()
             shown.epoch(epoch)
             self._look_out(shown)
             if self.early_stopping is not None:
@@ -90,6 +89,7 @@ class Loop:
                 break
         if self.history.stopped == "done" and self._out_of_patience():
             self.history.stopped = "early stopping"
+        self.checks.remember()
         self._look_back()
         self.save()
         stopping = self.early_stopping is not None and self.history.stopped != "interrupted"

@@ -13,7 +13,7 @@ from gpubp.verification.compare import TensorCheck
 class Report:
     """The checks of one verification. ``print(report)`` shows the worst of each tensor.
 
-    ``steps_before`` were verified by an earlier run of this process, with the same code on the same shapes.
+    ``steps_before`` were verified by an earlier run on this machine, of the same code on the same shapes.
     """
 
     title: str

@@ -38,9 +38,10 @@ class Key(NamedTuple):
 
 
 def folder() -> Path:
-    """Where kernels are kept: $NUMBA_CACHE_DIR, or else in the user's cache."""
-    given = os.environ.get("NUMBA_CACHE_DIR")
-    return Path(given) if given else user_cache_path("gpubp") / "kernels"
+    """Where kernels are kept: $NUMBA_CACHE_DIR, or else in $GPUBP_CACHE_DIR or the user's cache."""
+    if given := os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(given)
+    return Path(os.environ.get("GPUBP_CACHE_DIR") or user_cache_path("gpubp")).expanduser() / "kernels"
 
 
 @cache

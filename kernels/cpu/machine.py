@@ -46,7 +46,7 @@ def target_machine() -> Any:
 def load(machine_code: bytes, name: str) -> int:
     """Load an object file for as long as the process lives; the address of its function ``name``.
 
-    LLVM ends the process where it is no object file, or has no such function: only what is known to be whole comes here.
+    LLVM ends the process where it is none, or has no such function: only what is known to be whole may come here.
     """
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(machine_code))

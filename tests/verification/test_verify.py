@@ -14,7 +14,7 @@ from gpubp.functions import ACTIVATIONS, LOSSES, Activation
 from gpubp.kernels.cpu import layout
 from gpubp.network import Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam
-from gpubp.training import checks
+from gpubp.training import passed
 from gpubp.training.checks import CheckSchedule
 from gpubp.verification.bounds import ACTIVATION_ROUNDINGS, KINKS, SLOPE_ERRORS, worst_only
 from gpubp.verification.compare import compare
@@ -253,7 +253,7 @@ def test_policies_verify_the_steps_they_name(rng, monkeypatch):
     net, x, y = dense_problem(rng, n=100)  # 7 steps an epoch, the last one short
 
     def steps(policy, epochs):
-        monkeypatch.setattr(checks, "_passed", {})
+        monkeypatch.setattr(passed, "_passed", {})
         options = {"batch_size": 16, "epochs": epochs, "backend": "numpy", "verify": policy}
         report = gpubp.fit(net, x, y, **options).verification
         assert (report.seconds > 0) == (policy != "off")
