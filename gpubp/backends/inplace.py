@@ -162,6 +162,9 @@ class InPlacePlan(Plan):
         slots = [tuple(slot) for slot in zip(*(slot.copy() for slot in self.slots), strict=True)]
         return PlanState(parameters, slots or [()] * len(parameters), self.step)
 
+    def trained(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return pairs(self.parameters.copy())
+
     def load_state(self, state: PlanState) -> None:
         self.parameters.load(state.parameters)
         for k, slot in enumerate(self.slots):

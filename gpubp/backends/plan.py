@@ -140,6 +140,10 @@ class Plan(ABC):
     def state(self) -> PlanState:
         """A copy of all that training has changed."""
 
+    def trained(self) -> Parameters:
+        """A copy of (W, b) of each layer as they are now, on the host."""
+        return self.state().layers
+
     @abstractmethod
     def load_state(self, state: PlanState) -> None:
         """Go on from ``state``."""

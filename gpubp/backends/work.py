@@ -13,8 +13,9 @@ import numpy as np
 
 from gpubp.network import Network
 
-# What is counted before the first step, in seconds. Compiling takes some six, and serves every later run as well.
-COMPILING, LOADING = 1.5, 0.03
+# What is counted before the first step, in seconds. Compiling takes some five, and loading 0.03, but
+# they serve every later run of this installation and of this process as well.
+COMPILING, LOADING = 1.5, 0.01
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Work:
 
     def seconds_of_numpy(self) -> float:
         """About how long the plan of the ``numpy`` backend takes."""
-        return self.multiply_adds / 50e9 + self.updates / 1.5e9 + self.calls * 25e-6
+        return self.multiply_adds / 50e9 + self.updates / 1.5e9 + self.calls * 40e-6
 
     def seconds_of_numba(self, *, compiled: bool) -> float:
         """About how long the fused plan of the ``numba`` backend takes, with what comes before it."""

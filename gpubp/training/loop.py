@@ -231,10 +231,10 @@ class Loop:
             self.history.warnings.append(said)
 
     def _layers(self) -> Parameters:
-        return self.plan.state().layers
+        return self.plan.trained()
 
     def _asked_to_stop(self, epoch: Epoch, callbacks: Sequence[Callback], usual: Any) -> bool:
-        self._download()
+        self.network.parameters = list(self.plan.trained())
         with np.errstate(**usual):
             answers = [callback(epoch, self.network) for callback in callbacks]
         return any(isinstance(answer, bool | np.bool_) and answer for answer in answers)

@@ -46,7 +46,8 @@ def test_work_is_counted_from_shapes():
     [
         ([784, 128, 10], MNIST, {True: "numba", False: "numba"}),
         ([64, 100, 10], (1797, 200, 200), {True: "numba", False: "numpy"}),
-        ([4, 100, 3], IRIS, {True: "numpy", False: "numpy"}),
+        ([4, 100, 3], IRIS, {True: "numba", False: "numpy"}),
+        ([2, 4, 1], (4, 4, 50), {True: "numpy", False: "numpy"}),
         ([784, 2048, 2048, 10], (60_000, 512, 1), {True: "numba", False: "numba"}),
     ],
 )

@@ -185,11 +185,11 @@ class FusedPlan(Plan):
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
         count = len(learning_rates)
         with self._lock:
-            rows = [
-                self.optimizer.coefficients_of(learning_rates, self.step + 1, decay=decay)
-                for decay in (True, False)  # weights, biases
-            ]
-            coefficients = np.stack(rows, axis=1).astype(self.dtype).reshape(-1)
+            rates = learning_rates, self.step + 1
+            of_weights = of_biases = self.optimizer.coefficients_of(*rates, decay=True)
+            if getattr(self.optimizer, "weight_decay", 0):  # which biases never have
+                of_biases = self.optimizer.coefficients_of(*rates, decay=False)
+            coefficients = np.stack([of_weights, of_biases], axis=1).astype(self.dtype).reshape(-1)
             stats = self._run(self.samples, order, self.batch_size, count, coefficients, layout.TRAIN)
             self.step += count
             return stats
@@ -231,6 +231,10 @@ class FusedPlan(Plan):
                 pairs = [self._get(place, i) for place in places]
                 slots += [tuple(weights for weights, _ in pairs), tuple(bias for _, bias in pairs)]
             return PlanState(parameters, slots, self.step)
+
+    def trained(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        with self._lock:
+            return [self._get(entry[layout.W], i) for i, entry in enumerate(self._net.layers)]
 
     def load_state(self, state: PlanState) -> None:
         with self._lock:
@@ -282,7 +286,10 @@ class FusedPlan(Plan):
             for rank in range(self.threads)
         ]  # fmt: skip
         with self._lock:
-            self.team.run(jobs)
+            if len(jobs) > 1:
+                self.team.run(jobs)
+            else:  # there is nobody to wait for
+                jobs[0]()
         return StepStats(len(order), costs.sum(axis=0), hits.sum(axis=0))
 
     def _store(self, samples: Samples, *, room: int) -> StoredSamples:
