@@ -38,10 +38,14 @@ def remember(computed: Hashable, steps: int) -> None:
     """Keep that so many steps have passed. A cache that cannot be written is no reason to fail: it saves time only."""
     _passed[computed] = steps
     with suppress(OSError):
-        _folder().mkdir(parents=True, exist_ok=True)
-        for old in _folder().glob(f"{_name(computed)}-*"):
-            old.unlink()
-        (_folder() / f"{_name(computed)}-{steps}").touch()
+        _to_disk(computed, steps)
+
+
+def _to_disk(computed: Hashable, steps: int) -> None:
+    _folder().mkdir(parents=True, exist_ok=True)
+    for old in _folder().glob(f"{_name(computed)}-*"):
+        old.unlink()
+    (_folder() / f"{_name(computed)}-{steps}").touch()
 
 
 def _on_disk(computed: Hashable) -> int:

@@ -375,7 +375,7 @@ FIT = "n = Network([1, 2]); gpubp.fit(n, [[3], [4]], [0, 1], epochs=1, backend='
     ("statements", "loaded"),
     [
         (("import gpubp", "import gpubp.cli", "gpubp.cli.main()"), ["", "", "rich"]),
-        (("from gpubp import Network", "import gpubp.data", FIT), ["numpy"] * 3),
+        (("from gpubp import Network", "import gpubp.data", FIT), ["numpy", "numpy", "numpy platformdirs"]),
     ],
 )
 def test_nothing_waits_for_what_it_does_not_need(statements, loaded):

@@ -12,13 +12,14 @@ import gpubp
 from gpubp.network import Network
 from gpubp.training import passed
 
-ON_DISK = passed._on_disk
+ON_DISK, TO_DISK = passed._on_disk, passed._to_disk
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(passed, "_on_disk", ON_DISK)
+    monkeypatch.setattr(passed, "_to_disk", TO_DISK)
     monkeypatch.setattr(passed, "_origin", passed._origin.__wrapped__)
     return tmp_path / "verified"
 
