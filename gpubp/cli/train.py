@@ -137,8 +137,8 @@ def _resumed(
     run, recipe = replace(given, data_dir=given.data_dir or saved_dir), Recipe.from_dict(table, str(path))
     if name is not None and load_recipe(name).name != recipe.name:
         raise UsageError(f"{path} is of recipe {recipe.name!r}, not {name!r}: leave the name out of --resume")
-    moved = {key: changes.pop(key) for key in PATHS if key in changes}
-    found = {key: where for key, where in found_beside(path, recipe).items() if key not in moved}
+    moved: dict[str, Any] = {key: changes.pop(key) for key in PATHS if key in changes}
+    found = found_beside(path, recipe, [key for key in PATHS if key not in moved])
     for key, where in found.items():
         say(f"{key} {getattr(recipe, key)} of {path} is read from {where}")
     recipe = replace(recipe, **found, **moved).overridden(changes)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpubp.errors import GpubpError
-from gpubp.experiments.recipe import PATHS, Recipe, RunSettings, load_recipe, to_toml, with_whole_paths
+from gpubp.experiments.recipe import Recipe, RunSettings, load_recipe, to_toml, with_whole_paths
 from gpubp.formats import npz
 from gpubp.support.files import folder_to_fill, write_text
 from gpubp.support.records import as_text
@@ -107,8 +107,8 @@ def recipe_text(recipe: Recipe, run: RunSettings) -> str:
     return to_toml(*with_whole_paths(recipe, run))
 
 
-def found_beside(checkpoint: Path, recipe: Recipe) -> dict[str, str]:
-    """Whole paths of what a checkpoint's recipe names by relative ones, as an older gpubp kept them.
+def found_beside(checkpoint: Path, recipe: Recipe, keys: Iterable[str]) -> dict[str, Any]:
+    """Whole paths for those of these keys whose paths in a checkpoint's recipe are relative, as an older gpubp's are.
 
     They are those of the recipe.toml beside it or, where that has none that leads to a file, lead from the working
     folder.
@@ -119,7 +119,7 @@ def found_beside(checkpoint: Path, recipe: Recipe) -> dict[str, str]:
     except GpubpError:
         saved = whole
     found = {}
-    for key in PATHS:
+    for key in keys:
         if (path := getattr(whole, key)) != getattr(recipe, key):
             beside = Path(getattr(saved, key) or path)
             found[key] = str(beside) if beside.name == Path(path).name and beside.exists() else path

@@ -291,7 +291,7 @@ def load_with_run(name: str, changes: dict[str, Any] | None = None) -> tuple[Rec
         raise DataError(f"recipe {path} is not a text file, or not in UTF-8") from error
     recipe, run = parse_recipe(text, path.stem, str(path))
     named: dict[str, Any] = {key: data for key in PATHS if (data := getattr(recipe, key)) is not None}
-    own = {key: _placed(data, path) for key, data in named.items()}
+    own: dict[str, Any] = {key: _placed(data, path) for key, data in named.items()}
     changed = replace(recipe, **own).overridden(changes)
     for key in own:
         if changes.get(key) is None and getattr(changed, key) is not None:
