@@ -107,6 +107,7 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
     if like is None:
         _check_varies(data)
         _say_what_counts_rows(data)
+        _say_if_the_target_counts_rows(data)
         _say_what_is_beyond(data)
         _say_what_may_be_thousands(data, first)
     return data
@@ -157,7 +158,7 @@ def find_target(table: Table) -> int:
 
 def _check_varies(data: TableData) -> None:
     """Refuse a target with one value, and one that is a worse guess than the first column."""
-    table, found = data.table, {str(cell).strip() for cell in data.cells}
+    table, found = data.table, set(composed(str(cell).strip() for cell in data.cells))
     first_is_label = (
         not table.names
         and data.target
@@ -199,6 +200,14 @@ def _say_what_counts_rows(data: TableData) -> None:
     for name in (data.table.called(data.columns[i]) for i in counting):
         warn_caller(
             f"{data.table.path}: {name} counts the rows; leave it out unless that is what is to be learned from"
+        )
+
+
+def _say_if_the_target_counts_rows(data: TableData) -> None:
+    first, cells = number(str(data.cells[0])), data.cells
+    if len(cells) > 2 and first is not None and all(number(str(x)) == first + i for i, x in enumerate(cells)):
+        warn_caller(
+            f"{data.table.path}: the target, {data.target_said()}, counts the rows; --target names another column"
         )
 
 
@@ -276,27 +285,39 @@ def target_values(
         targets = _by_look(train, targets)
     if targets.kind == VALUES:
         return [_values(part, targets) for part in parts], None
-    written = _labels(train)
+    written, *of_others = map(_labels, parts)
     numbers, names = name_labels(written, targets, f"{train.table.path}: the target, {train.target_said()},")
-    of_others = (number_labels(_labels(o), names, f"{o.table.path}: the target", written) for o in others)
-    return [numbers, *of_others], names
+    found = [numbers]
+    for other, labels in zip(others, of_others, strict=True):
+        found.append(number_labels(labels, names, f"{other.table.path}: the target", written))
+    for part, labels in zip(parts, (written, *of_others), strict=True):
+        _say_what_may_be_missing(part, labels)
+    return found, names
 
 
 def _labels(data: TableData) -> list[str]:
-    """The target's cells as they are written; what may stand for a missing one is said aloud, and NaN refused."""
-    text = [str(cell).strip() for cell in data.cells]
+    """The target's cells as they are written, but for how letters are composed.
+
+    Raises:
+        DataError: one that is missing.
+    """
+    text = list(composed(str(cell).strip() for cell in data.cells))
     numeric = any(number(cell) is not None for cell in text)
     for row, cell, raw in zip(data.rows, text, data.cells, strict=True):
         if raw is None or cell.lower() in ("", "nan", "<na>") or (numeric and is_missing(cell)):
             raise DataError(
                 f"{data.table.where(row, data.target)}: the target is missing; leave such rows out"
             )
-    if doubtful := sorted({cell for cell in text if cell.lower() in _DOUBTFUL}):
+    return text
+
+
+def _say_what_may_be_missing(data: TableData, labels: Sequence[str]) -> None:
+    """Warn of classes that may stand for a target that is missing."""
+    if doubtful := sorted({cell for cell in labels if cell.lower() in _DOUBTFUL}):
         warn_caller(
             f"{data.table.path}: the target {shown(doubtful)} is taken for a class; if it is missing there, leave such "
             "rows out"
         )
-    return text
 
 
 def _values(data: TableData, targets: Targets) -> np.ndarray:

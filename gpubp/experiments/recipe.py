@@ -241,10 +241,11 @@ def to_toml(recipe: Recipe, run: RunSettings | None = None) -> str:
 
 def with_whole_paths(recipe: Recipe, run: RunSettings) -> tuple[Recipe, RunSettings]:
     """The same from any folder: paths in them are whole, from the root."""
-    paths: dict[str, Any] = {key: path for key in PATHS if (path := getattr(recipe, key)) is not None}
+    paths = {key: path for key in PATHS if (path := getattr(recipe, key)) is not None}
     if run.data_dir is not None:
         run = replace(run, data_dir=str(user_path(run.data_dir).resolve()))
-    return replace(recipe, **{key: _whole(path) for key, path in paths.items()}), run
+    whole: dict[str, Any] = {key: _whole(path) for key, path in paths.items()}
+    return replace(recipe, **whole), run
 
 
 def _whole(data: str) -> str:

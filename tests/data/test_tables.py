@@ -493,7 +493,7 @@ def test_what_is_no_byte_is_no_pixel(cell, says):
     [
         (["TRUE", "True"], True),
         (["ash", "Ash "], True),
-        (["\u00e9", "e\u0301"], True),
+        (["\ufb01r", "fir"], True),
         (["a b", "ab"], True),
         (["a", "b"], False),
     ],
@@ -501,6 +501,41 @@ def test_what_is_no_byte_is_no_pixel(cell, says):
 def test_labels_that_look_alike_are_said_to_be_two_classes(labels, said):
     with pytest.warns(UserWarning, match="are taken for two classes") if said else nullcontext():
         assert len(load(table("a,label", [1, 2], labels)).class_names) == 2
+
+
+def test_labels_are_alike_however_their_letters_are_composed():
+    composed, apart = "for\u00eat", "fore\u0302t"
+    table("a,label", [1, 2, 3, 4], [composed, apart, "pr\u00e9", "pr\u00e9"])
+    table("a,label", [1, 2], [apart, "pre\u0301"], path="test.csv")
+    data = load("t.csv", test_data="test.csv")
+    assert data.class_names == (composed, "pr\u00e9")
+    assert (data.train.targets.tolist()[:4], data.test.targets.tolist()[:2]) == ([0, 0, 1, 1], [0, 1])
+    np.savez(
+        "t.npz", x_train=np.eye(4, 2), y_train=[composed, "a"] * 2, x_test=np.eye(2), y_test=[apart, "a"]
+    )
+    assert load("t.npz").test.targets.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("cell", ["-", "missing", "."])
+def test_a_target_that_is_to_be_a_number_is_not_called_a_class(cell):
+    table("a,b", [1, 2, 3, 5], [0.5, 1.5, cell, 7])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(
+            DataError, match=f"line 4, column 2 .*the target {re.escape(repr(cell))} is not a number"
+        ):
+            load("t.csv", targets="values")
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [([5, 6, 7, 8, 9], True), (["5.0", "6.0", "7.0", "8.0", "9.0"], True), ([5, 6, 8, 7, 9], False)],
+)
+def test_a_target_that_counts_the_rows_is_pointed_at(target, said):
+    table("a,id", [3, 1, 4, 1, 5], target, repeat=1)
+    says = "t.csv: the target, 'id', the last column, counts the rows; --target names another column"
+    with pytest.warns(UserWarning, match=says) if said else nullcontext():
+        load("t.csv", targets="values")
 
 
 def test_whole_numbers_that_lose_digits_are_pointed_at():
@@ -570,6 +605,9 @@ TEXT = "a,label\n" + "1,x\n2,y\n" * 5
         (TEXT.encode("utf-16"), "is text in UTF-16: save it as UTF-8"),
         (TEXT.encode("utf-16-be"), "is no text in UTF-8, .* in UTF-16: save it"),
         (TEXT.encode("utf-16-le"), "is no text in UTF-8, but perhaps in UTF-16: save it as UTF-8"),
+        (b"<!DOCTYPE html>\n<html><body>1,2</body></html>", "is a web page or XML, not a table: download"),
+        (b"\xef\xbb\xbf\n  <html lang='en'>\n<p>a,b\n</html>", "is a web page or XML, not a table: download"),
+        (b'<?xml version="1.0"?>\n<rows><row a="1"/></rows>', "is a web page or XML"),
         (("Stra\u00dfe" + TEXT).encode("latin-1"), "not a readable CSV file: .*; save it as UTF-8"),
     ],
 )  # fmt: skip
