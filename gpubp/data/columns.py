@@ -36,6 +36,7 @@ from gpubp.support.warning import warn_caller
 
 _LOOKED_AT, _MARKED = 500, 8  # rows, and cells of them, from which thousands with a mark are told
 _OF_CLASSES = ("label", "class")  # headers of classes, where nothing else says what targets are
+_CODES = (-9, -99, -999, -9999, 999, 9999)  # that stand for a missing number; 99 is as often one itself
 _DOUBTFUL = (*MISSING, "-", ".", "\\n", "missing", "nat")  # as labels among words
 
 
@@ -109,6 +110,9 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
         _say_what_counts_rows(data)
         _say_if_the_target_counts_rows(data)
         _say_what_is_beyond(data)
+        ends = inputs.min(axis=0), inputs.max(axis=0)
+        for i in () if how.pixels else np.flatnonzero(np.isin(ends, _CODES).any(axis=0)):
+            _say_what_may_be_a_code(data, inputs[:, i], columns[i])
         _say_what_may_be_thousands(data, first)
     return data
 
@@ -245,6 +249,20 @@ def _say_what_is_beyond(data: TableData) -> None:
         )
 
 
+def _say_what_may_be_a_code(data: TableData, values: np.ndarray, column: int) -> None:
+    """Warn of a code that is ten times farther from all other values of a column than these are apart."""
+    for code in {float(values.min()), float(values.max())}.intersection(_CODES):
+        coded = values == code
+        others = values[~coded]
+        if len(others) and 0 < 10 * np.ptp(others) < np.abs(others - code).min():
+            where = data.table.where(data.rows[int(coded.argmax())], column)
+            warn_caller(
+                f"{where}: {code:g}, in {coded.sum()} of {len(values)} rows, is far from the column's other values, "
+                f"{others.min():g} to {others.max():g}; if it stands for a missing one, leave such rows out or fill "
+                "them in"
+            )
+
+
 def _look_like_labels(values: np.ndarray, count: int | None = None) -> bool:
     """Return True for whole numbers that begin at 0 or 1, leave none out, and are few beside the rows."""
     found = np.unique(values)
@@ -284,7 +302,9 @@ def target_values(
     if targets.kind is None:
         targets = _by_look(train, targets)
     if targets.kind == VALUES:
-        return [_values(part, targets) for part in parts], None
+        values = [_values(part, targets) for part in parts]
+        _say_what_may_be_a_code(train, values[0], train.target)
+        return values, None
     written, *of_others = map(_labels, parts)
     numbers, names = name_labels(written, targets, f"{train.table.path}: the target, {train.target_said()},")
     found = [numbers]

@@ -538,6 +538,53 @@ def test_a_target_that_counts_the_rows_is_pointed_at(target, said):
         load("t.csv", targets="values")
 
 
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["0.5", "-999", "3"], "line 3, column 2 (b): -999, in 2 of 6 rows, is far from the column's other"),
+        (["36.6", "37.1", "9999.0"], "line 4, column 2 (b): 9999, in 2 of 6 rows, is far"),
+        (["0.2", "-9", "0.9"], "line 3, column 2 (b): -9, in 2 of 6 rows, is far"),
+        ([0, 41310, 99999], None), ([0, 8, 99], None), ([0, 120, 999], None), ([-9, 0, 1], None),
+        ([0, 0, 999], None), ([-9999, -999, 1], None), (["0.5", "998.9", "3"], None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("role", ["input", "target"])
+def test_a_number_that_may_stand_for_a_missing_one_is_pointed_at(cells, said, role):
+    table(
+        "a,b" if role == "target" else "a,b,c",
+        [3, 1, 4],
+        cells,
+        *([[2, 7, 1]] if role == "input" else []),
+        repeat=2,
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load("t.csv", targets="values")
+    told = [str(w.message) for w in caught]
+    assert len(told) == bool(said)
+    assert not said or told[0].startswith(f"t.csv: {said}")
+
+
+def test_ordinary_data_has_no_number_that_is_taken_for_a_missing_one(rng):
+    from sklearn import datasets
+
+    sets = [
+        getattr(datasets, f"load_{name}")().data
+        for name in ("iris", "wine", "breast_cancer", "diabetes", "digits")
+    ]
+    skewed = [
+        rng.poisson(9, 300),
+        np.rint(rng.lognormal(2, 2, 300)),
+        np.rint(1 + rng.pareto(1, 300)),
+        rng.geometric(0.01, 300),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for data in (*sets, np.column_stack(skewed)):
+            np.savetxt("t.csv", np.column_stack([data, np.arange(len(data)) % 2]), "%.9g", ",")
+            load("t.csv", header=False, target=str(data.shape[1] + 1))
+
+
 def test_whole_numbers_that_lose_digits_are_pointed_at():
     table("a,id,label", [1, 2], [2**60, 2**60 + 9], ["x", "y"])
     with pytest.warns(UserWarning, match="t.csv: 'id' has numbers beyond 2⁵³ .*leave it out"):
