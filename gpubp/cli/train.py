@@ -49,7 +49,7 @@ def train(
 ) -> None:
     """Train a network by a recipe and test it. Every field of the recipe has an option."""
     from gpubp import backends
-    from gpubp.experiments.folder import MODEL, run_folder
+    from gpubp.experiments.folder import run_folder
     from gpubp.experiments.recipe import RunSettings
     from gpubp.experiments.run import run_recipe
     from gpubp.training.progress import progress_for
@@ -60,13 +60,12 @@ def train(
     given = RunSettings(backend=backend, threads=threads, plan=plan, precision=precision, data_dir=data)
     if resume is None:
         chosen, run = _new(recipe or options.DEFAULT_RECIPE, changes, given, context)
-        if folder and os.path.exists(folder / MODEL):  # Path's own raises where a name is too long
-            raise UsageError(
-                f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz"
-            )
     else:
-        chosen, run = _resumed(resume, recipe, changes, given)
-        folder = folder or resume.parent
+        chosen, run = _resumed(resume, recipe, changes, given, say)
+    if folder is not None:
+        _refuse_anothers(folder, resume)
+    elif resume is not None:
+        folder = resume.parent
     wanted = backends.Wanted(run.backend, run.threads, run.plan, run.precision)
     device = wanted if wanted.name == "auto" else backends.get(wanted)
     say(chosen.heading)
@@ -95,6 +94,17 @@ def train(
         raise typer.Exit(1)
 
 
+def _refuse_anothers(folder: Path, resume: Path | None) -> None:
+    """Refuse a folder with a run in it, unless that is the one to be resumed."""
+    from gpubp.experiments.folder import CHECKPOINT, MODEL
+
+    if resume is not None and folder.resolve() == resume.parent.resolve():
+        return
+    left = folder / MODEL, folder / CHECKPOINT
+    if any(map(os.path.exists, left)):  # Path's own raises where a name is too long
+        raise UsageError(f"{folder} has a run in it: give another --folder, or --resume its checkpoint.npz")
+
+
 def _new(
     name: str, changes: dict[str, Any], given: RunSettings, context: typer.Context
 ) -> tuple[Recipe, RunSettings]:
@@ -108,22 +118,30 @@ def _new(
 
 
 def _resumed(
-    path: Path, name: str | None, changes: dict[str, Any], given: RunSettings
+    path: Path, name: str | None, changes: dict[str, Any], given: RunSettings, say: Say
 ) -> tuple[Recipe, RunSettings]:
-    """The recipe that a checkpoint was made by, and how to run it: as given, with its data where it was."""
+    """The recipe that a checkpoint was made by, and how to run it: as given, with its data where it was.
+
+    Options may say where that data is now, which is held to its fingerprints.
+    """
     from gpubp.errors import DataError
-    from gpubp.experiments.recipe import Recipe, load_recipe
+    from gpubp.experiments.folder import found_beside
+    from gpubp.experiments.recipe import PATHS, Recipe, load_recipe
     from gpubp.training import checkpoint
 
     training = checkpoint.read_training(path)[0]
     table, done = training.get("recipe"), training["epoch"]
     if table is None:
         raise DataError(f"{path} holds no recipe: resume it with gpubp.fit(…, resume={str(path)!r})")
-    saved_dir = table.pop("data_dir", None)
+    saved_dir, _ = table.pop("data_dir", None), table.pop("tested_on", None)
     run, recipe = replace(given, data_dir=given.data_dir or saved_dir), Recipe.from_dict(table, str(path))
     if name is not None and load_recipe(name).name != recipe.name:
         raise UsageError(f"{path} is of recipe {recipe.name!r}, not {name!r}: leave the name out of --resume")
-    recipe = recipe.overridden(changes)
+    moved: dict[str, Any] = {key: changes.pop(key) for key in PATHS if key in changes}
+    found = found_beside(path, recipe, [key for key in PATHS if key not in moved])
+    for key, where in found.items():
+        say(f"{key} {getattr(recipe, key)} of {path} is read from {where}")
+    recipe = replace(recipe, **found, **moved).overridden(changes)
     if done >= recipe.epochs:
         raise UsageError(f"all {done} epochs of {path} are done: to go on, give --epochs {2 * done}")
     return recipe, run

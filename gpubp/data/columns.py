@@ -36,6 +36,7 @@ from gpubp.support.warning import warn_caller
 
 _LOOKED_AT, _MARKED = 500, 8  # rows, and cells of them, from which thousands with a mark are told
 _OF_CLASSES = ("label", "class")  # headers of classes, where nothing else says what targets are
+_CODES = (-9, -99, -999, -9999, 999, 9999)  # that stand for a missing number; 99 is as often one itself
 _DOUBTFUL = (*MISSING, "-", ".", "\\n", "missing", "nat")  # as labels among words
 
 
@@ -107,7 +108,11 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
     if like is None:
         _check_varies(data)
         _say_what_counts_rows(data)
+        _say_if_the_target_counts_rows(data)
         _say_what_is_beyond(data)
+        ends = inputs.min(axis=0), inputs.max(axis=0)
+        for i in () if how.pixels else np.flatnonzero(np.isin(ends, _CODES).any(axis=0)):
+            _say_what_may_be_a_code(data, inputs[:, i], columns[i])
         _say_what_may_be_thousands(data, first)
     return data
 
@@ -157,7 +162,7 @@ def find_target(table: Table) -> int:
 
 def _check_varies(data: TableData) -> None:
     """Refuse a target with one value, and one that is a worse guess than the first column."""
-    table, found = data.table, {str(cell).strip() for cell in data.cells}
+    table, found = data.table, set(composed(str(cell).strip() for cell in data.cells))
     first_is_label = (
         not table.names
         and data.target
@@ -202,6 +207,14 @@ def _say_what_counts_rows(data: TableData) -> None:
         )
 
 
+def _say_if_the_target_counts_rows(data: TableData) -> None:
+    first, cells = number(str(data.cells[0])), data.cells
+    if len(cells) > 2 and first is not None and all(number(str(x)) == first + i for i, x in enumerate(cells)):
+        warn_caller(
+            f"{data.table.path}: the target, {data.target_said()}, counts the rows; --target names another column"
+        )
+
+
 def _say_what_may_be_thousands(data: TableData, rows: list[list[Any]]) -> None:
     """Warn of a column whose numbers look like whole ones with a mark between thousands: 980 beside 1.848.
 
@@ -234,6 +247,20 @@ def _say_what_is_beyond(data: TableData) -> None:
             f"{data.table.path}: {name} has numbers beyond 2⁵³ (9e15), of which only the first 15 digits are kept; "
             "leave it out if these are the numbers of things"
         )
+
+
+def _say_what_may_be_a_code(data: TableData, values: np.ndarray, column: int) -> None:
+    """Warn of a code that is ten times farther from all other values of a column than these are apart."""
+    for code in {float(values.min()), float(values.max())}.intersection(_CODES):
+        coded = values == code
+        others = values[~coded]
+        if len(others) and 0 < 10 * np.ptp(others) < np.abs(others - code).min():
+            where = data.table.where(data.rows[int(coded.argmax())], column)
+            warn_caller(
+                f"{where}: {code:g}, in {coded.sum()} of {len(values)} rows, is far from the column's other values, "
+                f"{others.min():g} to {others.max():g}; if it stands for a missing one, leave such rows out or fill "
+                "them in"
+            )
 
 
 def _look_like_labels(values: np.ndarray, count: int | None = None) -> bool:
@@ -275,28 +302,42 @@ def target_values(
     if targets.kind is None:
         targets = _by_look(train, targets)
     if targets.kind == VALUES:
-        return [_values(part, targets) for part in parts], None
-    written = _labels(train)
+        values = [_values(part, targets) for part in parts]
+        _say_what_may_be_a_code(train, values[0], train.target)
+        return values, None
+    written, *of_others = map(_labels, parts)
     numbers, names = name_labels(written, targets, f"{train.table.path}: the target, {train.target_said()},")
-    of_others = (number_labels(_labels(o), names, f"{o.table.path}: the target", written) for o in others)
-    return [numbers, *of_others], names
+    found = [numbers]
+    for other, labels in zip(others, of_others, strict=True):
+        found.append(number_labels(labels, names, f"{other.table.path}: the target", written))
+    for part, labels in zip(parts, (written, *of_others), strict=True):
+        _say_what_may_be_missing(part, labels)
+    return found, names
 
 
 def _labels(data: TableData) -> list[str]:
-    """The target's cells as they are written; what may stand for a missing one is said aloud, and NaN refused."""
-    text = [str(cell).strip() for cell in data.cells]
+    """The target's cells as they are written, but for how letters are composed.
+
+    Raises:
+        DataError: one that is missing.
+    """
+    text = list(composed(str(cell).strip() for cell in data.cells))
     numeric = any(number(cell) is not None for cell in text)
     for row, cell, raw in zip(data.rows, text, data.cells, strict=True):
         if raw is None or cell.lower() in ("", "nan", "<na>") or (numeric and is_missing(cell)):
             raise DataError(
                 f"{data.table.where(row, data.target)}: the target is missing; leave such rows out"
             )
-    if doubtful := sorted({cell for cell in text if cell.lower() in _DOUBTFUL}):
+    return text
+
+
+def _say_what_may_be_missing(data: TableData, labels: Sequence[str]) -> None:
+    """Warn of classes that may stand for a target that is missing."""
+    if doubtful := sorted({cell for cell in labels if cell.lower() in _DOUBTFUL}):
         warn_caller(
             f"{data.table.path}: the target {shown(doubtful)} is taken for a class; if it is missing there, leave such "
             "rows out"
         )
-    return text
 
 
 def _values(data: TableData, targets: Targets) -> np.ndarray:

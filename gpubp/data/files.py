@@ -15,7 +15,7 @@ import numpy as np
 from gpubp.data.columns import input_chunks, read_table, target_values
 from gpubp.data.dataset import Dataset, Split, check_inputs, check_split, hold_out
 from gpubp.data.idx import idx_chunks, read_idx
-from gpubp.data.inputs import BYTES, Inputs, kind_of
+from gpubp.data.inputs import BYTES, Inputs, composed, kind_of
 from gpubp.data.tables import ENDINGS, TableFormat, ending
 from gpubp.data.targets import CLASSES, VALUES, Targets, name_labels, number_labels
 from gpubp.errors import DataError, UsageError
@@ -130,19 +130,31 @@ def _read_table(
 
 
 def _of_arrays(path: Path, raw: _Raw, targets: Targets, classes: int | None) -> _Raw:
-    """Arrays with labels that are words, or do not count from 0, as the numbers of classes with names."""
+    """Arrays with labels that are words, or do not count from 0, as the numbers of classes with names.
+
+    Where targets are classes, whole floats are labels as whole numbers are.
+    """
+    if targets.kind == CLASSES:
+        train, test = raw.train, raw.test
+        test = test and (test[0], _whole_labels(test[1]))
+        raw = replace(raw, train=(train[0], _whole_labels(train[1])), test=test)
     labels = raw.train[1]
     whole = labels.dtype.kind in "iu" and labels.ndim == 1 and labels.size
     named = labels.dtype.kind in "US" or (whole and labels.min() != 0)
     if targets.kind == VALUES or classes is not None or not named:
         return raw
-    written = [np.asarray(part[1]).astype(str).tolist() for part in (raw.train, raw.test) if part]
+    written = [composed(np.asarray(part[1]).astype(str).tolist()) for part in (raw.train, raw.test) if part]
     what = f"{path}: the labels"
     numbers, names = name_labels(written[0], replace(targets, kind=CLASSES), what)
     if raw.test is None:
         return replace(raw, train=(raw.train[0], numbers), class_names=names)
     test = raw.test[0], number_labels(written[1], names, f"{path}: the labels of the test part")
     return replace(raw, train=(raw.train[0], numbers), test=test, class_names=names)
+
+
+def _whole_labels(labels: np.ndarray) -> np.ndarray:
+    floats = labels.dtype.kind == "f" and labels.ndim == 1 and np.isfinite(labels).all()
+    return labels.astype(np.int64) if floats and (labels == np.rint(labels)).all() else labels
 
 
 def stream_inputs(

@@ -42,6 +42,7 @@ _NO_TEXT = {  # how files begin that are no text
     b"\xff\xfe": "is text in UTF-16: save it as UTF-8",
     b"\xfe\xff": "is text in UTF-16: save it as UTF-8",
 }
+_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")  # how pages begin, after blanks
 _TRUTH = {"true": 1.0, "false": 0.0}
 _YES_OR_NO = ("yes", "no", "y", "n", "t", "f")
 _FILL_IN = (
@@ -337,9 +338,11 @@ def _csv_rows(path: Path, mark: str) -> Iterator[tuple[int, list[str]]]:
     opener: Any = gzip.open if ending(path).endswith(".gz") else open
     try:
         with opener(path, "rb") as file:
-            start = file.peek(8)
+            start = file.peek(64)
             if what := next((what for first, what in _NO_TEXT.items() if start.startswith(first)), None):
                 raise DataError(f"{path} {what}")
+            if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGES):
+                raise DataError(f"{path} is a web page or XML, not a table: download the file itself")
             if b"\0" in start[:2]:
                 raise DataError(f"{path} is no text in UTF-8, but perhaps in UTF-16: save it as UTF-8")
             text = io.TextIOWrapper(file, newline="", encoding="utf-8-sig")

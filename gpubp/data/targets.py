@@ -109,7 +109,7 @@ def number_labels(
 
 
 def _say_what_looks_alike(names: Sequence[str], what: str) -> None:
-    """Warn of labels that differ in capitals, blanks or how letters are composed alone."""
+    """Warn of labels that differ in capitals, blanks or the form of letters alone."""
     seen: dict[str, str] = {}
     for name in names:
         plain = "".join(c for c in normalize("NFKC", name).casefold() if c.isprintable() and not c.isspace())

@@ -20,10 +20,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpubp.data import names
-from gpubp.experiments.recipe import PATHS, Recipe, RunSettings, to_toml
+from gpubp.errors import GpubpError
+from gpubp.experiments.recipe import Recipe, RunSettings, load_recipe, to_toml, with_whole_paths
 from gpubp.formats import npz
-from gpubp.support.files import folder_to_fill, user_path, write_text
+from gpubp.support.files import folder_to_fill, write_text
 from gpubp.support.records import as_text
 from gpubp.training.history import Epoch
 from gpubp.training.signals import LayerSignal, Signals
@@ -104,14 +104,26 @@ def checksum(path: Path) -> str:
 
 def recipe_text(recipe: Recipe, run: RunSettings) -> str:
     """The recipe as a file that means the same from any folder: paths in it are whole."""
-    whole: dict[str, Any] = {key: getattr(recipe, key) for key in PATHS}
-    whole = {
-        key: str(user_path(path).resolve()) for key, path in whole.items() if path not in (None, *names())
-    }
-    recipe = replace(recipe, **whole)
-    if run.data_dir is not None:
-        run = replace(run, data_dir=str(user_path(run.data_dir).resolve()))
-    return to_toml(recipe, run)
+    return to_toml(*with_whole_paths(recipe, run))
+
+
+def found_beside(checkpoint: Path, recipe: Recipe, keys: Iterable[str]) -> dict[str, Any]:
+    """Whole paths for those of these keys whose paths in a checkpoint's recipe are relative, as an older gpubp's are.
+
+    They are those of the recipe.toml beside it or, where that has none that leads to a file, lead from the working
+    folder.
+    """
+    whole = with_whole_paths(recipe, RunSettings())[0]
+    try:
+        saved = load_recipe(str(checkpoint.parent / RECIPE))
+    except GpubpError:
+        saved = whole
+    found = {}
+    for key in keys:
+        if (path := getattr(whole, key)) != getattr(recipe, key):
+            beside = Path(getattr(saved, key) or path)
+            found[key] = str(beside) if beside.name == Path(path).name and beside.exists() else path
+    return found
 
 
 def read_signals(folder: Path, layers: int) -> Signals:

@@ -17,6 +17,7 @@ from gpubp.errors import DataError, UsageError
 from gpubp.support.files import user_path
 from gpubp.support.hints import did_you_mean
 from gpubp.support.optional import need
+from gpubp.support.warning import warn_caller
 
 if TYPE_CHECKING:  # the command line reads the fields of a recipe and must not wait for NumPy
     from gpubp.network import Network
@@ -168,10 +169,21 @@ class Recipe:
             follow |= dict.fromkeys(_of_optimizers())
         if changes.get("schedule", self.schedule) != self.schedule:
             follow |= dict.fromkeys(_OF_SCHEDULES)
-        if changes.get("data", self.data) != self.data:
+        if "data" in changes and _whole(changes["data"]) != _whole(self.data):
             follow |= {"name": user_path(changes["data"]).resolve().stem, "title": "", "source": ""}
             follow |= dict.fromkeys(OF_DATA)
+            self._say_what_is_left_out(changes)
         return replace(self, **{**follow, **changes})
+
+    def _say_what_is_left_out(self, changes: dict[str, Any]) -> None:
+        """Warn of fields that told of the data which another one has taken the place of."""
+        gone = [name for name in OF_DATA if getattr(self, name) is not None and name not in changes]
+        if gone:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in gone)
+            warn_caller(
+                f"the recipe's {', '.join(gone)} told of its own data, and {'are' if gone[1:] else 'is'} left out "
+                f"with --data: give {options} if meant for {changes['data']} too"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the fields that say something."""
@@ -227,6 +239,22 @@ def to_toml(recipe: Recipe, run: RunSettings | None = None) -> str:
     return need("tomli_w").dumps(table)
 
 
+def with_whole_paths(recipe: Recipe, run: RunSettings) -> tuple[Recipe, RunSettings]:
+    """The same from any folder: paths in them are whole, from the root."""
+    paths = {key: path for key in PATHS if (path := getattr(recipe, key)) is not None}
+    if run.data_dir is not None:
+        run = replace(run, data_dir=str(user_path(run.data_dir).resolve()))
+    whole: dict[str, Any] = {key: _whole(path) for key, path in paths.items()}
+    return replace(recipe, **whole), run
+
+
+def _whole(data: str) -> str:
+    """Data by its whole path; a set's name as it is."""
+    from gpubp.data import names
+
+    return data if data in names() else str(user_path(data).resolve())
+
+
 def recipe_names() -> list[str]:
     names = [file.name for file in files("gpubp.experiments.recipes").iterdir()]
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
@@ -263,33 +291,34 @@ def load_with_run(name: str, changes: dict[str, Any] | None = None) -> tuple[Rec
     except UnicodeDecodeError as error:
         raise DataError(f"recipe {path} is not a text file, or not in UTF-8") from error
     recipe, run = parse_recipe(text, path.stem, str(path))
-    kept = PATHS if changes.get("data") is None else ()  # others go with the data
-    own: dict[str, Any] = {key: getattr(recipe, key) for key in kept if changes.get(key) is None}
-    own = {key: _placed(data, path) for key, data in own.items() if data is not None}
+    named: dict[str, Any] = {key: data for key in PATHS if (data := getattr(recipe, key)) is not None}
+    own: dict[str, Any] = {key: _placed(data, path) for key, data in named.items()}
+    changed = replace(recipe, **own).overridden(changes)
+    for key in own:
+        if changes.get(key) is None and getattr(changed, key) is not None:
+            _require(named[key], own[key], path)
     if run.data_dir is not None and (beside := path.parent / user_path(run.data_dir)).exists():
         run = replace(run, data_dir=str(beside))
-    return replace(recipe, **own).overridden(changes), run
+    return changed, run
 
 
 def _placed(data: str, recipe: Path) -> str:
-    """The data that a recipe's file names: a set's name as it is, a relative path as it leads there from here.
-
-    Raises:
-        DataError: a relative path that leads to nothing, neither from the file's folder nor from the working folder.
-    """
+    """The data that a recipe's file names: a set's name as it is, a relative path as it leads there from here."""
     from gpubp.data import names
 
-    path = user_path(data)
-    if data in names() or path.is_absolute():
-        return data
-    if (beside := recipe.parent / path).exists():
-        return str(beside)
-    if not path.exists() and (path.suffix or path.name != data):  # else it may be a name with a slip
-        raise DataError(
-            f"{recipe}: there is no {data}, neither beside the recipe, in {recipe.parent.resolve()}, nor in the "
-            f"working folder, {Path.cwd()}"
-        )
-    return data
+    beside = recipe.parent / user_path(data)  # a whole path stays what it is
+    return str(beside) if data not in names() and beside.exists() else data
+
+
+def _require(data: str, placed: str, recipe: Path) -> None:
+    """Refuse a relative path that leads to nothing, neither from the recipe's folder nor from the working folder."""
+    path = user_path(placed)
+    if path.exists() or path.is_absolute() or not (path.suffix or path.name != data):
+        return  # a name may have a slip
+    raise DataError(
+        f"{recipe}: there is no {data}, neither beside the recipe, in {recipe.parent.resolve()}, nor in the "
+        f"working folder, {Path.cwd()}"
+    )
 
 
 def parse_recipe(text: str, name: str, where: str) -> tuple[Recipe, RunSettings]:

@@ -19,14 +19,13 @@ from gpubp.backends.work import Work
 from gpubp.data.dataset import Dataset, Split, hold_out
 from gpubp.data.inputs import Inputs, Scaling, kind_of, size_of
 from gpubp.data.targets import Targets
-from gpubp.errors import GpubpError, TrainingWarning
+from gpubp.errors import GpubpError, TrainingWarning, UsageError
 from gpubp.experiments.folder import CHECKPOINT, MODEL, read_signals
-from gpubp.experiments.recipe import OF_DATA, Recipe
+from gpubp.experiments.recipe import OF_DATA, Recipe, RunSettings, with_whole_paths
 from gpubp.functions import ACTIVATIONS, LOSSES, lookup
 from gpubp.network import VALUES, Meaning, Network, labels_of
-from gpubp.support.files import user_path
 from gpubp.support.machine import cores, processor, versions
-from gpubp.training.checkpoint import backend_of, fingerprint
+from gpubp.training.checkpoint import fingerprint, read_training
 from gpubp.training.fit import fit
 from gpubp.training.history import History
 from gpubp.training.progress import Progress
@@ -183,25 +182,36 @@ def run_recipe(
     Raises:
         VerificationError: the backend computed something else than the equations say; names the saved files.
         GpubpError: of the data, the recipe's values, the backend, or the training; where that had begun, ``result``
-            of the error is what there is of it.
+            of the error is what there is of it. Before, nothing is written into the folder.
     """
+    if resume is not None and recipe.splits > 1:
+        raise UsageError(f"{resume} is of one split: it cannot be resumed with --splits {recipe.splits}")
     started = time.perf_counter()
     result = Result(recipe, recipe.network(recipe.seed), [], [], 0.0)
     checkpoint = folder / CHECKPOINT if folder is not None and recipe.splits == 1 else None
-    saved_dir = None if data_dir is None else str(user_path(data_dir).resolve())
-    kept = recipe.to_dict() | {"data_dir": saved_dir}
-    settings: dict[str, Any] = {"verify": verify, "save_to": checkpoint, "resume": resume, "recipe": kept}
+    whole, run = with_whole_paths(recipe, RunSettings(data_dir=None if data_dir is None else str(data_dir)))
+    kept = whole.to_dict() | {"data_dir": run.data_dir}
+    settings: dict[str, Any] = {"verify": verify, "save_to": checkpoint, "resume": resume}
     signals = {} if resume is None else read_signals(resume.parent, len(recipe.layers) - 1)
     for seed in range(recipe.seed, recipe.seed + recipe.splits):
-        parts = load_parts(recipe, seed, data_dir, quiet)
-        if not result.histories:
-            say(parts.dataset.summary())
-            work, before_it = _work(result, parts), backend_of(resume)
-            chosen = backends.get(backend, work=work, before=before_it)
-            say(f"backend {chosen.name}" + ("" if chosen.why in ("given", "named") else f" ({chosen.why})"))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TrainingWarning)  # the result has them
-            failure = _train(result, parts, seed, chosen, signals, progress=progress(), **settings)
+        try:
+            parts = load_parts(recipe, seed, data_dir, quiet)
+            tested_on = None if parts.test is None else fingerprint(parts.test)
+            if not result.histories:
+                say(parts.dataset.summary())
+                before = {} if resume is None else read_training(resume)[0]
+                _refuse_other_test_data(resume, before, tested_on)
+                chosen = backends.get(backend, work=_work(result, parts), before=before.get("backend"))
+                why = "" if chosen.why in ("given", "named") else f" ({chosen.why})"
+                say(f"backend {chosen.name}{why}")
+            settings |= {"progress": progress(), "recipe": kept | {"tested_on": tested_on}}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", TrainingWarning)  # the result has them
+                failure = _train(result, parts, seed, chosen, signals, tested_on, **settings)
+        except GpubpError as error:
+            if result.histories:  # those of the splits before
+                result.failure, error.result = str(error), result
+            raise
         result.seconds = time.perf_counter() - started
         if folder is not None and (failure is None or isinstance(failure, VerificationError)):
             formats.save(result.network, folder / MODEL)
@@ -216,6 +226,15 @@ def run_recipe(
     return result
 
 
+def _refuse_other_test_data(resume: Path | None, training: dict[str, Any], tested_on: str | None) -> None:
+    """Hold the test data to what a checkpoint says of it. One of an older gpubp says nothing."""
+    recipe = training.get("recipe") or {}
+    if "tested_on" in recipe and recipe["tested_on"] != tested_on:
+        raise UsageError(
+            f"{resume} cannot be resumed here: its test data is {recipe['tested_on']!r}, not {tested_on!r}"
+        )
+
+
 def _work(result: Result, parts: Parts) -> Work:
     """The work of all splits."""
     recipe, samples = result.recipe, len(parts.train)
@@ -225,12 +244,18 @@ def _work(result: Result, parts: Parts) -> Work:
 
 
 def _train(
-    result: Result, parts: Parts, seed: int, backend: Backend, signals: Signals, /, **settings: Any
+    result: Result,
+    parts: Parts,
+    seed: int,
+    backend: Backend,
+    signals: Signals,
+    tested_on: str | None,
+    /,
+    **settings: Any,
 ) -> GpubpError | None:
     """Train on one split and add what came of it to the result; gives the error that ended the training, if one did."""
     recipe, test = result.recipe, parts.test
-    result.data, result.network = About.of(parts.dataset), recipe.network(seed)
-    network, train = result.network, parts.scaled(parts.train)
+    network, train = recipe.network(seed), parts.scaled(parts.train)
     watched = None if parts.watched is None else parts.scaled(parts.watched)
     recorder = SignalRecorder(train, lookup(LOSSES, recipe.loss, "loss"), signals)
     if settings["resume"] is None:
@@ -259,13 +284,14 @@ def _train(
         if error.history is None:
             raise
         history, failure = error.history, error
+    result.data, result.network = About.of(parts.dataset), network
     with backend.limits():
         outputs = _outputs(network, parts, failure)
     result.histories.append(history)
     result.accuracies.append(_test_accuracy(network, test, outputs))
     measured = Evidence(outputs, recorder.signals, recorder.samples)
     if test is not None:
-        measured.inputs, measured.targets, measured.tested_on = test.inputs, test.targets, fingerprint(test)
+        measured.inputs, measured.targets, measured.tested_on = test.inputs, test.targets, tested_on
     result.evidence.append(measured)
     _finish(network, parts)
     return failure

@@ -24,6 +24,8 @@ from gpubp.optimizers import Schedule
 from gpubp.training.history import Epoch
 from gpubp.training.stopping import Best
 
+OF_DATA = ("data", "validation data")  # in a run's identity: fingerprints, or None
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -108,8 +110,8 @@ def write(
     for name, of_parameter in zip(names, state.slots, strict=True):
         arrays |= {f"{slot}_{name}": array for slot, array in zip(slots, of_parameter, strict=True)}
     training = {
-        "data": identity["data"],
-        "settings": {key: value for key, value in identity.items() if key != "data"},
+        **{key: identity[key] for key in OF_DATA},
+        "settings": {key: value for key, value in identity.items() if key not in OF_DATA},
         "update_count": state.step,
         **{name: getattr(standing, name) for name in IN_HEADER},
         "best": [standing.best.value, standing.best.epoch] if standing.best.epoch else None,
@@ -160,7 +162,10 @@ def read(
     training, header, arrays = read_training(path)
     saved = npz.build_network(path, header, arrays)
     ours = {**identity, "network": _shape(network)}
-    theirs = {**training["settings"], "data": training.get("data"), "network": _shape(saved)}
+    of_data = {key: training.get(key) for key in OF_DATA}
+    if None in (of_data["validation data"], ours["validation data"]):  # an older gpubp did not say
+        ours["validation data"] = of_data["validation data"]
+    theirs = {**training["settings"], **of_data, "network": _shape(saved)}
     for key, value in ours.items():
         if (other := theirs.get(key)) != value:
             raise UsageError(f"{path} cannot be resumed here: its {key} is {other!r}, not {value!r}")

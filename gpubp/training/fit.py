@@ -135,14 +135,15 @@ def fit(
     with _until_interrupted() as interrupted, shown, np.errstate(all="ignore"), chosen.limits():
         loop = Loop(network, problem, settings, chosen, verify, *watching, save_to, recipe)
         loop.warm_up()
+        if resume is not None:
+            loop.resume(resume)
+        elif state is not None:
+            loop.go_on_from(state)
         try:
-            if resume is not None:
-                loop.resume(resume)
-            elif state is not None:
-                loop.go_on_from(state)
             loop.run(callbacks, shown, interrupted, usual)
         except GpubpError as error:
-            error.history = loop.history
+            if loop.has_news:
+                error.history = loop.history
             raise
     for said in loop.history.warnings:
         warn_caller(said, TrainingWarning)

@@ -66,7 +66,13 @@ class Loop:
         self.save_to, self.recipe = save_to, recipe  # of the checkpoint
         self._steps_a_second = 0.0
         self._saved_at = time.perf_counter()
-        self._fingerprint = ""
+        self._fingerprints: dict[str, str | None] = {}
+        self._resumed = False
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is more to keep than the checkpoint has that was resumed."""
+        return self.steps_done > 0 or not self._resumed
 
     def run(
         self, callbacks: Sequence[Callback], shown: Progress, interrupted: Callable[[], bool], usual: Any
@@ -178,6 +184,8 @@ class Loop:
             return
         self.plan.load_state(before)
         self._download()
+        if not self.has_news:
+            raise VerificationError(report)
         self.save()
         saved = f"\nThe model before that step was saved in {self.save_to}." if self.save_to else ""
         raise VerificationError(report, saved)
@@ -266,8 +274,12 @@ class Loop:
 
     def _identity(self) -> dict[str, Any]:
         """All that must be the same for this run to go on from a checkpoint."""
-        self._fingerprint = self._fingerprint or checkpoint.fingerprint(self.problem.samples)
-        return {**self.settings.header(self.problem), "data": self._fingerprint}
+        if not self._fingerprints:
+            parts = {"data": self.problem.samples, "validation data": self.watched}
+            self._fingerprints = {
+                name: None if part is None else checkpoint.fingerprint(part) for name, part in parts.items()
+            }
+        return {**self.settings.header(self.problem), **self._fingerprints}
 
     def save(self) -> None:
         """Write the checkpoint, if one was asked for."""
@@ -288,3 +300,4 @@ class Loop:
         self.history.best_epoch = saved.standing.best.epoch or None
         self.checks.first_epoch = saved.standing.epoch
         self.plan.load_state(saved.state)
+        self._resumed = True

@@ -1,6 +1,7 @@
 """Data sets and inputs from the user's own files."""
 
 import gzip
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -169,6 +170,20 @@ def test_npz_values_and_weights_are_held_out_together(tmp_path):
     assert (data.classes, len(data.test)) == (None, 4)
     for part in (data.train, data.test):
         assert (part.targets * 2).tolist() == part.sample_weight.tolist() == part.inputs[:, 0].tolist()
+
+
+def test_whole_floats_are_labels_where_the_network_takes_classes(tmp_path):
+    labels = np.arange(20) % 3
+    path = put(tmp_path / "a.npz", {"X": IMAGES, "y": labels.astype(np.float32)})
+    data = load(path, targets="classes")
+    assert data.summary().endswith("targets: 3 classes (0, 1, 2)")
+    assert (data.classes, data.train.targets.dtype, len(data.test)) == (3, np.int64, 4)
+    assert load(path).summary().endswith("targets: values from 0 to 2")
+    for values in (labels / 2, np.where(labels, np.nan, 1.0), np.where(labels, np.inf, 1.0)):
+        with pytest.raises(DataError) if not np.isfinite(values).all() else nullcontext():
+            assert (
+                load(put(tmp_path / "b.npz", {"X": IMAGES, "y": values}), targets="classes").classes is None
+            )
 
 
 def test_classes_make_labels_of_whole_floats(tmp_path):

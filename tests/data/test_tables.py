@@ -493,7 +493,7 @@ def test_what_is_no_byte_is_no_pixel(cell, says):
     [
         (["TRUE", "True"], True),
         (["ash", "Ash "], True),
-        (["\u00e9", "e\u0301"], True),
+        (["\ufb01r", "fir"], True),
         (["a b", "ab"], True),
         (["a", "b"], False),
     ],
@@ -501,6 +501,88 @@ def test_what_is_no_byte_is_no_pixel(cell, says):
 def test_labels_that_look_alike_are_said_to_be_two_classes(labels, said):
     with pytest.warns(UserWarning, match="are taken for two classes") if said else nullcontext():
         assert len(load(table("a,label", [1, 2], labels)).class_names) == 2
+
+
+def test_labels_are_alike_however_their_letters_are_composed():
+    composed, apart = "for\u00eat", "fore\u0302t"
+    table("a,label", [1, 2, 3, 4], [composed, apart, "pr\u00e9", "pr\u00e9"])
+    table("a,label", [1, 2], [apart, "pre\u0301"], path="test.csv")
+    data = load("t.csv", test_data="test.csv")
+    assert data.class_names == (composed, "pr\u00e9")
+    assert (data.train.targets.tolist()[:4], data.test.targets.tolist()[:2]) == ([0, 0, 1, 1], [0, 1])
+    np.savez(
+        "t.npz", x_train=np.eye(4, 2), y_train=[composed, "a"] * 2, x_test=np.eye(2), y_test=[apart, "a"]
+    )
+    assert load("t.npz").test.targets.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("cell", ["-", "missing", "."])
+def test_a_target_that_is_to_be_a_number_is_not_called_a_class(cell):
+    table("a,b", [1, 2, 3, 5], [0.5, 1.5, cell, 7])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(
+            DataError, match=f"line 4, column 2 .*the target {re.escape(repr(cell))} is not a number"
+        ):
+            load("t.csv", targets="values")
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [([5, 6, 7, 8, 9], True), (["5.0", "6.0", "7.0", "8.0", "9.0"], True), ([5, 6, 8, 7, 9], False)],
+)
+def test_a_target_that_counts_the_rows_is_pointed_at(target, said):
+    table("a,id", [3, 1, 4, 1, 5], target, repeat=1)
+    says = "t.csv: the target, 'id', the last column, counts the rows; --target names another column"
+    with pytest.warns(UserWarning, match=says) if said else nullcontext():
+        load("t.csv", targets="values")
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["0.5", "-999", "3"], "line 3, column 2 (b): -999, in 2 of 6 rows, is far from the column's other"),
+        (["36.6", "37.1", "9999.0"], "line 4, column 2 (b): 9999, in 2 of 6 rows, is far"),
+        (["0.2", "-9", "0.9"], "line 3, column 2 (b): -9, in 2 of 6 rows, is far"),
+        ([0, 41310, 99999], None), ([0, 8, 99], None), ([0, 120, 999], None), ([-9, 0, 1], None),
+        ([0, 0, 999], None), ([-9999, -999, 1], None), (["0.5", "998.9", "3"], None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("role", ["input", "target"])
+def test_a_number_that_may_stand_for_a_missing_one_is_pointed_at(cells, said, role):
+    table(
+        "a,b" if role == "target" else "a,b,c",
+        [3, 1, 4],
+        cells,
+        *([[2, 7, 1]] if role == "input" else []),
+        repeat=2,
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load("t.csv", targets="values")
+    told = [str(w.message) for w in caught]
+    assert len(told) == bool(said)
+    assert not said or told[0].startswith(f"t.csv: {said}")
+
+
+def test_ordinary_data_has_no_number_that_is_taken_for_a_missing_one(rng):
+    from sklearn import datasets
+
+    sets = [
+        getattr(datasets, f"load_{name}")().data
+        for name in ("iris", "wine", "breast_cancer", "diabetes", "digits")
+    ]
+    skewed = [
+        rng.poisson(9, 300),
+        np.rint(rng.lognormal(2, 2, 300)),
+        np.rint(1 + rng.pareto(1, 300)),
+        rng.geometric(0.01, 300),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for data in (*sets, np.column_stack(skewed)):
+            np.savetxt("t.csv", np.column_stack([data, np.arange(len(data)) % 2]), "%.9g", ",")
+            load("t.csv", header=False, target=str(data.shape[1] + 1))
 
 
 def test_whole_numbers_that_lose_digits_are_pointed_at():
@@ -570,6 +652,9 @@ TEXT = "a,label\n" + "1,x\n2,y\n" * 5
         (TEXT.encode("utf-16"), "is text in UTF-16: save it as UTF-8"),
         (TEXT.encode("utf-16-be"), "is no text in UTF-8, .* in UTF-16: save it"),
         (TEXT.encode("utf-16-le"), "is no text in UTF-8, but perhaps in UTF-16: save it as UTF-8"),
+        (b"<!DOCTYPE html>\n<html><body>1,2</body></html>", "is a web page or XML, not a table: download"),
+        (b"\xef\xbb\xbf\n  <html lang='en'>\n<p>a,b\n</html>", "is a web page or XML, not a table: download"),
+        (b'<?xml version="1.0"?>\n<rows><row a="1"/></rows>', "is a web page or XML"),
         (("Stra\u00dfe" + TEXT).encode("latin-1"), "not a readable CSV file: .*; save it as UTF-8"),
     ],
 )  # fmt: skip

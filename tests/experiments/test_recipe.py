@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
@@ -144,9 +146,18 @@ def test_a_change_of_the_data_drops_how_it_was_parted():
     old = Recipe(
         data="iris.csv", test_fraction=0.3, target="species", delimiter=";", title="Iris", source="Fisher"
     )
-    new = old.overridden({"data": "~/mine.csv"})
+    with pytest.warns(
+        UserWarning, match="the recipe's test_fraction, target, delimiter told of its own data"
+    ) as w:
+        new = old.overridden({"data": "~/mine.csv"})
+    assert str(w[0].message).endswith(
+        "are left out with --data: give --test-fraction, --target, --delimiter if meant for ~/mine.csv too"
+    )
     assert new == replace(Recipe(), data="~/mine.csv", name="mine")
-    assert old.overridden({"data": "digits", "test_fraction": 0.4}).test_fraction == 0.4
+    given = {"data": "digits", "test_fraction": 0.4, "target": "y", "delimiter": ","}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is left out that is given
+        assert old.overridden(given).test_fraction == 0.4
     assert old.overridden({"data": "iris.csv", "epochs": 2}).test_fraction == 0.3
 
 
@@ -189,12 +200,52 @@ def test_data_is_looked_for_beside_the_recipe_then_in_the_working_folder(tmp_pat
     )
     with pytest.raises(DataError, match=r"there is no sub/y\.csv, neither beside the recipe"):
         load_recipe("of/two.toml")
-    assert load_recipe("of/two.toml", {"data": "iris"}).test_data is None
+    with pytest.warns(UserWarning, match="the recipe's test_data told of its own data, and is left out"):
+        assert load_recipe("of/two.toml", {"data": "iris"}).test_data is None
     (tmp_path / "of/sub/y.csv").touch()
     assert load_recipe("of/two.toml").test_data == "of/sub/y.csv"
     for data in ("iris", "irsi", str(tmp_path / "absent.csv"), "~/absent.csv"):
         (tmp_path / "of/other.toml").write_text(MINE.format(data), encoding="utf-8")
         assert load_recipe("of/other.toml").data == data
+
+
+OF_DATA = {
+    "test_data": "te.csv",
+    "target": "y",
+    "delimiter": ";",
+    "decimal": ",",
+    "header": False,
+    "pixels": True,
+}
+
+
+@pytest.mark.parametrize("here", [False, True])  # files of these names in the working folder
+def test_options_lead_from_the_working_folder_and_a_recipes_own_paths_from_its_own(
+    tmp_path, monkeypatch, here
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "of").mkdir()
+    for folder in ("of", ".") if here else ("of",):
+        for name in ("tr.csv", "te.csv"):
+            (tmp_path / folder / name).touch()
+    recipe = Recipe(data="tr.csv", layers=(2, 2), name="my", **OF_DATA)
+    (tmp_path / "of/my.toml").write_text(to_toml(recipe), encoding="utf-8")
+
+    def loaded(**changes):
+        return load_recipe("of/my.toml", changes)
+
+    own = replace(recipe, data="of/tr.csv", test_data="of/te.csv")
+    assert loaded() == own
+    assert loaded(test_data="te.csv") == replace(own, test_data="te.csv")
+    for same in ("of/tr.csv", str(tmp_path / "of/tr.csv")):  # the same file is no other data
+        assert loaded(data=same) == replace(own, data=same)
+    for other in ("tr.csv", "other.csv", "iris"):
+        with pytest.warns(
+            UserWarning, match="the recipe's test_data, target, delimiter, decimal, header, pixels told"
+        ):
+            assert loaded(data=other) == Recipe(data=other, layers=(2, 2), name=Path(other).stem)
+        with pytest.warns(UserWarning, match="the recipe's target, delimiter, decimal, header, pixels told"):
+            assert loaded(data=other, test_data="te.csv").test_data == "te.csv"
 
 
 QUICK = {("digits", "numba"), ("mnist-sample", "numba")}  # the others take longer
