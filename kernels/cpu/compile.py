@@ -18,7 +18,9 @@ knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -119,7 +121,7 @@ def machine_code(function: Callable, arguments: Sequence, symbol: str) -> bytes:
     flags.nrt, flags.no_compile = False, True  # no references are counted, and no machine code is made
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     typing, target = cpu_target.typing_context, cpu_target.target_context
-    with global_compiler_lock:
+    with global_compiler_lock, _without_collections():
         typing.refresh()
         target.refresh()
         target = target.subtarget(_internal_codegen=_Codegen(), aot_mode=True)
@@ -134,6 +136,18 @@ def machine_code(function: Callable, arguments: Sequence, symbol: str) -> bytes:
     if foreign := sorted(name for name in declared - SYSTEM if not name.startswith("llvm.")):
         raise TypeError(f"{function.__name__} calls what is not there without Numba: {', '.join(foreign)}")
     return machine.target_machine().emit_object(module)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """A compiler makes much that lives long: looking through it again and again takes a tenth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _caller(library, kind: ir.FunctionType, name: str, symbol: str) -> ir.Module:
