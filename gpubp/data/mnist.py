@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,10 +120,11 @@ def load_idx_collection(
         except DataError as error:
             lacking = f"\n$GPUBP_DATA_DIR did not help: {error}"
     if paths is not None:
-        arrays = [
-            _verified(file_bytes(path), path, member, len(collection.class_names))
-            for path, member in zip(paths, collection.members, strict=True)
-        ]
+        classes = len(collection.class_names)
+        with ThreadPoolExecutor() as pool:  # what unpacks and hashes gives the interpreter's lock free
+            arrays = list(
+                pool.map(lambda at, of: _verified(file_bytes(at), at, of, classes), paths, collection.members)
+            )
         return _dataset(name, collection, arrays)
     try:
         return _dataset(name, collection, _cached(name, quiet))

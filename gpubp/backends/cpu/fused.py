@@ -26,7 +26,9 @@ LONGEST_SPARSE = 65535  # inputs that a record can count
 CHUNK_ROWS = 1024  # samples that are in work at a time, at most; larger batches are summed chunk by chunk
 LEAST_CHUNK_ROWS = 256  # … and at least, for evaluations after training in small batches
 COLUMN_UNITS = 256  # from so many units on, threads share a layer by its units
-SHARED_WORK = 400_000  # multiply-adds in a step's forward products, from which on a second thread pays
+# Multiply-adds of forward products, in a step and in an epoch, from which on a second thread pays: it has to be woken
+# for each call, which takes as long as some millions of them, and waited for in each step.
+SHARED_WORK, SHARED_EPOCH = 400_000, 20_000_000
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class FusedPlan(Plan):
         self._most = self.samples.most  # non-zero inputs that there is room for in each sample
         first, *others = (layer.n_in * layer.n_out for layer in self.layers)
         work = sum(others) + first * self.samples.density
-        self.threads = threads if self.batch_size * work >= SHARED_WORK else 1
+        shared = self.batch_size * work >= SHARED_WORK and len(self.samples) * work >= SHARED_EPOCH
+        self.threads = threads if shared else 1
         self._lay_out()
         for i, (weights, bias) in enumerate(problem.parameters):
             self._put(self._net.layers[i, layout.W], i, weights, bias)
@@ -176,7 +179,7 @@ class FusedPlan(Plan):
         data = self.samples
         of_all = counted(self.threads)
         if self.threads < self.team.size:
-            of_all = f"1 of {self.team.size} threads, since its steps are too small to share"
+            of_all = f"1 of {self.team.size} threads, since there is too little to share"
         first = "non-zero inputs only" if len(data.data.records) else "all inputs"
         many = f"a row may have over {LONGEST_SPARSE:,} of them"
         since = f"{data.density:.0%} are not 0" if data.counted else many

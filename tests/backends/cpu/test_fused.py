@@ -14,7 +14,7 @@ from llvmlite.binding import get_host_cpu_features
 
 import gpubp
 import gpubp.backends
-from gpubp.backends.cpu.fused import CHUNK_ROWS, COLUMN_UNITS, SHARED_WORK, FusedPlan, zeros
+from gpubp.backends.cpu.fused import CHUNK_ROWS, COLUMN_UNITS, SHARED_EPOCH, SHARED_WORK, FusedPlan, zeros
 from gpubp.backends.plan import PlanState
 from gpubp.data.samples import Samples
 from gpubp.functions import ACTIVATIONS, LOSSES
@@ -67,10 +67,11 @@ def prepared(net: Network, x, rng, loss="cross_entropy", weighted=True) -> Sampl
 
 
 def fused(
-    net, samples, *, batch=32, threads=1, optimizer=MOMENTUM, loss="cross_entropy", shared_work=0
+    net, samples, *, batch=32, threads=1, optimizer=MOMENTUM, loss="cross_entropy", shared=(0, 0)
 ) -> FusedPlan:
-    """A plan with this many threads, however many cores there are and however small its steps."""
-    with patch("gpubp.backends.cpu.fused.SHARED_WORK", shared_work):
+    """A plan with this many threads, however many cores there are and however little there is to share."""
+    limits = dict(zip(("SHARED_WORK", "SHARED_EPOCH"), shared, strict=True))
+    with patch.multiple("gpubp.backends.cpu.fused", **limits):
         problem = problem_of(net, samples, batch=batch, optimizer=optimizer, loss=loss)
         return FusedPlan("here", threads, problem)
 
@@ -239,12 +240,21 @@ def test_bits_are_the_same_in_every_run_and_of_single_steps(kind, threads, optim
     assert (flat(plan.state()) != flat(start)).any()
 
 
-def test_small_steps_are_not_shared(rng):
-    net = network([5, 4, 3])
-    samples = prepared(net, rng.standard_normal((40, 5)), rng)
-    plan = fused(net, samples, threads=2, shared_work=SHARED_WORK)
-    assert plan.threads == 1
-    assert "1 of 2 threads" in plan.describe()
+@pytest.mark.parametrize(
+    ("sizes", "n", "batch", "threads"),
+    [
+        ([5, 4, 3], 40, 32, 1),
+        ([200, 100, 10], 300, 300, 1),
+        ([200, 100, 10], 2000, 10, 1),
+        ([200, 100, 10], 2000, 200, 2),
+    ],
+)
+def test_small_steps_and_short_epochs_are_not_shared(sizes, n, batch, threads, rng):
+    net = network(sizes)
+    samples = prepared(net, rng.standard_normal((n, sizes[0])), rng)
+    plan = fused(net, samples, threads=2, batch=batch, shared=(SHARED_WORK, SHARED_EPOCH))
+    assert plan.threads == threads
+    assert ("1 of 2 threads, since there is too little to share" in plan.describe()) == (threads == 1)
 
 
 @pytest.mark.parametrize("kind", CUTS)
