@@ -14,7 +14,7 @@ import numpy as np
 
 from gpubp.data.columns import input_chunks, read_table, target_values
 from gpubp.data.dataset import Dataset, Split, check_inputs, check_split, hold_out
-from gpubp.data.idx import idx_chunks, read_idx
+from gpubp.data.idx import idx_chunks, one_of, read_idx
 from gpubp.data.inputs import BYTES, Inputs, composed, kind_of
 from gpubp.data.tables import ENDINGS, TableFormat, ending
 from gpubp.data.targets import CLASSES, VALUES, Targets, name_labels, number_labels
@@ -243,13 +243,16 @@ def _idx_sets(folder: Path) -> dict[str, dict[str, dict[str, list[Path]]]]:
     Sets have the name before the part, perhaps none; files that name no part are of part "" of the set "".
     """
     sets: dict[str, dict[str, dict[str, list[Path]]]] = {}
-    whole = {path.name.removesuffix(".gz"): path for path in sorted(folder.iterdir()) if path.is_file()}
-    for name, path in whole.items():  # a file and its .gz count as one
+    whole: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            whole.setdefault(path.name.removesuffix(".gz"), []).append(path)
+    for name, paths in whole.items():  # a file and its .gz count as one
         if (said := _IDX_NAME.fullmatch(name)) is None:
             continue
         part = "test" if said["part"] == "t10k" else said["part"] or ""
         files = sets.setdefault(said["set"] or "", {}).setdefault(part, {"images": [], "labels": []})
-        files[said["role"]].append(path)
+        files[said["role"]].append(one_of(paths))
     return sets
 
 

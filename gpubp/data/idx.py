@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -66,6 +66,18 @@ def unpack(raw: bytes, where: object) -> bytes:
         return gzip.decompress(raw)
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{where}: a damaged or incomplete gzip file: {error}") from error
+
+
+def one_of(paths: Sequence[Path]) -> Path:
+    """The first of a file's spellings, packed and not; DataError where two of them differ."""
+    first, *others = paths
+    content = unpack(file_bytes(first), first) if others else b""
+    for other in others:
+        if unpack(file_bytes(other), other) != content:
+            raise DataError(
+                f"{other} and {first.name} are of one name, and hold something else: remove one of them"
+            )
+    return first
 
 
 def parse_idx(content: bytes, where: object) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from gpubp.data.dataset import Dataset, check_split
 from gpubp.data.download import download
-from gpubp.data.idx import file_bytes, parse_idx, unpack
+from gpubp.data.idx import file_bytes, one_of, parse_idx, unpack
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.support.files import user_cache, user_path
 
@@ -196,7 +196,8 @@ def _locate(root: Path, name: str) -> list[Path]:
 def _spelt(folder: Path, name: str) -> Path | None:
     dotted = name.replace("-idx", ".idx")
     tries = (folder / spelling for spelling in (f"{name}.gz", name, f"{dotted}.gz", dotted))
-    return next((path for path in tries if path.is_file()), None)
+    found = [path for path in tries if path.is_file()]
+    return one_of(found) if found else None
 
 
 def _owner(path: Path, name: str) -> str | None:

@@ -98,14 +98,30 @@ class Lookout:
         """What is wrong with a run that is over; of one that was ``cut`` short, or is short, only what is certain."""
         if not epochs:
             return None
-        loss, constant = epochs[-1].loss, self._constant
-        if loss < LITTLE * constant and not self._rose(epochs):
+        loss, held, constant = epochs[-1].loss, epochs[-1].validation_loss, self._constant
+        # A training loss is that of before each step, which in epochs of few steps is far behind.
+        ended = min(loss, np.inf if held is None else held)
+        if ended < LITTLE * constant and not self._rose(epochs):
             return None
         case = self._case(epochs, parameters())
         causes = causes_of(case)
         certain = loss >= NO_BETTER * constant and _stuck(case.now)
         long = len(epochs) >= LAST and not cut
-        return diagnosis(case, causes) if certain or (long and self._goes_nowhere(case, causes)) else None
+        if certain or (long and self._goes_nowhere(case, causes)):
+            return diagnosis(case, causes)
+        return self._commonest(case) if long else None
+
+    def _commonest(self, case: Case) -> str | None:
+        """Say so where every sample gets the commonest class: a high accuracy of rare classes that hides it."""
+        count = self._counts.max()
+        hits = round((case.epochs[-1].accuracy or 0.0) * len(self._problem.samples))
+        if not self._classification or hits != count or np.ptp(labels_of(case.now.a[-1])):
+            return None
+        return (
+            f"every sample gets the same class, that of {count / len(self._problem.samples):.0%} of them. What helps: "
+            f"train for more epochs, or raise the learning rate ({case.epochs[-1].learning_rate:g}), or give samples "
+            "of rare classes more weight, unless the inputs tell nothing of the classes"
+        )
 
     def _goes_nowhere(self, case: Case, causes: list[Cause]) -> bool:
         if case.rose or self._learns(case.epochs):
@@ -122,13 +138,17 @@ class Lookout:
     def _learns(self, epochs: list[Epoch]) -> bool:
         """Whether the accuracy, where there is one, is far above that of always the commonest class."""
         accuracy = max(epoch.accuracy or 0.0 for epoch in epochs[-LAST:])
-        classes = labels_of(self._problem.samples.targets)
-        commonest = float(np.bincount(classes).max()) / len(classes)
+        commonest = float(self._counts.max()) / len(self._problem.samples)
         return accuracy > commonest + LEARNS * (1 - commonest)
 
     @cached_property
     def _constant(self) -> float:
         return constant_cost(self._problem.samples, self._problem.loss)
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        """The samples of each class."""
+        return np.bincount(labels_of(self._problem.samples.targets))
 
     def _rose(self, epochs: list[Epoch]) -> bool:
         losses = [epoch.loss for epoch in epochs]

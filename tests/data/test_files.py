@@ -89,6 +89,19 @@ def test_folders_without_a_clear_pair(tmp_path, files, message):
 DIGITS = np.int32([LABELS, *[range(20)] * 7]).T  # QMNIST's labels: the digit, and where it is from
 
 
+@pytest.mark.parametrize("differs", ["labels", "images", None])
+def test_a_file_and_its_gz_must_hold_the_same(differs, tmp_path):
+    for kind, content in (("images-idx3", IMAGES), ("labels-idx1", LABELS)):
+        write_idx(tmp_path / f"train-{kind}-ubyte", content)
+        changed = content[::-1].copy() if differs == kind[:6] else content
+        (tmp_path / f"train-{kind}-ubyte.gz").write_bytes(gzip.compress(idx(changed)))
+    if differs is None:
+        assert len(load_path(tmp_path).train)
+        return
+    with pytest.raises(DataError, match=rf"{differs}.*ubyte.gz and .*ubyte should hold the same, but differ"):
+        load_path(tmp_path)
+
+
 def put_set(folder, name, labels=LABELS, tail="labels-idx1-ubyte.gz", test="test"):
     """A set of four files under published names."""
     for part, n in (("train", 20), (test, 7)):

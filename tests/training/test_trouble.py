@@ -20,11 +20,13 @@ from gpubp.network import Network
 from gpubp.optimizers import SGD, Adam, AdamW
 from gpubp.training import trouble
 from gpubp.training.budget import Budget
+from gpubp.training.history import Epoch
 from gpubp.training.loop import Loop
 from gpubp.training.progress import BarProgress, PlainProgress, Progress
 from gpubp.training.stopping import EarlyStopping
 from gpubp.training.trouble import Lookout, constant_cost
 from tests import param
+from tests.networks import problem_of, samples_of
 
 SCALE, LOWER, INIT = "scale the inputs (--standardize", "lower the learning rate", "use another init"
 QUADRATIC = {"output": "sigmoid", "loss": "quadratic"}
@@ -321,6 +323,46 @@ def test_what_is_certain_is_told_at_once_and_once(monkeypatch):
     history = fitted("mnist", net=dead_net(), epochs=40, progress=told)
     assert told.warnings == [(3, history.warnings[0])]
     assert history.to_dict()["warnings"] == history.warnings
+
+
+def rare(share=0.05, tells=False, n=1000):
+    """Inputs that tell nothing of a rare class, or all."""
+    rng = np.random.default_rng(5)
+    y = (np.arange(n) % round(1 / share) == 0).astype(np.int64)
+    x = rng.standard_normal((n, 3)) + (3 * y[:, None] if tells else 0)
+    return x, y
+
+
+RARE = {"widths": (8,), "batch_size": 16, "epochs": 10}
+
+
+@pytest.mark.filterwarnings("ignore::gpubp.errors.TrainingWarning")
+@pytest.mark.parametrize("more", [{}, {"optimizer": Adam(0.01)}, {"epochs": 20, "optimizer": SGD(0.01)}])
+def test_a_network_that_gives_every_sample_the_commonest_class_says_so(more):
+    history = fitted(rare(), **RARE | more)
+    (said,) = history.warnings
+    assert history.epochs[-1].accuracy == 0.95
+    assert said.startswith("every sample gets the same class, that of 95% of them. What helps: ") or (
+        said.startswith("training goes nowhere")
+    )
+
+
+def test_a_rare_class_that_is_learned_is_no_trouble():
+    for share in (0.05, 0.2):
+        history = fitted(rare(share, tells=True), **RARE, optimizer=Adam(0.01))
+        assert history.epochs[-1].accuracy > 0.96
+        assert history.warnings == []
+
+
+@pytest.mark.parametrize(("held", "trouble"), [(0.11, False), (1.7, True), (None, True)])
+def test_an_epoch_of_one_step_is_judged_by_where_it_ends(held, trouble):
+    """The training loss is that of before the step; what is evaluated after it may be right already."""
+    x, y = rare(0.5, tells=True, n=48)
+    net = Network([3, 8, 2], seed=0)
+    problem = problem_of(net, samples_of(net, x, y), batch=48)
+    epochs = [Epoch(i, 2.0 - 0.05 * i, 0.5, held, 0.9, 0.1, 0.001) for i in (1, 2, 3)]
+    told = Lookout(problem, classification=True).at_end(epochs, lambda: net.parameters, cut=False)
+    assert bool(told) == trouble
 
 
 @pytest.mark.parametrize("kind", [PlainProgress, BarProgress])
