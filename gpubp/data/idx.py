@@ -74,9 +74,7 @@ def one_of(paths: Sequence[Path]) -> Path:
     content = unpack(file_bytes(first), first) if others else b""
     for other in others:
         if unpack(file_bytes(other), other) != content:
-            raise DataError(
-                f"{other} and {first.name} are of one name, and hold something else: remove one of them"
-            )
+            raise DataError(f"{other} and {first.name} should hold the same, but differ: remove one of them")
     return first
 
 
