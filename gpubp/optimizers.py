@@ -170,6 +170,8 @@ class Adam(Optimizer):
         )
 
     def coefficients_of(self, rates: np.ndarray, step: int, *, decay: bool) -> np.ndarray:
+        if len(rates) == 1:  # an epoch of one step has them made for each call
+            return super().coefficients_of(rates, step, decay=decay)
         table = _rows(len(rates), self.coefficients(1.0, step, decay=decay))
         columns = AdamCoefficients(*table.T)
         columns.rate[...] = [self._rate(lr, step + s) for s, lr in enumerate(rates.tolist())]

@@ -90,6 +90,11 @@ class Watch:
         return self.stopped
 
     @property
+    def reads_network(self) -> bool:
+        """Whether a call looks at the network: only a score does."""
+        return self.score is not None
+
+    @property
     def stopped(self) -> bool:
         return self.without_gain > self.patience
 

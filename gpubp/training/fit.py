@@ -72,7 +72,8 @@ def fit(
         sample_weight: (N,) factors on each sample's cost.
         validation: (inputs, targets) to evaluate after every epoch.
         early_stopping: an :class:`EarlyStopping`, or its patience; needs ``validation``.
-        callbacks: each is called as callback(epoch, network) after every epoch; one that returns True ends the run.
+        callbacks: each is called as callback(epoch, network) after every epoch; one that returns True ends the run. An
+            object whose ``reads_network`` is false spares it the copy of the parameters.
         backend: "numpy", "numba", "cupy", or a Backend, such as ``gpubp.backends.get("numba", threads=2)``; "auto" is
             the one that :func:`gpubp.backends.choose` takes for this much work.
         verify: "first" (the first three steps and the first epoch's last), "epoch" (those and one batch of every

@@ -242,7 +242,8 @@ class Loop:
         return self.plan.trained()
 
     def _asked_to_stop(self, epoch: Epoch, callbacks: Sequence[Callback], usual: Any) -> bool:
-        self.network.parameters = list(self.plan.trained())
+        if any(getattr(callback, "reads_network", True) for callback in callbacks):
+            self.network.parameters = list(self.plan.trained())
         with np.errstate(**usual):
             answers = [callback(epoch, self.network) for callback in callbacks]
         return any(isinstance(answer, bool | np.bool_) and answer for answer in answers)

@@ -295,6 +295,23 @@ def test_a_checkpoint_of_another_run_is_not_resumed(change, says, data, tmp_path
         trained("numpy", data, resume=path)
 
 
+def test_a_callback_that_does_not_read_the_network_is_spared_its_copy(data):
+    class Watching:
+        reads_network = False
+
+        def __call__(self, epoch, network):
+            seen.append(network.parameters)
+
+    seen, net = [], small_net()
+    before = net.parameters
+    gpubp.fit(net, *data, epochs=3, callbacks=[Watching()], backend="numpy")
+    assert all(parameters is before for parameters in seen)
+    assert net.parameters is not before
+    seen.clear()
+    gpubp.fit(net, *data, epochs=3, callbacks=[Watching(), lambda *_: None], backend="numpy")
+    assert len({id(parameters) for parameters in seen}) == 3
+
+
 def test_auto_says_what_it_passed_over():
     name, why = backends.choose("auto")
     reasons = gpubp.available()

@@ -293,7 +293,8 @@ class FusedPlan(Plan):
                 self.team.run(jobs)
             else:  # there is nobody to wait for
                 jobs[0]()
-        return StepStats(len(order), costs.sum(axis=0), hits.sum(axis=0))
+        costs, hits = (sums[0] if len(jobs) == 1 else sums.sum(axis=0) for sums in (costs, hits))
+        return StepStats(len(order), costs, hits)
 
     def _store(self, samples: Samples, *, room: int) -> StoredSamples:
         """``samples`` with records of their non-zero inputs, if those are few and no sample has more than ``room``.
