@@ -6,6 +6,7 @@ import math
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import gpubp
 from gpubp import reference
 from gpubp.data.dataset import Split, check_inputs, check_split, rows_of
-from gpubp.data.inputs import Inputs
+from gpubp.data.inputs import Inputs, columns_at, names_of
 from gpubp.data.samples import Prepared, Task, as_rows, prepare
 from gpubp.data.sparse import is_sparse
 from gpubp.errors import DataError, UsageError
@@ -178,6 +179,12 @@ class Network:
         """
         return self._whole(inputs, "forward")
 
+    def without_names(self) -> Network:
+        """This network, its parameters shared, but for the names of columns: for inputs that are in their order."""
+        network = copy(self)
+        network.inputs = replace(self.inputs, names=())
+        return network
+
     def split(
         self,
         inputs: Any,
@@ -243,9 +250,12 @@ class Network:
         return map(finish, outputs) if finish else outputs
 
     def _outputs(self, inputs: Any, name: str) -> Iterator[np.ndarray]:
-        first_row, scale_told = 0, False
+        first_row, scale_told, names, places = 0, False, None, None
         for part in inputs if isinstance(inputs, Iterator) else [inputs]:
-            rows = rows_of(self.inputs.arranged(part, name), name)
+            if names_of(part) != names:  # a word on them is for all parts that have the same
+                names = names_of(part)
+                places = self.inputs.order_of(names, name)
+            rows = rows_of(columns_at(places, part), name)
             self.inputs.check(rows, name)
             self.inputs.check_shape(rows.shape[1:], name)
             width, n_in = math.prod(rows.shape[1:]), self.layers[0].n_in

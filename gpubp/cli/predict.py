@@ -53,7 +53,7 @@ def predict(
     network = formats.load(model, checkpoints=False)
     method = "predict_proba" if proba else "predict"
     rows_of = stream_inputs(inputs, network.chunk(), inputs=network.inputs, table=how)
-    parts = network.stream(rows_of, method, name=str(inputs))
+    parts = network.without_names().stream(rows_of, method, name=str(inputs))
     kept: list = []
     if json_path is not None:
         parts = _keeping(parts, kept)

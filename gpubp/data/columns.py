@@ -77,14 +77,16 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
     """
     known = () if like is None else like.known
     table = open_table(path, how, 2, known)
-    arranged = Inputs(names=known).order_of(table.names, str(path))
+    arranged = Inputs(names=known).order_of(table.names, str(path)) if table.names else None
     if arranged is not None:
         *columns, target = arranged
     elif like is not None:
         columns, target = like.columns, like.target
         if table.width != like.table.width:
             raise DataError(f"{path} has {table.width} columns, and the training part {like.table.width}")
-        if table.names and not like.table.names:
+        if not table.names:
+            Inputs(names=like.names).order_of((), str(path))
+        elif not like.table.names:
             _take_in_order(table, like)
     else:
         target = find_target(table)

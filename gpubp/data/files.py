@@ -182,6 +182,8 @@ def stream_inputs(
         )
     if kind not in ENDINGS and how != TableFormat():
         raise UsageError(f"{path} is no table: leave out what says how one is to be read")
+    if inputs is not None and kind not in ENDINGS:
+        inputs.order_of((), str(path))
     first = 0
     parts = (
         input_chunks(path, rows, how, inputs or Inputs()) if kind in ENDINGS else _INPUTS[kind](path, rows)

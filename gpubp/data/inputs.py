@@ -118,20 +118,12 @@ class Inputs:
             )
 
     def arranged(self, values: Any, name: str) -> Any:
-        """A DataFrame's columns by their names, those left over left out aloud; anything else as it is.
+        """A DataFrame's columns by their names, anything else as it is; with a word where :meth:`order_of` has one.
 
         Raises:
             DataError: as :meth:`places` does.
         """
-        if names_of(values) == self.names or not hasattr(values, "columns"):
-            return values
-        places = self.order_of(names_of(values), name)
-        if places is None:
-            return values
-        if hasattr(values, "iloc"):
-            return values.iloc[:, places]
-        theirs = list(getattr(values, "column_names", values.columns))
-        return values.select([theirs[place] for place in places])
+        return columns_at(self.order_of(names_of(values), name), values)
 
     def scaled(self, inputs: Any) -> Any:
         """Inputs as the first layer takes them, but for the network's dtype and bytes that are not scaled."""
@@ -161,7 +153,8 @@ class Inputs:
     def order_of(self, names: Sequence[str], where: str) -> list[int] | None:
         """Where each of the network's columns stands among ``names``; None where one of the two has none to speak of.
 
-        What that means is said aloud: columns that are left over, and those that are taken in the order they come in.
+        What that means is said aloud: columns that are left over, and those that are taken in the order they come in,
+        unless the names but count them, or the network's are pixels of images.
 
         Raises:
             DataError: as :meth:`places` does.
@@ -173,13 +166,17 @@ class Inputs:
                     "order they come in"
                 )
             return None
+        if self.names == tuple(names):  # two of which may be the same
+            return list(range(len(names)))
         counted = list(names) == [
             str(i) for i in range(len(names))
         ]  # numbers of columns, as pandas gives them
         if counted and not set(self.names) <= set(names):
-            warn_caller(
-                f"{where}: no names of columns, which are taken in the order of those that the network learned from"
-            )
+            if len(self.shape) < 2 and not _are_places(self.names):
+                warn_caller(
+                    f"{where}: the network learned from columns {shown(self.names)}; these have no names, and are "
+                    "taken in the order they come in"
+                )
             return None
         places, left_over = self.places(names, where)
         if left_over:
@@ -230,6 +227,16 @@ def names_of(values: Any) -> tuple[str, ...]:
         getattr(values, "column_names", getattr(values, "columns", ()))
     )  # of Arrow, of a DataFrame
     return () if columns == list(range(len(columns))) else composed(map(str, columns))
+
+
+def columns_at(places: Sequence[int] | None, values: Any) -> Any:
+    """The columns of a DataFrame at these places; all as it is where there are none to move."""
+    if places is None or list(places) == list(range(values.shape[1])):
+        return values
+    if hasattr(values, "iloc"):
+        return values.iloc[:, places]
+    theirs = list(getattr(values, "column_names", values.columns))
+    return values.select([theirs[place] for place in places])
 
 
 def composed(names: Iterable[str]) -> tuple[str, ...]:

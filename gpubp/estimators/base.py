@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from copy import copy
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, TypeGuard
 
@@ -176,7 +175,7 @@ class MLP(Parameters):
                 f"training cannot go on with another network: {network!r} does not have sizes {asked[0]}, activations "
                 f"{asked[1]} and {asked[2]}; fit a new one with warm_start=False"
             )
-        return copy(network)
+        return network.without_names()  # scikit-learn has held the columns to them
 
     def _train(
         self, job: Job, network: Network, watch: Watch, epochs: int, seed: int, **settings: Any
@@ -360,7 +359,7 @@ class MLP(Parameters):
         _refuse(x)
         x = validate_data(self, x, reset=False, **_ways_to_take(x))
         self._check_bytes(x, again=True)
-        return self.network_.forward(x)
+        return self.network_.without_names().forward(x)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,9 @@ def _look_up_inputs(result: Result, folder: Path, data_dir: str | os.PathLike | 
             if evidence.outputs is None:
                 inputs.append(None)
                 continue
-            test = load_parts(recipe, seed, data_dir or run.data_dir, quiet).test
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the run has said them
+                test = load_parts(recipe, seed, data_dir or run.data_dir, quiet).test
             if test is None or fingerprint(test) != evidence.tested_on:
                 tested_on = recipe.test_data or recipe.data
                 raise DataError(f"{tested_on} does not give the samples that the run was tested on")

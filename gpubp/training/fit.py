@@ -110,8 +110,12 @@ def fit(
     train = network.prepare(split, objective, "training data")
     watched = None
     if validation is not None:
-        wanted = Inputs(names=names_of(targets)).arranged(validation[1], "validation targets")
-        held = network.split(validation[0], wanted, objective, name="validation data", like=learned)
+        wanted, of_targets = validation[1], names_of(targets)
+        if names_of(wanted) or len(of_targets) > 1:  # one column of targets needs no name
+            wanted = Inputs(names=of_targets).arranged(wanted, "validation targets")
+        named = names_of(inputs) or names_of(validation[0])
+        like = learned if named else replace(learned, names=())  # one word on columns without names is enough
+        held = network.split(validation[0], wanted, objective, name="validation data", like=like)
         watched = network.prepare(held, objective, "validation data", like=learned).samples
     by_accuracy = early_stopping is not None and early_stopping.monitor == "validation_accuracy"
     if by_accuracy and not train.classification:

@@ -26,6 +26,39 @@ def flowers(run, rng):
     return kind
 
 
+def test_names_that_only_the_model_has_are_said_once_and_nothing_else_is(run, flowers):
+    def told(*args):
+        code, _, err = run(*args)
+        assert code == 0, err
+        return [line for line in err.splitlines() if "warning" in line]
+
+    x = pd.read_csv("more.csv").to_numpy()
+    np.save("more.npy", np.tile(x, (100, 1)))
+    np.savez("more.npz", X=x, y=flowers)
+    pd.read_csv("flowers.csv")[::-1].to_csv("bare.csv", index=False, header=False)
+    pd.DataFrame(x).to_csv("bare-more.csv", index=False, header=False)
+    pd.read_csv("flowers.csv").iloc[::-1, ::-1].to_csv("test.csv", index=False)
+    train = ("train", "--data", "flowers.csv", "--layers", "2-8-3", "--lr", 0.5, *QUICK[:-1], "--epochs", 30)
+    assert told(*train, "--folder", "run") == told("report", "run") == []
+    assert told(*train, "--patience", 30, "--standardize", "--splits", 2) == []
+    assert told(*train, "--test-data", "test.csv", "--target", "kind") == []
+    assert told("explain", "--data", "flowers.csv", "--layers", "2-8-3", "--epochs", 1) == []
+    assert told("explain", "--data", "flowers.csv", "--model", "run/model.npz") == []
+    assert told("predict", "run/model.npz", "more.csv") == []
+    words = "warning: {}: the network learned from columns long, wide; these have no names, and are taken in the order"
+    for args, file in (
+        (("predict", "run/model.npz", "more.npy"), "more.npy"),
+        (("predict", "run/model.npz", "more.npz", "--proba"), "more.npz"),
+        (("predict", "run/model.npz", "bare-more.csv"), "bare-more.csv"),
+        (("explain", "--data", "more.npz", "--model", "run/model.npz"), "more.npz"),
+    ):
+        (line,) = told(*args)
+        assert line.startswith(words.format(file)), line
+    (line,) = told(*train, "--test-data", "bare.csv", "--folder", "bare")
+    assert line.startswith(words.format("bare.csv"))
+    assert told("report", "bare") == []
+
+
 def test_a_run_says_in_one_line_what_it_read(ok, flowers):
     out = ok("train", "--data", "flowers.csv", "--layers", "2-8-3", *QUICK)
     line = (

@@ -768,6 +768,21 @@ def test_names_of_a_test_part_that_the_training_part_lacks_are_said(header, said
     assert (data.test.inputs.tolist(), data.test.targets.tolist()) == ([[30, 70], [10, 50]], [2, 0])
 
 
+@pytest.mark.parametrize(
+    ("header", "said"), [("a,b,label", True), ("pixel1,pixel0,label", True), ("pixel0,pixel1,label", False)]
+)
+def test_a_test_part_without_the_names_of_the_training_part_is_said(header, said):
+    table(header, [1, 2, 3], [5, 6, 7], ["x", "y", "z"])
+    table("", [30, 10], [70, 50], ["z", "x"], path="test.csv", repeat=1)
+    names = header.removesuffix(",label").replace(",", ", ")
+    words = (
+        f"test.csv: the network learned from columns {names}; these have no names, and are taken in the order"
+    )
+    with pytest.warns(UserWarning, match=words) if said else nullcontext():
+        data = load("t.csv", test_data="test.csv")
+    assert (data.test.inputs.tolist(), data.test.targets.tolist()) == ([[30, 70], [10, 50]], [2, 0])
+
+
 @pytest.mark.parametrize(("header", "target"), [("label,a,b", None), ("a,y,b", None), ("a,b,Target", "1")])
 def test_a_target_at_another_place_of_a_test_part_is_refused(header, target):
     table("", [1, 2, 3], [5, 6, 7], [0, 1, 2])
@@ -812,7 +827,8 @@ def test_columns_are_found_by_name(header, expected, said):
         warnings.simplefilter("always")
         assert next(stream_inputs(table(header, [1], [5], repeat=1), 9, inputs=NAMED)).tolist() == expected
     assert len(caught) == said
-    assert not said or "no names of columns, which are taken in the order" in str(caught[-1].message)
+    words = "t.csv: the network learned from columns a, b; these have no names, and are taken in the order"
+    assert not said or words in str(caught[-1].message)
 
 
 @pytest.mark.parametrize(
@@ -828,6 +844,22 @@ def test_columns_that_are_called_by_numbers_are_found_by_them(header, expected):
         return
     with nullcontext() if header.count(",") == 1 else pytest.warns(UserWarning, match="1 is not among"):
         assert next(stream_inputs(path, 9, inputs=learned)).tolist() == expected
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_an_array_in_a_file_is_said_to_have_no_names(ending):
+    rows = np.arange(18.0).reshape(9, 2)
+    np.save("t.npy", rows)
+    np.savez("t.npz", X=rows)
+    words = (
+        f"t.{ending}: the network learned from columns a, b; these have no names, and are taken in the order"
+    )
+    for learned, said in ((NAMED, 1), (Inputs("numbers", ("x1", "x2")), 0), (Inputs("numbers"), 0)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            parts = list(stream_inputs(f"t.{ending}", 4, inputs=learned))
+        assert np.concatenate(parts).tolist() == rows.tolist()
+        assert [words in str(w.message) for w in caught] == [True] * said
 
 
 def test_columns_left_over_are_left_out_aloud():

@@ -731,3 +731,31 @@ def test_a_warning_points_at_the_line_that_called(recwarn):
 def test_targets_that_the_dtype_cannot_hold_are_named():
     with pytest.raises(ValueError, match="targets are too large for float32"):
         quick(MLPRegressor).fit(X, np.full(150, 1e39))
+
+
+# Columns with names
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_names_of_columns_are_scikit_learns_to_warn_of(kind, early_stopping):
+    frame, y = pd.DataFrame(X, columns=[f"c{i}" for i in range(X.shape[1], 0, -1)]), Y
+    net = quick(kind, early_stopping=early_stopping, warm_start=True, max_iter=3, backend="numpy")
+
+    def said(do, x):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            do(x)
+        return [str(w.message) for w in caught if "names" in str(w.message)]
+
+    doors = [lambda x: net.fit(x, y), net.predict, lambda x: net.score(x, y), lambda x: net.partial_fit(x, y)]
+    doors += [net.predict_proba] if kind is MLPClassifier else []
+    for door in (*doors, *doors):
+        assert said(door, frame) == []
+    for door in doors[1:]:
+        (words,) = said(door, X)
+        assert words.startswith("X does not have valid feature names")
+    assert net.network_.inputs.names == tuple(frame.columns)
+    (words,) = said(net.network_.forward, X)
+    assert "these have no names" in words
+    assert said(net.network_.forward, frame) == []

@@ -275,11 +275,82 @@ def test_names_that_differ_in_how_letters_are_composed_are_the_same():
     assert net.forward(table).tolist() == expected
 
 
-def test_a_frame_without_names_is_taken_in_order_aloud():
-    net = Network([2, 2])
-    gpubp.fit(net, FRAME, LABELS, **QUIET)
-    with pytest.warns(UserWarning, match="no names of columns, which are taken in the order"):
-        assert net.forward(pd.DataFrame(FRAME.to_numpy())).tolist() == net.forward(FRAME).tolist()
+WITHOUT_NAMES = {
+    "array": lambda x: x, "list": lambda x: x.tolist(), "sparse": csr_array, "frame": pd.DataFrame,
+    "images": lambda x: x[:, None, :],
+}  # fmt: skip
+
+
+def said_by(door, *given) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        door(*given)
+    return [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize("without", WITHOUT_NAMES.values(), ids=WITHOUT_NAMES)
+@pytest.mark.parametrize(
+    "door",
+    [
+        lambda net, x: net.forward(x),
+        lambda net, x: net.predict(x),
+        lambda net, x: net.predict_proba(x),
+        lambda net, x: list(net.stream(iter([x, x, x]))),
+        lambda net, x: gpubp.gradients(net, x, LABELS, backend="numpy"),
+        lambda net, x: gpubp.verify(net, x, LABELS, backend="numpy"),
+        lambda net, x: gpubp.fit(net, x, LABELS, **QUIET),
+        lambda net, x: gpubp.fit(net, x, LABELS, validation=(x, LABELS), **QUIET),
+        lambda net, x: gpubp.fit(net, net.frame, LABELS, validation=(x, LABELS), **QUIET),
+        lambda net, x: gpubp.fit(Network([2, 2]), net.frame, LABELS, validation=(x, LABELS), **QUIET),
+    ],
+)
+def test_columns_without_names_are_said_once_to_be_taken_in_the_order_of_those_learned(door, without):
+    words = (
+        "the network learned from columns {}; these have no names, and are taken in the order they come in"
+    )
+    x = FRAME.to_numpy(float)
+    for names, said in ((["b", "a"], 1), (["x9", "x8"], 1), (["pixel0", "pixel1"], 0), (["0", "1"], 0)):
+        net = Network([2, 2])
+        net.frame = pd.DataFrame(x, columns=names)
+        gpubp.fit(net, net.frame, LABELS, **QUIET)
+        told = said_by(door, net, without(x))
+        assert [text.partition(": ")[2] for text in told] == [words.format(", ".join(names))] * said
+        turned = iter([net.frame.iloc[:, ::-1], net.frame])
+        assert said_by(lambda n, parts: list(n.stream(parts)), net, turned) == []
+
+
+def test_each_part_of_a_stream_is_put_in_order_by_its_own_names():
+    net, x = Network([2, 2]), FRAME.to_numpy(float)
+    gpubp.fit(net, FRAME.astype(float), LABELS, **QUIET)
+    frame = FRAME.astype(float)
+    parts = [x, pd.DataFrame(x), frame[["b", "a"]], x, frame, frame[["b", "a"]].assign(c=1)]
+    with warnings.catch_warnings(record=True):
+        assert net.forward(iter(parts)).tolist() == net.forward(frame).tolist() * 6
+
+
+def test_columns_of_the_same_name_are_taken_as_they_stand():
+    net, frame = Network([2, 2]), FRAME.astype(float).set_axis(["a", "a"], axis=1)
+    gpubp.fit(net, frame, LABELS, **QUIET)
+    assert net.forward(frame).tolist() == net.without_names().forward(frame.to_numpy()).tolist()
+
+
+def test_pixels_have_a_place_without_a_name():
+    net = Network([6, 2])
+    for shape, said in (((2, 3), 0), ((), 1)):
+        net.inputs = Inputs(BYTES, tuple("abcdef"), shape)
+        assert len(said_by(net.forward, IMAGES)) == said
+
+
+def test_targets_without_names_are_said_to_be_taken_in_order():
+    x, y = FRAME.to_numpy(float), FRAME / 255
+
+    def fit(targets, others):
+        gpubp.fit(Network([2, targets.shape[1]], output="identity"), x, targets, loss="quadratic",
+                  optimizer=gpubp.SGD(1e-9), validation=(x, others), **QUIET)  # fmt: skip
+
+    words = "learned from columns a, b; these have no names"
+    assert [words in text for text in said_by(fit, y, y.to_numpy())] == [True]
+    assert said_by(fit, y, y[["b", "a"]]) == said_by(fit, y[["a"]], y[["a"]].to_numpy()) == []
 
 
 def test_columns_of_an_arrow_table_are_found_by_name():
