@@ -73,6 +73,8 @@ def choose(
         reason = why_unavailable(candidate)
         if reason is None and plan not in ("auto", *_class(candidate).plans):
             reason = f"it has no {plan} plan"
+        if reason is None and plan != "auto":
+            return candidate, f"the first that can run here and has the {plan} plan"
         if reason is None:
             passed_over = f"{' and '.join(reasons)} cannot run here: gpubp doctor says why"
             return candidate, passed_over if reasons else "a CUDA device answers"
