@@ -22,8 +22,10 @@ def user_cache() -> Path:
     """The folder for what can be had again: $GPUBP_CACHE_DIR, or else the user's cache of gpubp."""
     if root := os.environ.get("GPUBP_CACHE_DIR"):
         return user_path(root)
-    from platformdirs import user_cache_path
-
+    try:
+        from platformdirs import user_cache_path
+    except ImportError:  # on a machine on which nothing can be installed, a cache is no reason to fail
+        return user_path("~/.cache/gpubp")
     return user_cache_path("gpubp")
 
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import llvmlite
-from platformdirs import user_cache_path
 
 from gpubp.kernels.cpu import machine
 
@@ -41,7 +40,15 @@ def folder() -> Path:
     """Where kernels are kept: $NUMBA_CACHE_DIR, or else in $GPUBP_CACHE_DIR or the user's cache."""
     if given := os.environ.get("NUMBA_CACHE_DIR"):
         return Path(given)
-    return Path(os.environ.get("GPUBP_CACHE_DIR") or user_cache_path("gpubp")).expanduser() / "kernels"
+    root = os.environ.get("GPUBP_CACHE_DIR", "")
+    if not root:
+        try:
+            from platformdirs import user_cache_path
+        except ImportError:  # as gpubp.support.files.user_cache, which kernels do without
+            root = "~/.cache/gpubp"
+        else:
+            root = str(user_cache_path("gpubp"))
+    return Path(root).expanduser() / "kernels"
 
 
 @cache

@@ -20,6 +20,7 @@ from gpubp.kernels.cpu import compile, kept, machine
 from gpubp.kernels.cpu.compile import kernel
 from gpubp.kernels.cpu.entry import Entry, Packed
 from gpubp.kernels.cpu.layout import Data
+from gpubp.support.files import user_cache
 
 SOURCE = """
 OFFSET = 1
@@ -277,6 +278,16 @@ def test_a_kernel_that_needs_numba_to_run_is_not_compiled():
         TypeError, match="reshaped calls what is not there without Numba: numba_attempt_nocopy"
     ):
         Entry(__name__, "reshaped")(np.ones((2, 2)), np.zeros(1))
+
+
+def test_where_kernels_are_kept(monkeypatch, tmp_path):
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("GPUBP_CACHE_DIR", str(tmp_path))
+    assert kept.folder() == user_cache() / "kernels" == tmp_path / "kernels"
+    monkeypatch.delenv("GPUBP_CACHE_DIR")
+    assert kept.folder() == user_cache() / "kernels" != tmp_path / "kernels"
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    assert kept.folder() == user_cache() / "kernels" == Path.home() / ".cache" / "gpubp" / "kernels"
 
 
 LATER = """
