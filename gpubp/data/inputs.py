@@ -20,6 +20,7 @@ KINDS = BYTES, NUMBERS, UNKNOWN = "bytes", "numbers", "unknown"
 _SHOWN = 6  # names in a message
 _FEW = 8  # rows whose size says nothing
 _OTHER_SCALE = 8.0  # below millimetres for centimetres, and above what random rows of one table differ by
+_OTHER_UNIT, _COLUMNS_TOLD = 20, 3  # standard deviations that a column's median is off; columns told of
 
 
 def kind_of(inputs: Any) -> str:
@@ -148,7 +149,19 @@ class Inputs:
                 f"{name}: these inputs are {share:.3g} times as large as those that the network learned from; they may "
                 "be at another scale"
             )
+        elif not few and self.scaling is not None:
+            self._say_if_in_another_unit(inputs, self.scaling, name)
         return True
+
+    def _say_if_in_another_unit(self, inputs: Any, scaling: Scaling, name: str) -> None:
+        """Warn of columns whose medians lie far from where they lay in training; constant ones have no scale."""
+        distance = np.median(np.abs(scaling.apply(inputs)), axis=0)
+        for column in np.flatnonzero((distance > _OTHER_UNIT) & (scaling.scale != 1))[:_COLUMNS_TOLD]:
+            called = f" ({self.names[column]})" if self.names else ""
+            warn_caller(
+                f"{name}: the network's input {column + 1}{called} lies {distance[column]:,.0f} standard deviations "
+                "from where it was learned; it may be in another unit"
+            )
 
     def order_of(self, names: Sequence[str], where: str) -> list[int] | None:
         """Where each of the network's columns stands among ``names``; None where one of the two has none to speak of.

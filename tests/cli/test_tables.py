@@ -329,3 +329,27 @@ def test_no_command_writes_over_what_it_reads(run, ok, flowers):
         assert code == 2, (command, err)
         assert f"{target} would be written over what is read" in err
         assert Path(target).read_bytes() == before
+
+
+def test_a_column_in_another_unit_is_said_of_a_network_that_scales(run, rng):
+    """However small it is beside the others."""
+    n = 100
+    table = pd.DataFrame({"height": rng.normal(1.7, 0.1, n), "income": rng.normal(5e4, 8e3, n), "one": 1.0})
+    table.assign(kind=np.where(table.height > 1.7, "tall", "short")).to_csv("m.csv", index=False)
+    train = ("train", "--data", "m.csv", "--layers", "3-6-2", "--standardize", *QUICK, "--folder", "run")
+    code, _, err = run(*train)
+    assert (code, "unit" in err) == (0, False)
+    for name, changed, told in (
+        ("cm", table.assign(height=table.height * 100), ["1"]),
+        ("both", table.assign(height=table.height * 100, income=table.income * 5), ["1", "2"]),
+        ("same", table[::-1], []),
+        ("later", table.assign(height=table.height + 0.4, one=99.0), []),
+    ):
+        changed.to_csv(f"{name}.csv", index=False)
+        code, out, err = run("predict", "run/model.npz", f"{name}.csv")
+        lines = [line for line in err.splitlines() if "it may be in another unit" in line]
+        assert (code, len(out.splitlines())) == (0, n)
+        assert [line.split("input ")[1].split(" ")[0] for line in lines] == told
+    net = gpubp.load("run/model.npz")
+    with pytest.warns(UserWarning, match=r"input 1 \(height\) lies 1,... standard deviations"):
+        net.predict(table.assign(height=table.height * 100))
