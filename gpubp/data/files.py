@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.data.columns import input_chunks, read_table, target_values
+from gpubp.data.columns import TableData, input_chunks, read_table, target_values
 from gpubp.data.dataset import Dataset, Split, check_inputs, check_split, hold_out
 from gpubp.data.idx import idx_chunks, one_of, read_idx
 from gpubp.data.inputs import BYTES, Inputs, composed, kind_of
@@ -20,7 +20,9 @@ from gpubp.data.tables import ENDINGS, TableFormat, ending
 from gpubp.data.targets import CLASSES, VALUES, Targets, name_labels, number_labels
 from gpubp.errors import DataError, UsageError
 from gpubp.support.files import user_path
+from gpubp.support.warning import warn_caller
 
+_ALIKE = 0.1  # of a table's rows, from which on it is no wonder that another's are among them
 _IDX_NAME = re.compile(
     r"(?:(?:(?P<set>.*)[-_.])?(?P<part>train|t10k|test))?.*?(?P<role>images|labels)(?!.*\.(?:tsv|csv|txt)$).*"
 )
@@ -124,9 +126,26 @@ def _read_table(
         raise UsageError(
             f"{test_data} holds the table that is trained on, and cannot test what was learned from it"
         )
+    if test is not None:
+        _say_if_trained_on(train, test, str(test_data))
     (y, *of_test), names = target_values([train] if test is None else [train, test], targets)
     pair = (test.inputs, of_test[0]) if test is not None else None
     return _Raw((train.inputs, y), pair, None, names, train.names or None, train.target_said())
+
+
+def _say_if_trained_on(train: TableData, test: TableData, name: str) -> None:
+    """Warn of a test table most of whose rows are trained on, unless rows are often alike in such tables."""
+    rows, tested = (
+        list(zip(map(bytes, np.ascontiguousarray(table.inputs)), table.cells, strict=True))
+        for table in (train, test)
+    )
+    known = set(rows)
+    shared = sum(row in known for row in tested)
+    if 2 * shared > len(tested) and len(known) > (1 - _ALIKE) * len(rows):
+        warn_caller(
+            f"{name}: {shared} of its {len(tested)} rows are rows of the table that is trained on, so that they tell "
+            "little of what the network makes of others"
+        )
 
 
 def _of_arrays(path: Path, raw: _Raw, targets: Targets, classes: int | None) -> _Raw:

@@ -353,3 +353,25 @@ def test_a_column_in_another_unit_is_said_of_a_network_that_scales(run, rng):
     net = gpubp.load("run/model.npz")
     with pytest.warns(UserWarning, match=r"input 1 \(height\) lies 1,... standard deviations"):
         net.predict(table.assign(height=table.height * 100))
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"), [(slice(0, 30), "30 of its 30"), (slice(0, 90), None), (slice(0, 0), None)]
+)
+def test_test_rows_that_are_trained_on_are_told(run, flowers, kept, told, rng):
+    """But not in a table whose rows are often alike, nor where most are new."""
+    table = pd.read_csv("flowers.csv")
+    new = table.assign(long=table.long + rng.normal(0, 0.01, 90))
+    pd.concat([table[kept], new[: 0 if told else 90]]).to_csv("test.csv", index=False)
+    code, _, err = run(
+        "train", "--data", "flowers.csv", "--test-data", "test.csv", "--layers", "2-8-3", *QUICK
+    )
+    assert code == 0
+    assert (f"test.csv: {told} rows are rows of the table that is trained on" in err) == bool(told)
+    assert ("trained on" in err) == bool(told)
+    pd.DataFrame({"a": np.arange(90) % 2, "b": np.arange(90) % 3, "kind": np.arange(90) % 2}).to_csv(
+        "few.csv", index=False
+    )
+    pd.read_csv("few.csv")[:20].to_csv("part.csv", index=False)
+    code, _, err = run("train", "--data", "few.csv", "--test-data", "part.csv", "--layers", "2-8-2", *QUICK)
+    assert (code, "trained on" in err) == (0, False)
