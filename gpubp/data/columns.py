@@ -34,6 +34,7 @@ from gpubp.data.targets import CLASSES, VALUES, Targets, name_labels, number_lab
 from gpubp.errors import DataError, UsageError
 from gpubp.support.warning import warn_caller
 
+_TOTALLED = 8  # rows above one that may be their sum
 _LOOKED_AT, _MARKED = 500, 8  # rows, and cells of them, from which thousands with a mark are told
 _OF_CLASSES = ("label", "class")  # headers of classes, where nothing else says what targets are
 _CODES = (-9, -99, -999, -9999, 999, 9999)  # that stand for a missing number; 99 is as often one itself
@@ -107,6 +108,7 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
     data = TableData(table, columns, target, inputs, cells, rows)
     if how.pixels:
         data.inputs = as_pixels(inputs, str(path))
+    _say_what_may_be_totals(data, inputs)
     if like is None:
         _check_varies(data)
         _say_what_counts_rows(data)
@@ -117,6 +119,21 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
             _say_what_may_be_a_code(data, inputs[:, i], columns[i])
         _say_what_may_be_thousands(data, first)
     return data
+
+
+def _say_what_may_be_totals(data: TableData, inputs: np.ndarray) -> None:
+    """Warn of a last row that is the sum or the mean of those above it in every column, as exported tables may have."""
+    *others, last = np.arange(len(inputs))
+    if len(others) < _TOTALLED:
+        return
+    sums, most = inputs[:last].sum(axis=0), np.abs(inputs[:last]).max(axis=0)
+    for word, values in (("sums", sums), ("means", sums / len(others))):
+        alike = np.isclose(inputs[last], values, rtol=1e-6, atol=0).all()
+        if alike and ((word == "means" and len(values) > 1) or (np.abs(values) > 2 * most).any()):
+            warn_caller(
+                f"{data.table.path}: the inputs of the last row, in line {data.rows[last]}, are the {word} of those "
+                "above it: leave that row out"
+            )
 
 
 def _take_in_order(table: Table, like: TableData) -> None:

@@ -927,3 +927,38 @@ def test_labels_in_an_archive_are_what_was_written(labels, names):
         np.savez("a.npz", X=x, y=np.array(labels * 10), X_test=x[:1], y_test=np.array([77]))
         with pytest.raises(DataError, match="a label '77', but the classes of the training part"):
             load("a.npz")
+
+
+@pytest.mark.parametrize(
+    ("last", "word"),
+    [("sum", "sums"), ("mean", "means"), (None, None), ("first", None)],
+)
+def test_a_row_of_totals_is_told(last, word, tmp_path, rng, recwarn):
+    table = np.column_stack(
+        [rng.integers(1, 40, 20), rng.normal(2, 1, 20).round(2), rng.normal(5, 1, 20).round(2)]
+    )
+    if last:
+        more = table[0] if last == "first" else getattr(table, last)(axis=0)
+        table = np.vstack([table, more])
+    np.savetxt(tmp_path / "t.csv", table, "%.10g", ",", header="a,b,y", comments="")
+    load(tmp_path / "t.csv", targets="values")
+    told = [str(w.message) for w in recwarn if "last row" in str(w.message)]
+    assert len(told) == bool(word)
+    if word:
+        assert (
+            f"the inputs of the last row, in line 22, are the {word} of those above it: leave that row out"
+            in told[0]
+        )
+    bits = np.eye(2)[rng.integers(0, 2, 12)]
+    bits[-1], bits[:-1] = (1, 0), (0, 1)
+    bits[0] = 1, 0
+    np.savetxt(
+        tmp_path / "bits.csv",
+        np.column_stack([bits, np.arange(12) % 2]),
+        "%g",
+        ",",
+        header="a,b,y",
+        comments="",
+    )
+    load(tmp_path / "bits.csv", targets="values")
+    assert not [w for w in recwarn if "last row" in str(w.message)][bool(word) :]
