@@ -35,10 +35,10 @@ def test_names_that_only_the_model_has_are_said_once_and_nothing_else_is(run, fl
     x = pd.read_csv("more.csv").to_numpy()
     np.save("more.npy", np.tile(x, (100, 1)))
     np.savez("more.npz", X=x, y=flowers)
-    pd.read_csv("flowers.csv")[::-1].to_csv("bare.csv", index=False, header=False)
+    new = pd.read_csv("flowers.csv")[::-1].assign(long=x[::-1, 0] + 0.001)
+    new.to_csv("bare.csv", index=False, header=False)
     pd.DataFrame(x).to_csv("bare-more.csv", index=False, header=False)
-    other = pd.read_csv("flowers.csv").iloc[::-1, ::-1]
-    other.assign(long=other.long + 0.001).to_csv("test.csv", index=False)
+    new.iloc[:, ::-1].to_csv("test.csv", index=False)
     train = ("train", "--data", "flowers.csv", "--layers", "2-8-3", "--lr", 0.5, *QUICK[:-1], "--epochs", 30)
     assert told(*train, "--folder", "run") == told("report", "run") == []
     assert told(*train, "--patience", 30, "--standardize", "--splits", 2) == []
