@@ -123,17 +123,24 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
 
 def _say_what_may_be_totals(data: TableData, inputs: np.ndarray) -> None:
     """Warn of a last row that is the sum or the mean of those above it in every column, as exported tables may have."""
-    *others, last = np.arange(len(inputs))
-    if len(others) < _TOTALLED:
+    above, last = inputs[:-1], inputs[-1]
+    if len(above) < _TOTALLED:
         return
-    sums, most = inputs[:last].sum(axis=0), np.abs(inputs[:last]).max(axis=0)
-    for word, values in (("sums", sums), ("means", sums / len(others))):
-        alike = np.isclose(inputs[last], values, rtol=1e-6, atol=0).all()
-        if alike and ((word == "means" and len(values) > 1) or (np.abs(values) > 2 * most).any()):
-            warn_caller(
-                f"{data.table.path}: the inputs of the last row, in line {data.rows[last]}, are the {word} of those "
-                "above it: leave that row out"
-            )
+    sums = above.sum(axis=0)
+    means = sums / len(above)
+    if (
+        np.isclose(last, sums, rtol=1e-6, atol=0).all()
+        and (np.abs(sums) > 2 * np.abs(above).max(axis=0)).any()
+    ):
+        word = "sums"
+    elif len(means) > 1 and np.isclose(last, means, rtol=1e-6, atol=0).all():
+        word = "means"
+    else:
+        return
+    warn_caller(
+        f"{data.table.path}: the inputs of the last row, in line {data.rows[-1]}, are the {word} of those above it: "
+        "leave that row out"
+    )
 
 
 def _take_in_order(table: Table, like: TableData) -> None:

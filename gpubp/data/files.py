@@ -135,8 +135,8 @@ def _read_table(
 
 def _say_if_trained_on(train: TableData, test: TableData, name: str) -> None:
     """Warn of a test table most of whose rows are trained on, unless rows are often alike in such tables."""
-    rows, tested = (
-        list(zip(map(bytes, np.ascontiguousarray(table.inputs)), table.cells, strict=True))
+    rows, tested = (  # by their hashes: the rows themselves would take as much memory again
+        [hash((row.tobytes(), cell)) for row, cell in zip(table.inputs, table.cells, strict=True)]
         for table in (train, test)
     )
     known = set(rows)
