@@ -133,12 +133,13 @@ def fit(
     optimizer = optimizer or SGD(lr=0.1, momentum=0.9)
     size, held_out = min(settings.batch_size, len(train.samples)), 0 if watched is None else len(watched)
     work = Work.of(network, len(train.samples), size, settings.epochs, held_out)
-    chosen = backends.get(backend, work=work, before=checkpoint.backend_of(resume))
+    if not isinstance(backend, Backend):  # else it is chosen, and a checkpoint need not be read for that
+        backend = backends.get(backend, work=work, before=checkpoint.backend_of(resume))
     problem = Problem(network.layers, network.parameters, objective, optimizer, size, train.samples)
     watching = train.classification, watched, early_stopping
     # A run that diverges is reported once, by name, at the end of the epoch.
-    with _until_interrupted() as interrupted, shown, np.errstate(all="ignore"), chosen.limits():
-        loop = Loop(network, problem, settings, chosen, verify, *watching, save_to, recipe)
+    with _until_interrupted() as interrupted, shown, np.errstate(all="ignore"), backend.limits():
+        loop = Loop(network, problem, settings, backend, verify, *watching, save_to, recipe)
         loop.warm_up()
         if resume is not None:
             loop.resume(resume)
