@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from bench import ROOT
+from gpubp.benchmark.nets import named
 from gpubp.benchmark.peers import OURS, PEERS
 from gpubp.benchmark.results import Row, fastest, ratios
-from gpubp.functions import lookup
 
 SCRIPTS = ROOT / "bench" / "startup" / "scripts"
 BEFORE, BARE, NOTHING = "gpubp-before", "bare", "dummy"
@@ -174,10 +174,4 @@ def select(names: list[str]) -> list[Trial]:
     Raises:
         UsageError: no trial's name begins so.
     """
-    table = {trial.name: trial for trial in TRIALS}
-    chosen: dict[str, Trial] = {}
-    for name in names:
-        begun = [key for key in table if key.startswith(name)] if name not in table else [name]
-        for key in begun or [lookup(table, name, "row").name]:
-            chosen[key] = table[key]
-    return list(chosen.values())
+    return named({trial.name: trial for trial in TRIALS}, names, "row")

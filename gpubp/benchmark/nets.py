@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from gpubp.errors import UsageError
 from gpubp.experiments.recipe import Recipe
 from gpubp.functions import lookup
 from gpubp.network import Network
+
+T = TypeVar("T")
 
 SEED = 0  # of the first parameters, and of the order of the samples
 
@@ -109,12 +111,21 @@ def select(names: list[str]) -> list[Net]:
     Raises:
         UsageError: no net's name begins so.
     """
-    table = {net.name: net for net in NETS}
-    chosen: dict[str, Net] = {}
+    return named({net.name: net for net in NETS}, names, "net")
+
+
+def named(table: dict[str, T], names: list[str], what: str) -> list[T]:
+    """Those of a table that these names, or beginnings of names, mean, each once.
+
+    Raises:
+        UsageError: no name in the table begins so; it is called ``what``.
+    """
+    chosen: dict[str, T] = {}
     for name in names:
         begun = [key for key in table if key.startswith(name)] if name not in table else [name]
-        for key in begun or [lookup(table, name, "net").name]:
-            chosen[key] = table[key]
+        if not begun:
+            lookup(table, name, what)  # raises
+        chosen |= {key: table[key] for key in begun}
     return list(chosen.values())
 
 
