@@ -52,11 +52,6 @@ class Backend(Operations):
         """To be held while a run is on: what it sets for the whole process, such as the threads of BLAS."""
         return nullcontext()
 
-    @staticmethod
-    def is_compiled(dtype: np.dtype) -> bool:
-        """Whether nothing is compiled any more before training in ``dtype``."""
-        return True
-
     def plan(self, problem: Problem) -> Plan:
         """A plan that trains copies of the problem's parameters."""
         return ComposedPlan(self, problem)

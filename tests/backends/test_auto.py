@@ -13,7 +13,6 @@ import pytest
 import gpubp
 from gpubp import backends
 from gpubp.backends import Wanted
-from gpubp.backends.cpu.backend import NumbaBackend
 from gpubp.backends.work import Work
 from gpubp.errors import BackendUnavailable
 from gpubp.formats import npz
@@ -24,7 +23,7 @@ MNIST, IRIS = (60_000, 128, 10, 10_000), (150, 150, 200)
 
 @pytest.fixture(params=[True, False], ids=["compiled", "nothing compiled"])
 def compiled(request, monkeypatch) -> bool:
-    monkeypatch.setattr(NumbaBackend, "is_compiled", staticmethod(lambda dtype: request.param))
+    monkeypatch.setattr("gpubp.backends.cpu.backend.is_compiled", lambda dtype: request.param)
     monkeypatch.setattr("gpubp.backends.cuda.backend.why_unavailable", lambda: "no NVIDIA driver")
     return request.param
 

@@ -24,7 +24,7 @@ from gpubp.optimizers import SGD
 from gpubp.support.machine import cores
 
 try:
-    from gpubp.backends.cpu.fused import FusedPlan, is_compiled
+    from gpubp.backends.cpu import fused
     from gpubp.kernels.cpu import entries
     from gpubp.kernels.cpu.layout import padded, turned, turned_back
 
@@ -47,15 +47,17 @@ def why_unavailable() -> str | None:
     return None if is_compiled(np.dtype(np.float32)) else why_no_compiler()
 
 
+def is_compiled(dtype: np.dtype) -> bool:
+    """Whether the kernels that train in ``dtype`` are compiled already."""
+    return _import_error is None and fused.is_compiled(dtype)
+
+
 @cache
 def why_no_compiler() -> str | None:
     """None if Numba can be imported, which takes a while."""
     try:
         from numba import njit  # noqa: F401
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # a broken LLVM, a NumPy too new: reasons to report, no traceback
+    except (Exception, SystemExit) as error:  # a broken LLVM or a NumPy too new: no reason for a traceback
         return _told(error)
     return None
 
@@ -98,11 +100,6 @@ class NumbaBackend(HostBackend):
                 f"NUMBA_NUM_THREADS={threads} in the environment would let it have more"
             )
 
-    @staticmethod
-    def is_compiled(dtype: np.dtype) -> bool:
-        """Whether the kernels that train in ``dtype`` are compiled already."""
-        return _import_error is None and is_compiled(dtype)
-
     def describe(self) -> str:
         return f"Numba {_version()}, {counted(self.threads)}"
 
@@ -116,7 +113,7 @@ class NumbaBackend(HostBackend):
             raise BackendUnavailable(f"backend 'numba' cannot run here: {reason}")
         if self.plan_kind == "composed":
             return super().plan(problem)
-        return FusedPlan(self.describe(), self.threads, problem)
+        return fused.FusedPlan(self.describe(), self.threads, problem)
 
     def warm_up(self, dtype: str) -> Iterator[tuple[str, float]]:
         """Compile what training in ``dtype`` calls, or load it from the cache: yields what, and the seconds.

@@ -104,9 +104,8 @@ class FusedPlan(Plan):
         for i, (weights, bias) in enumerate(problem.parameters):
             self._put(self._net.layers[i, layout.W], i, weights, bias)
         self._sync = Packed(np.zeros(layout.SYNC_SIZE, np.int64))
-        self._nothing = [
-            Packed(nothing) for nothing in (np.zeros(2, self.dtype), np.empty((0, 1), self.dtype))
-        ]
+        self._no_coefficients = Packed(np.zeros(2, self.dtype))
+        self._no_outputs = Packed(np.empty((0, 1), self.dtype))
         self._lock = threading.RLock()  # the working memory serves one call at a time
 
     def _row(self, n: int) -> int:
@@ -276,15 +275,13 @@ class FusedPlan(Plan):
     ) -> StepStats:
         order = np.ascontiguousarray(order, np.int64)
         check_order(order, len(samples))
-        given = [
-            nothing if some is None else some
-            for nothing, some in zip(self._nothing, (coefficients, outputs), strict=True)
-        ]
+        asked = self._no_outputs if outputs is None else outputs
+        rule = self._no_coefficients if coefficients is None else coefficients
         costs, hits = (np.zeros((self.threads, count), kind) for kind in (np.float64, np.int64))
         jobs = [
             entries.steps.bind(
-                self._packed, samples.packed, order, batch_size, given[0], mode, only, rank,
-                self._sync, costs, hits, given[1],
+                self._packed, samples.packed, order, batch_size, rule, mode, only, rank,
+                self._sync, costs, hits, asked,
             )
             for rank in range(self.threads)
         ]  # fmt: skip
