@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpubp.kernels.cpu.entry import Entry
 
 steps = Entry("gpubp.kernels.cpu.steps", "steps")
-measure_records = Entry("gpubp.kernels.cpu.steps", "measure_records")
+count_inputs = Entry("gpubp.kernels.cpu.steps", "count_inputs")
 write_records = Entry("gpubp.kernels.cpu.steps", "write_records")
 write_sparse_records = Entry("gpubp.kernels.cpu.steps", "write_sparse_records")
 

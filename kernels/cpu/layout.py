@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpubp.kernels.cpu.machine import BYTES, REGISTERS
+from gpubp.kernels.cpu.machine import BYTES, LINE, REGISTERS
 
 # The largest tile: as many sums as leave registers for the operands.
 TILE_VECTORS = 3
 TILE_ROWS = 8 if REGISTERS >= 32 else 4
 WIDEST = 8 if REGISTERS >= 32 else 4  # vectors that the sparse loops take at a time
+TILE_COLUMNS = 3  # inputs that the first layer takes at a time, where it works by columns
 
 SYNC_SIZE = 16  # words of a barrier
 
@@ -37,12 +38,15 @@ SYNC_SIZE = 16  # words of a barrier
     LAYER_FIELDS,
 ) = range(15)
 
+STORE, ADD, UPDATE = range(3)  # what becomes of a gradient when its sums are whole
+
 TRAIN, GRADIENTS, EVALUATE, PREDICT = range(4)  # what a call is for
 
 # The phases of a step, by the operations' names; but for the first and the output's, each layer has its own.
 GATHER, FORWARD, OUTPUT_DELTA, HIDDEN_DELTA, WEIGHT_GRAD, PHASES = range(6)
 ALL = -1
 
+BITS = 64  # of a word of a bitmap
 MARK = 64  # columns between the marks in a sparse row
 SPAN = 256  # columns that a byte can tell apart: those of a mark count from the last multiple of this
 PACK_ROWS = 32  # from so many rows on, a copied panel of B pays
@@ -64,7 +68,11 @@ class Net(NamedTuple):
     chunk: int  # samples that the working memory holds
     zero: int  # a row of zeros
     one: int  # the number 1
+    table: int  # i/255 for every byte i
     places: np.ndarray  # (chunk) int64, where the records of the samples in work begin
+    unfolded: np.ndarray  # (chunk · pitch) uint8: inputs as they were given, with their zeros
+    maps: np.ndarray  # (words · 64 · map_row) int64: of 64 samples a word, which inputs of each column are not 0
+    firsts: np.ndarray  # (words) int64: the first sample of each
     inputs: int  # (chunk, most) non-zero inputs
     most: int  # non-zero inputs a row may have
     targets: int  # (chunk, n_out)
@@ -80,14 +88,16 @@ class Data(NamedTuple):
     """Samples. Of the inputs, either the bytes or the numbers are there; the other is empty.
 
     Of inputs with many zeros, there is also a record for each sample, at records[starts[s] : starts[s + 1]], in as few
-    cache lines as it takes: how many of its non-zero inputs lie before column 64 m, for every m up to the last, as
-    16-bit numbers; the column of each, counted from the last multiple of 256, in a byte; and their values.
+    cache lines as it takes. If the first layer works by columns, that is a bitmap of its non-zero inputs, in words of
+    64 bits, and their values. Else it is how many of its non-zero inputs lie before column 64 m, for every m up to the
+    last, as 16-bit numbers; the column of each, counted from the last multiple of 256, in a byte; and their values.
     """
 
     bytes: np.ndarray  # (N · n_in, and one vector) uint8
     numbers: np.ndarray  # (N · n_in)
     starts: np.ndarray  # (N + 1) int64
     records: np.ndarray  # uint8
+    by_column: int  # whether the first layer works by columns
     most_bytes: int  # of a record, on average over a chunk, up to which it is worth it; 0 if that is known
     targets: np.ndarray  # (N · a row of the last layer)
     sample_weight: np.ndarray  # (N), or empty if all are 1
@@ -101,6 +111,30 @@ def phase(kind, layer):
 def head_of(n_in):
     """Bytes of a record before its columns."""
     return 2 * ((n_in + MARK - 1) // MARK + 1)
+
+
+def map_words(n_in):
+    """Words of a sample's bitmap, 64 inputs each."""
+    return (n_in + BITS - 1) // BITS
+
+
+def map_row(n_in):
+    """Words from one bitmap to the next: whole vectors."""
+    return (map_words(n_in) * 8 + BYTES - 1) // BYTES * BYTES // 8
+
+
+def pitch_of(n_in, size):
+    """Bytes from one sample's row of inputs of ``size`` bytes to the next: whole bitmaps, in an odd number of lines."""
+    return (map_words(n_in) * BITS * size // LINE | 1) * LINE
+
+
+def words_before(samples, threads, thread):
+    """Words of 64 samples that hold the shares of the threads before this one, of so many samples in work."""
+    words = 0
+    for t in range(thread):
+        share = samples * (t + 1) // threads - samples * t // threads
+        words += (share + BITS - 1) // BITS
+    return words
 
 
 def padded(rows_bn: np.ndarray) -> np.ndarray:

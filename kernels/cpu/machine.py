@@ -13,17 +13,21 @@ CPU = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
 FEATURES = os.environ.get("NUMBA_CPU_FEATURES") or llvm.get_host_cpu_features().flatten()
 
 
+def has(feature: str) -> bool:
+    """Whether this machine has what LLVM calls so."""
+    return f"+{feature}" in FEATURES.split(",")
+
+
 def _register_shape() -> tuple[int, int]:
     """Bytes of this machine's vector registers, and how many it has.
 
     Where a machine has none so wide, LLVM splits a vector into several registers: always right, only slower.
     """
-    found = {name[1:] for name in FEATURES.split(",") if name.startswith("+")}
-    if "avx512f" in found:
+    if has("avx512f"):
         return 64, 32
-    if "avx2" in found:
+    if has("avx2"):
         return 32, 16
-    return 16, 32 if "neon" in found else 16
+    return 16, 32 if has("neon") else 16
 
 
 BYTES, REGISTERS = _register_shape()

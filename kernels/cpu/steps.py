@@ -22,13 +22,22 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
+from gpubp.kernels.cpu.by_column import (
+    column_gradient,
+    column_product,
+    turn_bits,
+    unfold_bytes,
+    unfold_numbers,
+)
 from gpubp.kernels.cpu.compile import kernel, part
 from gpubp.kernels.cpu.inner import expand, expand_record, sparse_gradient, sparse_product, take, tiles
 from gpubp.kernels.cpu.layout import (
     A_PREV,
     A_PREV_ROW,
     ACTIVATION,
+    ADD,
     ALL,
+    BITS,
     BLOCK_BYTES,
     BLOCK_ROWS,
     BLOCK_VECTORS,
@@ -51,14 +60,20 @@ from gpubp.kernels.cpu.layout import (
     SLOT2,
     SPAN,
     SPARSE_BYTES,
+    STORE,
     TILE_VECTORS,
+    UPDATE,
     VECTORS,
     WEIGHT_GRAD,
     WIDEST,
     A,
     W,
     head_of,
+    map_row,
+    map_words,
     phase,
+    pitch_of,
+    words_before,
 )
 from gpubp.kernels.cpu.machine import BYTES, LINE
 from gpubp.kernels.cpu.rowwise import activate, pull_back, update_rows
@@ -67,7 +82,8 @@ from gpubp.kernels.cpu.turned import SOFTMAX, count_hits, output, pull_back_soft
 from gpubp.kernels.cpu.vector import copy, get, get_short, prefetch_row, put, put_short, put_value, transpose
 
 part(types.int64)(phase)
-part(types.intp)(head_of)
+for function in (head_of, map_row, map_words, pitch_of, words_before):
+    part(types.intp)(function)
 
 
 @kernel
@@ -91,7 +107,7 @@ def steps(net, data, order, batch, coefficients, mode, only, thread, sync, costs
             b0 = begin + (end - begin) * thread // net.threads
             b1 = begin + (end - begin) * (thread + 1) // net.threads
             if runs(only, GATHER, 0):
-                gather_inputs(net, data, order, begin, b0, b1, min(batch, net.chunk), sparse)
+                gather_inputs(net, data, order, begin, end, b0, b1, min(batch, net.chunk), sparse, thread)
             forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync)
             if runs(only, OUTPUT_DELTA, 0):
                 cost, hit = output_all(net, begin, b0, b1, stop - first, thread, outputs)
@@ -131,7 +147,7 @@ def is_sparse(data, order, begin, end):
 
 
 @part()
-def gather_inputs(net, data, order, begin, b0, b1, ahead, sparse):
+def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread):
     """Samples b0 … b1: targets, weights, and inputs as numbers, (rows, n_in), or only those that are not 0.
 
     What the samples ``ahead`` places further on will need, the next batch's, is asked for meanwhile.
@@ -155,7 +171,9 @@ def gather_inputs(net, data, order, begin, b0, b1, ahead, sparse):
         )
         put(memory, net.weights + b - begin, weight)
     place, row = first[A_PREV] + (b0 - begin) * first[A_PREV_ROW], first[A_PREV_ROW]
-    if sparse:
+    if sparse and data.by_column:
+        unfold(net, data, order, begin, end, b0, b1, thread)
+    elif sparse:
         for b in range(b0, b1):
             record = get(data.starts, get(order, b))
             put(net.places, b - begin, record)
@@ -169,6 +187,34 @@ def gather_inputs(net, data, order, begin, b0, b1, ahead, sparse):
         take(memory, place, row, data.bytes, n_in, order, b0, b1)
     else:
         take(memory, place, row, data.numbers, n_in, order, b0, b1)
+
+
+@part()
+def unfold(net, data, order, begin, end, b0, b1, thread):
+    """The inputs of samples b0 … b1 from their records, with their zeros, and bitmaps of each input's samples."""
+    n_in = net.layers[0, N_IN]
+    words, row, pitch = map_words(n_in), map_row(n_in), pitch_of(n_in, input_bytes(net, data))
+    word = words_before(end - begin, net.threads, thread)
+    for b in range(b0, b1):
+        record, place = get(data.starts, get(order, b)), (b - begin) * pitch
+        bitmap = (word * BITS + b - b0) * row
+        if len(data.bytes) > 0:
+            unfold_bytes(data.records, record, words, net.unfolded, place, net.maps, bitmap)
+        else:
+            unfold_numbers(net.memory, data.records, record, words, net.unfolded, place, net.maps, bitmap)
+    for b in range(b0, b1, BITS):
+        bitmap = word * BITS * row
+        for place in range(bitmap + (b1 - b) * row, bitmap + BITS * row):  # where the last word is not full
+            put(net.maps, place, 0)
+        turn_bits(net.maps, bitmap, row)
+        put(net.firsts, word, b - begin)
+        word += 1
+
+
+@part(types.intp)
+def input_bytes(net, data):
+    """Bytes of an input as it was given."""
+    return 1 if len(data.bytes) > 0 else net.memory.itemsize
 
 
 @part(types.UniTuple(types.intp, 2))
@@ -197,7 +243,9 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
         v0, v1 = columns_of(layer, thread, net.threads)
         lanes = BYTES // net.memory.itemsize
         place = layer[A] + (first - begin) * layer[ROW] + v0 * lanes
-        if sparse and i == 0:
+        if sparse and i == 0 and data.by_column:
+            forward_by_column(net, data, begin, end, first, stop, v0, v1, thread)
+        elif sparse and i == 0:
             forward_sparse(net, data, begin, first, stop, v0, v1)
         else:
             a_prev = layer[A_PREV] + (first - begin) * layer[A_PREV_ROW]
@@ -234,6 +282,28 @@ def forward_sparse(net, data, begin, first, stop, v0, v1):
                 min(m + FORWARD_MARKS, marks), net.inputs + (first - begin) * net.most, net.most,
                 w + m * MARK * layer[ROW], layer[ROW], start, start_row, z, layer[ROW], wide,
             )  # fmt: skip
+        v += wide
+
+
+@part()
+def forward_by_column(net, data, begin, end, first, stop, v0, v1, thread):
+    """z of the first layer, a few inputs at a time: of a thread's samples, or of all where units are shared."""
+    layer, memory = net.layers[0], net.memory
+    n_in, row, lanes = layer[N_IN], layer[ROW], BYTES // memory.itemsize
+    j0 = words_before(end - begin, net.threads, thread)
+    j1 = words_before(end - begin, net.threads, thread + 1)
+    if layer[BY_COLUMNS]:
+        j0, j1 = 0, words_before(end - begin, net.threads, net.threads)
+    z, w = layer[A] + v0 * lanes, layer[W] + v0 * lanes
+    copy(memory, w + n_in * row, 0, z + (first - begin) * row, row, stop - first, v1 - v0)
+    v = v0
+    while v < v1:
+        wide = widest(v1 - v)
+        column_product(
+            memory, net.table, net.unfolded, pitch_of(n_in, input_bytes(net, data)), len(data.bytes) > 0,
+            net.maps, map_row(n_in), net.firsts, j0, j1, 0, n_in,
+            layer[W] + v * lanes, row, layer[A] + v * lanes, row, wide,
+        )  # fmt: skip
         v += wide
 
 
@@ -357,6 +427,7 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
 
     ``go_on`` adds to what earlier chunks of the batch left in memory.
     """
+    by_column = sparse and data.by_column
     no, one = np.int64(0), np.int64(1)
     memory, layer = net.memory, net.layers[i]
     lanes = BYTES // memory.itemsize
@@ -373,13 +444,27 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
         wide = widest(v1 - v) if sparse else min(v1 - v, BLOCK_VECTORS)
         shift = v * lanes
         block = sparse_rows(wide) if sparse else BLOCK_ROWS
+        # SGD without momentum needs nothing but the sums, so that it can end them.
+        at_once = by_column and layer[SLOT1] < 0 and not (to_memory or go_on)
+        if at_once:
+            block = n_in
         k = k0
         while k < k1:
             rows = min(block - k % block, k1 - k)  # blocks of a sparse row's columns lie in one span
             at = k * row + shift
             start, start_row = (layer[GRADIENT] + at, row) if go_on else (net.zero, 0)
             g, g_row = (layer[GRADIENT] + at, row) if to_memory else (scratch, wide * lanes)
-            if sparse:
+            if by_column:
+                if go_on and not to_memory:
+                    copy(memory, start, start_row, g, g_row, rows, wide)
+                ending = UPDATE if at_once else ADD if go_on else STORE
+                target, target_row = (layer[W] + at, row) if at_once else (g, g_row)
+                column_gradient(
+                    memory, net.table, net.unfolded, pitch_of(n_in, input_bytes(net, data)), len(data.bytes) > 0,
+                    net.maps, map_row(n_in), net.firsts, 0, words_before(end - begin, net.threads, net.threads),
+                    k, k + rows, layer[DELTA] + shift, row, wide, ending, target, target_row, coefficients, c,
+                )  # fmt: skip
+            elif sparse:
                 if to_memory or go_on:
                     copy(memory, start, start_row, g, g_row, rows, wide)
                 sparse_gradient(
@@ -392,7 +477,7 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
                     memory, layer[A_PREV] + k, one, layer[A_PREV_ROW], layer[DELTA] + shift, row, end - begin,
                     start, start_row, g, g_row, rows, wide, panel, net.zero, no,
                 )  # fmt: skip
-            if not to_memory:
+            if not (to_memory or at_once):
                 update_rows(
                     memory, layer[W] + at, row, g, g_row, slot(layer[SLOT1], at), slot(layer[SLOT2], at),
                     rows, wide, net.rule, coefficients, c,
@@ -474,37 +559,38 @@ def dense_product(
 
 
 @kernel
-def measure_records(inputs, n_in, starts, value_bytes, first, stop, found):
-    """starts[s + 1] = the bytes of sample s's record, for samples first … stop of (N · n_in) inputs.
-
-    ``found`` becomes how many of these inputs are not 0, and the most of one sample.
-    """
-    total, most = 0, 0
+def count_inputs(inputs, n_in, first, stop, counts):
+    """counts[s] = the inputs of sample s that are not 0, for samples first … stop of (N · n_in) inputs."""
     for s in range(first, stop):
         count = 0
         for i in range(n_in):
             count += get(inputs, s * n_in + i) != 0
-        size = head_of(n_in) + count * (1 + value_bytes)
-        put(starts, s + 1, (size + LINE - 1) // LINE * LINE)
-        total, most = total + count, max(most, count)
-    found[0], found[1] = total, most
+        put(counts, s, count)
 
 
 @kernel
-def write_records(inputs, n_in, starts, records, value_bytes, first, stop):
+def write_records(inputs, n_in, starts, records, by_column, value_bytes, first, stop):
     """The records of :class:`Data`, for samples first … stop."""
     head = head_of(n_in)
     for s in range(first, stop):
         record = get(starts, s)
-        count = 0
-        for i in range(n_in):
-            if i % MARK == 0:
-                put_short(records, record + 2 * (i // MARK), count)
-            if get(inputs, s * n_in + i) != 0:
-                put(records, record + head + count, i % SPAN)
-                count += 1
-        put_short(records, record + head - 2, count)
-        place = record + head + count
+        if by_column:
+            place = record + 8 * map_words(n_in)
+            for w in range(map_words(n_in)):
+                word = np.int64(0)
+                for i in range(BITS * w, min(BITS * (w + 1), n_in)):
+                    word |= np.int64(get(inputs, s * n_in + i) != 0) << (i % BITS)
+                put_value(records, record + 8 * w, word)
+        else:
+            count = 0
+            for i in range(n_in):
+                if i % MARK == 0:
+                    put_short(records, record + 2 * (i // MARK), count)
+                if get(inputs, s * n_in + i) != 0:
+                    put(records, record + head + count, i % SPAN)
+                    count += 1
+            put_short(records, record + head - 2, count)
+            place = record + head + count
         for i in range(n_in):
             value = get(inputs, s * n_in + i)
             if value != 0:
@@ -513,20 +599,29 @@ def write_records(inputs, n_in, starts, records, value_bytes, first, stop):
 
 
 @kernel
-def write_sparse_records(indptr, columns, values, n_in, starts, records, first, stop):
+def write_sparse_records(indptr, columns, values, n_in, starts, records, by_column, first, stop):
     """As :func:`write_records`, from rows whose non-zero inputs, with their columns, are indptr[s] … indptr[s + 1]."""
     head, value_bytes = head_of(n_in), values.itemsize
     for s in range(first, stop):
         record, begin, end = get(starts, s), get(indptr, s), get(indptr, s + 1)
-        place = record + head + end - begin
-        mark = 0
-        for k in range(begin, end):
-            column = get(columns, k)
-            while mark * MARK <= column:
-                put_short(records, record + 2 * mark, k - begin)
+        if by_column:
+            place, k = record + 8 * map_words(n_in), begin
+            for w in range(map_words(n_in)):
+                word = np.int64(0)
+                while k < end and get(columns, k) < BITS * (w + 1):
+                    word |= np.int64(1) << (get(columns, k) % BITS)
+                    k += 1
+                put_value(records, record + 8 * w, word)
+        else:
+            place, mark = record + head + end - begin, 0
+            for k in range(begin, end):
+                column = get(columns, k)
+                while mark * MARK <= column:
+                    put_short(records, record + 2 * mark, k - begin)
+                    mark += 1
+                put(records, record + head + k - begin, column % SPAN)
+            while 2 * mark < head:
+                put_short(records, record + 2 * mark, end - begin)
                 mark += 1
-            put(records, record + head + k - begin, column % SPAN)
+        for k in range(begin, end):
             put_value(records, place + (k - begin) * value_bytes, get(values, k))
-        while 2 * mark < head:
-            put_short(records, record + 2 * mark, end - begin)
-            mark += 1

@@ -102,6 +102,16 @@ class Emit:
         """
         builder = self.builder
         step = index(step) if isinstance(step, int) else step
+
+        def counted(i, *carried):
+            results = body(i, *carried)
+            return builder.add(i, step), results
+
+        return self._while(first, lambda i: builder.icmp_signed("<", i, stop), carried, counted)
+
+    def _while(self, first, condition: Callable, carried: Sequence, body: Callable) -> list:
+        """While condition(counter): counter, carried = body(counter, *carried). Returns what is carried at the end."""
+        builder = self.builder
         wrap = [isinstance(value, Lanes) for value in carried]
 
         def raw(values):
@@ -112,27 +122,37 @@ class Emit:
 
         before, starts = builder.basic_block, raw(carried)
         inside, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
-        builder.cbranch(builder.icmp_signed("<", first, stop), inside, after)
+        builder.cbranch(condition(first), inside, after)
         builder.position_at_end(inside)
-        i = builder.phi(INT64)
-        i.add_incoming(first, before)
+        counter = builder.phi(INT64)
+        counter.add_incoming(first, before)
         held = [builder.phi(value.type) for value in starts]
-        ends = raw(body(i, *wrapped(held)) or ())
-        following = builder.add(i, step)
+        following, results = body(counter, *wrapped(held))
+        ends = raw(results or ())
         last = builder.basic_block
-        i.add_incoming(following, last)
+        counter.add_incoming(following, last)
         for phi, start, end in zip(held, starts, ends, strict=True):
             phi.add_incoming(start, before)
             phi.add_incoming(end, last)
-        builder.cbranch(builder.icmp_signed("<", following, stop), inside, after)
+        builder.cbranch(condition(following), inside, after)
         builder.position_at_end(after)
-        results = []
+        final = []
         for start, end in zip(starts, ends, strict=True):
             phi = builder.phi(end.type)
             phi.add_incoming(start, before)
             phi.add_incoming(end, last)
-            results.append(phi)
-        return wrapped(results)
+            final.append(phi)
+        return wrapped(final)
+
+    def each_bit(self, mask, carried: Sequence, body: Callable[..., Sequence | None]) -> list:
+        """For each bit b that is set in ``mask``, from the lowest on: carried = body(b, *carried)."""
+        builder, none = self.builder, index(0)
+
+        def lowest(rest, *carried):
+            bit = builder.cttz(rest, ir.Constant(BIT, 1))
+            return builder.and_(rest, builder.sub(rest, index(1))), body(bit, *carried)
+
+        return self._while(mask, lambda rest: builder.icmp_unsigned("!=", rest, none), carried, lowest)
 
     def run(self, function: Callable, *values) -> None:
         """Call another emitted function, which has no result; it is compiled once, however often it is called."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from gpubp.backends.backend import check_rule
 from gpubp.backends.cpu.team import Team
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, check_order
 from gpubp.backends.threads import counted
-from gpubp.data.samples import Samples, dense_inputs
+from gpubp.data.samples import Samples, byte_table, dense_inputs
 from gpubp.data.sparse import is_sparse
 from gpubp.kernels.cpu import entries, layout
 from gpubp.kernels.cpu.entry import Packed
@@ -22,6 +23,9 @@ from gpubp.kernels.cpu.machine import BYTES, LINE
 
 # Up to this density, the first layer works on the non-zero inputs only: measured, the same for 32 to 512 units.
 SPARSE_DENSITY = 0.33
+# It works by columns if neighbours are so alike that of three, any is not 0 in at most so many times the samples in
+# which one is, if batches have so many samples, and if there is room for whole rows.
+ALIKE, COLUMN_BATCH, MOST_COLUMNS = 1.74, 16, 8192
 LONGEST_SPARSE = 65535  # inputs that a record can count
 CHUNK_ROWS = 1024  # samples that are in work at a time, at most; larger batches are summed chunk by chunk
 LEAST_CHUNK_ROWS = 256  # … and at least, for evaluations after training in small batches
@@ -29,6 +33,26 @@ COLUMN_UNITS = 256  # from so many units on, threads share a layer by its units
 # Multiply-adds of forward products, in a step and in an epoch, from which on a second thread pays: it has to be woken
 # for each call, which takes as long as some millions of them, and waited for in each step.
 SHARED_WORK, SHARED_EPOCH = 400_000, 20_000_000
+
+
+class Form(NamedTuple):
+    """How the records of non-zero inputs are written, as :class:`gpubp.kernels.cpu.layout.Data` has them."""
+
+    by_column: int
+    n_in: int
+    value_bytes: int
+
+    def size(self, count):
+        """Bytes of a record of so many non-zero inputs."""
+        if self.by_column:
+            return 8 * layout.map_words(self.n_in) + count * self.value_bytes
+        return layout.head_of(self.n_in) + count * (1 + self.value_bytes)
+
+    def starts(self, counts: np.ndarray) -> np.ndarray:
+        """Where the records of samples with so many non-zero inputs begin, (N + 1), each on a cache line."""
+        starts = np.zeros(len(counts) + 1, np.int64)
+        np.cumsum(-(-self.size(counts.astype(np.int64)) // LINE) * LINE, out=starts[1:])
+        return starts
 
 
 @dataclass(frozen=True)
@@ -80,8 +104,8 @@ def is_compiled(dtype: np.dtype) -> bool:
     """Whether :func:`gpubp.kernels.cpu.steps.steps` is, for ``dtype``: all else takes little time to compile."""
     numbers, bytes_ = np.empty(0, dtype), np.empty(0, np.uint8)
     places, table = np.empty(0, np.int64), np.empty((0, 0), np.int64)
-    net = layout.Net(numbers, table, table, 0, 0, 0, places, *[0] * 9)
-    data = layout.Data(bytes_, numbers, places, bytes_, 0, numbers, numbers)
+    net = layout.Net(numbers, table, table, 0, 0, 0, 0, places, bytes_, places, places, *[0] * 9)
+    data = layout.Data(bytes_, numbers, places, bytes_, 0, 0, numbers, numbers)
     sums, outputs = np.empty((0, 0)), np.empty((0, 0), dtype)
     return entries.steps.is_kept(net, data, places, 0, numbers, 0, 0, 0, places, sums, table, outputs)
 
@@ -94,7 +118,7 @@ class FusedPlan(Plan):
         self.device = device
         self._lanes = BYTES // self.dtype.itemsize
         self.team = Team(threads)
-        self.samples = self._store(problem.samples, room=self.layers[0].n_in)
+        self.samples = self._store(problem.samples, room=self.layers[0].n_in, batch=self.batch_size)
         self._most = self.samples.most  # non-zero inputs that there is room for in each sample
         first, *others = (layer.n_in * layer.n_out for layer in self.layers)
         work = sum(others) + first * self.samples.density
@@ -123,7 +147,7 @@ class FusedPlan(Plan):
         table = np.zeros((len(self.layers), layout.LAYER_FIELDS), np.int64)
         rows = np.zeros((len(self.layers), team + 1), np.int64)
         widest = max(self._row(max(layer.n_in, layer.n_out)) for layer in self.layers)
-        zero, one = memory.take(widest), memory.take(1)
+        zero, one, quotients = memory.take(widest), memory.take(1), memory.take(256)
         a_prev = memory.take(chunk * self._row(self.layers[0].n_in))
         for i, layer in enumerate(self.layers):
             entry, row = table[i], self._row(layer.n_out)
@@ -151,9 +175,15 @@ class FusedPlan(Plan):
         scratch = memory.take(team * scratch_size)
         array = memory.allocate()
         array[one] = 1
+        array[quotients : quotients + 256] = byte_table(self.dtype)
+        n_in = self.layers[0].n_in
+        room = chunk * (n_in <= MOST_COLUMNS)  # samples that there is room for by column
+        words = layout.words_before(room, team, team)
         net = layout.Net(
-            array, table, rows, chunk, zero, one, np.zeros(chunk, np.int64), inputs, most, targets, weights,
-            scratch, scratch_size,
+            array, table, rows, chunk, zero, one, quotients, np.zeros(chunk, np.int64),
+            zeros(room * layout.pitch_of(n_in, self.dtype.itemsize), np.uint8),
+            zeros(words * layout.BITS * layout.map_row(n_in), np.int64), np.zeros(words, np.int64),
+            inputs, most, targets, weights, scratch, scratch_size,
             kernels.LOSSES[self.problem.loss.name], check_rule(self.optimizer), team,
         )  # fmt: skip
         self._use(net)
@@ -172,7 +202,8 @@ class FusedPlan(Plan):
 
     @property
     def kind(self) -> Hashable:
-        return type(self), self.threads, len(self.samples.data.records) > 0, self.samples.data.most_bytes > 0
+        data = self.samples.data
+        return type(self), self.threads, len(data.records) > 0, data.by_column, data.most_bytes > 0
 
     def describe(self) -> str:
         data = self.samples
@@ -180,6 +211,7 @@ class FusedPlan(Plan):
         if self.threads < self.team.size:
             of_all = f"1 of {self.team.size} threads, since there is too little to share"
         first = "non-zero inputs only" if len(data.data.records) else "all inputs"
+        first += ", by column" if data.data.by_column else ""
         many = f"a row may have over {LONGEST_SPARSE:,} of them"
         since = f"{data.density:.0%} are not 0" if data.counted else many
         return f"fused plan, whole epochs in one call, {first}, since {since}, on {of_all}; {self.device}"
@@ -293,15 +325,16 @@ class FusedPlan(Plan):
         costs, hits = (sums[0] if len(jobs) == 1 else sums.sum(axis=0) for sums in (costs, hits))
         return StepStats(len(order), costs, hits)
 
-    def _store(self, samples: Samples, *, room: int) -> StoredSamples:
+    def _store(self, samples: Samples, *, room: int, batch: int = LEAST_CHUNK_ROWS) -> StoredSamples:
         """``samples`` with records of their non-zero inputs, if those are few and no sample has more than ``room``.
 
         Sparse inputs are kept as records alone, however many they are, but for predictions, which have no room.
+        ``batch`` samples will be in work at a time.
         """
         if is_sparse(samples.inputs) and room > 0:
-            longest = int(np.diff(samples.inputs.indptr).max())
-            if longest <= LONGEST_SPARSE:
-                return self._store_sparse(samples, longest)
+            counts = np.diff(samples.inputs.indptr)
+            if counts.max() <= LONGEST_SPARSE:
+                return self._store_sparse(samples, counts, batch)
         n, n_in = samples.inputs.shape
         inputs = dense_inputs(samples.inputs, self.dtype).reshape(-1)
         data = self._data(samples)
@@ -309,40 +342,35 @@ class FusedPlan(Plan):
         dense = StoredSamples(data, n, 1.0, 0, np.ones(-(-n_in // layout.MARK)))
         if room == 0 or n_in > LONGEST_SPARSE:
             return replace(dense, counted=False)
-        value_bytes = inputs.itemsize
-        starts = np.zeros(n + 1, np.int64)
-        found = np.zeros((self.team.size, 2), np.int64)
-
-        def measure(rank: int, first: int, stop: int) -> None:
-            entries.measure_records(inputs, n_in, starts, value_bytes, first, stop, found[rank])
-
-        self.team.share(n, measure)
-        density, most = int(found[:, 0].sum()) / inputs.size, int(found[:, 1].max())
+        counts = np.zeros(n, np.int64)
+        self.team.share(n, lambda _, first, stop: entries.count_inputs(inputs, n_in, first, stop, counts))
+        density, most = counts.sum() / inputs.size, int(counts.max())
         if density > SPARSE_DENSITY or most > room:
             return replace(dense, density=density)
-        limit = int(layout.head_of(n_in) + SPARSE_DENSITY * n_in * (1 + value_bytes))
-        worst = int(starts.max())
-        np.cumsum(starts, out=starts)
+        some = _thousand(inputs.reshape(n, n_in))
+        form = Form(_by_column(some, batch), n_in, inputs.itemsize)
+        starts, limit = form.starts(counts), form.size(int(SPARSE_DENSITY * n_in))
         records = zeros(int(starts[-1]) + LINE, np.uint8)
-        write = partial(entries.write_records, inputs, n_in, starts, records, value_bytes)
-        self.team.share(n, lambda _, first, stop: write(first, stop))
-        data = data._replace(starts=starts, records=records, most_bytes=limit if worst > limit else 0)
-        return StoredSamples(data, n, density, most, self._work(data, n_in))
+        how = inputs, n_in, starts, records, form.by_column, inputs.itemsize
+        self.team.share(n, lambda _, first, stop: entries.write_records(*how, first, stop))
+        worth = limit if np.diff(starts).max() > limit else 0
+        data = data._replace(starts=starts, records=records, by_column=form.by_column, most_bytes=worth)
+        return StoredSamples(data, n, density, most, _work(some))
 
-    def _store_sparse(self, samples: Samples, most: int) -> StoredSamples:
-        """The records of sparse inputs, of ``most`` in a row; they are not kept in any other way."""
+    def _store_sparse(self, samples: Samples, counts: np.ndarray, batch: int) -> StoredSamples:
+        """The records of sparse inputs, so many in each row; they are not kept in any other way."""
         x = samples.inputs
         n, n_in = x.shape
         indptr, columns = x.indptr.astype(np.int64, copy=False), x.indices.astype(np.int64, copy=False)
         values = np.ascontiguousarray(x.data, self.dtype)
-        starts = np.zeros(n + 1, np.int64)
-        size = layout.head_of(n_in) + np.diff(indptr) * (1 + values.itemsize)
-        np.cumsum(-(-size // LINE) * LINE, out=starts[1:])
+        some = _thousand(x)
+        form = Form(_by_column(some, batch), n_in, values.itemsize)
+        starts = form.starts(counts)
         records = zeros(int(starts[-1]) + LINE, np.uint8)
-        write = partial(entries.write_sparse_records, indptr, columns, values, n_in, starts, records)
-        self.team.share(n, lambda _, first, stop: write(first, stop))
-        data = self._data(samples)._replace(starts=starts, records=records)
-        return StoredSamples(data, n, len(values) / (n * n_in), max(most, 1), self._work(data, n_in))
+        how = indptr, columns, values, n_in, starts, records, form.by_column
+        self.team.share(n, lambda _, first, stop: entries.write_sparse_records(*how, first, stop))
+        data = self._data(samples)._replace(starts=starts, records=records, by_column=form.by_column)
+        return StoredSamples(data, n, len(values) / (n * n_in), max(int(counts.max()), 1), _work(some))
 
     def _data(self, samples: Samples) -> layout.Data:
         """Targets and sample weights as the kernels want them, without inputs."""
@@ -353,11 +381,24 @@ class FusedPlan(Plan):
         weight = np.ascontiguousarray(samples.sample_weight, self.dtype)
         none, no_bytes, no_starts = (np.empty(0, kind) for kind in (self.dtype, np.uint8, np.int64))
         weight = none if (weight == 1).all() else weight
-        return layout.Data(no_bytes, none, no_starts, no_bytes, 0, targets, weight)
+        return layout.Data(no_bytes, none, no_starts, no_bytes, 0, 0, targets, weight)
 
-    def _work(self, data: layout.Data, n_in: int) -> np.ndarray:
-        """Mean non-zero inputs between two marks, (marks), of about a thousand samples."""
-        starts = data.starts
-        n = len(starts) - 1
-        some = data.records[starts[:: max(1, n // 1000), None][:-1] + np.arange(layout.head_of(n_in))]
-        return np.diff(some.view(np.uint16).astype(np.float64), axis=1).mean(axis=0)
+
+def _thousand(inputs: Any) -> np.ndarray:
+    """Which inputs are not 0, (n, n_in), in about a thousand samples from all over (N, n_in)."""
+    some = inputs[:: max(1, inputs.shape[0] // 1000)]
+    return (some.toarray() if is_sparse(some) else some) != 0
+
+
+def _by_column(nonzero: np.ndarray, batch: int) -> int:
+    """Return 1 if the first layer is to work by columns in such batches, with these inputs not 0, else 0."""
+    count, n_in = nonzero.shape
+    if batch < COLUMN_BATCH or not layout.TILE_COLUMNS <= n_in <= MOST_COLUMNS:
+        return 0
+    tiles = nonzero[:, : n_in // layout.TILE_COLUMNS * layout.TILE_COLUMNS].reshape(count, -1, layout.TILE_COLUMNS)
+    return int(tiles.any(axis=2).mean() < ALIKE * tiles.mean())
+
+
+def _work(nonzero: np.ndarray) -> np.ndarray:
+    """Mean inputs of a sample that are not 0 between two marks, (marks)."""
+    return np.add.reduceat(nonzero.mean(axis=0), np.arange(0, nonzero.shape[1], layout.MARK))

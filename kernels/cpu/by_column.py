@@ -1,0 +1,270 @@
+"""The first layer by columns: a few neighbouring inputs of all the batch's samples at a time.
+
+Neighbouring pixels are alike: most samples in which one is not 0 have the next one as well. So a tile of some columns
+of W, or of its gradient, goes over the samples in which any of them is not 0, and touches memory at its ends only::
+
+                 samples b of the batch ─────────────▶
+    x[:, k]      ·  ·  ▪  ▪  ·  ▪  ·  ▪        bit b of bitmap k says that x[b, k] is not 0;
+    x[:, k+1]    ·  ·  ▪  ▪  ·  ▪  ·  ·        the tile goes over the bits that are set in
+    x[:, k+2]    ·  ▪  ▪  ·  ·  ▪  ·  ·        any of its bitmaps, and there takes x as it is
+                    │
+                    ▼
+    gradient: g[k : k+3, v : v+8] += x[b, k : k+3]ᵀ δ[b, v : v+8]      g, 3 × 8 vectors, stays in registers
+    forward:  z[b, v : v+8]       += x[b, k : k+3] W[k : k+3, v : v+8]  W, 3 × 8 vectors, stays in registers
+
+A sample comes as a record: its bitmap, then its values that are not 0. :func:`unfold_bytes` and
+:func:`unfold_numbers` make a whole row of them; :func:`turn_bits` makes bitmaps of columns of those of 64 samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from gpubp.kernels import COEFFICIENTS
+from gpubp.kernels.cpu.layout import ADD, BITS, STORE, TILE_COLUMNS, UPDATE, WIDEST
+from gpubp.kernels.cpu.machine import BYTES, has
+from gpubp.kernels.cpu.rowwise import sgd
+from gpubp.kernels.cpu.vector import INT8, INT64, Emit, Lanes, emitted, index, multiply_add
+
+WIDTHS = [WIDEST >> k for k in range(WIDEST.bit_length())]  # vectors a tile may have
+
+
+def _unfold(emit: Emit, kind: ir.Type, size: int, records, record, words, rows, row, maps, map_) -> None:
+    """A record of values of this ``kind``, of ``size`` bytes, becomes a row with its zeros, and a row of bitmaps."""
+    builder = emit.builder
+    lanes = BYTES // size
+    expands = has("avx512vbmi2" if size == 1 else "avx512f") and lanes * size == 64
+    vector, bits = ir.VectorType(kind, lanes), ir.IntType(lanes)
+    zeros = ir.Constant(vector, None)
+
+    def spread(mask, values, place):
+        """The next values of the record in the lanes of the mask."""
+        inside = ir.VectorType(ir.IntType(1), lanes)
+        name = f"llvm.x86.avx512.mask.expand.v{lanes}{'i8' if size == 1 else f'f{8 * size}'}"
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(vector, [vector, vector, inside]), name
+        )
+        given = emit.load_as(vector, records, values)
+        lanes_ = builder.call(function, [given, zeros, builder.bitcast(mask, inside)])
+        emit.store_as(lanes_, rows, place)
+
+    def word(w, values):
+        mask = emit.load_as(INT64, records, emit.add(record, emit.multiply(w, index(8))))
+        emit.store_as(mask, maps, emit.add(map_, w), 8)
+        place = emit.add(row, emit.multiply(w, index(BITS * size)))
+        if not expands:
+            for part in range(BITS // lanes):
+                emit.store_as(zeros, rows, emit.add(place, index(part * lanes * size)))
+
+            def one(bit, values):
+                value = emit.load_as(kind, records, values)
+                emit.store_as(value, rows, emit.add(place, emit.multiply(bit, index(size))))
+                return [emit.add(values, index(size))]
+
+            return emit.each_bit(mask, [values], one)
+        for part in range(BITS // lanes):
+            some = builder.trunc(builder.lshr(mask, index(part * lanes)), bits) if lanes < BITS else mask
+            spread(some, values, emit.add(place, index(part * lanes * size)))
+            count = builder.ctpop(some)
+            count = builder.zext(count, INT64) if lanes < BITS else count
+            values = emit.add(values, emit.multiply(count, index(size)))
+        return [values]
+
+    emit.loop(index(0), words, 1, [emit.add(record, emit.multiply(words, index(8)))], word)
+
+
+@emitted()
+def unfold_bytes(emit, records, record, words, rows, row, maps, map_):
+    """The record at ``record`` becomes rows[row : row + 64 words], and its bitmap maps[map_ : map_ + words]."""
+    _unfold(emit, INT8, 1, records, record, words, rows, row, maps, map_)
+
+
+@emitted()
+def unfold_numbers(emit, memory, records, record, words, rows, row, maps, map_):
+    """As :func:`unfold_bytes`, for numbers as ``memory`` has them; ``rows`` and ``row`` count bytes."""
+    _unfold(emit, emit.element, emit.bits // 8, records, record, words, rows, row, maps, map_)
+
+
+@emitted()
+def turn_bits(emit, maps, place, words):
+    """Of 64 rows of bitmaps, ``words`` a row, bit b of word w in row r becomes bit r of word w in row b.
+
+    All words of a row lie beside each other in vectors; squares of 32, 16, … bits change places with those beside
+    them (Warren, Hacker's Delight, section 7-3).
+    """
+    builder, lanes = emit.builder, BYTES // 8
+    kind = ir.VectorType(INT64, lanes)
+
+    def constant(value: int) -> ir.Constant:
+        return ir.Constant(kind, [value] * lanes)
+
+    def turn(first):
+        for distance in (32, 16, 8, 4, 2, 1):
+            low = sum(1 << bit for bit in range(BITS) if not bit & distance)
+
+            def pair(t, distance=distance, low=low):
+                below = builder.and_(t, index(distance - 1))
+                row = builder.add(builder.shl(builder.sub(t, below), index(1)), below)
+                here = emit.add(first, emit.multiply(row, words))
+                there = emit.add(here, emit.multiply(index(distance), words))
+                a, b = (emit.load_as(kind, maps, p, 8) for p in (here, there))
+                change = builder.xor(builder.lshr(a, constant(distance)), b)
+                change = builder.and_(change, constant(low))
+                emit.store_as(builder.xor(b, change), maps, there, 8)
+                emit.store_as(builder.xor(a, builder.shl(change, constant(distance))), maps, here, 8)
+
+            emit.loop(index(0), index(BITS // 2), 1, [], pair)
+
+    emit.loop(place, emit.add(place, words), lanes, [], turn)
+
+
+class _Batch:
+    """The inputs of the samples in work, as instructions that are being written."""
+
+    def __init__(self, emit: Emit, memory, table, rows, pitch, maps, words, firsts, j0, j1, of_bytes: bool):
+        self.emit, self.memory, self.table = emit, memory, table
+        self.rows, self.pitch, self.maps, self.words = rows, pitch, maps, words
+        self.firsts, self.j0, self.j1, self.of_bytes = firsts, j0, j1, of_bytes
+
+    def each_sample(self, k, height: int, carried: list, body: Callable) -> list:
+        """body(b, numbers, *carried) for each sample b of which any of the inputs k … k + height is not 0.
+
+        ``numbers`` are these inputs, each in all lanes of a vector.
+        """
+        emit, builder = self.emit, self.emit.builder
+        columns = [emit.add(k, index(c)) for c in range(height)]
+        places = [
+            emit.add(
+                emit.multiply(builder.and_(column, index(BITS - 1)), self.words),
+                builder.lshr(column, index(BITS.bit_length() - 1)),
+            )
+            for column in columns
+        ]
+        size = 1 if self.of_bytes else emit.bits // 8
+
+        def word(j, *carried):
+            block = emit.multiply(j, emit.multiply(self.words, index(BITS)))
+            mask = index(0)
+            for place in places:
+                mask = builder.or_(mask, emit.load(self.maps, emit.add(block, place)))
+            first = emit.load(self.firsts, j)
+            row = emit.add(emit.multiply(first, self.pitch), emit.multiply(k, index(size)))
+
+            def sample(bit, *carried):
+                here = emit.add(row, emit.multiply(bit, self.pitch))
+                numbers = [self._number(emit.add(here, index(c * size))) for c in range(height)]
+                return body(emit.add(first, bit), numbers, *carried)
+
+            return emit.each_bit(mask, carried, sample)
+
+        return emit.loop(self.j0, self.j1, 1, carried, word)
+
+    def _number(self, place) -> Lanes:
+        emit = self.emit
+        if not self.of_bytes:
+            return emit.spread(emit.load_as(emit.element, self.rows, place))
+        byte = emit.builder.zext(emit.load(self.rows, place), INT64)
+        return emit.spread(emit.load(self.memory, emit.add(self.table, byte)))
+
+
+def _by_shape(emit: Emit, of_bytes, vectors, k0, k1, tile: Callable[..., None]) -> None:
+    """tile(k, its height, its vectors, whether inputs are bytes) for the columns k0 … k1; those left over one by one."""
+
+    def columns(first, by: int, width: int, bytes_: bool):
+        def one(k, _):
+            tile(k, by, width, bytes_)
+            return [emit.add(k, index(by))]
+
+        return emit.loop(first, emit.add(k1, index(1 - by)), by, [first], one)[0]
+
+    def all_columns(width: int, bytes_: bool) -> None:
+        done = columns(k0, TILE_COLUMNS, width, bytes_)
+        columns(done, 1, width, bytes_)
+
+    def any_width(bytes_: bool) -> None:
+        emit.choose(vectors, {width: partial(all_columns, width, bytes_) for width in WIDTHS})
+
+    emit.choose(of_bytes, {1: partial(any_width, True), 0: partial(any_width, False)})
+
+
+@emitted()
+def column_product(
+    emit, memory, table, rows, pitch, of_bytes, maps, words, firsts, j0, j1, k0, k1, b, b_row, c, c_row, vectors
+):
+    """C[r, :] += Σ_k x[r, k] B[k, :] over the columns k0 … k1, for the samples r of the words j0 … j1.
+
+    For 8, 4, 2 or 1 vectors.
+    """
+
+    def tile(k, height: int, width: int, bytes_: bool) -> None:
+        batch = _Batch(emit, memory, table, rows, pitch, maps, words, firsts, j0, j1, bytes_)
+        offsets = [index(v * emit.lanes) for v in range(width)]
+        places = [emit.add(b, emit.multiply(emit.add(k, index(r)), b_row)) for r in range(height)]
+        held = [[emit.load_lanes(memory, emit.add(place, o)) for place in places] for o in offsets]
+
+        def sample(r, numbers):
+            row = emit.add(c, emit.multiply(r, c_row))
+            for offset, column in zip(offsets, held, strict=True):
+                place = emit.add(row, offset)
+                total = emit.load_lanes(memory, place)
+                for number, weight in zip(numbers, column, strict=True):
+                    total = multiply_add(number, weight, total)
+                emit.store_lanes(total, memory, place)
+
+        batch.each_sample(k, height, [], sample)
+
+    _by_shape(emit, of_bytes, vectors, k0, k1, tile)
+
+
+@emitted()
+def column_gradient(
+    emit, memory, table, rows, pitch, of_bytes, maps, words, firsts, j0, j1, k0, k1, b, b_row, vectors,
+    ending, c, c_row, coefficients, first,
+):  # fmt: skip
+    """G[k, :] = Σ_r x[r, k] B[r, :] for the columns k0 … k1, over the samples r of the words j0 … j1.
+
+    STORE writes it as C[k − k0, :], ADD adds it to that, and with UPDATE, C is W from row k0 on, which makes a step
+    of SGD without momentum, with coefficients[first:].
+    """
+    kind = COEFFICIENTS["sgd"]
+
+    def tile(k, height: int, width: int, bytes_: bool) -> None:
+        batch = _Batch(emit, memory, table, rows, pitch, maps, words, firsts, j0, j1, bytes_)
+        offsets = [index(v * emit.lanes) for v in range(width)]
+
+        def sample(r, numbers, *sums):
+            row, new = emit.add(b, emit.multiply(r, b_row)), list(sums)
+            for v, offset in enumerate(offsets):
+                value = emit.load_lanes(memory, emit.add(row, offset))
+                for h, number in enumerate(numbers):
+                    new[h * width + v] = multiply_add(number, value, sums[h * width + v])
+            return new
+
+        sums = batch.each_sample(k, height, [emit.constant(0)] * (height * width), sample)
+        start = emit.add(c, emit.multiply(emit.builder.sub(k, k0), c_row))
+        lines = [emit.add(start, emit.multiply(c_row, index(h))) for h in range(height)]
+        places = [emit.add(line, offset) for line in lines for offset in offsets]
+
+        def end(combine: Callable[[Lanes, Callable], Lanes]) -> None:
+            for place, total in zip(places, sums, strict=True):
+                emit.store_lanes(combine(total, lambda p=place: emit.load_lanes(memory, p)), memory, place)
+
+        def update() -> None:
+            given = (emit.load(coefficients, emit.add(first, index(i))) for i in range(len(kind._fields)))
+            rates = kind(*map(emit.spread, given))
+            end(lambda total, old: sgd(old(), total, [], rates)[0])
+
+        emit.choose(
+            ending,
+            {
+                UPDATE: update,
+                ADD: lambda: end(lambda total, old: total + old()),
+                STORE: lambda: end(lambda total, _: total),
+            },
+        )
+
+    _by_shape(emit, of_bytes, vectors, k0, k1, tile)
