@@ -94,6 +94,9 @@ class Plan(ABC):
 
     why = ""  # it was chosen, where there was a choice
     products = "float32"  # how it computes products of float32 matrices, as Precision.of has it
+    by_sample = (
+        False  # whether W₁ takes each sample's products one by one, so that a step forms no gradient of it
+    )
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.step = problem, 0
@@ -120,7 +123,8 @@ class Plan(ABC):
     def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
         """The mean cost over one batch and its gradient (∂C/∂W, ∂C/∂b) for each layer, on the host.
 
-        It is the very gradient, bit for bit, that :meth:`run` would step along from the present parameters.
+        It is the very gradient, bit for bit, that :meth:`run` would step along from the present parameters, but for
+        W₁ where that is changed ``by_sample``: there :meth:`run` adds up the same products with other roundings.
         Raises UsageError for more samples than a batch has.
         """
 

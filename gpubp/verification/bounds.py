@@ -130,11 +130,15 @@ class Bounded:
 
 @dataclass(frozen=True)
 class BoundedStep:
-    """The mean cost of a batch, its gradients [∂C/∂W₁, ∂C/∂b₁, …], and the fewest and most hits it can have."""
+    """The mean cost of a batch, its gradients [∂C/∂W₁, ∂C/∂b₁, …], and the fewest and most hits it can have.
+
+    ``size`` is the most that Σ |δ| |a_prev| / B can be for W₁.
+    """
 
     cost: Bounded
     gradients: list[Bounded]
     hits: tuple[int, int]
+    size: np.ndarray
 
 
 def forward(
@@ -494,7 +498,8 @@ def backpropagate(
     for i in range(len(weights) - 1, 0, -1):
         delta = hidden_delta(delta, weights[i], z[i], a[i], activations[i - 1], precision)
         gradients[:0] = weight_grad(delta, a[i - 1], precision)
-    return BoundedStep(mean_cost, gradients, _hits(a[-1], targets))
+    size = (np.abs(delta.value) + delta.error).T @ np.abs(a[0].value) / len(targets)
+    return BoundedStep(mean_cost, gradients, _hits(a[-1], targets), size)
 
 
 def worst_only(value: np.ndarray | float, error: np.ndarray | float) -> Bounded:
@@ -519,6 +524,24 @@ def update(
     if kind not in UPDATES:
         raise UsageError(f'no bound is known for optimizer {kind!r} ({__name__}): train with verify="off"')
     return UPDATES[kind](parameter, gradient, slots, coefficients, precision)
+
+
+def update_by_sample(
+    parameter: np.ndarray,
+    gradient: np.ndarray,
+    size: np.ndarray,
+    batch: int,
+    rate: float,
+    precision: Precision,
+) -> Bounded:
+    """Bounds of W − η ∂C/∂W where each of the batch's samples adds its own product to W, as SGD may.
+
+    ``size`` is Σ |δ| |a_prev| / B. Each sum that is rounded is at most |W| + η size, there are B of them, and the
+    products are rounded once before; the gradient itself was summed apart, and is off by as much.
+    """
+    (new,) = _sgd(parameter, Bounded.exact(gradient), [], SGDCoefficients(rate, 0, 0, 0), precision)
+    rounding = precision.gamma(batch + 2) * (np.abs(parameter) + 2 * rate * size)
+    return worst_only(new.value, new.error + rounding)
 
 
 def _decayed(parameter, gradient, decay, precision) -> tuple[np.ndarray, np.ndarray]:

@@ -46,30 +46,33 @@ def check_step(plan: Plan, order: np.ndarray, lr: float) -> StepCheck:
     after = plan.state()
 
     with np.errstate(all="ignore"):
-        checks = _check_gradients(plan, before, order, cost, gradients, stats)
+        checks, size = _check_gradients(plan, before, order, cost, gradients, stats)
         if checks:
             checks.append(compare("step count", after.step, Bounded.exact(np.asarray(before.step + 1.0))))
-            checks += _check_update(plan.problem, before, after, gradients, lr)
+            by_sample = (size, len(order)) if plan.by_sample else None
+            checks += _check_update(plan.problem, before, after, gradients, lr, by_sample)
     return StepCheck(stats, checks, seconds, before)
 
 
 def _check_gradients(
     plan: Plan, before: PlanState, order: np.ndarray, cost: float, gradients: Parameters, stats: StepStats
-) -> list[TensorCheck]:
-    """Cost, hits and every gradient of one batch, end to end, elementwise and in norm."""
+) -> tuple[list[TensorCheck], np.ndarray]:
+    """Cost, hits and every gradient of one batch, end to end, elementwise and in norm; and its ``size``."""
     problem, batch = plan.problem, plan.problem.samples.take(order)
     given = as_inputs(batch.inputs, problem.dtype), batch.targets, batch.sample_weight
     own_cost, working = reference.backpropagate(before.layers, problem.activations, problem.loss, *given)
     if not np.isfinite(own_cost) or not all(np.isfinite(g).all() for pair in working for g in pair):
-        return []  # the reference itself overflows in this dtype: a run that diverges, which the trainer reports
+        # the reference itself overflows in this dtype: a run that diverges, which the trainer reports
+        return [], np.empty(0)
     step = bounded_step(problem, before.layers, batch, plan.products)
     own = np.asarray(own_cost, problem.dtype)
-    return [
+    checks = [
         compare("cost", cost, step.cost, own, terms=len(order)),
         *compare_gradients(problem, gradients, working, step, len(order)),
         compare("cost of run", stats.mean_cost, step.cost, own, terms=len(order)),
         _check_hits(stats, step),
     ]
+    return checks, step.size
 
 
 def compare_gradients(
@@ -115,14 +118,26 @@ def _check_hits(stats: StepStats, step: bounds.BoundedStep) -> TensorCheck:
 
 
 def _check_update(
-    problem: Problem, before: PlanState, after: PlanState, gradients: Parameters, lr: float
+    problem: Problem,
+    before: PlanState,
+    after: PlanState,
+    gradients: Parameters,
+    lr: float,
+    by_sample: tuple[np.ndarray, int] | None,
 ) -> list[TensorCheck]:
-    """The optimizer's rule on the plan's own gradients: those that ``run`` steps along, by its contract."""
+    """The optimizer's rule on the plan's own gradients: those that ``run`` steps along, by its contract.
+
+    Where W₁ takes the products of each sample, ``by_sample`` is their size and the number of samples.
+    """
     optimizer, checks, largest = problem.optimizer, [], np.finfo(problem.dtype).max
     flat = [gradient for pair in gradients for gradient in pair]
     for i, name in enumerate(tensor_names(problem.layers)):
         c = optimizer.coefficients(lr, before.step + 1, decay=name.startswith("W"))
         expected = bounded_update(before.parameters[i], flat[i], before.slots[i], optimizer, c)
+        if i == 0 and by_sample is not None:
+            numbers = (a.astype(np.float64) for a in (before.parameters[0], flat[0]))
+            rate, precision = float(problem.dtype.type(lr)), Precision.of(problem.dtype)
+            expected = [bounds.update_by_sample(*numbers, *by_sample, rate, precision)]
         results = [after.parameters[i], *after.slots[i]]
         kinds = ("", *(f" {slot}" for slot in optimizer.slots))
         for kind, got, bounded in zip(kinds, results, expected, strict=True):

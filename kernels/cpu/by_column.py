@@ -24,10 +24,8 @@ from functools import partial
 from llvmlite import ir
 from numba.core import cgutils
 
-from gpubp.kernels import COEFFICIENTS
-from gpubp.kernels.cpu.layout import ADD, BITS, STORE, TILE_COLUMNS, UPDATE, WIDEST
+from gpubp.kernels.cpu.layout import BITS, TILE_COLUMNS, WIDEST
 from gpubp.kernels.cpu.machine import BYTES, has
-from gpubp.kernels.cpu.rowwise import sgd
 from gpubp.kernels.cpu.vector import INT8, INT64, Emit, Lanes, emitted, index, multiply_add
 
 WIDTHS = [WIDEST >> k for k in range(WIDEST.bit_length())]  # vectors a tile may have
@@ -193,7 +191,24 @@ def _by_shape(emit: Emit, of_bytes, vectors, k0, k1, tile: Callable[..., None]) 
 
 @emitted()
 def column_product(
-    emit, memory, table, rows, pitch, of_bytes, maps, words, firsts, j0, j1, k0, k1, b, b_row, c, c_row, vectors
+    emit,
+    memory,
+    table,
+    rows,
+    pitch,
+    of_bytes,
+    maps,
+    words,
+    firsts,
+    j0,
+    j1,
+    k0,
+    k1,
+    b,
+    b_row,
+    c,
+    c_row,
+    vectors,
 ):
     """C[r, :] += Σ_k x[r, k] B[k, :] over the columns k0 … k1, for the samples r of the words j0 … j1.
 
@@ -222,15 +237,13 @@ def column_product(
 
 @emitted()
 def column_gradient(
-    emit, memory, table, rows, pitch, of_bytes, maps, words, firsts, j0, j1, k0, k1, b, b_row, vectors,
-    ending, c, c_row, coefficients, first,
+    emit, memory, table, rows, pitch, of_bytes, maps, words, firsts, j0, j1, k0, k1, b, b_row, c, c_row, vectors, rate
 ):  # fmt: skip
-    """G[k, :] = Σ_r x[r, k] B[r, :] for the columns k0 … k1, over the samples r of the words j0 … j1.
+    """C[k − k0, :] += rate Σ_r x[r, k] B[r, :] for the columns k0 … k1, over the samples r of the words j0 … j1.
 
-    STORE writes it as C[k − k0, :], ADD adds it to that, and with UPDATE, C is W from row k0 on, which makes a step
-    of SGD without momentum, with coefficients[first:].
+    For 8, 4, 2 or 1 vectors; the sums are whole before they are added.
     """
-    kind = COEFFICIENTS["sgd"]
+    rate = emit.spread(rate)
 
     def tile(k, height: int, width: int, bytes_: bool) -> None:
         batch = _Batch(emit, memory, table, rows, pitch, maps, words, firsts, j0, j1, bytes_)
@@ -245,26 +258,11 @@ def column_gradient(
             return new
 
         sums = batch.each_sample(k, height, [emit.constant(0)] * (height * width), sample)
-        start = emit.add(c, emit.multiply(emit.builder.sub(k, k0), c_row))
-        lines = [emit.add(start, emit.multiply(c_row, index(h))) for h in range(height)]
-        places = [emit.add(line, offset) for line in lines for offset in offsets]
-
-        def end(combine: Callable[[Lanes, Callable], Lanes]) -> None:
-            for place, total in zip(places, sums, strict=True):
-                emit.store_lanes(combine(total, lambda p=place: emit.load_lanes(memory, p)), memory, place)
-
-        def update() -> None:
-            given = (emit.load(coefficients, emit.add(first, index(i))) for i in range(len(kind._fields)))
-            rates = kind(*map(emit.spread, given))
-            end(lambda total, old: sgd(old(), total, [], rates)[0])
-
-        emit.choose(
-            ending,
-            {
-                UPDATE: update,
-                ADD: lambda: end(lambda total, old: total + old()),
-                STORE: lambda: end(lambda total, _: total),
-            },
-        )
+        line = emit.add(c, emit.multiply(emit.builder.sub(k, k0), c_row))
+        for h in range(height):
+            for offset, total in zip(offsets, sums[h * width :], strict=False):
+                place = emit.add(line, offset)
+                emit.store_lanes(multiply_add(total, rate, emit.load_lanes(memory, place)), memory, place)
+            line = emit.add(line, c_row)
 
     _by_shape(emit, of_bytes, vectors, k0, k1, tile)

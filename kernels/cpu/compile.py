@@ -46,6 +46,9 @@ SYSTEM = {"sched_yield", "SwitchToThread"}  # functions that kernels may call ou
 Result = types.Type | Callable[..., types.Type]
 
 
+_apart: set[str] = set()  # names of parts that are not inlined
+
+
 def register(function: Callable, result: Result, lower: Callable) -> None:
     """Make ``function`` known to Numba as one that ``lower`` emits; ``result`` is its type, or gives it.
 
@@ -66,11 +69,17 @@ def register(function: Callable, result: Result, lower: Callable) -> None:
 
 
 def part(result: Result = types.void):
-    """A function that only kernels call, compiled into them; ``result`` is its type, or gives it."""
+    """A function that only kernels call, compiled into them; ``result`` is its type, or gives it.
+
+    One without a result stays a function of its own in LLVM, which takes less time to compile than a large one.
+    """
 
     def decorate(function):
         def lower(context, builder, signature, arguments):
-            return context.compile_internal(builder, function, signature, arguments)
+            made = context.compile_subroutine(builder, function, signature).fndesc
+            if result == types.void:
+                _apart.add(made.mangled_name)
+            return context.call_internal(builder, made, signature, arguments)
 
         register(function, result, lower)
         return function
@@ -82,16 +91,25 @@ kernel = part()
 
 
 class _Library(AOTCodeLibrary):
-    """LLVM's instructions of a function and of those that it calls, optimised once, when they are all there."""
+    """LLVM's instructions of a function and of those that it calls, optimised once, when they are all there.
 
-    whole = False
+    ``entry`` is then the one function that others may call, so that what is inlined is not kept beside that.
+    """
+
+    entry: str | None = None
 
     def _optimize_functions(self, ll_module):
         ll_module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self):
-        if self.whole:
-            super()._optimize_final_module()
+        if self.entry is None:
+            return
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.name != self.entry:
+                function.linkage = "internal"
+                if function.name in _apart:
+                    function.add_function_attribute("noinline")
+        super()._optimize_final_module()
 
 
 class _Codegen(AOTCPUCodegen):
@@ -129,7 +147,7 @@ def machine_code(function: Callable, arguments: Sequence, symbol: str) -> bytes:
         made = compiler.compile_extra(typing, target, entry, signature, types.void, flags, {})
         kind = target.call_conv.get_function_type(types.void, signature)
         made.library.add_ir_module(_caller(made.library, kind, made.fndesc.mangled_name, symbol))
-        made.library.whole = True
+        made.library.entry = symbol
         made.library.finalize()
         module = llvm.parse_assembly(made.library.get_llvm_str())
     declared = {found.name for found in module.functions if found.is_declaration}

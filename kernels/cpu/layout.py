@@ -38,8 +38,6 @@ SYNC_SIZE = 16  # words of a barrier
     LAYER_FIELDS,
 ) = range(15)
 
-STORE, ADD, UPDATE = range(3)  # what becomes of a gradient when its sums are whole
-
 TRAIN, GRADIENTS, EVALUATE, PREDICT = range(4)  # what a call is for
 
 # The phases of a step, by the operations' names; but for the first and the output's, each layer has its own.
@@ -71,8 +69,12 @@ class Net(NamedTuple):
     table: int  # i/255 for every byte i
     places: np.ndarray  # (chunk) int64, where the records of the samples in work begin
     unfolded: np.ndarray  # (chunk · pitch) uint8: inputs as they were given, with their zeros
-    maps: np.ndarray  # (words · 64 · map_row) int64: of 64 samples a word, which inputs of each column are not 0
+    maps: (
+        np.ndarray
+    )  # (words · 64 · map_row) int64: of 64 samples a word, which inputs of each column are not 0
     firsts: np.ndarray  # (words) int64: the first sample of each
+    map_words: int  # of a sample's bitmap
+    map_row: int  # from one bitmap to the next
     inputs: int  # (chunk, most) non-zero inputs
     most: int  # non-zero inputs a row may have
     targets: int  # (chunk, n_out)
@@ -97,7 +99,7 @@ class Data(NamedTuple):
     numbers: np.ndarray  # (N · n_in)
     starts: np.ndarray  # (N + 1) int64
     records: np.ndarray  # uint8
-    by_column: int  # whether the first layer works by columns
+    pitch: int  # bytes of a sample's inputs with their zeros, where the first layer works by columns; else 0
     most_bytes: int  # of a record, on average over a chunk, up to which it is worth it; 0 if that is known
     targets: np.ndarray  # (N · a row of the last layer)
     sample_weight: np.ndarray  # (N), or empty if all are 1

@@ -43,7 +43,7 @@ def target_machine() -> Any:
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(
-        cpu=CPU, features=FEATURES, opt=2, reloc="pic", codemodel="jitdefault"
+        cpu=CPU, features=FEATURES, opt=1, reloc="pic", codemodel="jitdefault"
     )
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
+from gpubp.kernels import COEFFICIENTS
 from gpubp.kernels.cpu.by_column import (
     column_gradient,
     column_product,
@@ -35,7 +36,6 @@ from gpubp.kernels.cpu.layout import (
     A_PREV,
     A_PREV_ROW,
     ACTIVATION,
-    ADD,
     ALL,
     BITS,
     BLOCK_BYTES,
@@ -60,30 +60,37 @@ from gpubp.kernels.cpu.layout import (
     SLOT2,
     SPAN,
     SPARSE_BYTES,
-    STORE,
     TILE_VECTORS,
-    UPDATE,
     VECTORS,
     WEIGHT_GRAD,
     WIDEST,
     A,
     W,
     head_of,
-    map_row,
-    map_words,
     phase,
-    pitch_of,
     words_before,
 )
 from gpubp.kernels.cpu.machine import BYTES, LINE
 from gpubp.kernels.cpu.rowwise import activate, pull_back, update_rows
 from gpubp.kernels.cpu.sync import barrier
 from gpubp.kernels.cpu.turned import SOFTMAX, count_hits, output, pull_back_softmax, softmax
-from gpubp.kernels.cpu.vector import copy, get, get_short, prefetch_row, put, put_short, put_value, transpose
+from gpubp.kernels.cpu.vector import (
+    copy,
+    get,
+    get_short,
+    prefetch_row,
+    put,
+    put_short,
+    put_value,
+    scale,
+    transpose,
+)
+
+DECAY = COEFFICIENTS["sgd"]._fields.index("decay")
 
 part(types.int64)(phase)
-for function in (head_of, map_row, map_words, pitch_of, words_before):
-    part(types.intp)(function)
+part(types.intp)(head_of)
+part(types.intp)(words_before)
 
 
 @kernel
@@ -167,11 +174,11 @@ def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread):
     take(memory, net.targets + (b0 - begin) * n_out, n_out, data.targets, n_out, order, b0, b1)
     for b in range(b0, b1):
         weight = (
-            get(data.sample_weight, get(order, b)) if len(data.sample_weight) > 0 else memory.dtype.type(1)
+            get(data.sample_weight, get(order, b)) if len(data.sample_weight) > 0 else get(memory, net.one)
         )
         put(memory, net.weights + b - begin, weight)
     place, row = first[A_PREV] + (b0 - begin) * first[A_PREV_ROW], first[A_PREV_ROW]
-    if sparse and data.by_column:
+    if sparse and data.pitch > 0:
         unfold(net, data, order, begin, end, b0, b1, thread)
     elif sparse:
         for b in range(b0, b1):
@@ -192,16 +199,17 @@ def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread):
 @part()
 def unfold(net, data, order, begin, end, b0, b1, thread):
     """The inputs of samples b0 … b1 from their records, with their zeros, and bitmaps of each input's samples."""
-    n_in = net.layers[0, N_IN]
-    words, row, pitch = map_words(n_in), map_row(n_in), pitch_of(n_in, input_bytes(net, data))
+    row = net.map_row
     word = words_before(end - begin, net.threads, thread)
     for b in range(b0, b1):
-        record, place = get(data.starts, get(order, b)), (b - begin) * pitch
+        record, place = get(data.starts, get(order, b)), (b - begin) * data.pitch
         bitmap = (word * BITS + b - b0) * row
         if len(data.bytes) > 0:
-            unfold_bytes(data.records, record, words, net.unfolded, place, net.maps, bitmap)
+            unfold_bytes(data.records, record, net.map_words, net.unfolded, place, net.maps, bitmap)
         else:
-            unfold_numbers(net.memory, data.records, record, words, net.unfolded, place, net.maps, bitmap)
+            unfold_numbers(
+                net.memory, data.records, record, net.map_words, net.unfolded, place, net.maps, bitmap
+            )
     for b in range(b0, b1, BITS):
         bitmap = word * BITS * row
         for place in range(bitmap + (b1 - b) * row, bitmap + BITS * row):  # where the last word is not full
@@ -209,12 +217,6 @@ def unfold(net, data, order, begin, end, b0, b1, thread):
         turn_bits(net.maps, bitmap, row)
         put(net.firsts, word, b - begin)
         word += 1
-
-
-@part(types.intp)
-def input_bytes(net, data):
-    """Bytes of an input as it was given."""
-    return 1 if len(data.bytes) > 0 else net.memory.itemsize
 
 
 @part(types.UniTuple(types.intp, 2))
@@ -243,7 +245,7 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
         v0, v1 = columns_of(layer, thread, net.threads)
         lanes = BYTES // net.memory.itemsize
         place = layer[A] + (first - begin) * layer[ROW] + v0 * lanes
-        if sparse and i == 0 and data.by_column:
+        if sparse and i == 0 and data.pitch > 0:
             forward_by_column(net, data, begin, end, first, stop, v0, v1, thread)
         elif sparse and i == 0:
             forward_sparse(net, data, begin, first, stop, v0, v1)
@@ -300,8 +302,8 @@ def forward_by_column(net, data, begin, end, first, stop, v0, v1, thread):
     while v < v1:
         wide = widest(v1 - v)
         column_product(
-            memory, net.table, net.unfolded, pitch_of(n_in, input_bytes(net, data)), len(data.bytes) > 0,
-            net.maps, map_row(n_in), net.firsts, j0, j1, 0, n_in,
+            memory, net.table, net.unfolded, data.pitch, len(data.bytes) > 0,
+            net.maps, net.map_row, net.firsts, j0, j1, 0, n_in,
             layer[W] + v * lanes, row, layer[A] + v * lanes, row, wide,
         )  # fmt: skip
         v += wide
@@ -427,7 +429,6 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
 
     ``go_on`` adds to what earlier chunks of the batch left in memory.
     """
-    by_column = sparse and data.by_column
     no, one = np.int64(0), np.int64(1)
     memory, layer = net.memory, net.layers[i]
     lanes = BYTES // memory.itemsize
@@ -439,37 +440,40 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
     v0, v1 = columns_of(layer, thread, net.threads)
     scratch = net.scratch + thread * net.scratch_size
     panel = panel_of(net, thread)
+    # SGD without momentum and decay needs no gradient but only W − η ∂C/∂W, which the sums can be added to.
+    straight, rate = False, get(memory, net.one)
+    if sparse and layer[SLOT1] < 0 and not to_memory and not go_on and get(coefficients, c + DECAY) == 0:
+        straight, rate = True, -get(coefficients, c)
     v = v0
     while v < v1:
         wide = widest(v1 - v) if sparse else min(v1 - v, BLOCK_VECTORS)
         shift = v * lanes
         block = sparse_rows(wide) if sparse else BLOCK_ROWS
-        # SGD without momentum needs nothing but the sums, so that it can end them.
-        at_once = by_column and layer[SLOT1] < 0 and not (to_memory or go_on)
-        if at_once:
-            block = n_in
+        if straight:
+            block = n_in if data.pitch > 0 else SPAN
+            if not data.pitch > 0:
+                scale(memory, layer[DELTA] + shift, row, panel, wide * lanes, end - begin, wide, rate)
         k = k0
         while k < k1:
             rows = min(block - k % block, k1 - k)  # blocks of a sparse row's columns lie in one span
             at = k * row + shift
             start, start_row = (layer[GRADIENT] + at, row) if go_on else (net.zero, 0)
             g, g_row = (layer[GRADIENT] + at, row) if to_memory else (scratch, wide * lanes)
-            if by_column:
-                if go_on and not to_memory:
-                    copy(memory, start, start_row, g, g_row, rows, wide)
-                ending = UPDATE if at_once else ADD if go_on else STORE
-                target, target_row = (layer[W] + at, row) if at_once else (g, g_row)
+            if straight:
+                g, g_row = layer[W] + at, row
+            elif sparse and (to_memory or go_on):
+                copy(memory, start, start_row, g, g_row, rows, wide)
+            if sparse and data.pitch > 0:
                 column_gradient(
-                    memory, net.table, net.unfolded, pitch_of(n_in, input_bytes(net, data)), len(data.bytes) > 0,
-                    net.maps, map_row(n_in), net.firsts, 0, words_before(end - begin, net.threads, net.threads),
-                    k, k + rows, layer[DELTA] + shift, row, wide, ending, target, target_row, coefficients, c,
+                    memory, net.table, net.unfolded, data.pitch, len(data.bytes) > 0,
+                    net.maps, net.map_row, net.firsts, 0, words_before(end - begin, net.threads, net.threads),
+                    k, k + rows, layer[DELTA] + shift, row, g, g_row, wide, rate,
                 )  # fmt: skip
             elif sparse:
-                if to_memory or go_on:
-                    copy(memory, start, start_row, g, g_row, rows, wide)
+                delta, delta_row = (panel, wide * lanes) if straight else (layer[DELTA] + shift, row)
                 sparse_gradient(
                     memory, data.records, net.places, end - begin, head_of(n_in), k // MARK,
-                    (k + rows + MARK - 1) // MARK, net.inputs, net.most, layer[DELTA] + shift, row,
+                    (k + rows + MARK - 1) // MARK, net.inputs, net.most, delta, delta_row,
                     g - (k % SPAN) * g_row, g_row, wide,
                 )  # fmt: skip
             else:
@@ -477,7 +481,7 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
                     memory, layer[A_PREV] + k, one, layer[A_PREV_ROW], layer[DELTA] + shift, row, end - begin,
                     start, start_row, g, g_row, rows, wide, panel, net.zero, no,
                 )  # fmt: skip
-            if not (to_memory or at_once):
+            if not (to_memory or straight):
                 update_rows(
                     memory, layer[W] + at, row, g, g_row, slot(layer[SLOT1], at), slot(layer[SLOT2], at),
                     rows, wide, net.rule, coefficients, c,
@@ -569,14 +573,14 @@ def count_inputs(inputs, n_in, first, stop, counts):
 
 
 @kernel
-def write_records(inputs, n_in, starts, records, by_column, value_bytes, first, stop):
-    """The records of :class:`Data`, for samples first … stop."""
+def write_records(inputs, n_in, starts, records, words, value_bytes, first, stop):
+    """The records of :class:`Data`, for samples first … stop; with bitmaps of so many words, if any."""
     head = head_of(n_in)
     for s in range(first, stop):
         record = get(starts, s)
-        if by_column:
-            place = record + 8 * map_words(n_in)
-            for w in range(map_words(n_in)):
+        if words > 0:
+            place = record + 8 * words
+            for w in range(words):
                 word = np.int64(0)
                 for i in range(BITS * w, min(BITS * (w + 1), n_in)):
                     word |= np.int64(get(inputs, s * n_in + i) != 0) << (i % BITS)
@@ -599,14 +603,14 @@ def write_records(inputs, n_in, starts, records, by_column, value_bytes, first, 
 
 
 @kernel
-def write_sparse_records(indptr, columns, values, n_in, starts, records, by_column, first, stop):
+def write_sparse_records(indptr, columns, values, n_in, starts, records, words, first, stop):
     """As :func:`write_records`, from rows whose non-zero inputs, with their columns, are indptr[s] … indptr[s + 1]."""
     head, value_bytes = head_of(n_in), values.itemsize
     for s in range(first, stop):
         record, begin, end = get(starts, s), get(indptr, s), get(indptr, s + 1)
-        if by_column:
-            place, k = record + 8 * map_words(n_in), begin
-            for w in range(map_words(n_in)):
+        if words > 0:
+            place, k = record + 8 * words, begin
+            for w in range(words):
                 word = np.int64(0)
                 while k < end and get(columns, k) < BITS * (w + 1):
                     word |= np.int64(1) << (get(columns, k) % BITS)

@@ -305,6 +305,7 @@ def _separate(module, function: Callable, element, result, values) -> ir.Functio
     kind = ir.FunctionType(void if result == INT8.as_pointer() else result, [v.type for v in values])
     separate = ir.Function(module, kind, name)
     separate.linkage = "linkonce_odr"
+    separate.attributes.add("noinline")
     builder = ir.IRBuilder(separate.append_basic_block("entry"))
     answer = function(Emit(builder, element), *separate.args)
     if kind.return_type == void:
@@ -375,6 +376,22 @@ def copy(emit, memory, source, source_row, target, target_row, rows, vectors):
     def row(r, source, target):
         def one(i):
             emit.store_lanes(emit.load_lanes(memory, emit.add(source, i)), memory, emit.add(target, i))
+
+        emit.loop(index(0), last, emit.lanes, [], one)
+        return [emit.add(source, source_row), emit.add(target, target_row)]
+
+    emit.loop(index(0), rows, 1, [source, target], row)
+
+
+@emitted()
+def scale(emit, memory, source, source_row, target, target_row, rows, vectors, factor):
+    """target[r, :] = factor source[r, :], for rows of whole vectors."""
+    last, factor = emit.multiply(vectors, index(emit.lanes)), emit.spread(factor)
+
+    def row(r, source, target):
+        def one(i):
+            value = emit.load_lanes(memory, emit.add(source, i)) * factor
+            emit.store_lanes(value, memory, emit.add(target, i))
 
         emit.loop(index(0), last, emit.lanes, [], one)
         return [emit.add(source, source_row), emit.add(target, target_row)]

@@ -21,11 +21,12 @@ from gpubp.kernels.cpu import entries, layout
 from gpubp.kernels.cpu.entry import Packed
 from gpubp.kernels.cpu.machine import BYTES, LINE
 
-# Up to this density, the first layer works on the non-zero inputs only: measured, the same for 32 to 512 units.
+# Up to this density, the first layer takes the non-zero inputs of each sample; measured, the same for 32 to 512 units.
 SPARSE_DENSITY = 0.33
-# It works by columns if neighbours are so alike that of three, any is not 0 in at most so many times the samples in
-# which one is, if batches have so many samples, and if there is room for whole rows.
-ALIKE, COLUMN_BATCH, MOST_COLUMNS = 1.74, 16, 8192
+# It takes them by column, where that is faster: neighbours are so alike that of three, any is not 0 in at most so many
+# times the samples in which one is, and in at most so many of all; and batches have so many samples.
+ALIKE, COLUMN_DENSITY, COLUMN_BATCH = 1.75, 0.7, 24
+MOST_COLUMNS = 8192  # that there is room for, a whole row of each sample in work
 LONGEST_SPARSE = 65535  # inputs that a record can count
 CHUNK_ROWS = 1024  # samples that are in work at a time, at most; larger batches are summed chunk by chunk
 LEAST_CHUNK_ROWS = 256  # … and at least, for evaluations after training in small batches
@@ -38,14 +39,24 @@ SHARED_WORK, SHARED_EPOCH = 400_000, 20_000_000
 class Form(NamedTuple):
     """How the records of non-zero inputs are written, as :class:`gpubp.kernels.cpu.layout.Data` has them."""
 
-    by_column: int
+    by_column: bool
     n_in: int
     value_bytes: int
+
+    @property
+    def words(self) -> int:
+        """Words of each record's bitmap; 0 without one."""
+        return layout.map_words(self.n_in) if self.by_column else 0
+
+    @property
+    def pitch(self) -> int:
+        """Bytes from one sample's inputs to the next, where they are taken by column; else 0."""
+        return layout.pitch_of(self.n_in, self.value_bytes) if self.by_column else 0
 
     def size(self, count):
         """Bytes of a record of so many non-zero inputs."""
         if self.by_column:
-            return 8 * layout.map_words(self.n_in) + count * self.value_bytes
+            return 8 * self.words + count * self.value_bytes
         return layout.head_of(self.n_in) + count * (1 + self.value_bytes)
 
     def starts(self, counts: np.ndarray) -> np.ndarray:
@@ -62,7 +73,7 @@ class StoredSamples:
     data: layout.Data
     count: int
     density: float
-    most: int  # non-zero inputs of one sample, if they are kept apart
+    most: int  # non-zero inputs of one sample, if they are listed
     work: np.ndarray  # (marks) mean non-zero inputs between two marks
     counted: bool = True  # whether the density is known
 
@@ -104,7 +115,7 @@ def is_compiled(dtype: np.dtype) -> bool:
     """Whether :func:`gpubp.kernels.cpu.steps.steps` is, for ``dtype``: all else takes little time to compile."""
     numbers, bytes_ = np.empty(0, dtype), np.empty(0, np.uint8)
     places, table = np.empty(0, np.int64), np.empty((0, 0), np.int64)
-    net = layout.Net(numbers, table, table, 0, 0, 0, 0, places, bytes_, places, places, *[0] * 9)
+    net = layout.Net(numbers, table, table, 0, 0, 0, 0, places, bytes_, places, places, *[0] * 11)
     data = layout.Data(bytes_, numbers, places, bytes_, 0, 0, numbers, numbers)
     sums, outputs = np.empty((0, 0)), np.empty((0, 0), dtype)
     return entries.steps.is_kept(net, data, places, 0, numbers, 0, 0, 0, places, sums, table, outputs)
@@ -125,6 +136,13 @@ class FusedPlan(Plan):
         shared = self.batch_size * work >= SHARED_WORK and len(self.samples) * work >= SHARED_EPOCH
         self.threads = threads if shared else 1
         self._lay_out()
+        listed = len(self.samples.data.records) > 0 and not self.samples.data.pitch
+        plain = (
+            not self.optimizer.slots
+            and not self.optimizer.weight_decay
+            and self.batch_size <= self._net.chunk
+        )
+        self.by_sample = listed and plain
         for i, (weights, bias) in enumerate(problem.parameters):
             self._put(self._net.layers[i, layout.W], i, weights, bias)
         self._sync = Packed(np.zeros(layout.SYNC_SIZE, np.int64))
@@ -183,7 +201,7 @@ class FusedPlan(Plan):
             array, table, rows, chunk, zero, one, quotients, np.zeros(chunk, np.int64),
             zeros(room * layout.pitch_of(n_in, self.dtype.itemsize), np.uint8),
             zeros(words * layout.BITS * layout.map_row(n_in), np.int64), np.zeros(words, np.int64),
-            inputs, most, targets, weights, scratch, scratch_size,
+            layout.map_words(n_in), layout.map_row(n_in), inputs, most, targets, weights, scratch, scratch_size,
             kernels.LOSSES[self.problem.loss.name], check_rule(self.optimizer), team,
         )  # fmt: skip
         self._use(net)
@@ -203,7 +221,7 @@ class FusedPlan(Plan):
     @property
     def kind(self) -> Hashable:
         data = self.samples.data
-        return type(self), self.threads, len(data.records) > 0, data.by_column, data.most_bytes > 0
+        return type(self), self.threads, len(data.records) > 0, data.pitch > 0, data.most_bytes > 0
 
     def describe(self) -> str:
         data = self.samples
@@ -211,7 +229,7 @@ class FusedPlan(Plan):
         if self.threads < self.team.size:
             of_all = f"1 of {self.team.size} threads, since there is too little to share"
         first = "non-zero inputs only" if len(data.data.records) else "all inputs"
-        first += ", by column" if data.data.by_column else ""
+        first += ", by column" if data.data.pitch else ""
         many = f"a row may have over {LONGEST_SPARSE:,} of them"
         since = f"{data.density:.0%} are not 0" if data.counted else many
         return f"fused plan, whole epochs in one call, {first}, since {since}, on {of_all}; {self.device}"
@@ -345,17 +363,18 @@ class FusedPlan(Plan):
         counts = np.zeros(n, np.int64)
         self.team.share(n, lambda _, first, stop: entries.count_inputs(inputs, n_in, first, stop, counts))
         density, most = counts.sum() / inputs.size, int(counts.max())
-        if density > SPARSE_DENSITY or most > room:
-            return replace(dense, density=density)
         some = _thousand(inputs.reshape(n, n_in))
         form = Form(_by_column(some, batch), n_in, inputs.itemsize)
-        starts, limit = form.starts(counts), form.size(int(SPARSE_DENSITY * n_in))
+        if not form.by_column and (density > SPARSE_DENSITY or most > room):
+            return replace(dense, density=density)
+        starts = form.starts(counts)
+        limit = form.size(int((COLUMN_DENSITY if form.by_column else SPARSE_DENSITY) * n_in))
         records = zeros(int(starts[-1]) + LINE, np.uint8)
-        how = inputs, n_in, starts, records, form.by_column, inputs.itemsize
+        how = inputs, n_in, starts, records, form.words, inputs.itemsize
         self.team.share(n, lambda _, first, stop: entries.write_records(*how, first, stop))
         worth = limit if np.diff(starts).max() > limit else 0
-        data = data._replace(starts=starts, records=records, by_column=form.by_column, most_bytes=worth)
-        return StoredSamples(data, n, density, most, _work(some))
+        data = data._replace(starts=starts, records=records, pitch=form.pitch, most_bytes=worth)
+        return StoredSamples(data, n, density, 0 if form.by_column else most, _work(some))
 
     def _store_sparse(self, samples: Samples, counts: np.ndarray, batch: int) -> StoredSamples:
         """The records of sparse inputs, so many in each row; they are not kept in any other way."""
@@ -367,10 +386,11 @@ class FusedPlan(Plan):
         form = Form(_by_column(some, batch), n_in, values.itemsize)
         starts = form.starts(counts)
         records = zeros(int(starts[-1]) + LINE, np.uint8)
-        how = indptr, columns, values, n_in, starts, records, form.by_column
+        how = indptr, columns, values, n_in, starts, records, form.words
         self.team.share(n, lambda _, first, stop: entries.write_sparse_records(*how, first, stop))
-        data = self._data(samples)._replace(starts=starts, records=records, by_column=form.by_column)
-        return StoredSamples(data, n, len(values) / (n * n_in), max(int(counts.max()), 1), _work(some))
+        data = self._data(samples)._replace(starts=starts, records=records, pitch=form.pitch)
+        most = 0 if form.by_column else max(int(counts.max()), 1)
+        return StoredSamples(data, n, len(values) / (n * n_in), most, _work(some))
 
     def _data(self, samples: Samples) -> layout.Data:
         """Targets and sample weights as the kernels want them, without inputs."""
@@ -390,13 +410,14 @@ def _thousand(inputs: Any) -> np.ndarray:
     return (some.toarray() if is_sparse(some) else some) != 0
 
 
-def _by_column(nonzero: np.ndarray, batch: int) -> int:
-    """Return 1 if the first layer is to work by columns in such batches, with these inputs not 0, else 0."""
-    count, n_in = nonzero.shape
-    if batch < COLUMN_BATCH or not layout.TILE_COLUMNS <= n_in <= MOST_COLUMNS:
-        return 0
-    tiles = nonzero[:, : n_in // layout.TILE_COLUMNS * layout.TILE_COLUMNS].reshape(count, -1, layout.TILE_COLUMNS)
-    return int(tiles.any(axis=2).mean() < ALIKE * tiles.mean())
+def _by_column(nonzero: np.ndarray, batch: int) -> bool:
+    """Return True if the first layer is to take inputs by column in such batches, where these (n, n_in) are not 0."""
+    (count, n_in), tile = nonzero.shape, layout.TILE_COLUMNS
+    if batch < COLUMN_BATCH or not tile <= n_in <= MOST_COLUMNS:
+        return False
+    tiles = nonzero[:, : n_in // tile * tile].reshape(count, -1, tile)
+    of_any, of_one = tiles.any(axis=2).mean(), tiles.mean()
+    return bool(of_any < ALIKE * of_one and of_any <= COLUMN_DENSITY)
 
 
 def _work(nonzero: np.ndarray) -> np.ndarray:
