@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.data.doubts import LOOKED_AT, Doubts, Known
 from gpubp.data.inputs import BYTES, NUMBERS, Inputs, composed, shown
 from gpubp.data.tables import (
     ANYWHERE,
@@ -34,10 +34,7 @@ from gpubp.data.targets import CLASSES, VALUES, Targets, name_labels, number_lab
 from gpubp.errors import DataError, UsageError
 from gpubp.support.warning import warn_caller
 
-_TOTALLED = 8  # rows above one that may be their sum
-_LOOKED_AT, _MARKED = 500, 8  # rows, and cells of them, from which thousands with a mark are told
 _OF_CLASSES = ("label", "class")  # headers of classes, where nothing else says what targets are
-_CODES = (-9, -99, -999, -9999, 999, 9999)  # that stand for a missing number; 99 is as often one itself
 _DOUBTFUL = (*MISSING, "-", ".", "\\n", "missing", "nat")  # as labels among words
 
 
@@ -51,6 +48,7 @@ class TableData:
     inputs: np.ndarray
     cells: list[Any]
     rows: list[int]
+    doubts: Doubts | None = None  # that has looked through the inputs
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,8 +95,8 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
     rows: list[int] = []
     flat = array("d")  # a list of floats would take four times the memory
     for row, line in table.rows:
-        if like is None and len(cells) < _LOOKED_AT:
-            first.append([line[column] for column in (*columns, target)])
+        if len(cells) < LOOKED_AT:
+            first.append([line[column] for column in columns])
         cells.append(line[target])
         rows.append(row)
         flat.extend(
@@ -108,39 +106,15 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
     data = TableData(table, columns, target, inputs, cells, rows)
     if how.pixels:
         data.inputs = as_pixels(inputs, str(path))
-    _say_what_may_be_totals(data, inputs)
     if like is None:
         _check_varies(data)
         _say_what_counts_rows(data)
         _say_if_the_target_counts_rows(data)
-        _say_what_is_beyond(data)
-        ends = inputs.min(axis=0), inputs.max(axis=0)
-        for i in () if how.pixels else np.flatnonzero(np.isin(ends, _CODES).any(axis=0)):
-            _say_what_may_be_a_code(data, inputs[:, i], columns[i])
-        _say_what_may_be_thousands(data, first)
+    of_training = like.doubts.known(like.inputs) if like is not None and like.doubts is not None else None
+    data.doubts = Doubts(table, columns, of_training, training=like is None)
+    data.doubts.look(inputs, rows, first)
+    data.doubts.end()
     return data
-
-
-def _say_what_may_be_totals(data: TableData, inputs: np.ndarray) -> None:
-    """Warn of a last row that is the sum or the mean of those above it in every column, as exported tables may have."""
-    above, last = inputs[:-1], inputs[-1]
-    if len(above) < _TOTALLED:
-        return
-    sums = above.sum(axis=0)
-    means = sums / len(above)
-    if (
-        np.isclose(last, sums, rtol=1e-6, atol=0).all()
-        and (np.abs(sums) > 2 * np.abs(above).max(axis=0)).any()
-    ):
-        word = "sums"
-    elif len(means) > 1 and np.isclose(last, means, rtol=1e-6, atol=0).all():
-        word = "means"
-    else:
-        return
-    warn_caller(
-        f"{data.table.path}: the inputs of the last row, in line {data.rows[-1]}, are the {word} of those above it: "
-        "leave that row out"
-    )
 
 
 def _take_in_order(table: Table, like: TableData) -> None:
@@ -241,54 +215,6 @@ def _say_if_the_target_counts_rows(data: TableData) -> None:
         )
 
 
-def _say_what_may_be_thousands(data: TableData, rows: list[list[Any]]) -> None:
-    """Warn of a column whose numbers look like whole ones with a mark between thousands: 980 beside 1.848.
-
-    All of them may have one; but numbers of three decimals are as common, other than where commas are in use.
-    """
-    how = data.table.format
-    commas = how.decimal == "," or how.delimiter == ";"
-    for place, column in zip((*data.columns, data.target), zip(*rows, strict=True), strict=True):
-        text = [str(cell).strip() for cell in column]
-        if not any(how.decimal in cell for cell in text):  # as in the hundreds of columns that pixels have
-            continue
-        marked = [
-            cell for cell in text if re.fullmatch(rf"-?[1-9]\d{{0,2}}{re.escape(how.decimal)}\d{{3}}", cell)
-        ]
-        whole = sum(bool(re.fullmatch(r"-?\d{1,3}", cell)) for cell in text)
-        if len(marked) >= _MARKED and (whole or commas) and len(marked) + whole == len(text):
-            warn_caller(
-                f"{data.table.path}: {data.table.called(place)} may have marks of thousands, which are read as those "
-                f"of a fraction: {marked[0]}; if so, take them out"
-            )
-
-
-def _say_what_is_beyond(data: TableData) -> None:
-    """Warn of inputs that are whole numbers of so many digits that not all of them are kept."""
-    for i in (
-        np.flatnonzero(np.abs(data.inputs).max(axis=0) >= 2**53) if data.inputs.dtype.kind == "f" else ()
-    ):
-        name = data.table.called(data.columns[i])
-        warn_caller(
-            f"{data.table.path}: {name} has numbers beyond 2⁵³ (9e15), of which only the first 15 digits are kept; "
-            "leave it out if these are the numbers of things"
-        )
-
-
-def _say_what_may_be_a_code(data: TableData, values: np.ndarray, column: int) -> None:
-    """Warn of a code that is ten times farther from all other values of a column than these are apart."""
-    for code in {float(values.min()), float(values.max())}.intersection(_CODES):
-        coded = values == code
-        others = values[~coded]
-        if len(others) and 0 < 10 * np.ptp(others) < np.abs(others - code).min():
-            where = data.table.where(data.rows[int(coded.argmax())], column)
-            warn_caller(
-                f"{where}: {code:g}, in {coded.sum()} of {len(values)} rows, is far from the column's other values, "
-                f"{others.min():g} to {others.max():g}; if it stands for a missing one, leave such rows out or fill "
-                "them in"
-            )
-
-
 def _look_like_labels(values: np.ndarray, count: int | None = None) -> bool:
     """Return True for whole numbers that begin at 0 or 1, leave none out, and are few beside the rows."""
     found = np.unique(values)
@@ -328,8 +254,12 @@ def target_values(
     if targets.kind is None:
         targets = _by_look(train, targets)
     if targets.kind == VALUES:
-        values = [_values(part, targets) for part in parts]
-        _say_what_may_be_a_code(train, values[0], train.target)
+        values, known = [_values(part, targets) for part in parts], None
+        for part, y in zip(parts, values, strict=True):
+            doubts = Doubts(part.table, [part.target], known, training=part is train)
+            doubts.look(y[:, None], part.rows, [[cell] for cell in part.cells[:LOOKED_AT]])
+            doubts.say_what_may_be_codes()
+            known = known or doubts.known(y[:, None])
         return values, None
     written, *of_others = map(_labels, parts)
     numbers, names = name_labels(written, targets, f"{train.table.path}: the target, {train.target_said()},")
@@ -396,6 +326,11 @@ def input_chunks(path: Path, rows: int, how: TableFormat, inputs: Inputs) -> Ite
     arranged = inputs.order_of(table.names, str(path))
     columns = list(range(table.width)) if arranged is None else arranged
     advice = "; leave out a column of targets" if arranged is None else ""
+    doubts = Doubts(table, columns, Known.of(inputs, len(columns)))
     while part := list(itertools.islice(table.rows, rows)):
         numbers = np.array([table.numbers(row, cells, columns, advice) for row, cells in part])
-        yield as_pixels(numbers, str(path), bits=inputs.of_bits) if inputs.kind == BYTES else numbers
+        given = as_pixels(numbers, str(path), bits=inputs.of_bits) if inputs.kind == BYTES else numbers
+        first = [[cells[column] for column in columns] for _, cells in part[:LOOKED_AT]]
+        doubts.look(numbers, [row for row, _ in part], first)
+        yield given
+    doubts.end()

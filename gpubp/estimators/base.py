@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from gpubp.backends import Wanted, most_threads
 from gpubp.data.arrays import refuse_columns, refuse_masked
+from gpubp.data.inputs import names_of
 from gpubp.errors import TrainingWarning, UsageError
 from gpubp.estimators.watch import Job, Stream, Watch
 from gpubp.network import INITIALISERS, Network
@@ -326,6 +327,7 @@ class MLP(Parameters):
         """Inputs and targets as scikit-learn has them; ``again``, if they must be like those of the last time."""
         _refuse(x)
         refuse_masked(y, "the targets")
+        x = _named_by_text(x)
         x, y = validate_data(self, x, y, multi_output=True, reset=not again, **how, **_ways_to_take(x))
         self._check_bytes(x, again=again)
         return x, y
@@ -357,6 +359,7 @@ class MLP(Parameters):
     def _outputs(self, x: Any) -> np.ndarray:
         check_is_fitted(self)
         _refuse(x)
+        x = _named_by_text(x)
         x = validate_data(self, x, reset=False, **_ways_to_take(x))
         self._check_bytes(x, again=True)
         return self.network_.without_names().forward(x)
@@ -376,6 +379,19 @@ def _refuse(x: Any) -> None:
     refuse_masked(x, "the inputs")
     if hasattr(x, "columns"):
         refuse_columns(x, "the inputs")
+
+
+def _named_by_text(x: Any) -> Any:
+    """A DataFrame with names that scikit-learn keeps: those that are years, say, as text, unless they but count from 0.
+
+    Names some of which are text already are as they are, for scikit-learn to refuse.
+    """
+    names = names_of(x)
+    if not names or not hasattr(x, "iloc") or any(isinstance(name, str) for name in x.columns):
+        return x
+    x = x.copy(deep=False)
+    x.columns = list(names)
+    return x
 
 
 def _ways_to_take(x: Any) -> dict[str, Any]:

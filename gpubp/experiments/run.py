@@ -36,7 +36,7 @@ from gpubp.verification.report import VerificationError
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The data of one split of a recipe, all as they came: ``scaled`` is what training takes.
+    """The data of one split of a recipe, all as they came: ``scaled`` is what the first layer takes.
 
     ``watched`` is what is evaluated after every epoch, and ``scaling`` what the recipe asks for, if anything.
     """
@@ -255,8 +255,8 @@ def _train(
 ) -> GpubpError | None:
     """Train on one split and add what came of it to the result; gives the error that ended the training, if one did."""
     recipe, test = result.recipe, parts.test
-    network, train = recipe.network(seed), parts.scaled(parts.train)
-    watched = None if parts.watched is None else parts.scaled(parts.watched)
+    network, train, watched = recipe.network(seed), parts.train, parts.watched
+    network.inputs = Inputs(scaling=parts.scaling)  # what is told of the inputs is of them as they came
     recorder = SignalRecorder(train, lookup(LOSSES, recipe.loss, "loss"), signals)
     if settings["resume"] is None:
         with backend.limits():
@@ -332,7 +332,7 @@ def _outputs(network: Network, parts: Parts, failure: GpubpError | None) -> np.n
     if parts.test is None:
         return None
     with np.errstate(all="ignore" if failure else None):
-        outputs = network.forward(parts.scaled(parts.test).inputs)
+        outputs = network.forward(parts.test.inputs)
     return outputs if failure is None or np.isfinite(outputs).all() else None
 
 

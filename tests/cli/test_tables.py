@@ -376,3 +376,46 @@ def test_test_rows_that_are_trained_on_are_told(run, flowers, kept, told, rng):
     pd.read_csv("few.csv")[:20].to_csv("part.csv", index=False)
     code, _, err = run("train", "--data", "few.csv", "--test-data", "part.csv", "--layers", "2-8-2", *QUICK)
     assert (code, "trained on" in err) == (0, False)
+
+
+@pytest.mark.parametrize("more", [(), ("--standardize",), ("--standardize", "--patience", 2)])
+def test_a_test_table_is_held_to_the_size_that_inputs_had_as_they_were_read(run, rng, more):
+    """A column a thousand times too small is hardly off in standard deviations."""
+    rooms, income = rng.integers(0, 4, 100), rng.integers(1000, 9000, 100)
+    table = pd.DataFrame({"rooms": rooms, "income": income, "rich": income > 5000})
+    table.to_csv("train.csv", index=False)
+    for factor, said in ((0.001, True), (1.01, False)):
+        table[::-2].assign(income=income[::-2] * factor, rooms=3 - rooms[::-2]).to_csv(
+            "test.csv", index=False
+        )
+        code, _, err = run(
+            "train", "--data", "train.csv", "--test-data", "test.csv", "--layers", "2-8-2", *QUICK, *more
+        )
+        assert (code, "these inputs are 0.00" in err) == (0, said), err
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ("coded", "line 6, column 2 (bmi): -999, in 3 of 60 rows, is far from"),
+        ("summed", "the inputs of the last row"),
+    ],
+)
+def test_what_is_doubtful_is_said_of_training_test_and_prediction_alike(run, rng, bad, says):
+    age, bmi = rng.integers(18, 60, 60), rng.normal(27, 4, 60).round(1)
+    good = pd.DataFrame({"age": age, "bmi": bmi})
+    table = good.assign(bmi=np.where(np.arange(60) % 20 == 4, -999, bmi))
+    if bad == "summed":
+        table = pd.concat([good, good.sum().to_frame().T])
+    for name, frame in (("bad", table), ("good", good.assign(age=age + 1))):
+        frame.to_csv(f"{name}-new.csv", index=False)
+        frame.assign(sick=np.where(frame.bmi > 27, "yes", "no")).to_csv(f"{name}.csv", index=False)
+    for train, test in (("good", "bad"), ("bad", "good")):
+        how = ("--layers", "2-8-2", "--standardize", *QUICK, "--folder", train)
+        code, _, err = run("train", "--data", f"{train}.csv", "--test-data", f"{test}.csv", *how)
+        (line,) = (line for line in err.splitlines() if ".csv" in line)
+        assert (code, line.startswith(f"warning: bad.csv: {says}")) == (0, True)
+    for name in ("bad", "good"):
+        code, out, err = run("predict", "good/model.npz", f"{name}-new.csv")
+        assert (code, len(out.splitlines())) == (0, len(table) if name == "bad" else 60)
+        assert (err.count("warning"), f"bad-new.csv: {says}" in err) == (name == "bad", name == "bad")

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from gpubp.data import load, stream_inputs
-from gpubp.data.inputs import Inputs
+from gpubp.data.inputs import Inputs, Scaling
 from gpubp.data.tables import TableFormat
 from gpubp.data.targets import CLASSES, VALUES, Targets
 from gpubp.errors import DataError, UsageError
@@ -544,8 +544,14 @@ def test_a_target_that_counts_the_rows_is_pointed_at(target, said):
         (["0.5", "-999", "3"], "line 3, column 2 (b): -999, in 2 of 6 rows, is far from the column's other"),
         (["36.6", "37.1", "9999.0"], "line 4, column 2 (b): 9999, in 2 of 6 rows, is far"),
         (["0.2", "-9", "0.9"], "line 3, column 2 (b): -9, in 2 of 6 rows, is far"),
-        ([0, 41310, 99999], None), ([0, 8, 99], None), ([0, 120, 999], None), ([-9, 0, 1], None),
-        ([0, 0, 999], None), ([-9999, -999, 1], None), (["0.5", "998.9", "3"], None),
+        ([0, 120, 999], "line 4, column 2 (b): 999, in 2 of 6 rows, is far from the column's other values, 0 to 120;"),
+        ([-9, 0, 1], "line 2, column 2 (b): -9"), ([30, 199, 999], "line 4, column 2 (b): 999"),
+        ([30, 199, -999], "line 4, column 2 (b): -999"), ([18, 90, -99], "line 4, column 2 (b): -99"),
+        ([-99, "-20.5", 35], "line 2, column 2 (b): -99"), ([1, 5, -9], "line 4, column 2 (b): -9"),
+        ([20000, 90000, -9], "line 4, column 2 (b): -9"), ([7, 7, -999], "line 4, column 2 (b): -999"),
+        ([0, 41310, 99999], None), ([0, 8, 99], None), ([-10, 9, -9], None), ([-9, -5, 4], None),
+        ([1, 999, 2000], None), ([1, 998, 999], None), ([199, 499, 999], None), ([4999, 10, 9999], None),
+        ([0, 0, 999], None), (["0.5", "998.9", "3"], None),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("role", ["input", "target"])
@@ -565,6 +571,137 @@ def test_a_number_that_may_stand_for_a_missing_one_is_pointed_at(cells, said, ro
     assert not said or told[0].startswith(f"t.csv: {said}")
 
 
+def test_each_of_several_codes_in_a_column_is_pointed_at():
+    table("a,b,label", [3, 1, 4, 1], [-9, 4, -99, 1], ["x", "y", "x", "y"], repeat=3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load("t.csv")
+    told = [str(w.message).partition(", is far")[0] for w in caught]
+    assert sorted(told) == [
+        f"t.csv: line {i}, column 2 (b): {c}, in 3 of 12 rows" for i, c in ((2, -9), (4, -99))
+    ]
+
+
+def of_others(door, columns, how=None, *, learned=None):
+    """What is said of a table of these columns, a and b, to test on, or to predict for after ``learned``."""
+    how = how or {}
+    mark = how.get("delimiter", ",")
+    if door == "predict":
+        path = table(mark.join("ab"), *columns, path="new.csv", repeat=1, mark=mark)
+    else:
+        kinds = [("x", "y")[i % 2] for i in range(len(columns[0]))]
+        path = table(mark.join(("a", "b", "label")), *columns, kinds, path="new.csv", repeat=1, mark=mark)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if door == "predict":
+            for rows in (1, 7, 100):  # said once, in however many parts it is read
+                caught.clear()
+                list(stream_inputs(path, rows, inputs=learned, table=TableFormat(**how)))
+        else:
+            load("t.csv", test_data=path, **how)
+    return [str(w.message) for w in caught if str(w.message).startswith("new.csv")]
+
+
+AGES = np.linspace(18, 60, 43)
+CODES_AMONG_OTHERS = [
+    ([30, 41, -999, 25, 60, 33, 29, 51, -999, 40], "line 4, column 2 (b): -999, in 2 of 10 rows, is far"),
+    ([999], "line 2, column 2 (b): 999, in 1 of 1 rows, is far from those in training"),
+    ([-9, 30], "line 2, column 2 (b): -9, in 1 of 2 rows, is far from the column's other values, 30 to 30"),
+    ([30, 41, 25, 60, 33, 29, 51, 40, 20, 75], None), ([99, 30], None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cells", "says"), CODES_AMONG_OTHERS)
+@pytest.mark.parametrize("door", ["test", "predict"])
+def test_a_code_in_another_table_than_that_of_training_is_pointed_at(door, cells, says):
+    x = np.column_stack([AGES / 9, AGES])
+    table("a,b,label", *x.T, ["x", "y"] * 21 + ["x"], repeat=1)
+    learned = Inputs("numbers", ("a", "b"), scaling=Scaling.of(x))
+    told = of_others(door, (np.linspace(2, 6, len(cells)), cells), learned=learned)
+    assert len(told) == bool(says)
+    assert not says or told[0].startswith(f"new.csv: {says}")
+
+
+@pytest.mark.parametrize("door", ["test", "predict"])
+def test_what_is_usual_in_training_is_no_code_however_few_its_rows(door):
+    x = np.column_stack([AGES, np.linspace(-60, 1400, 43)])
+    table("a,b,label", *x.T, ["x", "y"] * 21 + ["x"], repeat=1)
+    learned = Inputs("numbers", ("a", "b"), scaling=Scaling.of(x))
+    for cells in ([1, 2, 999], [3, -9, 5]):
+        assert of_others(door, ([20, 30, 41], cells), learned=learned) == []
+
+
+def test_a_model_that_knows_but_the_size_of_rows_has_a_table_judged_by_itself():
+    many = ([5e4, 4e4] * 6, [30, 41, -999, 25, 60, 33, 29, 51, 40, 47, 33, 38])
+    few = ([5e4, 4e4, 3e4], [30, 41, -999])
+    for size, columns, said in ((4e4, many, 1), (4e4, few, 0), (0.0, many, 1), (0.0, few, 0), (30.0, few, 1)):
+        told = of_others("predict", columns, learned=Inputs("numbers", ("a", "b"), size=size))
+        assert ["-999" in text for text in told] == [True] * said
+
+
+@pytest.mark.parametrize(
+    ("cells", "how", "said"),
+    [
+        (["4.892", "1.020", "8.001"], {}, True), (["4.892"], {}, True), (["4.892", "980"], {}, True),
+        (["4,892"], {"delimiter": ";", "decimal": ","}, True), (["4.892"] * 9, {"delimiter": ";"}, True),
+        (["4.892", "1.02"], {}, False), (["4892", "1020"], {}, False), (["0.892"], {}, False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("door", ["test", "predict"])
+def test_marks_of_thousands_in_another_table_are_pointed_at(door, cells, how, said):
+    mark = how.get("delimiter", ",")
+    x = np.column_stack([AGES, np.linspace(1000, 9000, 43).round()])
+    columns = x.astype(int).T.tolist()
+    table(mark.join(("a", "b", "label")), *columns, ["x", "y"] * 21 + ["x"], repeat=1, mark=mark)
+    other = np.arange(20, 20 + len(cells))
+    for learned in (
+        Inputs("numbers", ("a", "b"), scaling=Scaling.of(x)),
+        Inputs("numbers", ("a", "b"), size=5e3),
+    )[: 1 if "980" in cells else 2]:  # of whole rows, those are not far smaller
+        told = of_others(door, (other // 9, cells), how, learned=learned)
+        assert ["'b' may have marks of thousands" in text for text in told] == [True] * said
+
+
+@pytest.mark.parametrize("door", ["test", "predict"])
+def test_three_decimals_like_those_of_training_are_no_thousands(door):
+    x = np.column_stack([AGES, np.linspace(1.125, 7.625, 43)])
+    table("a,b,label", *x.T, ["x", "y"] * 21 + ["x"], repeat=1)
+    learned = Inputs("numbers", ("a", "b"), scaling=Scaling.of(x))
+    assert of_others(door, ([20, 30], ["1.125", "2.375"]), learned=learned) == []
+
+
+@pytest.mark.parametrize("cells", [[-999, *range(20, 30)], [999], ["4.892"] * 3])
+def test_the_target_of_a_test_table_is_looked_through_too(cells):
+    large = isinstance(cells[0], str)
+    table("a,y", AGES, np.linspace(1500, 9500, 43) if large else AGES[::-1], repeat=1)
+    table("a,y", np.linspace(20, 50, len(cells)), cells, path="new.csv", repeat=1)
+    with pytest.warns(
+        UserWarning, match=r"new.csv: ('y' may have marks|line 2, column 2 \(y\): -?999, in 1 of)"
+    ):
+        load("t.csv", test_data="new.csv", targets="values")
+
+
+@pytest.mark.parametrize("last", [np.sum, np.mean])
+@pytest.mark.parametrize("door", ["test", "predict"])
+def test_a_row_of_totals_in_another_table_is_told(door, last, rng):
+    table("a,b,label", AGES, AGES[::-1], ["x", "y"] * 21 + ["x"], repeat=1)
+    rows = rng.integers(20, 50, (11, 2))
+    learned = Inputs("numbers", ("a", "b"))
+    columns = np.vstack([rows, last(rows, axis=0)]).T
+    told = of_others(door, columns, learned=learned)
+    word = "sums" if last is np.sum else "means"
+    assert told == [
+        f"new.csv: the inputs of the last row, in line 13, are the {word} of those above it: leave that row out"
+    ]
+    assert of_others(door, columns[:, :-1], learned=learned) == []
+    assert of_others(door, np.full((2, 12), 20), learned=learned) == []
+
+
+def test_whole_numbers_that_lose_digits_are_pointed_at_in_a_table_to_predict_for():
+    told = of_others("predict", ([1, 2], [2**60, 2**60 + 9]), learned=Inputs("numbers", ("a", "b")))
+    assert [text.partition(" (")[0] for text in told] == ["new.csv: 'b' has numbers beyond 2⁵³"]
+
+
 def test_ordinary_data_has_no_number_that_is_taken_for_a_missing_one(rng):
     from sklearn import datasets
 
@@ -577,12 +714,21 @@ def test_ordinary_data_has_no_number_that_is_taken_for_a_missing_one(rng):
         np.rint(rng.lognormal(2, 2, 300)),
         np.rint(1 + rng.pareto(1, 300)),
         rng.geometric(0.01, 300),
+        rng.permutation(2000)[:300] + 1,
+        np.arange(999, 699, -1),
+        np.rint(rng.normal(0, 8, 300)),
+        rng.integers(-9, 3, 300),
+    ]
+    sets += [
+        datasets.make_regression(200, 5, random_state=0)[0],
+        datasets.make_classification(200, random_state=0)[0],
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for data in (*sets, np.column_stack(skewed)):
             np.savetxt("t.csv", np.column_stack([data, np.arange(len(data)) % 2]), "%.9g", ",")
             load("t.csv", header=False, target=str(data.shape[1] + 1))
+            list(stream_inputs("t.csv", 64, inputs=Inputs("numbers")))
 
 
 def test_whole_numbers_that_lose_digits_are_pointed_at():

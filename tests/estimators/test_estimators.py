@@ -759,3 +759,55 @@ def test_names_of_columns_are_scikit_learns_to_warn_of(kind, early_stopping):
     (words,) = said(net.network_.forward, X)
     assert "these have no names" in words
     assert said(net.network_.forward, frame) == []
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+@pytest.mark.parametrize(
+    "names",
+    [range(2019, 2023), range(1, 5), [2.5, 3.5, 4.5, 5.5], pd.MultiIndex.from_product([["p"], list("abcd")])],
+    ids=["years", "from 1", "floats", "pairs"],
+)  # fmt: skip
+def test_names_that_are_no_text_are_held_to_as_text_is(kind, names):
+    frame, y = pd.DataFrame(np.array(X)[:, :4], columns=names), Y
+    own = list(frame.columns)
+    net = quick(kind, max_iter=3, backend="numpy", warm_start=True)
+    turned, without, other = frame.iloc[:, ::-1], frame.to_numpy(), frame.set_axis(range(30, 34), axis=1)
+
+    def said(do, x):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            do(x)
+        return [str(w.message) for w in caught if "names" in str(w.message)]
+
+    assert said(lambda x: net.fit(x, y), frame) == []
+    assert net.feature_names_in_.tolist() == [str(name) for name in own]
+    predicted = net.predict(frame).tolist()
+    for door in (
+        net.predict,
+        lambda x: net.partial_fit(x, y),
+        lambda x: net.fit(x, y),
+        lambda x: net.score(x, y),
+    ):
+        for frames, words in ((turned, "same order"), (other, "unseen at fit time")):
+            with pytest.raises(ValueError, match=words):
+                door(frames)
+    assert net.predict(frame).tolist() == predicted
+    assert said(net.predict, frame) == []
+    for x in (without, pd.DataFrame(without)):
+        (words,) = said(net.predict, x)
+        assert words.startswith("X does not have valid feature names")
+    assert list(frame.columns) == own  # the caller's are left as they were
+
+
+def test_numbers_that_pandas_gives_columns_are_no_names():
+    frame = pd.DataFrame(np.array(X)[:, :4])
+    net = quick(MLPClassifier, max_iter=3, backend="numpy").fit(frame, Y)
+    assert not hasattr(net, "feature_names_in_")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net.predict(frame)
+        net.predict(frame.to_numpy())
+    with pytest.warns(UserWarning, match="was fitted without feature names"):
+        net.predict(frame[[3, 2, 1, 0]])
+    with pytest.raises(TypeError, match="only supported if all input features have string names"):
+        net.fit(frame.rename(columns={0: "a"}), Y)
