@@ -135,9 +135,9 @@ def _check_update(
         c = optimizer.coefficients(lr, before.step + 1, decay=name.startswith("W"))
         expected = bounded_update(before.parameters[i], flat[i], before.slots[i], optimizer, c)
         if i == 0 and by_sample is not None:
-            numbers = (a.astype(np.float64) for a in (before.parameters[0], flat[0]))
+            w, gradient = before.parameters[0].astype(np.float64), flat[0].astype(np.float64)
             rate, precision = float(problem.dtype.type(lr)), Precision.of(problem.dtype)
-            expected = [bounds.update_by_sample(*numbers, *by_sample, rate, precision)]
+            expected = [bounds.update_by_sample(w, gradient, *by_sample, rate, precision)]
         results = [after.parameters[i], *after.slots[i]]
         kinds = ("", *(f" {slot}" for slot in optimizer.slots))
         for kind, got, bounded in zip(kinds, results, expected, strict=True):

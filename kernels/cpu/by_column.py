@@ -170,7 +170,7 @@ class _Batch:
 
 
 def _by_shape(emit: Emit, of_bytes, vectors, k0, k1, tile: Callable[..., None]) -> None:
-    """tile(k, its height, its vectors, whether inputs are bytes) for the columns k0 … k1; those left over one by one."""
+    """tile(k, its height, its vectors, whether inputs are bytes) for the columns k0 … k1; the rest one by one."""
 
     def columns(first, by: int, width: int, bytes_: bool):
         def one(k, _):

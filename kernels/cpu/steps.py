@@ -70,7 +70,7 @@ from gpubp.kernels.cpu.layout import (
     phase,
     words_before,
 )
-from gpubp.kernels.cpu.machine import BYTES, LINE
+from gpubp.kernels.cpu.machine import BYTES
 from gpubp.kernels.cpu.rowwise import activate, pull_back, update_rows
 from gpubp.kernels.cpu.sync import barrier
 from gpubp.kernels.cpu.turned import SOFTMAX, count_hits, output, pull_back_softmax, softmax

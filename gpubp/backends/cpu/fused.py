@@ -137,12 +137,8 @@ class FusedPlan(Plan):
         self.threads = threads if shared else 1
         self._lay_out()
         listed = len(self.samples.data.records) > 0 and not self.samples.data.pitch
-        plain = (
-            not self.optimizer.slots
-            and not self.optimizer.weight_decay
-            and self.batch_size <= self._net.chunk
-        )
-        self.by_sample = listed and plain
+        plain = not self.optimizer.slots and not getattr(self.optimizer, "weight_decay", 0)
+        self.by_sample = listed and plain and self.batch_size <= self._net.chunk
         for i, (weights, bias) in enumerate(problem.parameters):
             self._put(self._net.layers[i, layout.W], i, weights, bias)
         self._sync = Packed(np.zeros(layout.SYNC_SIZE, np.int64))
@@ -382,15 +378,15 @@ class FusedPlan(Plan):
         n, n_in = x.shape
         indptr, columns = x.indptr.astype(np.int64, copy=False), x.indices.astype(np.int64, copy=False)
         values = np.ascontiguousarray(x.data, self.dtype)
-        some = _thousand(x)
-        form = Form(_by_column(some, batch), n_in, values.itemsize)
+        form = Form(n_in <= MOST_COLUMNS and _by_column(_thousand(x), batch), n_in, values.itemsize)
         starts = form.starts(counts)
         records = zeros(int(starts[-1]) + LINE, np.uint8)
         how = indptr, columns, values, n_in, starts, records, form.words
         self.team.share(n, lambda _, first, stop: entries.write_sparse_records(*how, first, stop))
         data = self._data(samples)._replace(starts=starts, records=records, pitch=form.pitch)
         most = 0 if form.by_column else max(int(counts.max()), 1)
-        return StoredSamples(data, n, len(values) / (n * n_in), most, _work(some))
+        work = np.bincount(columns // layout.MARK, minlength=-(-n_in // layout.MARK)) / n
+        return StoredSamples(data, n, len(values) / (n * n_in), most, work)
 
     def _data(self, samples: Samples) -> layout.Data:
         """Targets and sample weights as the kernels want them, without inputs."""
@@ -407,7 +403,11 @@ class FusedPlan(Plan):
 def _thousand(inputs: Any) -> np.ndarray:
     """Which inputs are not 0, (n, n_in), in about a thousand samples from all over (N, n_in)."""
     some = inputs[:: max(1, inputs.shape[0] // 1000)]
-    return (some.toarray() if is_sparse(some) else some) != 0
+    if not is_sparse(some):
+        return some != 0
+    nonzero = np.zeros(some.shape, bool)
+    nonzero[some.nonzero()] = True
+    return nonzero
 
 
 def _by_column(nonzero: np.ndarray, batch: int) -> bool:
