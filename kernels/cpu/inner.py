@@ -3,7 +3,7 @@
 ===============  ==========================================  =================================================
 loop             what it computes                            where
 ===============  ==========================================  =================================================
-tiles            C[r, :] = start[r, :] + Σ_k A[r, k] B[k, :]  every dense product
+tiles            C[r, :] = start[r, :] + f Σ_k A[r, k] B[k, :]  every dense product
 sparse_product   C[r, :] = start[r, :] + Σ_k x[k] B[i[k], :]  forward, over a sample's non-zero inputs
 sparse_gradient  C[i[k], :] += x[k] B[r, :]                   weight_grad: the same inputs times the sample's δ
 ===============  ==========================================  =================================================
@@ -36,12 +36,16 @@ def _place(emit: Emit, offset, stride, times):
 
 
 @emitted()
-def tiles(emit, am, a, a_row, a_col, bm, b, b_row, count, sm, start, start_row, cm, c, c_row, rows, vectors):
-    """C = start + A B over ``count`` terms, for any number of rows and up to three vectors, each in its own memory.
+def tiles(
+    emit, am, a, a_row, a_col, bm, b, b_row, count, sm, start, start_row, cm, c, c_row, rows, vectors, factor
+):
+    """C = start + factor A B, of ``count`` terms, for any number of rows and up to three vectors, each in its memory.
 
     8 × 3 sums fill the registers of AVX-512: 24 multiply-adds for 3 loads of B and 8 of A, so that nothing but the
     multiply-adds limits it (97% of peak as measured).
     """
+
+    by = emit.spread(factor)
 
     def tile(first, height: int, width: int) -> None:
         """Rows first … first + height of C."""
@@ -58,13 +62,13 @@ def tiles(emit, am, a, a_row, a_col, bm, b, b_row, count, sm, start, start_row, 
                     new.append(multiply_add(a_value, b_value, sums[r * width + v]))
             return [emit.add(a_k, a_col), emit.add(b_k, b_row), *new]
 
-        starts = [_place(emit, start, start_row, r) for r in numbers]
-        sums = [emit.load_lanes(sm, emit.add(place, column)) for place in starts for column in columns]
-        carried = [_place(emit, a, a_row, first), b, *sums]
+        carried = [_place(emit, a, a_row, first), b, *[emit.constant(0)] * (height * width)]
         _, _, *sums = emit.loop(index(0), count, 1, carried, body)
-        for i, value in enumerate(sums):
-            place = _place(emit, c, c_row, numbers[i // width])
-            emit.store_lanes(value, cm, emit.add(place, columns[i % width]))
+        for r, number in enumerate(numbers):
+            from_, to = _place(emit, start, start_row, number), _place(emit, c, c_row, number)
+            for column, value in zip(columns, sums[r * width :], strict=False):
+                value = multiply_add(value, by, emit.load_lanes(sm, emit.add(from_, column)))
+                emit.store_lanes(value, cm, emit.add(to, column))
 
     def panel(width: int) -> None:
         done = index(0)
@@ -211,11 +215,17 @@ def take(emit, memory, target, target_row, source, source_row, order, first, sto
 
 
 @emitted()
-def expand_record(emit, memory, target, records, place, count):
-    """As :func:`expand`, for numbers that lie in a sparse row's record; whole vectors are read and written."""
+def expand_record(emit, memory, target, records, place, count, of_bytes):
+    """As :func:`expand`, for values that lie in a sparse row's record; whole vectors are read and written."""
 
-    def some(i):
+    def bytes_(i):
+        emit.store_lanes(_number(emit, records, emit.add(place, i)), memory, emit.add(target, i))
+
+    def numbers(i):
         value = emit.load_as(emit.vector, records, emit.add(place, emit.multiply(i, index(emit.bits // 8))))
         emit.store_lanes(Lanes(emit, value), memory, emit.add(target, i))
 
-    emit.loop(index(0), count, emit.lanes, [], some)
+    def all_of(some):
+        return lambda: emit.loop(index(0), count, emit.lanes, [], some)
+
+    emit.choose(of_bytes, {1: all_of(bytes_), 0: all_of(numbers)})

@@ -21,7 +21,7 @@ def multiply(a, b, start_n, c, k_count, n_count, first, stop):
     for n in range(0, n_count, TILE_VECTORS * lanes):
         tiles(
             a, first * k_count, k_count, 1, b, n, n_count, k_count, start_n, n, 0, c, first * n_count + n, n_count,
-            stop - first, min(TILE_VECTORS, (n_count - n) // lanes),
+            stop - first, min(TILE_VECTORS, (n_count - n) // lanes), c.dtype.type(1),
         )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from gpubp.kernels.cpu.by_column import (
     unfold_numbers,
 )
 from gpubp.kernels.cpu.compile import kernel, part
-from gpubp.kernels.cpu.inner import expand, expand_record, sparse_gradient, sparse_product, take, tiles
+from gpubp.kernels.cpu.inner import expand_record, sparse_gradient, sparse_product, take, tiles
 from gpubp.kernels.cpu.layout import (
     A_PREV,
     A_PREV_ROW,
@@ -186,10 +186,7 @@ def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread):
             put(net.places, b - begin, record)
             count = get_short(data.records, record + head - 2)
             place = net.inputs + (b - begin) * net.most
-            if len(data.bytes) > 0:
-                expand(memory, place, data.records, record + head + count, count)
-            else:
-                expand_record(memory, place, data.records, record + head + count, count)
+            expand_record(memory, place, data.records, record + head + count, count, len(data.bytes) > 0)
     elif len(data.bytes) > 0:
         take(memory, place, row, data.bytes, n_in, order, b0, b1)
     else:
@@ -255,7 +252,7 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
             dense_product(
                 net.memory, a_prev, layer[A_PREV_ROW], one, w, layer[ROW], layer[N_IN],
                 w + layer[N_IN] * layer[ROW], no, place, layer[ROW], stop - first, v1 - v0,
-                panel_of(net, thread), net.zero, no,
+                panel_of(net, thread), net.zero, no, get(net.memory, net.one),
             )  # fmt: skip
         if i < last and layer[ACTIVATION] == SOFTMAX:
             softmax_rows(net, i, first - begin, stop - begin, thread)
@@ -412,7 +409,7 @@ def back_all(net, begin, end, b0, b1, only, thread, sync):
             net.memory, layer[DELTA] + (first - begin) * layer[ROW], layer[ROW], one,
             layer[W] + v0 * lanes * layer[ROW], layer[ROW], layer[N_OUT], net.zero, no,
             below[DELTA] + shift, below[ROW], stop - first, v1 - v0,
-            panel_of(net, thread), net.zero, below[N_OUT] - v0 * lanes,
+            panel_of(net, thread), net.zero, below[N_OUT] - v0 * lanes, get(net.memory, net.one),
         )  # fmt: skip
         if below[ACTIVATION] == SOFTMAX:
             pull_back_softmax_rows(net, i - 1, first - begin, stop - begin, thread)
@@ -440,19 +437,21 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
     v0, v1 = columns_of(layer, thread, net.threads)
     scratch = net.scratch + thread * net.scratch_size
     panel = panel_of(net, thread)
-    # SGD without momentum and decay needs no gradient but only W − η ∂C/∂W, which the sums can be added to.
+    # SGD without momentum and decay takes no gradient but W − η ∂C/∂W: then sums go straight to the weights.
     straight, rate = False, get(memory, net.one)
-    if sparse and layer[SLOT1] < 0 and not to_memory and not go_on and get(coefficients, c + DECAY) == 0:
+    if layer[SLOT1] < 0 and not to_memory and not go_on and get(coefficients, c + DECAY) == 0:
         straight, rate = True, -get(coefficients, c)
     v = v0
     while v < v1:
         wide = widest(v1 - v) if sparse else min(v1 - v, BLOCK_VECTORS)
         shift = v * lanes
         block = sparse_rows(wide) if sparse else BLOCK_ROWS
-        if straight:
+        delta, delta_row = layer[DELTA] + shift, row
+        if sparse and straight:
             block = n_in if data.pitch > 0 else SPAN
-            if not data.pitch > 0:
-                scale(memory, layer[DELTA] + shift, row, panel, wide * lanes, end - begin, wide, rate)
+            if data.pitch == 0:
+                scale(memory, delta, row, panel, wide * lanes, end - begin, wide, rate)
+                delta, delta_row = panel, wide * lanes
         k = k0
         while k < k1:
             rows = min(block - k % block, k1 - k)  # blocks of a sparse row's columns lie in one span
@@ -460,17 +459,16 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
             start, start_row = (layer[GRADIENT] + at, row) if go_on else (net.zero, 0)
             g, g_row = (layer[GRADIENT] + at, row) if to_memory else (scratch, wide * lanes)
             if straight:
-                g, g_row = layer[W] + at, row
+                start, start_row, g, g_row = layer[W] + at, row, layer[W] + at, row
             elif sparse and (to_memory or go_on):
                 copy(memory, start, start_row, g, g_row, rows, wide)
             if sparse and data.pitch > 0:
                 column_gradient(
-                    memory, net.table, net.unfolded, data.pitch, len(data.bytes) > 0,
-                    net.maps, net.map_row, net.firsts, 0, words_before(end - begin, net.threads, net.threads),
-                    k, k + rows, layer[DELTA] + shift, row, g, g_row, wide, rate,
+                    memory, net.table, net.unfolded, data.pitch, len(data.bytes) > 0, net.maps, net.map_row,
+                    net.firsts, 0, words_before(end - begin, net.threads, net.threads), k, k + rows,
+                    delta, delta_row, g, g_row, wide, rate,
                 )  # fmt: skip
             elif sparse:
-                delta, delta_row = (panel, wide * lanes) if straight else (layer[DELTA] + shift, row)
                 sparse_gradient(
                     memory, data.records, net.places, end - begin, head_of(n_in), k // MARK,
                     (k + rows + MARK - 1) // MARK, net.inputs, net.most, delta, delta_row,
@@ -478,8 +476,8 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
                 )  # fmt: skip
             else:
                 dense_product(
-                    memory, layer[A_PREV] + k, one, layer[A_PREV_ROW], layer[DELTA] + shift, row, end - begin,
-                    start, start_row, g, g_row, rows, wide, panel, net.zero, no,
+                    memory, layer[A_PREV] + k, one, layer[A_PREV_ROW], delta, row, end - begin,
+                    start, start_row, g, g_row, rows, wide, panel, net.zero, no, rate,
                 )  # fmt: skip
             if not (to_memory or straight):
                 update_rows(
@@ -491,11 +489,13 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
             at = n_in * row + shift
             start = layer[GRADIENT] + at if go_on else net.zero
             g = layer[GRADIENT] + at if to_memory else scratch
+            if straight:
+                start, g = layer[W] + at, layer[W] + at
             dense_product(
                 memory, net.one, no, no, layer[DELTA] + shift, row, end - begin, start, no, g, row, one, wide,
-                panel, net.zero, no,
+                panel, net.zero, no, rate,
             )  # fmt: skip
-            if not to_memory:
+            if not (to_memory or straight):
                 update_rows(
                     memory, layer[W] + at, row, g, row, slot(layer[SLOT1], at), slot(layer[SLOT2], at),
                     one, wide, net.rule, coefficients, c + width,
@@ -529,9 +529,25 @@ def widest(vectors):
 
 @part()
 def dense_product(
-    memory, a, a_row, a_col, b, b_row, count, start, start_row, c, c_row, rows, vectors, panel, zero, turned
+    memory,
+    a,
+    a_row,
+    a_col,
+    b,
+    b_row,
+    count,
+    start,
+    start_row,
+    c,
+    c_row,
+    rows,
+    vectors,
+    panel,
+    zero,
+    turned,
+    factor,
 ):
-    """C = start + A B over ``count`` terms, in panels of up to three vectors and tiles of up to eight rows.
+    """C = start + factor A B, of ``count`` terms, in panels of up to three vectors and tiles of up to eight rows.
 
     ``turned``, if not 0, says that B is given as its transpose, and how many rows of that there are.
     """
@@ -558,7 +574,7 @@ def dense_product(
             onto, onto_row = (c, c_row) if k > 0 else (start, start_row)
             tiles(
                 memory, a + k * a_col, a_row, a_col, memory, source, source_row, terms,
-                memory, onto + shift, onto_row, memory, c + shift, c_row, rows, wide,
+                memory, onto + shift, onto_row, memory, c + shift, c_row, rows, wide, factor,
             )  # fmt: skip
 
 
