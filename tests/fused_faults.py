@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 
@@ -109,7 +110,8 @@ class PhasedPlan(FusedPlan):
         if self._planted("gather", {}, {"out": stale.copy()}, {"out": batch.inputs}) and sparse:
             # How the memory holds sparse inputs is the plan's own affair: they are gathered again, from faulty samples.
             faulty = Samples(batch.inputs, batch.samples.targets, batch.samples.sample_weight)
-            batch.stored, batch.order = self.upload(faulty), np.arange(len(batch.order))
+            with patch("gpubp.backends.cpu.fused._by_column", return_value=self.samples.data.pitch > 0):
+                batch.stored, batch.order = self.upload(faulty), np.arange(len(batch.order))
             self._phase(batch, layout.GATHER, 0)
         stale[...] = batch.inputs
 

@@ -155,9 +155,33 @@ def sparse_problem(rng):
     return net, x * (rng.random(x.shape) < 0.2) + 1e-3 * np.eye(x.shape[1])[-1], y
 
 
+def alike_problem(rng):
+    """As pixels are: runs of inputs that are 0 or not, but for the last one."""
+    net, x, y = dense_problem(rng, sizes=(150, 15, 5))
+    runs = np.repeat(rng.random((len(x), 30)) < 0.2, 5, axis=1)
+    return net, x * runs + 1e-3 * np.eye(x.shape[1])[-1], y
+
+
+# how the fused plan takes their inputs
+PROBLEMS = {
+    dense_problem: "all inputs",
+    sparse_problem: "non-zero inputs only, since",
+    alike_problem: "non-zero inputs only, by column",
+}
+
+
+@pytest.mark.parametrize("problem", [sparse_problem, alike_problem])
 @pytest.mark.parametrize(("operation", "fault"), FAULTS)
-def test_a_fault_on_sparse_inputs_is_caught(operation, fault, rng):
-    assert_caught(FAULTY["numba, fused"](operation, FAULTS[operation, fault]), *sparse_problem(rng))
+def test_a_fault_on_sparse_inputs_is_caught(operation, fault, problem, rng):
+    assert_caught(FAULTY["numba, fused"](operation, FAULTS[operation, fault]), *problem(rng))
+
+
+@pytest.mark.parametrize("problem", [sparse_problem, alike_problem])
+def test_one_percent_off_in_a_step_straight_to_the_weights_is_caught(problem, rng):
+    options = {"optimizer": SGD(0.1), "batch_size": 64, "epochs": 1, "verify": "step"}
+    faulty = FAULTY["numba, fused"]("update", one_percent_off("parameter"))
+    with pytest.raises(VerificationError, match="W1 after update"):
+        gpubp.fit(*problem(rng), backend=faulty, **options)
 
 
 @pytest.mark.parametrize("operation", OUTPUTS)
@@ -166,7 +190,7 @@ def test_a_fault_on_sparse_inputs_is_caught(operation, fault, rng):
     [
         param(name, problem, always=name == "numba, fused" or (problem is dense_problem and name in DEFAULT))
         for name in FAULTY
-        for problem in (dense_problem, sparse_problem)
+        for problem in PROBLEMS
     ],
 )
 def test_the_same_problem_without_a_fault_passes(name, operation, problem, rng):
@@ -179,14 +203,14 @@ def test_the_same_problem_without_a_fault_passes(name, operation, problem, rng):
 
 @pytest.mark.parametrize("operation", [name for name in OUTPUTS if name != "weight_grad"])
 @pytest.mark.parametrize("optimizer", [SGD(0.5, 0.9), Adam(0.01)], ids=lambda o: o.kind)
-@pytest.mark.parametrize("problem", [dense_problem, sparse_problem])
+@pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_plan_run_in_its_phases_leaves_the_bits_of_one_call(operation, optimizer, problem, rng):
     """So that what a fault does to the phases is what it would do to the plan.
 
     Not where gradients get the fault, along which NumPy then makes the step.
     """
     start, x, y = problem(rng)
-    kind = {dense_problem: "all inputs", sparse_problem: "non-zero inputs only"}[problem]
+    kind = PROBLEMS[problem]
     results = []
     for backend in (backend_by_name("numba"), FAULTY["numba, fused"](operation, no_fault)):
         net = Network(start.sizes, hidden="tanh", dtype="float32", seed=4)

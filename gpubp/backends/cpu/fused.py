@@ -252,7 +252,7 @@ class FusedPlan(Plan):
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         n = inputs.shape[0]
         outputs = np.empty((n, self.layers[-1].n_out), self.dtype)
-        samples = self._store(Samples(inputs, np.zeros_like(outputs), np.ones(n, self.dtype)), room=0)
+        samples = self._store(Samples(inputs, np.zeros_like(outputs), np.ones(n, self.dtype)), room=None)
         self._run(samples, np.arange(n), n, 1, None, layout.PREDICT, outputs)
         return outputs
 
@@ -339,13 +339,13 @@ class FusedPlan(Plan):
         costs, hits = (sums[0] if len(jobs) == 1 else sums.sum(axis=0) for sums in (costs, hits))
         return StepStats(len(order), costs, hits)
 
-    def _store(self, samples: Samples, *, room: int, batch: int = LEAST_CHUNK_ROWS) -> StoredSamples:
-        """``samples`` with records of their non-zero inputs, if those are few and no sample has more than ``room``.
+    def _store(self, samples: Samples, *, room: int | None, batch: int = LEAST_CHUNK_ROWS) -> StoredSamples:
+        """``samples`` with records of their non-zero inputs, if those are few and no list needs more than ``room``.
 
-        Sparse inputs are kept as records alone, however many they are, but for predictions, which have no room.
+        Sparse inputs are kept as records alone, however many they are. Predictions have no room, None, and get none.
         ``batch`` samples will be in work at a time.
         """
-        if is_sparse(samples.inputs) and room > 0:
+        if is_sparse(samples.inputs) and room is not None:
             counts = np.diff(samples.inputs.indptr)
             if counts.max() <= LONGEST_SPARSE:
                 return self._store_sparse(samples, counts, batch)
@@ -354,7 +354,7 @@ class FusedPlan(Plan):
         data = self._data(samples)
         data = data._replace(bytes=inputs) if inputs.dtype == np.uint8 else data._replace(numbers=inputs)
         dense = StoredSamples(data, n, 1.0, 0, np.ones(-(-n_in // layout.MARK)))
-        if room == 0 or n_in > LONGEST_SPARSE:
+        if room is None or n_in > LONGEST_SPARSE:
             return replace(dense, counted=False)
         counts = np.zeros(n, np.int64)
         self.team.share(n, lambda _, first, stop: entries.count_inputs(inputs, n_in, first, stop, counts))

@@ -14,7 +14,15 @@ from llvmlite.binding import get_host_cpu_features
 
 import gpubp
 import gpubp.backends
-from gpubp.backends.cpu.fused import CHUNK_ROWS, COLUMN_UNITS, SHARED_EPOCH, SHARED_WORK, FusedPlan, zeros
+from gpubp.backends.cpu.fused import (
+    CHUNK_ROWS,
+    COLUMN_BATCH,
+    COLUMN_UNITS,
+    SHARED_EPOCH,
+    SHARED_WORK,
+    FusedPlan,
+    zeros,
+)
 from gpubp.backends.plan import PlanState
 from gpubp.data.samples import Samples
 from gpubp.functions import ACTIVATIONS, LOSSES
@@ -33,13 +41,16 @@ from tests.networks import (
     within,
 )
 
-SPARSE, DENSE = "non-zero inputs only", "all inputs"
+SPARSE, BY_COLUMN, DENSE = "non-zero inputs only, since", "non-zero inputs only, by column", "all inputs"
 N_IN = 300  # of the sparse problems; not a whole number of vectors, and more than a byte can count
 
 
 def inputs(rng, kind: str, n: int, n_in: int = N_IN, as_bytes: bool = False) -> np.ndarray:
     """(n, n_in) of some kind of density."""
     x = rng.integers(1, 256, (n, n_in)).astype(np.uint8) if as_bytes else rng.standard_normal((n, n_in))
+    if kind == "alike":  # as pixels are: runs that are 0 or not, most of them begun and ended amid a tile
+        runs = rng.random((n, -(-n_in // 7))) < 0.25
+        return x * np.repeat(runs, 7, axis=1)[:, :n_in]
     if kind == "mixed":  # all zero, full and thin rows in long runs, so that batches in this order differ
         density = np.repeat([0.0, 1.0, 0.02, 0.3, 0.0, 0.1], -(-n // 6))[:n, None]
     else:
@@ -48,7 +59,9 @@ def inputs(rng, kind: str, n: int, n_in: int = N_IN, as_bytes: bool = False) -> 
 
 
 # kind of inputs -> how the plan keeps them
-KINDS = {"0.02": SPARSE, "0.19": SPARSE, "mixed": SPARSE, "zero": SPARSE, "dense": DENSE}
+KINDS = {
+    "0.02": SPARSE, "0.19": SPARSE, "zero": SPARSE, "alike": BY_COLUMN, "mixed": BY_COLUMN, "dense": DENSE,
+}  # fmt: skip
 
 
 def network(sizes, dtype="float32", hidden="tanh", output="softmax", seed=5) -> Network:
@@ -61,8 +74,9 @@ def network(sizes, dtype="float32", hidden="tanh", output="softmax", seed=5) -> 
 
 def prepared(net: Network, x, rng, loss="cross_entropy", weighted=True) -> Samples:
     """Samples with labels and, if asked for, weights, some of them 0."""
-    y = rng.integers(0, net.sizes[-1], len(x))
-    weight = rng.random(len(x)) * (rng.random(len(x)) < 0.8) if weighted else None
+    n = x.shape[0]
+    y = rng.integers(0, net.sizes[-1], n)
+    weight = rng.random(n) * (rng.random(n) < 0.8) if weighted else None
     return samples_of(net, x, y, weight, loss)
 
 
@@ -112,15 +126,15 @@ def test_inputs_of_every_density_are_trained_on_rightly(threads, kind, dtype, as
 
 
 @pytest.mark.parametrize("threads", [param(1, always=False), 2])
-@pytest.mark.parametrize("kind", ["0.1", "dense"])
-@pytest.mark.parametrize("n_in", [1, 2, 31, 32, 33, 64, 65, 255, 256, 257, 511, 513])
+@pytest.mark.parametrize("kind", ["0.1", "alike", "dense"])
+@pytest.mark.parametrize("n_in", [1, 2, 3, 4, 31, 32, 33, 64, 65, 255, 256, 257, 511, 513])
 def test_inputs_of_any_width(n_in, kind, threads, rng):
     net = network([n_in, 40, 3])
     assert_right(fused(net, prepared(net, inputs(rng, kind, 90, n_in), rng), threads=threads, batch=64))
 
 
 @pytest.mark.parametrize("sizes", [[1, 1], [1, 1, 1], [3, 2], [N_IN, 1], [N_IN, 17, 1], [20, 130, 33, 18, 5]])
-@pytest.mark.parametrize("kind", ["0.1", "dense"])
+@pytest.mark.parametrize("kind", ["0.1", "alike", "dense"])
 @every_dtype
 def test_layers_of_any_width_and_number(sizes, kind, dtype, rng):
     loss, output = ("cross_entropy", "softmax") if sizes[-1] > 1 else ("binary_cross_entropy", "sigmoid")
@@ -133,7 +147,7 @@ def test_layers_of_any_width_and_number(sizes, kind, dtype, rng):
 
 @pytest.mark.parametrize("threads", [param(1, always=False), 2, param(3, always=False)])
 @pytest.mark.parametrize("hidden", ["relu", "softmax"])
-@pytest.mark.parametrize("kind", ["0.1", param("dense", always=False)])
+@pytest.mark.parametrize("kind", ["0.1", "alike", param("dense", always=False)])
 @every_dtype
 def test_wide_layers_which_threads_share_by_their_units(threads, hidden, kind, dtype, rng):
     """Softmax, which takes whole rows, stays shared by samples between layers that are not."""
@@ -156,7 +170,7 @@ def test_every_activation_and_loss(activation, loss, dtype, rng):
 
 
 @pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
-@pytest.mark.parametrize("kind", ["0.1", "mixed", "dense"])
+@pytest.mark.parametrize("kind", ["0.1", "alike", "mixed", "dense"])
 @every_dtype
 def test_every_optimizer(optimizer, kind, dtype, rng):
     net = network([N_IN, 20, 6], dtype)
@@ -167,7 +181,7 @@ def test_every_optimizer(optimizer, kind, dtype, rng):
 
 @pytest.mark.parametrize("threads", [param(1, always=False), 2, param(4, always=False)])
 @every_dtype
-@pytest.mark.parametrize("kind", ["0.1", "mixed", "dense"])
+@pytest.mark.parametrize("kind", ["0.1", "alike", "mixed", "dense"])
 @pytest.mark.parametrize("n", [CHUNK_ROWS + 1, param(2 * CHUNK_ROWS + 500, always=False)])
 def test_batches_larger_than_what_is_in_work_at_a_time(n, kind, dtype, threads, rng):
     """Gradients that are summed over chunks, also those of the short last batch where it has more than one."""
@@ -187,7 +201,7 @@ def test_a_batch_is_taken_without_its_zeros_where_these_are_many(rows, sparse, r
     x = inputs(rng, "0.02", 200)
     x[:30] = rng.standard_normal((30, N_IN))
     plan = fused(net, prepared(net, x, rng), batch=30)
-    assert SPARSE in plan.describe()
+    assert "non-zero inputs only" in plan.describe()
     order, (entry, *_) = np.arange(30) + (0 if rows == "full" else 30), plan._net.layers
     row = entry[layout.A_PREV_ROW]
     a = plan._net.memory[entry[layout.A_PREV] :][: 30 * row].reshape(30, row)[:, :N_IN]
@@ -195,6 +209,60 @@ def test_a_batch_is_taken_without_its_zeros_where_these_are_many(rows, sparse, r
     only, none = layout.phase(layout.GATHER, 0), np.zeros(2, np.float32)
     plan._run(plan.samples, order, 30, 1, none, layout.GRADIENTS, only=only)
     np.testing.assert_array_equal(a, np.nan if sparse else x[order].astype(np.float32))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 23, 24, 63, 64, 65, 128, 200])
+@pytest.mark.parametrize("threads", [1, 2, param(3, always=False), param(5, always=False)])
+@pytest.mark.parametrize("as_bytes", [False, True], ids=["numbers", "bytes"])
+def test_batches_of_any_size_by_column(as_bytes, threads, batch, rng):
+    """Words of 64 samples that are full or not, in shares of threads that may have none."""
+    net = network([N_IN, 20, 6])
+    plan = fused(
+        net, prepared(net, inputs(rng, "alike", 230, as_bytes=as_bytes), rng), batch=batch, threads=threads
+    )
+    assert ("by column" in plan.describe()) == (batch >= COLUMN_BATCH)
+    assert_right(plan)
+
+
+@pytest.mark.parametrize("kind", ["alike", "0.19", "dense"])
+def test_inputs_are_taken_by_column_where_neighbours_are_alike_and_few_are_not_0(kind, rng):
+    x = inputs(rng, kind, 400)
+    shuffled = x[:, rng.permutation(N_IN)]  # as dense, but no two neighbours alike
+    for given, by_column in ((x, kind == "alike"), (shuffled, False)):
+        net = network([N_IN, 20, 6])
+        assert (BY_COLUMN in fused(net, prepared(net, given, rng)).describe()) == by_column
+
+
+@every_dtype
+@pytest.mark.parametrize("optimizer", [SGD(0.1), MOMENTUM], ids=["straight", "by gradient"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", ["alike", "0.1"])
+def test_sparse_matrices_are_trained_on_as_the_same_rows_are(kind, threads, optimizer, dtype, rng):
+    """In the same bits, by column and not."""
+    from scipy.sparse import csr_array
+
+    net = network([N_IN, 20, 6], dtype)
+    x = inputs(rng, kind, 150).astype(dtype)
+    states = []
+    for given in (x, csr_array(x)):
+        samples = prepared(net, given, np.random.default_rng(3))
+        plan = fused(net, samples, batch=40, threads=threads, optimizer=optimizer)
+        assert KINDS.get(kind, SPARSE) in plan.describe()
+        assert_right(plan)
+        states.append(flat(plan.state()))
+    np.testing.assert_array_equal(*states)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("kind", ["alike", "0.1"])
+def test_a_weight_of_inputs_that_are_all_0_spoils_nothing(kind, value, rng):
+    """It is left out, where 0 · ∞ would be NaN."""
+    net = network([N_IN, 20, 6])
+    x = inputs(rng, kind, 64)
+    x[:, N_IN // 2 :] = 0
+    net.parameters[0][0][0, -1] = value
+    plan = fused(net, prepared(net, x, rng))
+    assert np.isfinite(plan.evaluate(plan.upload(prepared(net, x, rng))).mean_cost)
 
 
 # Against itself
@@ -299,7 +367,7 @@ def test_states_go_out_and_in_without_a_change(optimizer, dtype, rng):
 
 
 @pytest.mark.parametrize("threads", [param(1, always=False), 2])
-@pytest.mark.parametrize("trained", ["0.02", "0.19", "dense"])
+@pytest.mark.parametrize("trained", ["0.02", "0.19", "alike", "dense"])
 @pytest.mark.parametrize("evaluated", [*KINDS, "0.3"])
 @pytest.mark.parametrize("n", [1, param(300, always=False), 2100])
 def test_other_samples_than_those_trained_on_are_evaluated(n, evaluated, trained, threads, rng):
@@ -349,7 +417,7 @@ def test_one_output_is_a_hit_on_the_side_of_its_target(rng):
 
 @pytest.mark.parametrize(
     ("density", "kept", "threads"),
-    [(0.02, SPARSE, "1 thread"), (0.19, SPARSE, "2 threads"), (1, DENSE, "1 thread")],
+    [(0.02, BY_COLUMN, "1 thread"), (0.19, BY_COLUMN, "2 threads"), (1, DENSE, "1 thread")],
 )
 def test_the_description_names_plan_inputs_density_and_threads(density, kept, threads, rng):
     x = inputs(rng, "dense", 100)

@@ -249,14 +249,14 @@ def test_a_packed_argument_is_the_argument(compiled):
     assert list(entry.compiled) == ["<f81,<f81"]
     numbers = np.zeros(2, np.float32)
     data = Data(
-        np.zeros(3, np.uint8), numbers, np.zeros(1, np.int64), np.zeros(0, np.uint8), 7, numbers, numbers
+        np.zeros(3, np.uint8), numbers, np.zeros(1, np.int64), np.zeros(0, np.uint8), 5, 7, numbers, numbers
     )
     packed = Packed(data)
-    assert packed.types == "Data(|u11,<f41,<i81,|u11,i,<f41,<f41)"
+    assert packed.types == "Data(|u11,<f41,<i81,|u11,i,i,<f41,<f41)"
     address = numbers.ctypes.data
-    words = list((ctypes.c_int64 * 13).from_address(*packed.words))
+    words = list((ctypes.c_int64 * 14).from_address(*packed.words))
     assert words[2:4] == [address, 2]
-    assert words[8:] == [7, address, 2, address, 2]
+    assert words[8:] == [5, 7, address, 2, address, 2]
 
 
 def test_what_a_bound_call_needs_lives_as_long_as_it(compiled):
