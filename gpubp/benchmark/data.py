@@ -56,12 +56,53 @@ def _iris(net: Net) -> Data:
 def _dense(net: Net) -> Data:
     """Uniform inputs in [0, 1), no zeros to skip and no bytes; labels that a linear function of them gives."""
     rng = np.random.default_rng(1)
-    x = rng.random((DENSE_SAMPLES, net.layers[0]), dtype=np.float32)
+    return _labelled(net, rng.random((DENSE_SAMPLES, net.layers[0]), dtype=np.float32), rng)
+
+
+def _smooth(net: Net) -> Data:
+    """Grey images of 28 × 28 bytes, smooth, of which half is not 0, as it is in Fashion-MNIST's."""
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(1)
+    field = gaussian_filter(rng.standard_normal((DENSE_SAMPLES, 28, 28), dtype=np.float32), (0, 2, 2))
+    x = np.clip(field / field.std() * 128, 0, 255).astype(np.uint8).reshape(DENSE_SAMPLES, -1)
+    return _labelled(net, x, rng)
+
+
+def _onehot(net: Net) -> Data:
+    """A table of 20 categories, each in as many columns as it has values, one of which is 1."""
+    rng = np.random.default_rng(1)
+    values = net.layers[0] // 20
+    chosen = np.minimum(rng.geometric(0.1, (DENSE_SAMPLES, 20)) - 1, values - 1)  # a few are common
+    x = np.zeros((DENSE_SAMPLES, 20, values), np.float32)
+    np.put_along_axis(x, chosen[:, :, None], 1, axis=2)
+    return _labelled(net, x.reshape(DENSE_SAMPLES, -1), rng)
+
+
+def _words(net: Net) -> Data:
+    """Bags of words: about 80 words a text, as frequent as Zipf's law has it, and 1 + ln of how often each occurs."""
+    rng, texts, length = np.random.default_rng(1), 20_000, 100
+    chance = 1 / np.arange(1, net.layers[0] + 1)
+    place = rng.permutation(net.layers[0])  # frequent words stand anywhere
+    words = place[rng.choice(net.layers[0], (texts, length), p=chance / chance.sum())]
+    x = np.zeros((texts, net.layers[0]), np.float32)
+    np.add.at(x, (np.arange(texts)[:, None], words), 1)
+    there = x > 0
+    x[there] = 1 + np.log(x[there])
+    return _labelled(net, x, rng)
+
+
+def _labelled(net: Net, x: np.ndarray, rng: np.random.Generator) -> Data:
+    """Labels that a linear function of the inputs gives."""
     teacher = rng.standard_normal((net.layers[0], net.layers[-1]), dtype=np.float32)
-    return Data(x, ((x - np.float32(0.5)) @ teacher).argmax(axis=1))
+    sums = x.astype(np.float32) @ teacher
+    return Data(x, (sums - sums.mean(axis=0)).argmax(axis=1))
 
 
-SOURCES = {"mnist": _named, "dense": _dense, "digits": _named, "iris": _iris}
+SOURCES = {
+    "mnist": _named, "fashion-mnist": _named, "digits": _named, "iris": _iris,
+    "dense": _dense, "smooth": _smooth, "onehot": _onehot, "words": _words,
+}  # fmt: skip
 
 
 def make(net: Net) -> Data:

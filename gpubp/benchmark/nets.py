@@ -72,6 +72,9 @@ NETS = (
     Net("dense-784-128-10", (784, 128, 10), *CLASSIFIER, 0.003, 128, "dense"),
     Net("dense-784-512-512-10", (784, 512, 512, 10), *CLASSIFIER, 0.003, 256, "dense"),
     Net("dense-784-2048-2048-10", (784, 2048, 2048, 10), *CLASSIFIER, 0.003, 512, "dense"),
+    Net("smooth-784-128-10", (784, 128, 10), *CLASSIFIER, 0.01, 128, "smooth"),
+    Net("onehot-800-128-10", (800, 128, 10), *CLASSIFIER, 0.1, 128, "onehot"),
+    Net("words-2000-64-10", (2000, 64, 10), *CLASSIFIER, 0.1, 64, "words"),
     Net("digits", (64, 64, 10), *CLASSIFIER, 0.1, 32, "digits"),
     Net("iris", (4, 50, 20, 10, 3), "sigmoid", "softmax", "cross_entropy", 0.5, 2, "iris", "glorot"),
 )

@@ -56,7 +56,7 @@ def save(
 
 
 def load(path: str | os.PathLike, *, checkpoints: bool = True) -> Network:
-    """The network of a model file or, unless ``checkpoints`` is false, of a checkpoint, whose inputs are as given to training.
+    """The network of a model file or, unless ``checkpoints`` is false, of a checkpoint, asked as it was trained on.
 
     Raises:
         UsageError: a format that gpubp writes and does not read.

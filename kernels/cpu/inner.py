@@ -1,12 +1,12 @@
-"""The three innermost loops; all the time there is goes into them.
+"""The three innermost loops; but for those of by_column.py, all the time there is goes into them.
 
-===============  ==========================================  =================================================
-loop             what it computes                            where
-===============  ==========================================  =================================================
-tiles            C[r, :] = start[r, :] + f Σ_k A[r, k] B[k, :]  every dense product
-sparse_product   C[r, :] = start[r, :] + Σ_k x[k] B[i[k], :]  forward, over a sample's non-zero inputs
-sparse_gradient  C[i[k], :] += x[k] B[r, :]                   weight_grad: the same inputs times the sample's δ
-===============  ==========================================  =================================================
+===============  ==============================================  ===============================================
+loop             what it computes                                where
+===============  ==============================================  ===============================================
+tiles            C[r, :] = start[r, :] + f Σ_k A[r, k] B[k, :]   every dense product
+sparse_product   C[r, :] = start[r, :] + Σ_k x[k] B[i[k], :]     forward, over a sample's non-zero inputs
+sparse_gradient  C[i[k], :] += x[k] B[r, :]                      weight_grad: the same inputs times the sample's δ
+===============  ==============================================  ===============================================
 
 Each keeps its sums (or, for ``sparse_gradient``, a row of B) in registers, as many as its width needs: there is a
 variant for each width, and the call chooses. Operands are offsets into a ``memory``; ``…_row`` and ``…_col`` are the

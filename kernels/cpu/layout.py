@@ -25,7 +25,7 @@ SYNC_SIZE = 16  # words of a barrier
     N_OUT,
     VECTORS,  # of a padded row of n_out
     ACTIVATION,
-    BY_COLUMNS,  # whether threads share the layer's forward by units, not by samples
+    BY_UNITS,  # whether threads share the layer's forward by units, not by samples
     A_PREV,  # (chunk, n_in)
     A_PREV_ROW,
     A,  # (chunk, n_out)
@@ -62,7 +62,7 @@ class Net(NamedTuple):
 
     memory: np.ndarray  # all that is of the network's dtype
     layers: np.ndarray  # (layers, LAYER_FIELDS) int64
-    rows: np.ndarray  # (layers, threads + 1) int64: each thread's rows of W where it is not shared by columns
+    rows: np.ndarray  # (layers, threads + 1) int64: each thread's rows of W where it is not shared by units
     chunk: int  # samples that the working memory holds
     zero: int  # a row of zeros
     one: int  # the number 1

@@ -2,19 +2,20 @@
 
 A step runs through these phases, each in the cache of the core that runs it::
 
-    gather        the batch's inputs: as floats, or only those that are not 0
+    gather        the batch's inputs: as floats, only those that are not 0, or those by column (by_column.py)
     forward       z = a_prev Wᵀ + b, a = σ(z)                              for each layer
     output_delta  δ = ∇ₐC ⊙ σ'(z), cost and hits                     (BP1)
     hidden_delta  δ = (δ_next W_next) ⊙ σ'(z)                        (BP2) for each layer but the last
-    weight_grad   ∂C/∂W = δᵀ a_prev, ∂C/∂b = Σ δ, a block at a time  (BP4, BP3), and each block's update
+    weight_grad   ∂C/∂W = δᵀ a_prev, ∂C/∂b = Σ δ, a block at a time  (BP4, BP3), and each block's update;
+                  SGD without momentum and decay needs no block: W − η δᵀ a_prev goes straight to W
 
 Weights lie transposed, (n_in, n_out), so that every product runs along whole vectors of n_out, with the bias as row
 n_in; rows are padded to whole vectors. δ carries the factor 1/B from the output on, so that a sum of products is the
 gradient.
 
-Threads share a product by its rows (samples; in the gradient, rows of W), or by its columns (units). By rows, a
-thread takes its samples from gather to hidden_delta without meeting the others; by columns, it alone ever touches its
-share of W, and waits for the others after each layer. A layer's table entry says which.
+Threads share a layer by its rows (samples; in the gradient, rows of W), or by its units. By rows, a thread takes its
+samples from gather to hidden_delta without meeting the others; by units, it alone ever touches its share of W, and
+waits for the others after each layer. A layer's table entry says which.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from gpubp.kernels.cpu.layout import (
     BLOCK_BYTES,
     BLOCK_ROWS,
     BLOCK_VECTORS,
-    BY_COLUMNS,
+    BY_UNITS,
     DELTA,
     DEPTH,
     FORWARD,
@@ -217,10 +218,10 @@ def unfold(net, data, order, begin, end, b0, b1, thread):
 
 
 @part(types.UniTuple(types.intp, 2))
-def columns_of(layer, thread, threads):
-    """A thread's share of a layer's units, in vectors: all of them, unless the layer is shared by its columns."""
+def units_of(layer, thread, threads):
+    """A thread's share of a layer's units, in vectors: all of them, unless the layer is shared by its units."""
     vectors = layer[VECTORS]
-    if layer[BY_COLUMNS]:
+    if layer[BY_UNITS]:
         return vectors * thread // threads, vectors * (thread + 1) // threads
     return np.intp(0), vectors
 
@@ -229,17 +230,17 @@ def columns_of(layer, thread, threads):
 def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync):
     """All layers' z, and a = σ(z) of all but the last, whose z the cost asks for."""
     no, one = np.int64(0), np.int64(1)  # literals would have what they are passed to compiled once for each
-    by_columns = False  # of the layer before: whether threads shared its units, and not its samples
+    by_units = False  # of the layer before: whether threads shared its units, and not its samples
     last = len(net.layers) - 1
     for i in range(last + 1):
         if not runs(only, FORWARD, i):
             continue
         layer = net.layers[i]
-        if by_columns or layer[BY_COLUMNS]:
+        if by_units or layer[BY_UNITS]:
             barrier(sync, net.threads)
-        by_columns = layer[BY_COLUMNS] != 0
-        first, stop = (begin, end) if by_columns else (b0, b1)
-        v0, v1 = columns_of(layer, thread, net.threads)
+        by_units = layer[BY_UNITS] != 0
+        first, stop = (begin, end) if by_units else (b0, b1)
+        v0, v1 = units_of(layer, thread, net.threads)
         lanes = BYTES // net.memory.itemsize
         place = layer[A] + (first - begin) * layer[ROW] + v0 * lanes
         if sparse and i == 0 and data.pitch > 0:
@@ -258,7 +259,7 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
             softmax_rows(net, i, first - begin, stop - begin, thread)
         elif i < last:
             activate(net.memory, place, layer[ROW], stop - first, v1 - v0, layer[ACTIVATION])
-    if by_columns:
+    if by_units:
         barrier(sync, net.threads)
 
 
@@ -291,7 +292,7 @@ def forward_by_column(net, data, begin, end, first, stop, v0, v1, thread):
     n_in, row, lanes = layer[N_IN], layer[ROW], BYTES // memory.itemsize
     j0 = words_before(end - begin, net.threads, thread)
     j1 = words_before(end - begin, net.threads, thread + 1)
-    if layer[BY_COLUMNS]:
+    if layer[BY_UNITS]:
         j0, j1 = 0, words_before(end - begin, net.threads, net.threads)
     z, w = layer[A] + v0 * lanes, layer[W] + v0 * lanes
     copy(memory, w + n_in * row, 0, z + (first - begin) * row, row, stop - first, v1 - v0)
@@ -393,17 +394,17 @@ def output_all(net, begin, b0, b1, batch, thread, outputs):
 def back_all(net, begin, end, b0, b1, only, thread, sync):
     """δ of every hidden layer, from the last to the first."""
     no, one = np.int64(0), np.int64(1)
-    by_columns = False
+    by_units = False
     lanes = BYTES // net.memory.itemsize
     for i in range(len(net.layers) - 1, 0, -1):
         if not runs(only, HIDDEN_DELTA, i - 1):
             continue
         layer, below = net.layers[i], net.layers[i - 1]
-        if by_columns or below[BY_COLUMNS]:
+        if by_units or below[BY_UNITS]:
             barrier(sync, net.threads)
-        by_columns = below[BY_COLUMNS] != 0
-        first, stop = (begin, end) if by_columns else (b0, b1)
-        v0, v1 = columns_of(below, thread, net.threads)
+        by_units = below[BY_UNITS] != 0
+        first, stop = (begin, end) if by_units else (b0, b1)
+        v0, v1 = units_of(below, thread, net.threads)
         shift = (first - begin) * below[ROW] + v0 * lanes
         dense_product(
             net.memory, layer[DELTA] + (first - begin) * layer[ROW], layer[ROW], one,
@@ -432,9 +433,9 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
     n_in, row = layer[N_IN], layer[ROW]
     k0, k1 = net.rows[i, thread], net.rows[i, thread + 1]
     biases = thread == net.threads - 1
-    if layer[BY_COLUMNS]:
+    if layer[BY_UNITS]:
         k0, k1, biases = 0, n_in, True
-    v0, v1 = columns_of(layer, thread, net.threads)
+    v0, v1 = units_of(layer, thread, net.threads)
     scratch = net.scratch + thread * net.scratch_size
     panel = panel_of(net, thread)
     # SGD without momentum and decay takes no gradient but W − η ∂C/∂W: then sums go straight to the weights.

@@ -22,7 +22,7 @@ from gpubp.kernels.cpu.entry import Packed
 from gpubp.kernels.cpu.machine import BYTES, LINE
 
 # Up to this density, the first layer takes the non-zero inputs of each sample; measured, the same for 32 to 512 units.
-SPARSE_DENSITY = 0.33
+SPARSE_DENSITY = 0.4
 # It takes them by column, where that is faster: neighbours are so alike that of three, any is not 0 in at most so many
 # times the samples in which one is, and in at most so many of all; and batches have so many samples.
 ALIKE, COLUMN_DENSITY, COLUMN_BATCH = 1.75, 0.7, 24
@@ -30,7 +30,7 @@ MOST_COLUMNS = 8192  # that there is room for, a whole row of each sample in wor
 LONGEST_SPARSE = 65535  # inputs that a record can count
 CHUNK_ROWS = 1024  # samples that are in work at a time, at most; larger batches are summed chunk by chunk
 LEAST_CHUNK_ROWS = 256  # … and at least, for evaluations after training in small batches
-COLUMN_UNITS = 256  # from so many units on, threads share a layer by its units
+SHARED_UNITS = 256  # from so many units on, threads share a layer by its units
 # Multiply-adds of forward products, in a step and in an epoch, from which on a second thread pays: it has to be woken
 # for each call, which takes as long as some millions of them, and waited for in each step.
 SHARED_WORK, SHARED_EPOCH = 400_000, 20_000_000
@@ -168,8 +168,8 @@ class FusedPlan(Plan):
             entry[layout.N_IN], entry[layout.N_OUT] = layer.n_in, layer.n_out
             entry[layout.VECTORS] = -(-layer.n_out // self._lanes)
             entry[layout.ACTIVATION] = kernels.ACTIVATIONS[layer.activation]
-            wide = layer.n_out >= COLUMN_UNITS and layer.activation != "softmax"
-            entry[layout.BY_COLUMNS] = team > 1 and wide
+            wide = layer.n_out >= SHARED_UNITS and layer.activation != "softmax"
+            entry[layout.BY_UNITS] = team > 1 and wide
             entry[layout.A_PREV], entry[layout.A_PREV_ROW] = a_prev, self._row(layer.n_in)
             entry[layout.ROW], size = row, (layer.n_in + 1) * row
             entry[layout.W], entry[layout.GRADIENT] = memory.take(size), memory.take(size)

@@ -17,7 +17,7 @@ import gpubp.backends
 from gpubp.backends.cpu.fused import (
     CHUNK_ROWS,
     COLUMN_BATCH,
-    COLUMN_UNITS,
+    SHARED_UNITS,
     SHARED_EPOCH,
     SHARED_WORK,
     FusedPlan,
@@ -151,10 +151,10 @@ def test_layers_of_any_width_and_number(sizes, kind, dtype, rng):
 @every_dtype
 def test_wide_layers_which_threads_share_by_their_units(threads, hidden, kind, dtype, rng):
     """Softmax, which takes whole rows, stays shared by samples between layers that are not."""
-    wide = COLUMN_UNITS
+    wide = SHARED_UNITS
     net = network([N_IN, wide, wide + 37, wide + 1, 7], dtype, hidden=["relu", hidden, "relu"])
     plan = fused(net, prepared(net, inputs(rng, kind, 50), rng), threads=threads)
-    shared = plan._net.layers[:, layout.BY_COLUMNS]
+    shared = plan._net.layers[:, layout.BY_UNITS]
     assert shared.tolist() == ([0] * 4 if threads == 1 else [1, int(hidden != "softmax"), 1, 0])
     assert_right(plan)
 
