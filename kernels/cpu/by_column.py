@@ -1,4 +1,4 @@
-"""The first layer by columns: a few neighbouring inputs of all the batch's samples at a time.
+"""The first layer by column: a few neighbouring inputs of all the batch's samples at a time.
 
 Neighbouring pixels are alike: most samples in which one is not 0 have the next one as well. So a tile of some columns
 of W, or of its gradient, goes over the samples in which any of them is not 0, and touches memory at its ends only::

@@ -15,7 +15,7 @@ from gpubp.kernels.cpu.machine import BYTES, LINE, REGISTERS
 TILE_VECTORS = 3
 TILE_ROWS = 8 if REGISTERS >= 32 else 4
 WIDEST = 8 if REGISTERS >= 32 else 4  # vectors that the sparse loops take at a time
-TILE_COLUMNS = 3  # inputs that the first layer takes at a time, where it works by columns
+TILE_COLUMNS = 3  # inputs that the first layer takes at a time, where it works by column
 
 SYNC_SIZE = 16  # words of a barrier
 
@@ -90,7 +90,7 @@ class Data(NamedTuple):
     """Samples. Of the inputs, either the bytes or the numbers are there; the other is empty.
 
     Of inputs with many zeros, there is also a record for each sample, at records[starts[s] : starts[s + 1]], in as few
-    cache lines as it takes. If the first layer works by columns, that is a bitmap of its non-zero inputs, in words of
+    cache lines as it takes. If the first layer works by column, that is a bitmap of its non-zero inputs, in words of
     64 bits, and their values. Else it is how many of its non-zero inputs lie before column 64 m, for every m up to the
     last, as 16-bit numbers; the column of each, counted from the last multiple of 256, in a byte; and their values.
     """
@@ -99,7 +99,7 @@ class Data(NamedTuple):
     numbers: np.ndarray  # (N · n_in)
     starts: np.ndarray  # (N + 1) int64
     records: np.ndarray  # uint8
-    pitch: int  # bytes of a sample's inputs with their zeros, where the first layer works by columns; else 0
+    pitch: int  # bytes of a sample's inputs with their zeros, where the first layer works by column; else 0
     most_bytes: int  # of a record, on average over a chunk, up to which it is worth it; 0 if that is known
     targets: np.ndarray  # (N · a row of the last layer)
     sample_weight: np.ndarray  # (N), or empty if all are 1

@@ -17,8 +17,8 @@ import gpubp.backends
 from gpubp.backends.cpu.fused import (
     CHUNK_ROWS,
     COLUMN_BATCH,
-    SHARED_UNITS,
     SHARED_EPOCH,
+    SHARED_UNITS,
     SHARED_WORK,
     FusedPlan,
     zeros,
