@@ -225,7 +225,7 @@ class FusedPlan(Plan):
         if self.threads < self.team.size:
             of_all = f"1 of {self.team.size} threads, since there is too little to share"
         first = "non-zero inputs only" if len(data.data.records) else "all inputs"
-        first += ", by column" if data.data.pitch else ""
+        first += ", by column" if data.data.pitch else ", W1 changed by each sample" if self.by_sample else ""
         many = f"a row may have over {LONGEST_SPARSE:,} of them"
         since = f"{data.density:.0%} are not 0" if data.counted else many
         return f"fused plan, whole epochs in one call, {first}, since {since}, on {of_all}; {self.device}"
