@@ -24,6 +24,7 @@ from gpubp.data.tables import (
     ANYWHERE,
     MISSING,
     TARGET_HEADERS,
+    TRUTH,
     Table,
     TableFormat,
     is_missing,
@@ -34,6 +35,7 @@ from gpubp.data.targets import CLASSES, VALUES, Targets, name_labels, number_lab
 from gpubp.errors import DataError, UsageError
 from gpubp.support.warning import warn_caller
 
+_SOME, _MANY = 8, 30  # rows in which columns are seldom alike by chance, or whole numbers without a gap
 _OF_CLASSES = ("label", "class")  # headers of classes, where nothing else says what targets are
 _DOUBTFUL = (*MISSING, "-", ".", "\\n", "missing", "nat")  # as labels among words
 
@@ -110,6 +112,7 @@ def read_table(path: Path, how: TableFormat, like: TableData | None = None) -> T
         _check_varies(data)
         _say_what_counts_rows(data)
         _say_if_the_target_counts_rows(data)
+        _say_what_gives_the_target_away(data)
     of_training = like.doubts.known(like.inputs) if like is not None and like.doubts is not None else None
     data.doubts = Doubts(table, columns, of_training, training=like is None)
     data.doubts.look(inputs, rows, first)
@@ -198,13 +201,19 @@ def _check_varies(data: TableData) -> None:
 
 
 def _say_what_counts_rows(data: TableData) -> None:
-    """Warn of inputs that are but the numbers of their rows, from which nothing is learned that holds elsewhere."""
+    """Warn of inputs that are but the numbers of their rows, from which nothing is learned that holds elsewhere.
+
+    Where many rows are shuffled, so are their numbers.
+    """
     count = np.arange(len(data.inputs))
-    counting = [i for i, x in enumerate(data.inputs.T) if len(x) > 2 and np.array_equal(x - x[0], count)]
-    for name in (data.table.called(data.columns[i]) for i in counting):
-        warn_caller(
-            f"{data.table.path}: {name} counts the rows; leave it out unless that is what is to be learned from"
-        )
+    for i, x in enumerate(data.inputs.T):
+        in_order = len(x) > 2 and np.array_equal(x - x[0], count)
+        shuffled = not in_order and len(x) >= _MANY and np.ptp(x) == count[-1]
+        if in_order or (shuffled and np.array_equal(np.sort(x) - x.min(), count)):
+            warn_caller(
+                f"{data.table.path}: {data.table.called(data.columns[i])} counts the rows"
+                f"{', in another order' if shuffled else ''}; leave it out unless that is what is to be learned from"
+            )
 
 
 def _say_if_the_target_counts_rows(data: TableData) -> None:
@@ -213,6 +222,72 @@ def _say_if_the_target_counts_rows(data: TableData) -> None:
         warn_caller(
             f"{data.table.path}: the target, {data.target_said()}, counts the rows; --target names another column"
         )
+
+
+def _say_what_gives_the_target_away(data: TableData) -> None:
+    """Warn of inputs that are the target once more: a copy, or columns of 0 and 1 that tell its classes apart."""
+    text, inputs = [str(cell).strip() for cell in data.cells], data.inputs
+    if len(text) < _SOME:
+        return
+    numbers = {cell: _number_or_truth(data.table.pointed(cell)) for cell in set(text)}
+    target, first = (
+        np.array([numbers[cell] for cell in text]),
+        inputs[:LOOKED_AT],
+    )  # where most columns differ
+    alike = np.flatnonzero((first == target[:LOOKED_AT, None]).all(axis=0)).tolist()
+    bits = np.flatnonzero(((first == 0) | (first == 1)).all(axis=0)).tolist()
+    given = {i for i in alike if np.array_equal(inputs[:, i], target)}
+    bits = [i for i in bits if np.isin(inputs[:, i], (0, 1)).all()]
+    names, codes, counts = np.unique(text, return_inverse=True, return_counts=True)
+    marks: dict[int, int] = {}
+    for i in bits:
+        marked = codes[inputs[:, i] == 1]
+        if len(marked) and len(marked) == counts[marked[0]] and (marked == marked[0]).all():
+            marks[i] = marked[0]
+    if len(set(marks.values())) >= len(names) - 1:  # the last is where no other is
+        given |= set(marks)
+    said = f"{data.table.path}: the target, {data.target_said()},"
+    if given:
+        warn_caller(
+            f"{said} can be told in every row from {_called(data, sorted(given))}: leave out what is not known where "
+            "the network is to be used"
+        )
+    elif np.isin(target, (0, 1)).all() and (spread := _one_hot_with(data, target, bits)):
+        warn_caller(
+            f"{said} and {_called(data, spread)} look like one thing's classes in columns of 0 and 1, one of which is "
+            "1 in each row: put the class into one column, as .idxmax(axis=1) does in pandas, or leave the others out"
+        )
+
+
+def _one_hot_with(data: TableData, target: np.ndarray, bits: Sequence[int]) -> list[int]:
+    """The inputs, of these of 0 and 1, of which one is 1 where the target is 0: named like it, or beside it."""
+    names, at = data.table.names, {data.columns[i]: i for i in bits}
+    named = []
+    if names:
+        stem = names[data.target][: 1 + max(map(names[data.target].rfind, "_.= "))]
+        named = [i for column, i in at.items() if stem and names[column].startswith(stem)]
+    sides = itertools.count(data.target - 1, -1), itertools.count(data.target + 1)
+    beside = [[at[column] for column in itertools.takewhile(at.__contains__, side)] for side in sides]
+    for runs in ([named], beside):
+        total, found = target, []
+        for run in runs:
+            for i in run:
+                if (more := total + data.inputs[:, i]).max() > 1:
+                    break
+                total = more
+                found.append(i)
+                if total.min() == 1:
+                    return [i for i in found if data.inputs[:, i].any()]
+    return []
+
+
+def _called(data: TableData, inputs: Sequence[int]) -> str:
+    return shown([data.table.called(data.columns[i]) for i in inputs])
+
+
+def _number_or_truth(cell: str) -> float:
+    value = TRUTH.get(cell.lower(), number(cell))
+    return math.nan if value is None else value
 
 
 def _look_like_labels(values: np.ndarray, count: int | None = None) -> bool:
@@ -262,7 +337,12 @@ def target_values(
             known = known or doubts.known(y[:, None])
         return values, None
     written, *of_others = map(_labels, parts)
-    numbers, names = name_labels(written, targets, f"{train.table.path}: the target, {train.target_said()},")
+    said = f"{train.table.path}: the target, {train.target_said()},"
+    numbers, names = name_labels(written, targets, said)
+    if names is not None and targets.outputs is not None and len(names) < targets.outputs:
+        warn_caller(
+            f"{said} has {len(names)} classes, and the network {targets.outputs} outputs: give it one for each"
+        )
     found = [numbers]
     for other, labels in zip(others, of_others, strict=True):
         found.append(number_labels(labels, names, f"{other.table.path}: the target", written))

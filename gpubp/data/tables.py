@@ -43,7 +43,7 @@ _NO_TEXT = {  # how files begin that are no text
     b"\xfe\xff": "is text in UTF-16: save it as UTF-8",
 }
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")  # how pages begin, after blanks
-_TRUTH = {"true": 1.0, "false": 0.0}
+TRUTH = {"true": 1.0, "false": 0.0}
 _YES_OR_NO = ("yes", "no", "y", "n", "t", "f")
 _FILL_IN = (
     "a network takes whole rows: leave such rows out or fill them in, with pandas by table.dropna() or "
@@ -133,8 +133,8 @@ class Table:
             stands = "the cell is empty" if str(cell).strip() in ("", "None") else f"{cell!r} is no number"
             raise DataError(f"{self.where(row, column)}: {stands}; {_FILL_IN}")
         text = str(cell).strip()
-        if text.lower() in _TRUTH:
-            return _TRUTH[text.lower()]
+        if text.lower() in TRUTH:
+            return TRUTH[text.lower()]
         value = number(self.pointed(text))
         if value is None or not math.isfinite(value):
             if row == 1 and not self.names:
@@ -161,6 +161,10 @@ class Table:
 
 def is_missing(cell: Any) -> bool:
     return cell is None or str(cell).strip().lower() in MISSING
+
+
+def _has_text(row: Sequence[str]) -> bool:
+    return any(map(str.strip, row))
 
 
 def _is_text(cell: Any) -> bool:
@@ -190,10 +194,14 @@ def _open_csv(path: Path, how: TableFormat, columns: int, known: Sequence[str]) 
     mark = how.mark(ending(path))
     lines = _csv_rows(path, mark)
     line, first = next(lines, (0, []))
+    cleared = []
+    if first and not _has_text(first):  # of no account above a header; data where there is none
+        cleared, (line, first) = [(line, first)], next(lines)
     ahead = list(itertools.islice(lines, _TITLES))
     lines = itertools.chain(ahead, lines)
-    below = ahead[0][1] if ahead else []
-    cells = _first_cells(path, how, first, [row for _, row in ahead], columns)
+    filled = [row for _, row in ahead if _has_text(row)]
+    below = filled[0] if filled else []
+    cells = _first_cells(path, how, first, filled, columns)
     headed = _is_header(path, cells, below, known) if how.header is None else how.header
     if (
         mark == how.decimal and not headed
@@ -202,7 +210,9 @@ def _open_csv(path: Path, how: TableFormat, columns: int, known: Sequence[str]) 
             f"{path}: cells cannot be separated by {mark!r} if numbers have it too, unless a header names the columns: "
             "name a --delimiter"
         )
-    table = Table(path, how, (), len(cells), lines if headed else itertools.chain([(line, first)], lines))
+    table = Table(path, how, (), len(cells), lines)
+    if not headed:
+        table.rows = itertools.chain(cleared, [(line, first)], lines)
     if len(cells) > columns and cells[-1] == "":
         table.trailing, table.width, cells = True, table.width - 1, cells[:-1]
     if headed:
@@ -334,7 +344,11 @@ def _whole_rows(
 
 
 def _csv_rows(path: Path, mark: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, with their line numbers."""
+    """The rows of lines that are not blank, with their line numbers.
+
+    Of rows without text, as spreadsheets write where cells were cleared, those at the end are left out, and only the
+    first of others that follow each other is given: it is refused.
+    """
     opener: Any = gzip.open if ending(path).endswith(".gz") else open
     try:
         with opener(path, "rb") as file:
@@ -346,10 +360,16 @@ def _csv_rows(path: Path, mark: str) -> Iterator[tuple[int, list[str]]]:
             if b"\0" in start[:2]:
                 raise DataError(f"{path} is no text in UTF-8, but perhaps in UTF-16: save it as UTF-8")
             text = io.TextIOWrapper(file, newline="", encoding="utf-8-sig")
-            reader = csv.reader(text, delimiter=mark, skipinitialspace=mark != " ")
+            raw, cleared = "", None
+            reader = csv.reader((raw := each for each in text), delimiter=mark, skipinitialspace=mark != " ")
             for row in reader:
-                if any(cell.strip() for cell in row):
+                if _has_text(row):
+                    if cleared is not None:
+                        yield cleared
+                        cleared = None
                     yield reader.line_num, row
+                elif cleared is None and (len(row) > 1 or raw.strip()):  # one cell may be in quotes
+                    cleared = reader.line_num, row
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a readable CSV file: {error}; save it as UTF-8") from error
     except (OSError, EOFError, zlib.error, csv.Error) as error:

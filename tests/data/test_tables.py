@@ -308,6 +308,25 @@ def test_a_column_that_counts_the_rows_is_pointed_at(first):
         assert load("t.csv").n_in == 2
 
 
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (range(1001, 1031), True), (range(1001, 1030), False), ([*range(1001, 1030), 1029], False),
+        ([*range(1001, 1030), 1031], False), ([*range(28), 28.5, 29], False),
+    ],
+)  # fmt: skip
+def test_a_column_that_counts_the_rows_in_another_order_is_pointed_at(ids, said, rng):
+    frame = pd.DataFrame({"Id": rng.permutation(ids), "a": rng.normal(size=len(ids))})
+    frame.to_csv("t.csv", index=False)
+    says = "t.csv: 'Id' counts the rows, in another order; leave it out unless"
+    with pytest.warns(UserWarning, match=says) if said else warnings.catch_warnings():
+        warnings.simplefilter("always" if said else "error")
+        load("t.csv", targets="values")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load("t.csv", targets="values", target="Id")  # as a target it may be a rank
+
+
 @pytest.mark.parametrize("first", ["5.1,3.5,y", "5,3,class", "1980,1990,label", "0"])
 def test_a_first_row_that_may_be_either_is_asked_about(first):
     path = table(first, *([[1, 2, 3] for _ in first.split(",")[1:]] + [["n", "y", "m"]]))
@@ -380,7 +399,7 @@ def test_a_header_that_numpy_wrote_is_one():
         ("t.csv", "a\tb\tlabel\n1.5\t1\tx\n-20\t0\ty\n", {"delimiter": "tab"}),
         ("t.csv", "a|b|label\n1.5|1|x\n-20|0|y\n", {"delimiter": "|"}),
         ("t.csv", '"a", "b", "label"\r\n"1.5", " 1", "x"\r\n"-20", "0 ", "y"\r\n', {}),
-        ("t.csv", "\ufeffa,b,label\n1.5,1,x\n\n-20,0,y\n,,\n", {}),
+        ("t.csv", "\ufeffa,b,label\n1.5,1,x\n\n-20,0,y\n", {}),
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
@@ -420,6 +439,59 @@ def test_missing_values_are_named_with_what_to_do(cell, column):
     number = 1 if column == "a" else 3
     with pytest.raises(DataError, match=rf"t.csv: line 12, column {number} \({column}\): .*(out|missing)"):
         load("t.csv")
+
+
+CLEARED = [(",,", ","), ('"","",""', ","), (' ,  ,""', ","), ("\t\t", "\t")]
+
+
+@pytest.mark.parametrize(
+    ("row", "mark", "door"),
+    [(*how, door) for how in CLEARED for door in ("train", "test", "predict")]
+    + [(row, ",", "predict") for row in ('""', '" "')],  # of one column
+)
+def test_a_row_of_separators_is_refused_amid_a_table_and_left_out_at_its_end(row, mark, door):
+    names, cells = (mark.join(text[: 1 + row.count(mark)]) for text in ("abc", "120"))
+
+    def read(*below: str) -> int:
+        rows = [cells, cells.replace("0", "1")] * 6
+        Path("t.csv").write_text("\n".join([names, *rows * 2]))
+        Path("u.csv").write_text("\n".join([row, names, rows[0], "", *rows[1:], *below]))
+        how = TableFormat(delimiter=mark)
+        if door == "predict":
+            learned = Inputs("numbers", tuple(names.split(mark)))
+            return sum(map(len, stream_inputs("u.csv", 1, inputs=learned, table=how)))
+        if door == "train":
+            data = load("u.csv", delimiter=mark)
+            return len(data.train.inputs) + len(data.test.inputs)
+        return len(load("t.csv", test_data="u.csv", delimiter=mark).test.inputs)
+
+    assert read() == read(row) == read("", row, row, "   ", row) == 12
+    with pytest.raises(DataError, match=r"u.csv: line 16, column 1 \(a\): the cell is empty"):
+        read(row, row, "", cells)
+
+
+def test_a_row_of_separators_above_all_others_is_data_where_there_is_no_header():
+    Path("t.csv").write_text(",,\n" + "1,2,0\n2,3,1\n" * 5)
+    with pytest.raises(DataError, match=r"line 1, column 1: the cell is empty"):
+        load("t.csv")
+    Path("t.csv").write_text("a,b,c\n,,\n" + "1,2,0\n2,3,1\n" * 5)
+    with pytest.raises(DataError, match=r"line 2, column 1 \(a\): the cell is empty"):
+        load("t.csv")
+    Path("t.csv").write_text(
+        "3,7,9\n,,\n" + "1,2,0\n2,3,1\n" * 5
+    )  # no header, by the row below that has cells
+    with pytest.raises(DataError, match=r"line 2, column 1: the cell is empty"):
+        load("t.csv")
+    Path("t.csv").write_text("a,b,c\n,\n" + "1,2,0\n2,3,1\n" * 5)
+    with pytest.raises(DataError, match=r"line 2 has 2 columns, the first has 3"):
+        load("t.csv")
+
+
+def test_a_row_of_nulls_is_refused():
+    frame = pd.DataFrame({"a": [1.5, None, 2] * 5, "label": ["x", None, "y"] * 5})
+    frame.to_parquet("t.parquet")
+    with pytest.raises(DataError, match=r"t.parquet: row 2, column 1 \(a\): the cell is empty"):
+        load("t.parquet")
 
 
 @pytest.mark.parametrize(
@@ -715,7 +787,7 @@ def test_ordinary_data_has_no_number_that_is_taken_for_a_missing_one(rng):
         np.rint(1 + rng.pareto(1, 300)),
         rng.geometric(0.01, 300),
         rng.permutation(2000)[:300] + 1,
-        np.arange(999, 699, -1),
+        np.arange(999, 399, -2),
         np.rint(rng.normal(0, 8, 300)),
         rng.integers(-9, 3, 300),
     ]
@@ -1108,3 +1180,121 @@ def test_a_row_of_totals_is_told(last, word, tmp_path, rng, recwarn):
     )
     load(tmp_path / "bits.csv", targets="values")
     assert not [w for w in recwarn if "last row" in str(w.message)][bool(word) :]
+
+
+# Inputs that give the target away
+
+KIND = np.arange(36) % 3
+SPREAD = pd.get_dummies(pd.Series(np.array(["ash", "birch", "cedar"])[KIND]), prefix="kind")
+
+
+def leaks(frame: pd.DataFrame, **how) -> list[str]:
+    """What is said of inputs that give the target away, of a table with one more that does not."""
+    frame = pd.DataFrame({"long": np.sqrt(np.arange(len(frame)))}).join(frame)
+    frame.to_csv("t.csv", index=False)
+    frame.to_parquet("t.parquet")
+    frame.to_csv("bare.csv", index=False, header=False)
+    how = {"target": frame.columns[-1]} | how
+    bare = {"header": False} | how | {"target": 1 + frame.columns.get_loc(how["target"])}
+    told = []
+    for name, said in (("t.csv", how), ("t.parquet", how), ("bare.csv", bare)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            load(name, **said)
+        told.append([str(w.message).partition(": ")[2] for w in caught])
+    named, parquet, without = told
+    assert named == parquet
+    assert len(named) < 2
+    assert not without or named  # some are found by their names alone
+    return named
+
+
+@pytest.mark.parametrize("dtype", [bool, int, float])
+@pytest.mark.parametrize("target", ["kind_cedar", "kind_birch", "kind_ash"])
+@pytest.mark.parametrize("order", ["beside", "apart"])
+def test_a_target_that_is_one_of_several_one_hot_columns_is_pointed_at(dtype, target, order, rng):
+    frame = SPREAD.astype(dtype).assign(wet=rng.integers(0, 2, 36))
+    if order == "beside":  # found by where they stand, whatever they are called
+        frame.columns = ["ash", "birch", "cedar", "wet"]
+    else:
+        frame = frame[["kind_birch", "wet", "kind_cedar", "kind_ash"]]
+    target = target[5:] if order == "beside" else target
+    others = [name for name in frame.columns if name not in (target, "wet")]
+    (said,) = leaks(frame, target=target)
+    assert sorted(re.findall(r"'(\w+)'", said)) == sorted([target, *others])
+    assert "look like one thing's classes in columns of 0 and 1" in said
+
+
+def test_the_last_of_one_hot_columns_is_pointed_at():
+    assert "kind_cedar', the last column, and 'kind_ash', 'kind_birch' look" in leaks(SPREAD)[0]
+    assert not leaks(SPREAD.drop(columns="kind_ash"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "by"),
+    [
+        ({"is_male": [1, 0, 0], "is_female": [0, 1, 1]}, "'is_male'"),
+        ({"old": [True, False, False], "is_old": [1, 0, 0]}, "'old'"),
+        ({"is_male": [1, 0, 0], "sex": ["m", "f", "f"]}, "'is_male'"),
+        ({"price": [3.5, -2, 7], "copy": [3.5, -2, 7]}, "'price'"),
+        ({"code": [0, 1, 2], "kind": [0, 1, 2]}, "'code'"),
+        ({"is_ash": [1, 0, 0], "is_oak": [0, 0, 1], "kind": ["ash", "birch", "oak"]}, "'is_ash', 'is_oak'"),
+        ({"is_ash": [1, 0, 0], "kind": ["ash", "birch", "oak"]}, None),
+        ({"is_male": [1, 0, 1], "is_female": [0, 1, 1]}, None),
+        ({"a": [0.25, 1, 0], "b": [0.75, 0, 0], "c": [0, 0, 1]}, None),
+        ({"a": [1, 0, 0], "b": [1, 0, 0], "c": [0, 0, 1]}, None),
+    ],
+)
+def test_an_input_that_is_the_target_once_more_is_pointed_at(columns, by):
+    frame = pd.DataFrame({name: cells * 12 for name, cells in columns.items()})
+    how = {"targets": "values"} if "copy" in columns else {}
+    told = leaks(frame, **how)
+    assert len(told) == bool(by)
+    if by:
+        assert f"the last column, can be told in every row from {by}: leave out what is not known" in told[0]
+
+
+def test_of_a_few_rows_or_of_a_table_to_test_on_no_leak_is_told(recwarn):
+    frame = pd.DataFrame({"a": np.sqrt(np.arange(36)), "bit": KIND == 0, "label": (KIND + np.arange(36)) % 2})
+    frame.to_csv("t.csv", index=False)
+    frame.assign(label=frame["bit"].astype(int)).to_csv("new.csv", index=False)
+    load("t.csv", test_data="new.csv")
+    few = pd.DataFrame({"a": [1, 0, 2.5, 1, 2.5, 0, 1], "b": [1, 0, 2.5, 1, 2.5, 0, 1]})
+    few.to_csv("t.csv", index=False)
+    load("t.csv", targets="values")
+    assert [str(w.message) for w in recwarn] == []
+    few.iloc[[*range(7), 0]].to_csv("t.csv", index=False)
+    load("t.csv", targets="values")
+    assert ["can be told in every row from 'a'" in str(w.message) for w in recwarn] == [True]
+
+
+def test_columns_are_looked_through_to_the_end_for_what_gives_the_target_away():
+    frame = pd.concat([SPREAD.astype(float)] * 20, ignore_index=True)
+    copy = pd.DataFrame({"a": frame["kind_ash"] + 0.5, "b": frame["kind_ash"] + 0.5})
+    for table, how in ((frame, {}), (copy, {"targets": "values"})):
+        assert len(leaks(table, **how)) == 1
+        row = 600 if "a" in table else table.index[table["kind_cedar"] == 0][-1]
+        table.iloc[row, :-1] = 0.5  # sums with the target to what it did
+        assert leaks(table, **how) == []
+
+
+def test_no_input_of_ordinary_data_gives_the_target_away():
+    from sklearn import datasets
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("iris", "wine", "breast_cancer", "diabetes", "digits"):
+            frame = getattr(datasets, f"load_{name}")(as_frame=True).frame
+            frame.to_csv("t.csv", index=False)
+            load("t.csv", targets="values" if name == "diabetes" else None)
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "said"),
+    [(["x", "y"], 3, True), (["x", "y"], 2, False), (["x", "y"], 1, False), ([0, 1], 3, False)],
+)
+def test_more_outputs_than_classes_with_names_are_pointed_at(labels, outputs, said, recwarn):
+    table("a,label", [1.5, 2.5, 3, 2], labels * 2)
+    load("t.csv", targets=of("sigmoid", "quadratic", outputs))
+    says = f"has 2 classes, and the network {outputs} outputs: give it one for each"
+    assert [says in str(w.message) for w in recwarn] == [True] * said
