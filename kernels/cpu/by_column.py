@@ -129,9 +129,11 @@ def turn_bits(emit, maps, place, words):
 class _Batch:
     """The inputs of the samples in work, as instructions that are being written."""
 
-    def __init__(self, emit: Emit, memory, table, rows, pitch, maps, words, firsts, j0, j1, of_bytes: bool):
+    def __init__(
+        self, emit: Emit, memory, table, rows, at, pitch, maps, words, firsts, j0, j1, of_bytes: bool
+    ):
         self.emit, self.memory, self.table = emit, memory, table
-        self.rows, self.pitch, self.maps, self.words = rows, pitch, maps, words
+        self.rows, self.at, self.pitch, self.maps, self.words = rows, at, pitch, maps, words
         self.firsts, self.j0, self.j1, self.of_bytes = firsts, j0, j1, of_bytes
 
     def each_sample(self, k, height: int, carried: list, body: Callable) -> list:
@@ -157,6 +159,7 @@ class _Batch:
                 mask = builder.or_(mask, emit.load(self.maps, emit.add(block, place)))
             first = emit.load(self.firsts, j)
             row = emit.add(emit.multiply(first, self.pitch), emit.multiply(k, index(size)))
+            row = emit.add(row, self.at)
 
             def sample(bit, *carried):
                 here = emit.add(row, emit.multiply(bit, self.pitch))
@@ -197,32 +200,15 @@ def _by_shape(emit: Emit, of_bytes, vectors, k0, k1, tile: Callable[..., None]) 
 
 @emitted()
 def column_product(
-    emit,
-    memory,
-    table,
-    rows,
-    pitch,
-    of_bytes,
-    maps,
-    words,
-    firsts,
-    j0,
-    j1,
-    k0,
-    k1,
-    b,
-    b_row,
-    c,
-    c_row,
-    vectors,
-):
+    emit, memory, table, rows, at, pitch, of_bytes, maps, words, firsts, j0, j1, k0, k1, b, b_row, c, c_row, vectors
+):  # fmt: skip
     """C[r, :] += Σ_k x[r, k] B[k, :] over the columns k0 … k1, for the samples r of the words j0 … j1.
 
     For 8, 4, 2 or 1 vectors.
     """
 
     def tile(k, height: int, width: int, bytes_: bool) -> None:
-        batch = _Batch(emit, memory, table, rows, pitch, maps, words, firsts, j0, j1, bytes_)
+        batch = _Batch(emit, memory, table, rows, at, pitch, maps, words, firsts, j0, j1, bytes_)
         offsets = [index(v * emit.lanes) for v in range(width)]
         places = [emit.add(b, emit.multiply(emit.add(k, index(r)), b_row)) for r in range(height)]
         held = [[emit.load_lanes(memory, emit.add(place, o)) for place in places] for o in offsets]
@@ -243,7 +229,8 @@ def column_product(
 
 @emitted()
 def column_gradient(
-    emit, memory, table, rows, pitch, of_bytes, maps, words, firsts, j0, j1, k0, k1, b, b_row, c, c_row, vectors, rate
+    emit, memory, table, rows, at, pitch, of_bytes, maps, words, firsts, j0, j1, k0, k1, b, b_row, c, c_row, vectors,
+    rate,
 ):  # fmt: skip
     """C[k − k0, :] += rate Σ_r x[r, k] B[r, :] for the columns k0 … k1, over the samples r of the words j0 … j1.
 
@@ -252,7 +239,7 @@ def column_gradient(
     rate = emit.spread(rate)
 
     def tile(k, height: int, width: int, bytes_: bool) -> None:
-        batch = _Batch(emit, memory, table, rows, pitch, maps, words, firsts, j0, j1, bytes_)
+        batch = _Batch(emit, memory, table, rows, at, pitch, maps, words, firsts, j0, j1, bytes_)
         offsets = [index(v * emit.lanes) for v in range(width)]
 
         def sample(r, numbers, *sums):

@@ -52,7 +52,8 @@ DEPTH = 2048  # terms of a sum that are taken at a time, so that a panel stays i
 BLOCK_ROWS, BLOCK_VECTORS = 128, 24  # of a gradient that is summed before it is used
 FORWARD_MARKS = SPAN // MARK  # marks of W's rows that sparse products work on at a time
 SPARSE_BYTES = 32768  # of a sparse gradient that is in work at a time, about: most of a first-level cache
-# What each thread has to itself: a block of a gradient, which is 0 when it is not in use, and a copied panel of B.
+# What each thread has to itself: a block of a gradient, which is 0 when it is not in use, and a copied panel of B, or
+# of the widest tile's z or δ of all samples in work, if that is more.
 PANEL_BYTES = DEPTH * TILE_VECTORS * BYTES
 BLOCK_BYTES = max(BLOCK_ROWS * BLOCK_VECTORS * BYTES, MARK * WIDEST * BYTES, SPARSE_BYTES)
 
@@ -68,11 +69,12 @@ class Net(NamedTuple):
     one: int  # the number 1
     table: int  # i/255 for every byte i
     places: np.ndarray  # (chunk) int64, where the records of the samples in work begin
-    unfolded: np.ndarray  # (chunk · pitch) uint8: inputs as they were given, with their zeros
+    unfolded: np.ndarray  # (threads · chunk · pitch) uint8: inputs as they were given, with their zeros
     maps: (
         np.ndarray
-    )  # (words · 64 · map_row) int64: of 64 samples a word, which inputs of each column are not 0
-    firsts: np.ndarray  # (words) int64: the first sample of each
+    )  # (threads · words · 64 · map_row) int64: which samples of 64 have a column that is not 0
+    firsts: np.ndarray  # (threads · words) int64: the first sample of each word
+    words: int  # that the samples in work take
     map_words: int  # of a sample's bitmap
     map_row: int  # from one bitmap to the next
     inputs: int  # (chunk, most) non-zero inputs

@@ -180,7 +180,7 @@ def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread):
         put(memory, net.weights + b - begin, weight)
     place, row = first[A_PREV] + (b0 - begin) * first[A_PREV_ROW], first[A_PREV_ROW]
     if sparse and data.pitch > 0:
-        unfold(net, data, order, begin, end, b0, b1, thread)
+        unfold(net, data, order, begin, end, thread)
     elif sparse:
         for b in range(b0, b1):
             record = get(data.starts, get(order, b))
@@ -195,26 +195,35 @@ def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread):
 
 
 @part()
-def unfold(net, data, order, begin, end, b0, b1, thread):
-    """The inputs of samples b0 … b1 from their records, with their zeros, and bitmaps of each input's samples."""
-    row = net.map_row
-    word = words_before(end - begin, net.threads, thread)
-    for b in range(b0, b1):
-        record, place = get(data.starts, get(order, b)), (b - begin) * data.pitch
-        bitmap = (word * BITS + b - b0) * row
-        if len(data.bytes) > 0:
-            unfold_bytes(data.records, record, net.map_words, net.unfolded, place, net.maps, bitmap)
-        else:
-            unfold_numbers(
-                net.memory, data.records, record, net.map_words, net.unfolded, place, net.maps, bitmap
-            )
-    for b in range(b0, b1, BITS):
-        bitmap = word * BITS * row
-        for place in range(bitmap + (b1 - b) * row, bitmap + BITS * row):  # where the last word is not full
-            put(net.maps, place, 0)
-        turn_bits(net.maps, bitmap, row)
-        put(net.firsts, word, b - begin)
-        word += 1
+def unfold(net, data, order, begin, end, thread):
+    """The inputs of the samples in work from their records, with their zeros, and bitmaps of each input's samples.
+
+    Every thread has all of them to itself: it makes them sooner than it gets them from another core's cache. The
+    samples of each thread begin a word of bitmaps.
+    """
+    row, place = net.map_row, thread * net.chunk * data.pitch
+    word = thread * net.words
+    for t in range(net.threads):
+        b0 = begin + (end - begin) * t // net.threads
+        b1 = begin + (end - begin) * (t + 1) // net.threads
+        for b in range(b0, b1):
+            record, bitmap = get(data.starts, get(order, b)), (word * BITS + b - b0) * row
+            if len(data.bytes) > 0:
+                unfold_bytes(data.records, record, net.map_words, net.unfolded, place, net.maps, bitmap)
+            else:
+                unfold_numbers(
+                    net.memory, data.records, record, net.map_words, net.unfolded, place, net.maps, bitmap
+                )
+            place += data.pitch
+        for b in range(b0, b1, BITS):
+            bitmap = word * BITS * row
+            for zero in range(
+                bitmap + (b1 - b) * row, bitmap + BITS * row
+            ):  # where the last word is not full
+                put(net.maps, zero, 0)
+            turn_bits(net.maps, bitmap, row)
+            put(net.firsts, word, b - begin)
+            word += 1
 
 
 @part(types.UniTuple(types.intp, 2))
@@ -287,23 +296,26 @@ def forward_sparse(net, data, begin, first, stop, v0, v1):
 
 @part()
 def forward_by_column(net, data, begin, end, first, stop, v0, v1, thread):
-    """z of the first layer, a few inputs at a time: of a thread's samples, or of all where units are shared."""
-    layer, memory = net.layers[0], net.memory
+    """z of the first layer, a few inputs at a time: of a thread's samples, or of all where units are shared.
+
+    It is summed beside each other, where no other thread's z lies between.
+    """
+    layer, memory, panel = net.layers[0], net.memory, panel_of(net, thread)
     n_in, row, lanes = layer[N_IN], layer[ROW], BYTES // memory.itemsize
-    j0 = words_before(end - begin, net.threads, thread)
-    j1 = words_before(end - begin, net.threads, thread + 1)
-    if layer[BY_UNITS]:
-        j0, j1 = 0, words_before(end - begin, net.threads, net.threads)
-    z, w = layer[A] + v0 * lanes, layer[W] + v0 * lanes
-    copy(memory, w + n_in * row, 0, z + (first - begin) * row, row, stop - first, v1 - v0)
+    t0, t1 = (0, net.threads) if layer[BY_UNITS] else (thread, thread + 1)
+    j0 = thread * net.words + words_before(end - begin, net.threads, t0)
+    j1 = thread * net.words + words_before(end - begin, net.threads, t1)
+    before, count = first - begin, stop - first
     v = v0
     while v < v1:
         wide = widest(v1 - v)
+        w, room = layer[W] + v * lanes, wide * lanes
+        copy(memory, w + n_in * row, 0, panel, room, count, wide)
         column_product(
-            memory, net.table, net.unfolded, data.pitch, len(data.bytes) > 0,
-            net.maps, net.map_row, net.firsts, j0, j1, 0, n_in,
-            layer[W] + v * lanes, row, layer[A] + v * lanes, row, wide,
+            memory, net.table, net.unfolded, thread * net.chunk * data.pitch, data.pitch, len(data.bytes) > 0,
+            net.maps, net.map_row, net.firsts, j0, j1, 0, n_in, w, row, panel - before * room, room, wide,
         )  # fmt: skip
+        copy(memory, panel, room, layer[A] + before * row + v * lanes, row, count, wide)
         v += wide
 
 
@@ -465,8 +477,9 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
                 copy(memory, start, start_row, g, g_row, rows, wide)
             if sparse and data.pitch > 0:
                 column_gradient(
-                    memory, net.table, net.unfolded, data.pitch, len(data.bytes) > 0, net.maps, net.map_row,
-                    net.firsts, 0, words_before(end - begin, net.threads, net.threads), k, k + rows,
+                    memory, net.table, net.unfolded, thread * net.chunk * data.pitch, data.pitch,
+                    len(data.bytes) > 0, net.maps, net.map_row, net.firsts, thread * net.words,
+                    thread * net.words + words_before(end - begin, net.threads, net.threads), k, k + rows,
                     delta, delta_row, g, g_row, wide, rate,
                 )  # fmt: skip
             elif sparse:

@@ -115,7 +115,7 @@ def is_compiled(dtype: np.dtype) -> bool:
     """Whether :func:`gpubp.kernels.cpu.steps.steps` is, for ``dtype``: all else takes little time to compile."""
     numbers, bytes_ = np.empty(0, dtype), np.empty(0, np.uint8)
     places, table = np.empty(0, np.int64), np.empty((0, 0), np.int64)
-    net = layout.Net(numbers, table, table, 0, 0, 0, 0, places, bytes_, places, places, *[0] * 11)
+    net = layout.Net(numbers, table, table, 0, 0, 0, 0, places, bytes_, places, places, *[0] * 12)
     data = layout.Data(bytes_, numbers, places, bytes_, 0, 0, numbers, numbers)
     sums, outputs = np.empty((0, 0)), np.empty((0, 0), dtype)
     return entries.steps.is_kept(net, data, places, 0, numbers, 0, 0, 0, places, sums, table, outputs)
@@ -184,7 +184,7 @@ class FusedPlan(Plan):
         targets, weights = memory.take(chunk * output_row), memory.take(chunk + self._lanes)
         turned = [self._row(layer.n_out) for layer in self.layers if layer.activation == "softmax"]
         block = (max([*turned, output_row]) + 1) * self._lanes
-        panel = layout.PANEL_BYTES // self.dtype.itemsize
+        panel = max(layout.PANEL_BYTES, chunk * layout.WIDEST * BYTES) // self.dtype.itemsize
         scratch_size = layout.BLOCK_BYTES // self.dtype.itemsize + max(panel, 3 * block)
         scratch = memory.take(team * scratch_size)
         array = memory.allocate()
@@ -195,8 +195,8 @@ class FusedPlan(Plan):
         words = layout.words_before(room, team, team)
         net = layout.Net(
             array, table, rows, chunk, zero, one, quotients, np.zeros(chunk, np.int64),
-            zeros(room * layout.pitch_of(n_in, self.dtype.itemsize), np.uint8),
-            zeros(words * layout.BITS * layout.map_row(n_in), np.int64), np.zeros(words, np.int64),
+            zeros(team * room * layout.pitch_of(n_in, self.dtype.itemsize), np.uint8),
+            zeros(team * words * layout.BITS * layout.map_row(n_in), np.int64), np.zeros(team * words, np.int64), words,
             layout.map_words(n_in), layout.map_row(n_in), inputs, most, targets, weights, scratch, scratch_size,
             kernels.LOSSES[self.problem.loss.name], check_rule(self.optimizer), team,
         )  # fmt: skip

@@ -460,28 +460,43 @@ def test_a_nan_goes_through_every_activation_and_loss(activation, loss, dtype, r
             assert np.isnan(plan.evaluate(plan.upload(samples)).costs).all()
 
 
-def assert_right_within_margins(sizes, kind, threads, rng, dtype="float32") -> None:
+def assert_right_within_margins(
+    sizes, kind, threads, rng, dtype="float32", *, n=300, batch=70, optimizer=None
+) -> None:
     """With NaN before and behind the plan's memory, where nothing may be read or written."""
     net = network(sizes, dtype, hidden=["sigmoid"] * (len(sizes) - 3) + ["softmax"])
-    samples = prepared(net, inputs(rng, kind, 300, sizes[0]), rng)
-    plan = fused(net, samples, batch=70, threads=threads, optimizer=Adam(0.01))
+    samples = prepared(net, inputs(rng, kind, n, sizes[0]), rng)
+    plan = fused(net, samples, batch=batch, threads=threads, optimizer=optimizer or Adam(0.01))
     margin = 1 << 15  # elements
     wider = np.pad(plan._net.memory, margin, constant_values=np.nan)
-    plan._use(plan._net._replace(memory=wider[margin:-margin]))
-    for evaluated in ("0.02", "0.3", "dense"):
-        others = prepared(net, inputs(rng, evaluated, 300, sizes[0]), rng)
-        assert_ok(check_evaluation(plan, others))
+    others = [np.pad(array, margin, constant_values=77) for array in (plan._net.unfolded, plan._net.maps)]
+    unfolded, maps = (array[margin:-margin] for array in others)
+    plan._use(plan._net._replace(memory=wider[margin:-margin], unfolded=unfolded, maps=maps))
+    for evaluated in ("0.02", "0.3", "alike", "dense"):
+        assert_ok(check_evaluation(plan, prepared(net, inputs(rng, evaluated, 300, sizes[0]), rng)))
     assert np.isfinite(plan.predict(rng.standard_normal((300, sizes[0])))).all()
     assert_right(plan)
-    plan.run(np.arange(300), np.full(5, 0.01))
+    plan.run(np.arange(n), np.full(-(-n // batch), 0.01))
     assert np.isfinite(flat(plan.state())).all()
     assert np.isnan([wider[:margin], wider[-margin:]]).all()
+    assert all((array[:margin] == 77).all() and (array[-margin:] == 77).all() for array in others)
     for i, entry in enumerate(plan._net.layers):
         # What fills rows up to whole vectors is in every sum of vectors.
         row = entry[layout.ROW]
-        for count, place in zip((sizes[i] + 1, 70), (entry[layout.W], entry[layout.DELTA]), strict=True):
+        for count, place in zip((sizes[i] + 1, batch), (entry[layout.W], entry[layout.DELTA]), strict=True):
             filling = plan._net.memory[place : place + count * row].reshape(count, row)[:, sizes[i + 1] :]
             np.testing.assert_array_equal(filling, 0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", ["0.1", "alike", "dense"])
+@pytest.mark.parametrize("batch", [10, CHUNK_ROWS])
+def test_nothing_outside_a_plans_memory_is_touched_by_steps_straight_to_the_weights(
+    batch, kind, threads, rng
+):
+    """Also where all samples that are in work at a time, at most, have room beside each other."""
+    sizes, n = [N_IN, 150, 20, 6], CHUNK_ROWS + 40
+    assert_right_within_margins(sizes, kind, threads, rng, n=n, batch=batch, optimizer=SGD(0.01))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -511,7 +526,7 @@ def test_nothing_outside_the_memory_is_touched(kind, sizes, threads, dtype, rng)
 def train_elsewhere() -> None:
     """What runs under another processor's name: training of every kind, to the same bounds."""
     rng = np.random.default_rng(20)
-    for kind, name in (("0.1", SPARSE), ("mixed", SPARSE), ("dense", DENSE)):
+    for kind, name in (("0.1", BY_SAMPLE), ("alike", BY_COLUMN), ("mixed", BY_COLUMN), ("dense", DENSE)):
         for threads in (1, 2):
             for sizes in ([N_IN, 40, 6], [700, 260, 90, 6]):
                 assert_right_within_margins(sizes, kind, threads, rng)
