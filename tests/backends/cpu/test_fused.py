@@ -532,7 +532,8 @@ def train_elsewhere() -> None:
                 assert_right_within_margins(sizes, kind, threads, rng)
         x, y = inputs(rng, kind, 100), rng.integers(0, 6, 100)
         net = network([N_IN, 40, 19, 6], hidden=["sigmoid", "tanh"])
-        history = gpubp.fit(net, x, y, batch_size=48, epochs=2, backend="numba", verify="step")
+        how = {"optimizer": SGD(0.1), "batch_size": 48, "epochs": 2, "verify": "step"}
+        history = gpubp.fit(net, x, y, backend="numba", **how)
         assert history.verification.ok
         assert name in history.plan
 
