@@ -109,7 +109,9 @@ class _Library(AOTCodeLibrary):
                 function.linkage = "internal"
                 if function.name in _apart:
                     function.add_function_attribute("noinline")
-        super()._optimize_final_module()
+        # Numba runs all passes twice, for counted references, and vectorisers: kernels do without either.
+        passes, builder = self._codegen._module_pass_manager(opt=1, loop_vectorize=False, slp_vectorize=False)
+        passes.run(self._final_module, builder)
 
 
 class _Codegen(AOTCPUCodegen):
@@ -137,6 +139,7 @@ def machine_code(function: Callable, arguments: Sequence, symbol: str) -> bytes:
     flags = compiler.Flags()
     flags.fastmath, flags.error_model = OPTIONS["fastmath"], OPTIONS["error_model"]
     flags.nrt, flags.no_compile = False, True  # no references are counted, and no machine code is made
+    flags.no_rewrites = True
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     typing, target = cpu_target.typing_context, cpu_target.target_context
     with global_compiler_lock, _without_collections():

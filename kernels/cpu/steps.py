@@ -439,14 +439,15 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
 
     ``go_on`` adds to what earlier chunks of the batch left in memory.
     """
-    no, one = np.int64(0), np.int64(1)
     memory, layer = net.memory, net.layers[i]
     lanes = BYTES // memory.itemsize
     n_in, row = layer[N_IN], layer[ROW]
     k0, k1 = net.rows[i, thread], net.rows[i, thread + 1]
-    biases = thread == net.threads - 1
     if layer[BY_UNITS]:
-        k0, k1, biases = 0, n_in, True
+        k0, k1 = 0, n_in
+    stop = (
+        k1 + 1 if layer[BY_UNITS] or thread == net.threads - 1 else k1
+    )  # with the biases, whose row is the last
     v0, v1 = units_of(layer, thread, net.threads)
     scratch = net.scratch + thread * net.scratch_size
     panel = panel_of(net, thread)
@@ -466,54 +467,42 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
                 scale(memory, delta, row, panel, wide * lanes, end - begin, wide, rate)
                 delta, delta_row = panel, wide * lanes
         k = k0
-        while k < k1:
-            rows = min(block - k % block, k1 - k)  # blocks of a sparse row's columns lie in one span
+        while k < stop:
+            rows = (
+                min(block - k % block, k1 - k) if k < n_in else 1
+            )  # blocks of listed columns lie in one span
             at = k * row + shift
             start, start_row = (layer[GRADIENT] + at, row) if go_on else (net.zero, 0)
             g, g_row = (layer[GRADIENT] + at, row) if to_memory else (scratch, wide * lanes)
             if straight:
                 start, start_row, g, g_row = layer[W] + at, row, layer[W] + at, row
-            elif sparse and (to_memory or go_on):
+            elif sparse and k < n_in and (to_memory or go_on):
                 copy(memory, start, start_row, g, g_row, rows, wide)
-            if sparse and data.pitch > 0:
+            if sparse and k < n_in and data.pitch > 0:
                 column_gradient(
                     memory, net.table, net.unfolded, thread * net.chunk * data.pitch, data.pitch,
                     len(data.bytes) > 0, net.maps, net.map_row, net.firsts, thread * net.words,
                     thread * net.words + words_before(end - begin, net.threads, net.threads), k, k + rows,
-                    delta, delta_row, g, g_row, wide, rate,
+                    delta, row, g, g_row, wide, rate,
                 )  # fmt: skip
-            elif sparse:
+            elif sparse and k < n_in:
                 sparse_gradient(
                     memory, data.records, net.places, end - begin, head_of(n_in), k // MARK,
                     (k + rows + MARK - 1) // MARK, net.inputs, net.most, delta, delta_row,
                     g - (k % SPAN) * g_row, g_row, wide,
                 )  # fmt: skip
             else:
+                a, a_row, a_col = (layer[A_PREV] + k, 1, layer[A_PREV_ROW]) if k < n_in else (net.one, 0, 0)
                 dense_product(
-                    memory, layer[A_PREV] + k, one, layer[A_PREV_ROW], delta, row, end - begin,
-                    start, start_row, g, g_row, rows, wide, panel, net.zero, no, rate,
+                    memory, a, a_row, a_col, layer[DELTA] + shift, row, end - begin, start, start_row, g, g_row,
+                    rows, wide, panel, net.zero, 0, rate,
                 )  # fmt: skip
             if not (to_memory or straight):
                 update_rows(
                     memory, layer[W] + at, row, g, g_row, slot(layer[SLOT1], at), slot(layer[SLOT2], at),
-                    rows, wide, net.rule, coefficients, c,
+                    rows, wide, net.rule, coefficients, c if k < n_in else c + width,
                 )  # fmt: skip
             k += rows
-        if biases:
-            at = n_in * row + shift
-            start = layer[GRADIENT] + at if go_on else net.zero
-            g = layer[GRADIENT] + at if to_memory else scratch
-            if straight:
-                start, g = layer[W] + at, layer[W] + at
-            dense_product(
-                memory, net.one, no, no, layer[DELTA] + shift, row, end - begin, start, no, g, row, one, wide,
-                panel, net.zero, no, rate,
-            )  # fmt: skip
-            if not (to_memory or straight):
-                update_rows(
-                    memory, layer[W] + at, row, g, row, slot(layer[SLOT1], at), slot(layer[SLOT2], at),
-                    one, wide, net.rule, coefficients, c + width,
-                )  # fmt: skip
         v += wide
 
 

@@ -861,7 +861,7 @@ TEXT = "a,label\n" + "1,x\n2,y\n" * 5
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        (gzip.compress(TEXT.encode()), "is compressed by gzip: add .gz to its name"),
+        (gzip.compress(TEXT.encode(), mtime=0), "is compressed by gzip: add .gz to its name"),
         (bz2.compress(TEXT.encode()), "is compressed by bzip2: unpack it"),
         (lzma.compress(TEXT.encode()), "is compressed by xz: unpack it"),
         (b"PK\x03\x04" + bytes(40), "is an Excel workbook or another zip archive: save the table as CSV"),

@@ -26,10 +26,12 @@ def test_numbas_library_has_what_is_overridden_and_called(name):
 
 def test_numbas_code_generator_and_flags_are_as_expected():
     assert inspect.isfunction(AOTCPUCodegen._customize_tm_features)
+    assert inspect.isfunction(AOTCPUCodegen._module_pass_manager)
     assert issubclass(AOTCPUCodegen._library_class, AOTCodeLibrary)
     assert hasattr(cpu_target.target_context, "_internal_codegen")
     known = set(compiler.Flags.options)
-    assert known >= {"fastmath", "error_model", "nrt", "no_compile", "no_cpython_wrapper", "no_cfunc_wrapper"}
+    wrappers = {"no_cpython_wrapper", "no_cfunc_wrapper"}
+    assert known >= {"fastmath", "error_model", "nrt", "no_compile", "no_rewrites", *wrappers}
 
 
 @part()
@@ -45,17 +47,24 @@ def four_times(x, y):
 
 
 def test_a_kernel_is_one_module_without_references_and_optimised_once(monkeypatch):
-    optimised, usual = [], AOTCodeLibrary._optimize_final_module
+    passes, usual = [], AOTCPUCodegen._module_pass_manager
+
+    def counted(self, **how):
+        passes.append(how)
+        return usual(self, **how)
+
+    monkeypatch.setattr(AOTCPUCodegen, "_module_pass_manager", counted)
+    modules, emit = [], machine.target_machine().emit_object
     monkeypatch.setattr(
-        AOTCodeLibrary, "_optimize_final_module", lambda self: (optimised.append(self), usual(self))
+        machine.target_machine(), "emit_object", lambda module: (modules.append(module), emit(module))[1]
     )
     arguments = np.arange(4.0), np.zeros(4)
     code = compile.machine_code(four_times, arguments, "kernel")
-    assert len(optimised) == 1
+    assert len(passes) == len(modules) == 1
+    assert "NRT_" not in str(modules[0])
+    written = [function for function in modules[0].functions if not function.is_declaration]
+    assert [f.name for f in written if f.linkage != llvm.Linkage.internal] == ["kernel"]
     assert machine.load(code, "kernel")
-    text = str(optimised[0].get_llvm_str())
-    assert "NRT_" not in text
-    assert all(function.name for function in llvm.parse_assembly(text).functions)
     Entry(__name__, "four_times")(*arguments)
     np.testing.assert_array_equal(arguments[1], [0, 4, 8, 12])
 
