@@ -18,8 +18,8 @@ from gpubp.support.files import write_text
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 README = ROOT / "README.md"
-RUNS = tuple(f"2026-11-22-all-nets-{number}" for number in (1, 2, 3))  # a column each
-OTHERS = ("2026-11-22-all-peers", "2026-11-22-all-peers-512")  # with these, the range of every library
+RUNS = tuple(f"2026-11-28-cpu-now-{number}" for number in (1, 2, 3))  # a column each
+OTHERS = ("2026-11-28-cpu-all-peers",)  # with these, the range of every library
 _ORDINALS = ("first", "second", "third")
 _NAMES = {"relu": "ReLU", "mnist": "MNIST"}
 

@@ -16,16 +16,19 @@ from gpubp.optimizers import SGD
 
 SAMPLES, BATCH = 8192, 128
 NETS = {"784-128-10": [784, 128, 10], "784-512-512-10": [784, 512, 512, 10]}
-DENSITIES = {"as sparse as MNIST": 0.19, "dense": 1.0}
+# density, and inputs in a row that are 0 or not together
+INPUTS = {"as sparse as MNIST, in runs": (0.19, 7), "as sparse, at random": (0.19, 1), "dense": (1.0, 1)}
 
 
-@pytest.fixture(scope="module", params=[(n, d) for n in NETS for d in DENSITIES], ids=", ".join)
+@pytest.fixture(scope="module", params=[(n, x) for n in NETS for x in INPUTS], ids=", ".join)
 def plan(request):
-    name, density = request.param
+    name, inputs = request.param
+    density, run = INPUTS[inputs]
     rng = np.random.default_rng(0)
     sizes = NETS[name]
     x = rng.integers(1, 256, (SAMPLES, sizes[0])).astype(np.uint8)
-    x[rng.random(x.shape) >= DENSITIES[density]] = 0
+    zero = rng.random((SAMPLES, -(-sizes[0] // run))) >= density
+    x[np.repeat(zero, run, axis=1)[:, : sizes[0]]] = 0
     y = np.eye(sizes[-1], dtype=np.float32)[rng.integers(0, sizes[-1], SAMPLES)]
     net = Network(sizes, hidden="relu", output="softmax", seed=0)
     samples = Samples(x, y, np.ones(SAMPLES, np.float32))
