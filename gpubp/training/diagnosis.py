@@ -19,7 +19,7 @@ STILL = 0.5  # of rectifiers off for every sample, or of other units saturated: 
 LARGE, SMALL = 5.0, 1e-3  # root mean square, and spread, of numbers that the initialisations are not made for
 WIDE = 5.0  # deviation of a weight times √n_in: at most 1.5 in every initialisation that goes by the width
 SHRUNK = 0.01  # of the weights' first size
-FLAT = 1e-3  # of the constant answer's cost: a loss that rises by less has not risen
+FLAT = 1e-3  # of the constant answer's cost: a loss that moves by less has not moved
 FADED = 1e-3  # of the error at the outputs: with less, the first layer hardly learns
 
 SCALE_INPUTS = (
@@ -60,13 +60,26 @@ class Case:
         return any(_still(*layer) for layer in layers)
 
     @property
-    def lower(self) -> str:
-        return f"lower the learning rate ({self.epochs[-1].learning_rate:g})"
+    def stands(self) -> bool:
+        """Whether the loss has stood where it was from the first epoch on, though there is a way for it to go."""
+        return stands(self.epochs, self.constant) and any(delta.any() for delta in self.now.delta[:1])
+
+    @property
+    def rate(self) -> str:
+        """What to do about the learning rate: where nothing has moved at all, it is too low."""
+        way = "raise" if self.stands else "lower"
+        return f"{way} the learning rate ({self.epochs[-1].learning_rate:g})"
 
     @property
     def signals(self) -> list[LayerSignal]:
         layers = zip(self.now.delta, self.now.a[1:], self.problem.activations, strict=True)
         return [of_layer(*layer) for layer in layers]
+
+
+def stands(epochs: list[Epoch], constant: float) -> bool:
+    """Whether the loss has hardly moved in some epochs; ``constant`` is that of the best constant answer."""
+    losses = [epoch.loss for epoch in epochs]
+    return len(losses) >= LAST and max(losses) - min(losses) < FLAT * constant
 
 
 Cause = tuple[str, tuple[str, ...]]  # in words, with its remedies
@@ -75,7 +88,7 @@ Cause = tuple[str, tuple[str, ...]]  # in words, with its remedies
 def causes_of(case: Case) -> list[Cause]:
     """What keeps the network from learning, as far as data, weights and signals tell."""
     causes = [*_of_data(case)]
-    causes += [*_of_weights(case), *_of_layers(case, (case.lower, OTHER_INIT)[: 1 if causes else 2])]
+    causes += [*_of_weights(case), *_of_layers(case, (case.rate, OTHER_INIT)[: 1 if causes else 2])]
     return causes if causes or case.rose else [*_of_fading(case)]
 
 
@@ -90,10 +103,12 @@ def diagnosis(case: Case, causes: list[Cause]) -> str:
         told = (
             f"goes the wrong way: the loss rose from {best.loss:.4g} in epoch {best.epoch} to {now.loss:.4g}"
         )
-    remedies = [remedy for _, of_one in causes for remedy in of_one] + [case.lower] * case.rose
+    elif case.stands:
+        told = f"goes nowhere: in {len(losses)} epochs the loss has stayed at {now.loss:.4g}"
+    remedies = [remedy for _, of_one in causes for remedy in of_one] + [case.rate] * case.rose
     if not remedies:
         falls = losses[-1] <= losses[0] + FLAT * case.constant  # or hardly moves
-        other = f"raise the learning rate ({now.learning_rate:g})" if falls else case.lower
+        other = f"raise the learning rate ({now.learning_rate:g})" if falls else case.rate
         remedies = ["train for more epochs", other, OTHER_INIT]
     why = "".join(f"; {cause}" for cause, _ in causes)
     return f"training {told}{why}. What helps: {', or '.join(dict.fromkeys(remedies))}"

@@ -19,13 +19,14 @@ from gpubp.functions import Loss
 from gpubp.network import labels_of
 from gpubp.reference import Parameters, Trace
 from gpubp.training.budget import SIGNALS
-from gpubp.training.diagnosis import LAST, Case, Cause, causes_of, diagnosis
+from gpubp.training.diagnosis import LAST, Case, Cause, causes_of, diagnosis, stands
 from gpubp.training.history import Epoch
 from gpubp.training.signals import GROWTH, SAMPLES
 
 # Shares of the constant answer's cost: a loss is hardly better from the first on; from the second on it has learned
-# little, which is trouble if a layer stands still; one that ends above its best by the third has risen.
-NO_BETTER, LITTLE, ROSE = 0.98, 0.75, 0.25
+# little, which is trouble if a layer stands still; from the third on, if it has not moved at all, as it may by the
+# luck of the first weights; one that ends above its best by the last has risen.
+NO_BETTER, LITTLE, LUCK, ROSE = 0.98, 0.75, 0.5, 0.25
 LEARNS = (
     0.5  # of the way from the constant answer's accuracy to 1: who gets so far does learn, whatever the loss
 )
@@ -101,7 +102,8 @@ class Lookout:
         loss, held, constant = epochs[-1].loss, epochs[-1].validation_loss, self._constant
         # A training loss is that of before each step, which in epochs of few steps is far behind.
         ended = min(loss, np.inf if held is None else held)
-        if ended < LITTLE * constant and not self._rose(epochs):
+        enough = LUCK if stands(epochs, constant) else LITTLE
+        if ended < enough * constant and not self._rose(epochs):
             return None
         case = self._case(epochs, parameters())
         causes = causes_of(case)
@@ -126,6 +128,8 @@ class Lookout:
     def _goes_nowhere(self, case: Case, causes: list[Cause]) -> bool:
         if case.rose or self._learns(case.epochs):
             return case.rose
+        if case.stands:
+            return True
         losses, last = case.losses, case.losses[-1]
         falls = last == min(losses)
         if case.ended < NO_BETTER * case.constant:

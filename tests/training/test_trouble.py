@@ -205,6 +205,24 @@ def test_training_that_goes_nowhere_says_why_and_what_helps(name):
     assert ("of the output layer" in why) == any("of the output layer" in reason for reason in reasons)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_loss_that_stays_is_told_even_where_luck_put_it_below_that_of_one_answer(seed):
+    with pytest.warns(TrainingWarning, match="goes nowhere: in 20 epochs the loss has stayed at") as warned:
+        history = fitted("iris", optimizer=SGD(1e-9), epochs=20, widths=(8,), seed=seed)
+    assert len(warned) == 1
+    assert "raise the learning rate (1e-09)" in history.warnings[0]
+    assert "lower the learning rate" not in history.warnings[0]
+
+
+def test_a_loss_that_stays_where_it_was_learned_is_no_trouble():
+    settings = {"optimizer": SGD(0.1), "epochs": 150, "widths": (8,)}
+    net = Network([4, 8, 3], hidden="relu", output="softmax", seed=0)
+    assert not fitted("iris", net=net, **settings).warnings
+    again = fitted("iris", net=net, **settings | {"optimizer": SGD(1e-9), "epochs": 5})
+    assert np.ptp(again["loss"]) < 1e-6
+    assert not again.warnings
+
+
 OPTIMIZERS = {
     "sgd": SGD(0.1),
     "momentum": SGD(0.03, momentum=0.9),
