@@ -32,7 +32,10 @@ def _multiply(memory, b, c, repeats, rows):
     vectors = TILE_VECTORS
     row = vectors * BYTES // memory.itemsize
     for _ in range(repeats):
-        tiles(memory, 0, TERMS, 1, memory, b, row, TERMS, memory, c, row, memory, c, row, rows, vectors)
+        tiles(
+            memory, 0, TERMS, 1, memory, b, row, TERMS, memory, c, row, memory, c, row, rows, vectors,
+            memory.dtype.type(1),
+        )  # fmt: skip
 
 
 @emitted(types.float64)
