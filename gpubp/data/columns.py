@@ -230,10 +230,8 @@ def _say_what_gives_the_target_away(data: TableData) -> None:
     if len(text) < _SOME:
         return
     numbers = {cell: _number_or_truth(data.table.pointed(cell)) for cell in set(text)}
-    target, first = (
-        np.array([numbers[cell] for cell in text]),
-        inputs[:LOOKED_AT],
-    )  # where most columns differ
+    target = np.array([numbers[cell] for cell in text])
+    first = inputs[:LOOKED_AT]  # where most columns differ
     alike = np.flatnonzero((first == target[:LOOKED_AT, None]).all(axis=0)).tolist()
     bits = np.flatnonzero(((first == 0) | (first == 1)).all(axis=0)).tolist()
     given = {i for i in alike if np.array_equal(inputs[:, i], target)}

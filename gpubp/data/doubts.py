@@ -18,9 +18,7 @@ from gpubp.support.warning import warn_caller
 
 LOOKED_AT = 500  # first rows, from the cells of which thousands with a mark are told
 _MARKED = 8  # such cells, where nothing is known of the column
-_FEW = (
-    8  # rows that by themselves tell little: of a table not to train on, or above one that may be their sum
-)
+_FEW = 8  # rows that tell little by themselves: of a table not to train on, or above what may be their sum
 _CODES = (-9, -99, -999, -9999, 999, 9999)  # that stand for a missing number; 99 is as often one itself
 _ABOVE = 3  # times what other values span: prices like 999 lie nearer to others
 _FAR_LARGER = 100  # what was read with thousands for fractions is 1000 times too small

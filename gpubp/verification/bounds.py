@@ -132,13 +132,20 @@ class Bounded:
 class BoundedStep:
     """The mean cost of a batch, its gradients [∂C/∂W₁, ∂C/∂b₁, …], and the fewest and most hits it can have.
 
-    ``size`` is the most that Σ |δ| |a_prev| / B can be for W₁.
+    ``delta`` is that of the first layer, for these ``inputs``.
     """
 
     cost: Bounded
     gradients: list[Bounded]
     hits: tuple[int, int]
-    size: np.ndarray
+    delta: Bounded
+    inputs: np.ndarray
+
+    @property
+    def size(self) -> np.ndarray:
+        """The most that Σ |δ| |a_prev| / B can be for W₁."""
+        delta = np.abs(self.delta.value) + self.delta.error
+        return delta.T @ np.abs(self.inputs) / len(self.inputs)
 
 
 def forward(
@@ -498,8 +505,7 @@ def backpropagate(
     for i in range(len(weights) - 1, 0, -1):
         delta = hidden_delta(delta, weights[i], z[i], a[i], activations[i - 1], precision)
         gradients[:0] = weight_grad(delta, a[i - 1], precision)
-    size = (np.abs(delta.value) + delta.error).T @ np.abs(a[0].value) / len(targets)
-    return BoundedStep(mean_cost, gradients, _hits(a[-1], targets), size)
+    return BoundedStep(mean_cost, gradients, _hits(a[-1], targets), delta, a[0].value)
 
 
 def worst_only(value: np.ndarray | float, error: np.ndarray | float) -> Bounded:

@@ -46,24 +46,24 @@ def check_step(plan: Plan, order: np.ndarray, lr: float) -> StepCheck:
     after = plan.state()
 
     with np.errstate(all="ignore"):
-        checks, size = _check_gradients(plan, before, order, cost, gradients, stats)
-        if checks:
+        checks, step = _check_gradients(plan, before, order, cost, gradients, stats)
+        if step is not None:
             checks.append(compare("step count", after.step, Bounded.exact(np.asarray(before.step + 1.0))))
-            by_sample = (size, len(order)) if plan.by_sample else None
+            by_sample = (step.size, len(order)) if plan.by_sample else None
             checks += _check_update(plan.problem, before, after, gradients, lr, by_sample)
     return StepCheck(stats, checks, seconds, before)
 
 
 def _check_gradients(
     plan: Plan, before: PlanState, order: np.ndarray, cost: float, gradients: Parameters, stats: StepStats
-) -> tuple[list[TensorCheck], np.ndarray]:
-    """Cost, hits and every gradient of one batch, end to end, elementwise and in norm; and its ``size``."""
+) -> tuple[list[TensorCheck], bounds.BoundedStep | None]:
+    """Cost, hits and every gradient of one batch, end to end, elementwise and in norm; and what they are held to."""
     problem, batch = plan.problem, plan.problem.samples.take(order)
     given = as_inputs(batch.inputs, problem.dtype), batch.targets, batch.sample_weight
     own_cost, working = reference.backpropagate(before.layers, problem.activations, problem.loss, *given)
     if not np.isfinite(own_cost) or not all(np.isfinite(g).all() for pair in working for g in pair):
         # the reference itself overflows in this dtype: a run that diverges, which the trainer reports
-        return [], np.empty(0)
+        return [], None
     step = bounded_step(problem, before.layers, batch, plan.products)
     own = np.asarray(own_cost, problem.dtype)
     checks = [
@@ -72,7 +72,7 @@ def _check_gradients(
         compare("cost of run", stats.mean_cost, step.cost, own, terms=len(order)),
         _check_hits(stats, step),
     ]
-    return checks, step.size
+    return checks, step
 
 
 def compare_gradients(
@@ -133,8 +133,9 @@ def _check_update(
     flat = [gradient for pair in gradients for gradient in pair]
     for i, name in enumerate(tensor_names(problem.layers)):
         c = optimizer.coefficients(lr, before.step + 1, decay=name.startswith("W"))
-        expected = bounded_update(before.parameters[i], flat[i], before.slots[i], optimizer, c)
-        if i == 0 and by_sample is not None:
+        if i or by_sample is None:
+            expected = bounded_update(before.parameters[i], flat[i], before.slots[i], optimizer, c)
+        else:
             w, gradient = before.parameters[0].astype(np.float64), flat[0].astype(np.float64)
             rate, precision = float(problem.dtype.type(lr)), Precision.of(problem.dtype)
             expected = [bounds.update_by_sample(w, gradient, *by_sample, rate, precision)]

@@ -24,11 +24,10 @@ from functools import partial
 from llvmlite import ir
 from numba.core import cgutils
 
+from gpubp.kernels.cpu.inner import halves
 from gpubp.kernels.cpu.layout import BITS, TILE_COLUMNS, WIDEST
 from gpubp.kernels.cpu.machine import BYTES, has
 from gpubp.kernels.cpu.vector import BIT, INT8, INT64, Emit, Lanes, emitted, index, multiply_add
-
-WIDTHS = [WIDEST >> k for k in range(WIDEST.bit_length())]  # vectors a tile may have
 
 
 def _unfold(emit: Emit, kind: ir.Type, size: int, records, record, words, rows, row, maps, map_) -> None:
@@ -193,7 +192,7 @@ def _by_shape(emit: Emit, of_bytes, vectors, k0, k1, tile: Callable[..., None]) 
         columns(done, 1, width, bytes_)
 
     def any_width(bytes_: bool) -> None:
-        emit.choose(vectors, {width: partial(all_columns, width, bytes_) for width in WIDTHS})
+        emit.choose(vectors, {width: partial(all_columns, width, bytes_) for width in halves(WIDEST)})
 
     emit.choose(of_bytes, {1: partial(any_width, True), 0: partial(any_width, False)})
 

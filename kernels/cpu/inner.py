@@ -26,7 +26,7 @@ from gpubp.kernels.cpu.vector import INT8, INT16, INT64, Emit, Lanes, emitted, i
 CHAINS = 8
 
 
-def _halves(most: int) -> list[int]:
+def halves(most: int) -> list[int]:
     """most, most/2, …, 1."""
     return [most >> k for k in range(most.bit_length())]
 
@@ -72,7 +72,7 @@ def tiles(
 
     def panel(width: int) -> None:
         done = index(0)
-        for height in _halves(TILE_ROWS):
+        for height in halves(TILE_ROWS):
 
             def one(first, _, height=height):
                 tile(first, height, width)
@@ -140,7 +140,7 @@ def sparse_product(
 
         emit.loop(index(0), rows, 1, [], one_row)
 
-    emit.choose(vectors, {width: partial(variant, width) for width in _halves(WIDEST)})
+    emit.choose(vectors, {width: partial(variant, width) for width in halves(WIDEST)})
 
 
 @emitted()
@@ -170,7 +170,7 @@ def sparse_gradient(emit, memory, records, places, rows, head, m0, m1, x, x_row,
 
         emit.loop(index(0), rows, 1, [], one_row)
 
-    emit.choose(vectors, {width: partial(variant, width) for width in _halves(WIDEST)})
+    emit.choose(vectors, {width: partial(variant, width) for width in halves(WIDEST)})
 
 
 def _number(emit: Emit, source, place) -> Lanes:

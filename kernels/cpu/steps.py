@@ -445,9 +445,8 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
     k0, k1 = net.rows[i, thread], net.rows[i, thread + 1]
     if layer[BY_UNITS]:
         k0, k1 = 0, n_in
-    stop = (
-        k1 + 1 if layer[BY_UNITS] or thread == net.threads - 1 else k1
-    )  # with the biases, whose row is the last
+    # with the biases, whose row is the last
+    stop = k1 + 1 if layer[BY_UNITS] or thread == net.threads - 1 else k1
     v0, v1 = units_of(layer, thread, net.threads)
     scratch = net.scratch + thread * net.scratch_size
     panel = panel_of(net, thread)
@@ -468,9 +467,8 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
                 delta, delta_row = panel, wide * lanes
         k = k0
         while k < stop:
-            rows = (
-                min(block - k % block, k1 - k) if k < n_in else 1
-            )  # blocks of listed columns lie in one span
+            # blocks of listed columns lie in one span
+            rows = min(block - k % block, k1 - k) if k < n_in else 1
             at = k * row + shift
             start, start_row = (layer[GRADIENT] + at, row) if go_on else (net.zero, 0)
             g, g_row = (layer[GRADIENT] + at, row) if to_memory else (scratch, wide * lanes)
@@ -532,24 +530,8 @@ def widest(vectors):
 
 @part()
 def dense_product(
-    memory,
-    a,
-    a_row,
-    a_col,
-    b,
-    b_row,
-    count,
-    start,
-    start_row,
-    c,
-    c_row,
-    rows,
-    vectors,
-    panel,
-    zero,
-    turned,
-    factor,
-):
+    memory, a, a_row, a_col, b, b_row, count, start, start_row, c, c_row, rows, vectors, panel, zero, turned, factor
+):  # fmt: skip
     """C = start + factor A B, of ``count`` terms, in panels of up to three vectors and tiles of up to eight rows.
 
     ``turned``, if not 0, says that B is given as its transpose, and how many rows of that there are.

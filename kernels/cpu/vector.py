@@ -371,26 +371,32 @@ def prefetch_row(emit, array, first, stop):
 @emitted()
 def copy(emit, memory, source, source_row, target, target_row, rows, vectors):
     """target[r, :] = source[r, :], for rows of whole vectors."""
-    last = emit.multiply(vectors, index(emit.lanes))
-
-    def row(r, source, target):
-        def one(i):
-            emit.store_lanes(emit.load_lanes(memory, emit.add(source, i)), memory, emit.add(target, i))
-
-        emit.loop(index(0), last, emit.lanes, [], one)
-        return [emit.add(source, source_row), emit.add(target, target_row)]
-
-    emit.loop(index(0), rows, 1, [source, target], row)
+    _copied(emit, memory, source, source_row, target, target_row, rows, vectors, lambda lanes: lanes)
 
 
 @emitted()
 def scale(emit, memory, source, source_row, target, target_row, rows, vectors, factor):
     """target[r, :] = factor source[r, :], for rows of whole vectors."""
-    last, factor = emit.multiply(vectors, index(emit.lanes)), emit.spread(factor)
+    by = emit.spread(factor)
+    _copied(emit, memory, source, source_row, target, target_row, rows, vectors, lambda lanes: lanes * by)
+
+
+def _copied(
+    emit: Emit,
+    memory,
+    source,
+    source_row,
+    target,
+    target_row,
+    rows,
+    vectors,
+    change: Callable[[Lanes], Lanes],
+) -> None:
+    last = emit.multiply(vectors, index(emit.lanes))
 
     def row(r, source, target):
         def one(i):
-            value = emit.load_lanes(memory, emit.add(source, i)) * factor
+            value = change(emit.load_lanes(memory, emit.add(source, i)))
             emit.store_lanes(value, memory, emit.add(target, i))
 
         emit.loop(index(0), last, emit.lanes, [], one)
