@@ -36,7 +36,8 @@ SMALL_NETS = ((20, 40, 33, 10), (20, 23, 10))  # of which compute-sanitizer watc
 # To follow grid.cuh, whose barrier this is.
 BARRIERS = """
 extern "C" __global__ void __launch_bounds__(THREADS, 1) barriers(unsigned long long* arrived, long long count) {
-    for (long long i = 0; i < count; ++i) grid_barrier(arrived);
+    if (threadIdx.x == 0 && threadIdx.y == 0) passed() = 0;
+    for (long long i = 0; i < count; ++i) grid_barrier(arrived, passed());
 }
 """
 NOTHING = 'extern "C" __global__ void nothing(unsigned long long* unused) {}'
@@ -247,16 +248,19 @@ def median_seconds(cupy: str, job: Callable[[], object]) -> float:
 def barrier(cupy: str, blocks: int, count: int) -> Answer:
     """A barrier of the whole grid: the time of ``count`` of them less that of none, over their number."""
     kernel, chosen = barriers(cupy), backend(cupy)
-    resident = chosen.resident_blocks(kernel, cuda.THREADS, 0)
+    resident = chosen.resident_blocks(kernel, cuda.THREADS, cuda.HEAD_BYTES)
     if blocks > resident:
         raise UsageError(f"the device holds {resident} blocks at a time")
-    arrived = chosen.to_device(np.zeros(1, np.uint64))
+    none_arrived = np.zeros(1, np.uint64)
+    arrived = chosen.to_device(none_arrived)
 
     def seconds(number: int) -> float:
         def launch() -> None:
-            kernel((blocks,), (cuda.WARP, cuda.ROW_BLOCK), (arrived, np.int64(number)))
+            chosen.to_device(none_arrived, out=arrived)
+            arguments = (arrived, np.int64(number))
+            kernel((blocks,), (cuda.WARP, cuda.ROW_BLOCK), arguments, shared_mem=cuda.HEAD_BYTES)
 
-        return median_seconds(cupy, launch)  # the counter may go on from a multiple of the grid
+        return median_seconds(cupy, launch)
 
     return {"us": (seconds(count) - seconds(0)) / count * 1e6}
 

@@ -32,7 +32,7 @@ ROW_THREADS = (WARP, ROW_BLOCK)
 # Terms of a product that are in shared memory at a time. Not measured: small batches have few panels on their way, and
 # may be faster with 32 or 64.
 DEPTH = 16
-LAUNCH_BYTES = 256  # of shared memory, before the panels
+HEAD_BYTES = 16  # of shared memory, before all else, for the barrier's count
 COEFFICIENTS = max(map(len, (c._fields for c in kernels.COEFFICIENTS.values())))  # room for those of a step
 MODES = {"train": 0, "gradients": 1, "evaluate": 2, "predict": 3}
 PRECISIONS = {"float32": 0, "tf32": 1, "3xtf32": 2}  # of products; float64's own counts as 0
@@ -51,6 +51,52 @@ LAYER = (
     "delta",  # (B, n_out)
 )
 
+# What a launch of each persistent kernel is told, as launch.cuh and the kernels have it: "*" after what is pointed to.
+_RUN = {
+    "memory": "real*",
+    "parameters": "index",
+    "gradient": "index",
+    "numbers": "real*",
+    "bytes": "uint8*",
+    "targets": "real*",
+    "sample_weight": "real*",
+    "order": "int64*",
+    "samples": "index",
+    "steps": "index",
+    "coefficients": "real*",
+    "costs": "float64*",
+    "hits": "int64*",
+    "arrived": "uint64*",
+    "batch": "int",
+    "mode": "int",
+    "loss": "int",
+    "rule": "int",
+    "slots": "int",
+    "room": "int",
+}
+LAUNCHES = {
+    "epoch": {
+        **_RUN,
+        "layers": "int64*",
+        "layer_count": "index",
+        "row_cost": "index",
+        "row_hit": "index",
+        "outputs": "real*",
+    },
+    "units": {
+        **_RUN,
+        "weights1": "index",
+        "weights2": "index",
+        "parts": "real*",
+        "n_in": "int",
+        "n_hidden": "int",
+        "n_out": "int",
+        "activation": "int",
+        "output_activation": "int",
+        "more_room": "int",
+    },
+}
+
 _CONSTANTS = ("LEAKY_SLOPE", "LECUN_SCALE", "LECUN_RATE", "PROBABILITY_FLOOR")
 # For tools that compile one file; here the headers come first anyway.
 _INCLUDE = re.compile(r'#include "\w+\.cuh"')
@@ -64,6 +110,13 @@ def source(names: tuple[str, ...] = OPERATIONS) -> str:
         text += f'#line 1 "kernels/cuda/{name}"\n' + code
     text = _INCLUDE.sub("", text)
     return re.sub(r"[^\x00-\x7f]", " ", text)  # cupy writes it to a file in the locale's encoding
+
+
+def launch_record(kernel: str) -> np.dtype:
+    """The launch of a persistent kernel as it lies in memory; pointers are 64 bits."""
+    kinds = {"index": np.int64, "int": np.int32}
+    fields = [(name, kinds.get(kind, np.uint64)) for name, kind in LAUNCHES[kernel].items()]
+    return np.dtype(fields, align=True)
 
 
 def definitions(
@@ -83,9 +136,10 @@ def definitions(
     values |= {name: repr(getattr(kernels, name)) for name in _CONSTANTS}
     values |= {
         name: globals()[name]
-        for name in ("WARP", "SUM_ROWS", "THREADS", "ROW_BLOCK", "DEPTH", "LAUNCH_BYTES", "COEFFICIENTS")
+        for name in ("WARP", "SUM_ROWS", "THREADS", "ROW_BLOCK", "DEPTH", "HEAD_BYTES", "COEFFICIENTS")
     }
     if units is not None:
         values["UNITS"] = units
+    values |= {f"{name.upper()}_LAUNCH": launch_record(name).itemsize for name in LAUNCHES}
     values |= {f"LAYER_{name.upper()}": k for k, name in enumerate(LAYER)} | {"LAYER_FIELDS": len(LAYER)}
     return tuple(f"-D{name}={value}" for name, value in values.items())

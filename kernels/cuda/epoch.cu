@@ -11,6 +11,23 @@
 #include "rules.cuh"
 #include "tile.cuh"
 
+struct Launch : Run {
+    Global<const index_t> layers;  // where in the memory each layer has what (LAYER_FIELDS a layer)
+    index_t layer_count, row_cost, row_hit;
+    Global<real> outputs;
+
+    __device__ index_t layer(index_t i, int field) const { return layers[i * LAYER_FIELDS + field]; }
+    __device__ index_t last() const { return layer_count - 1; }
+};
+static_assert(sizeof(Launch) == EPOCH_LAUNCH, "the launch is as it is packed");
+extern "C" { CONSTANT Launch launch; }
+
+// Shared memory: HEAD_BYTES, and the panels of two operands.
+__device__ inline real* panels() {
+    SHARED_MEMORY(shared);
+    return reinterpret_cast<real*>(shared + HEAD_BYTES);
+}
+
 __device__ inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // All tiles of a product, dealt to the blocks of the grid from block ``first`` on; returns how many there are.
@@ -60,35 +77,24 @@ __device__ void product_of_rows(const A& a, const B& b, const Out& out, int m_co
 __device__ __noinline__ real activated(int activation, real z) { return apply(activation, z); }
 __device__ __noinline__ real pulled_back(int activation, real a, real delta) { return delta * slope(activation, a); }
 
-struct Launch : Run {
-    const index_t* layers;  // where in the memory each layer has what (LAYER_FIELDS a layer)
-    index_t layer_count, row_cost, row_hit;
-    real* outputs;
-    real* panels;
-
-    __device__ index_t layer(index_t i, int field) const { return layers[i * LAYER_FIELDS + field]; }
-    __device__ index_t last() const { return layer_count - 1; }
-};
-
 // A step, as each thread goes through it.
 struct Step {
-    const Launch& run;
     index_t number, rows;
     const index_t* order;
     bool by_rows;  // how the phase before was shared
 
     // The first phase waits for the grid: it needs all of the weights, and the rows' costs have been read.
-    __device__ Step(const Launch& run, index_t number)
-        : run(run), number(number), order(run.order + number * run.batch), by_rows(false) {
-        const index_t rest = run.samples - number * run.batch;
-        rows = rest < run.batch ? rest : run.batch;
+    __device__ explicit Step(index_t number)
+        : number(number), order(launch.order + number * launch.batch), by_rows(false) {
+        const index_t rest = launch.samples - number * launch.batch;
+        rows = rest < launch.batch ? rest : launch.batch;
     }
 
     __device__ __noinline__ void take() {
-        for (index_t i = 0; i < run.layer_count; ++i) forward(i);
+        for (index_t i = 0; i < launch.layer_count; ++i) forward(i);
         output();
-        if (run.mode == TRAIN || run.mode == GRADIENTS) {
-            for (index_t i = run.last(); i > 0; --i) back(i);
+        if (launch.mode == TRAIN || launch.mode == GRADIENTS) {
+            for (index_t i = launch.last(); i > 0; --i) back(i);
             gradients();
         } else {
             meet(false);
@@ -101,7 +107,7 @@ struct Step {
         if (by_rows && next_by_rows)
             __syncthreads();
         else
-            grid_barrier(run.arrived);
+            grid_barrier(launch.arrived, passed());
         by_rows = next_by_rows;
     }
 
@@ -113,29 +119,29 @@ struct Step {
 
     // What goes into layer i: the batch's samples, gathered as they are read, or the activations of the layer before.
     template <bool ALONG_TERMS> __device__ Operand<ALONG_TERMS> inputs_of(index_t i) const {
-        const int n_in = run.layer(i, LAYER_N_IN);
-        if (i == 0) return {run.numbers, n_in, order, run.bytes};
-        return {run.memory + run.layer(i - 1, LAYER_A), n_in};
+        const int n_in = launch.layer(i, LAYER_N_IN);
+        if (i == 0) return {launch.numbers, n_in, order, launch.bytes};
+        return {launch.memory + launch.layer(i - 1, LAYER_A), n_in};
     }
 
     // z = a_prev Wᵀ + b, a = σ(z); the output layer's z is kept apart.
     __device__ __noinline__ void forward(index_t i) {
-        const int n_in = run.layer(i, LAYER_N_IN), n_out = run.layer(i, LAYER_N_OUT);
-        const int activation = run.layer(i, LAYER_ACTIVATION);
-        const bool last = i == run.last(), apply_now = !last && activation != SOFTMAX;
-        const real *weights = run.memory + run.layer(i, LAYER_WEIGHTS), *bias = weights + index_t(n_in) * n_out;
-        real* target = run.memory + run.layer(i, last ? LAYER_Z : LAYER_A);
+        const int n_in = launch.layer(i, LAYER_N_IN), n_out = launch.layer(i, LAYER_N_OUT);
+        const int activation = launch.layer(i, LAYER_ACTIVATION);
+        const bool last = i == launch.last(), apply_now = !last && activation != SOFTMAX;
+        const real *weights = launch.memory + launch.layer(i, LAYER_WEIGHTS), *bias = weights + index_t(n_in) * n_out;
+        real* target = launch.memory + launch.layer(i, last ? LAYER_Z : LAYER_A);
         const auto out = [=](index_t b, index_t o, real sum) {
             const real z = sum + bias[o];
             target[b * n_out + o] = apply_now ? activated(activation, z) : z;
         };
-        meet(run.layer(i, LAYER_BY_ROWS));
+        meet(launch.layer(i, LAYER_BY_ROWS));
         const auto a_prev = inputs_of<true>(i);
         const Rows w{weights, n_in};
         if (by_rows)
-            product_of_rows(a_prev, w, out, rows, n_out, n_in, run.panels);
+            product_of_rows(a_prev, w, out, rows, n_out, n_in, panels());
         else
-            product(run.layer(i, LAYER_FORWARD_SHAPE), a_prev, w, out, rows, n_out, n_in, 0, run.panels);
+            product(launch.layer(i, LAYER_FORWARD_SHAPE), a_prev, w, out, rows, n_out, n_in, 0, panels());
         if (activation != SOFTMAX || last) return;
         meet(true);
         each_row([&](index_t b) { row_softmax(target + b * n_out, target + b * n_out, n_out); });
@@ -143,43 +149,43 @@ struct Step {
 
     // δ of the output layer, with each row's cost and hit; the outputs too, where they are asked for.
     __device__ __noinline__ void output() {
-        const index_t i = run.last(), n_out = run.layer(i, LAYER_N_OUT);
-        const int activation = run.layer(i, LAYER_ACTIVATION);
+        const index_t i = launch.last(), n_out = launch.layer(i, LAYER_N_OUT);
+        const int activation = launch.layer(i, LAYER_ACTIVATION);
         meet(true);
         each_row([&](index_t b) {
             const index_t sample = order[b], place = b * n_out;
-            const real *z = run.memory + run.layer(i, LAYER_Z) + place, *y = run.targets + sample * n_out;
-            const real weight = run.sample_weight[sample];
-            real *a = run.memory + run.layer(i, LAYER_A) + place, *delta = run.memory + run.layer(i, LAYER_DELTA) + place;
+            const real *z = launch.memory + launch.layer(i, LAYER_Z) + place, *y = launch.targets + sample * n_out;
+            const real weight = launch.sample_weight[sample];
+            real *a = launch.memory + launch.layer(i, LAYER_A) + place, *delta = launch.memory + launch.layer(i, LAYER_DELTA) + place;
             if (activation == SOFTMAX)
                 row_softmax(z, a, n_out);
             else
                 for (index_t n = threadIdx.x; n < n_out; n += WARP) a[n] = apply(activation, z[n]);
-            const real cost = row_output(z, a, y, weight / rows, activation, run.loss, delta, n_out);
+            const real cost = row_output(z, a, y, weight / rows, activation, launch.loss, delta, n_out);
             const bool hit = is_hit(a, y, n_out);  // in lane 0, which itself wrote the only one of one output
-            if (threadIdx.x == 0) run.memory[run.row_cost + b] = weight * cost, run.memory[run.row_hit + b] = hit;
-            if (run.mode == PREDICT)
-                for (index_t n = threadIdx.x; n < n_out; n += WARP) run.outputs[number * run.batch * n_out + place + n] = a[n];
+            if (threadIdx.x == 0) launch.memory[launch.row_cost + b] = weight * cost, launch.memory[launch.row_hit + b] = hit;
+            if (launch.mode == PREDICT)
+                for (index_t n = threadIdx.x; n < n_out; n += WARP) launch.outputs[number * launch.batch * n_out + place + n] = a[n];
         });
     }
 
     // δ of layer i − 1: (δ W) ⊙ σ'(z).
     __device__ __noinline__ void back(index_t i) {
-        const int n = run.layer(i, LAYER_N_IN), n_out = run.layer(i, LAYER_N_OUT);
-        const int activation = run.layer(i - 1, LAYER_ACTIVATION);
-        const real* a = run.memory + run.layer(i - 1, LAYER_A);
-        real* delta = run.memory + run.layer(i - 1, LAYER_DELTA);
+        const int n = launch.layer(i, LAYER_N_IN), n_out = launch.layer(i, LAYER_N_OUT);
+        const int activation = launch.layer(i - 1, LAYER_ACTIVATION);
+        const real* a = launch.memory + launch.layer(i - 1, LAYER_A);
+        real* delta = launch.memory + launch.layer(i - 1, LAYER_DELTA);
         const auto out = [=](index_t b, index_t j, real sum) {
             const index_t place = b * n + j;
             delta[place] = activation == SOFTMAX ? sum : pulled_back(activation, a[place], sum);
         };
-        const Rows delta_next{run.memory + run.layer(i, LAYER_DELTA), n_out};
-        const Columns w{run.memory + run.layer(i, LAYER_WEIGHTS), n};
-        meet(run.layer(i, LAYER_BY_ROWS));
+        const Rows delta_next{launch.memory + launch.layer(i, LAYER_DELTA), n_out};
+        const Columns w{launch.memory + launch.layer(i, LAYER_WEIGHTS), n};
+        meet(launch.layer(i, LAYER_BY_ROWS));
         if (by_rows)
-            product_of_rows(delta_next, w, out, rows, n, n_out, run.panels);
+            product_of_rows(delta_next, w, out, rows, n, n_out, panels());
         else
-            product(run.layer(i, LAYER_BACK_SHAPE), delta_next, w, out, rows, n, n_out, 0, run.panels);
+            product(launch.layer(i, LAYER_BACK_SHAPE), delta_next, w, out, rows, n, n_out, 0, panels());
         if (activation != SOFTMAX) return;
         meet(true);
         each_row([&](index_t b) { row_softmax_pull_back(delta + b * n, a + b * n, n); });
@@ -189,30 +195,29 @@ struct Step {
     __device__ __noinline__ void gradients() {
         meet(false);
         int dealt = 0;
-        for (index_t i = 0; i < run.layer_count; ++i) {
-            const int n_in = run.layer(i, LAYER_N_IN), n_out = run.layer(i, LAYER_N_OUT);
-            const index_t weights = run.layer(i, LAYER_WEIGHTS), biases = weights + index_t(n_in) * n_out;
-            const real* coefficients = run.coefficients + 2 * number * COEFFICIENTS;
-            const Launch& run = this->run;
-            const auto out = [=, &run](index_t o, index_t j, real sum) {
+        for (index_t i = 0; i < launch.layer_count; ++i) {
+            const int n_in = launch.layer(i, LAYER_N_IN), n_out = launch.layer(i, LAYER_N_OUT);
+            const index_t weights = launch.layer(i, LAYER_WEIGHTS), biases = weights + index_t(n_in) * n_out;
+            const real* coefficients = launch.coefficients + 2 * number * COEFFICIENTS;
+            const auto out = [=](index_t o, index_t j, real sum) {
                 if (j == n_in)
-                    update(run, biases + o, coefficients + COEFFICIENTS, sum);
+                    update(biases + o, coefficients + COEFFICIENTS, sum);
                 else
-                    update(run, weights + o * n_in + j, coefficients, sum);
+                    update(weights + o * n_in + j, coefficients, sum);
             };
-            const Columns delta{run.memory + run.layer(i, LAYER_DELTA), n_out};
+            const Columns delta{launch.memory + launch.layer(i, LAYER_DELTA), n_out};
             const auto a_prev = inputs_of<false>(i);  // of which row n_in is all 1: its gradient is the bias's
-            dealt += product(run.layer(i, LAYER_GRADIENT_SHAPE), delta, a_prev, out, n_out, n_in + 1, rows, dealt, run.panels);
+            dealt += product(launch.layer(i, LAYER_GRADIENT_SHAPE), delta, a_prev, out, n_out, n_in + 1, rows, dealt, panels());
         }
     }
 
     // One element of a parameter, at ``place`` of the memory, by its gradient.
-    static __device__ __noinline__ void update(const Launch& run, index_t place, const real* c, real gradient) {
-        if (run.mode == GRADIENTS)
-            run.memory[run.gradient + place] = gradient;
+    static __device__ __noinline__ void update(index_t place, const real* c, real gradient) {
+        if (launch.mode == GRADIENTS)
+            launch.memory[launch.gradient + place] = gradient;
         else
-            ::step(run.rule, run.slots, run.memory[place], gradient, run.memory[run.parameters + place],
-                   run.memory[2 * run.parameters + place], c);
+            ::step(launch.rule, launch.slots, launch.memory[place], gradient, launch.memory[launch.parameters + place],
+                   launch.memory[2 * launch.parameters + place], c);
     }
 
     // The step's cost and hits, by the last block; each thread takes every THREADS-th row, then halves are added.
@@ -220,11 +225,11 @@ struct Step {
         if (blockIdx.x != gridDim.x - 1) return;
         const int thread = threadIdx.y * WARP + threadIdx.x;
         struct Part { double cost, hits; };
-        Part* parts = reinterpret_cast<Part*>(run.panels);
+        Part* parts = reinterpret_cast<Part*>(panels());
         Part part{};
         for (index_t b = thread; b < rows; b += THREADS) {
-            part.cost += run.memory[run.row_cost + b];
-            part.hits += run.memory[run.row_hit + b];
+            part.cost += launch.memory[launch.row_cost + b];
+            part.hits += launch.memory[launch.row_hit + b];
         }
         __syncthreads();  // the panels of the last tile have been read
         parts[thread] = part;
@@ -235,24 +240,11 @@ struct Step {
                 parts[thread].hits += parts[thread + half].hits;
             }
         }
-        if (thread == 0) run.costs[number] = parts[0].cost, run.hits[number] = index_t(parts[0].hits);
+        if (thread == 0) launch.costs[number] = parts[0].cost, launch.hits[number] = index_t(parts[0].hits);
     }
 };
 
-// Shared memory: LAUNCH_BYTES, and the panels of two operands.
-extern "C" __global__ void __launch_bounds__(THREADS, 1) epoch(
-    real* memory, index_t parameters, index_t gradient, const real* numbers, const unsigned char* bytes, int as_bytes,
-    const real* targets, const real* sample_weight, const index_t* order, index_t samples, int batch,
-    const real* coefficients, int mode, int loss, int rule, int slots, double* costs, index_t* hits,
-    unsigned long long* arrived, const index_t* layers, index_t layer_count, index_t row_cost, index_t row_hit,
-    real* outputs) {
-    SHARED_MEMORY(shared);
-    static_assert(sizeof(Launch) <= LAUNCH_BYTES, "LAUNCH_BYTES is too small");
-    Launch& run = *reinterpret_cast<Launch*>(shared);
-    if (threadIdx.x == 0 && threadIdx.y == 0)
-        run = Launch{{memory, parameters, gradient, numbers, as_bytes ? bytes : nullptr, targets, sample_weight, order,
-                      samples, batch, coefficients, mode, loss, rule, slots, costs, hits, arrived},
-                     layers, layer_count, row_cost, row_hit, outputs, reinterpret_cast<real*>(shared + LAUNCH_BYTES)};
-    __syncthreads();  // the launch is there
-    for (index_t number = 0; number * run.batch < run.samples; ++number) Step(run, number).take();
+extern "C" __global__ void __launch_bounds__(THREADS, 1) epoch() {
+    if (threadIdx.x == 0 && threadIdx.y == 0) passed() = 0;
+    for (index_t number = 0; number < launch.steps; ++number) Step(number).take();
 }

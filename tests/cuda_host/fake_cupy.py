@@ -18,12 +18,14 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from weakref import WeakSet
 
 import numpy as np
 
 __version__ = "stand-in"
 
 counts: Counter[str] = Counter()
+_alive: WeakSet[ndarray] = WeakSet()  # all arrays but views, whose guards every launch may have overwritten
 memory_limit = float("inf")  # bytes that one array may have
 multiprocessors = 3  # of the device; a cooperative launch takes so many threads and steps beside each other
 blocks_of_one = 1  # that a multiprocessor holds
@@ -81,6 +83,8 @@ class ndarray:
     flags = property(lambda self: self._host.flags)
     T = property(lambda self: ndarray(self._host.T, self._memory))
 
+    data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
+
     def __len__(self) -> int:
         return len(self._host)
 
@@ -127,7 +131,9 @@ def empty(shape, dtype) -> ndarray:
     counts["allocations"] += 1
     memory = np.full(size + 2 * _GUARD, _guard_byte(dtype), np.uint8)
     memory[_GUARD : _GUARD + size] = 0xFF
-    return ndarray(memory[_GUARD : _GUARD + size].view(dtype).reshape(shape), memory)
+    made = ndarray(memory[_GUARD : _GUARD + size].view(dtype).reshape(shape), memory)
+    _alive.add(made)
+    return made
 
 
 def asarray(values) -> ndarray:
@@ -192,16 +198,22 @@ class RawModule:
         self._types = {name: defines.get(meaning, meaning) for name, meaning in typedefs.items()}
         kernels = _KERNEL.findall(code)
         self._signatures = {
-            name: [parameter.strip().rpartition(" ")[0] for parameter in parameters.split(",")]
+            name: [parameter.strip().rpartition(" ")[0] for parameter in filter(None, parameters.split(","))]
             for name, parameters in kernels
         }
         self._library: ctypes.CDLL | None = None
 
-    def get_function(self, name: str) -> RawKernel:
+    def _loaded(self) -> ctypes.CDLL:
         if self._library is None:
             guarded = f"{_SHARED_GUARD.format(0)}{self.code}{_SHARED_GUARD.format(1)}"
             self._library = ctypes.CDLL(str(_build(guarded + self._launchers(), self.options)))
-        launcher = self._library[f"launch_{name}"]
+        return self._library
+
+    def get_global(self, name: str) -> Symbol:
+        return Symbol(ctypes.addressof(ctypes.c_char.in_dll(self._loaded(), name)))
+
+    def get_function(self, name: str) -> RawKernel:
+        launcher = self._loaded()[f"launch_{name}"]
         launcher.restype = ctypes.c_char_p
         return RawKernel(
             name, launcher, [self._resolve(kind) for kind in self._signatures[name]], self.cooperative
@@ -222,6 +234,17 @@ class RawModule:
             + "); });\n}\n"
             for name, kinds in self._signatures.items()
         )
+
+
+class Symbol:
+    """A variable of a module: as much of a MemoryPointer as is written through."""
+
+    def __init__(self, address: int):
+        self._address = address
+
+    def copy_from_host_async(self, source: ctypes.c_void_p, size: int) -> None:
+        counts["uploads"] += 1
+        ctypes.memmove(self._address, source, size)
 
 
 class _Dim3(ctypes.Structure):
@@ -261,9 +284,8 @@ class RawKernel:
         failure = self._launcher(_Dim3(*grid), _Dim3(*block), size, together, ctypes.c_uint(seed), pointers)
         if failure:
             raise AssertionError(f"{self.name}: {failure.decode()}")
-        for argument in args:
-            if type(argument) is ndarray:
-                argument.check_guards()
+        for array in list(_alive):
+            array.check_guards()
 
     def _check(self, i: int, dtype: np.dtype, is_pointer: bool, argument) -> np.ndarray:
         """The argument's value as one host number: for a pointer, its address."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +22,34 @@ Shape = tuple[int, ...]
 MOST_SHARED_MEMORY = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
 # What cuBLAS answers where there is no memory for its handle or workspace.
 NO_WORKSPACE = ("CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+
+
+@dataclass(frozen=True)
+class PersistentKernel:
+    """A kernel that stays for whole epochs, and where its module has what a launch is told."""
+
+    name: str
+    dtype: np.dtype
+    function: Any
+    launch: Any
+
+    def pack(self, values: Mapping[str, Any]) -> np.ndarray:
+        """What a launch is told, as it lies in memory; null stands for the pointers that are None.
+
+        Raises TypeError: an array is not what the kernel takes it for.
+        """
+        record = np.zeros(1, cuda.launch_record(self.name))
+        for field, kind in cuda.LAUNCHES[self.name].items():
+            value = values[field]
+            if kind.endswith("*") and value is not None:
+                wanted = self.dtype if kind == "real*" else np.dtype(kind[:-1])
+                if value.dtype != wanted or not value.flags.c_contiguous:
+                    raise TypeError(
+                        f"{field} of {self.name} is to be {wanted} without gaps, not {value.dtype}"
+                    )
+                value = value.data.ptr
+            record[field] = value or 0
+        return record
 
 
 class Device:
@@ -41,7 +71,8 @@ class Device:
                 raise BackendUnavailable(reason)
             module = importlib.import_module("cupy")
         self._cp: Any = module
-        self._compiled: dict[tuple[str, np.dtype, int | None], Any] = {}
+        self._operations: dict[np.dtype, dict[str, Any]] = {}
+        self._persistent: dict[tuple[str, np.dtype, int | None], PersistentKernel] = {}
         self._scaled: dict[np.dtype, Array] = {}
 
     def describe(self) -> str:
@@ -99,36 +130,57 @@ class Device:
 
     def kernels(self, dtype: np.dtype) -> dict[str, Any]:
         """The operations' kernels compiled for ``dtype``, by name; CuPy caches the binary on disk."""
-        return self._compile("", cuda.source(), cuda.KERNELS, dtype, None)
+        if dtype not in self._operations:
+            _, kernels = self._compile("", cuda.source(), cuda.KERNELS, dtype, None)
+            self._operations[dtype] = dict(zip(cuda.KERNELS, kernels, strict=True))
+        return self._operations[dtype]
 
-    def persistent_kernel(self, name: str, dtype: np.dtype, shared: int, units: int | None = None) -> Any:
+    def persistent_kernel(
+        self, name: str, dtype: np.dtype, shared: int, units: int | None = None
+    ) -> PersistentKernel:
         """The kernel of ``epoch.cu``, or of ``units.cu`` for so many hidden units a block.
 
         It is to be launched with up to so many bytes of shared memory.
 
         Raises GpubpError: it does not compile.
         """
-        kernel = self._compile(name, cuda.source(cuda.PERSISTENT[name]), (name,), dtype, units)[name]
-        if kernel.max_dynamic_shared_size_bytes < shared:
-            kernel.max_dynamic_shared_size_bytes = shared
+        key = name, dtype, units
+        if key not in self._persistent:
+            module, (function,) = self._compile(
+                name, cuda.source(cuda.PERSISTENT[name]), (name,), dtype, units
+            )
+            self._persistent[key] = PersistentKernel(name, dtype, function, module.get_global("launch"))
+        kernel = self._persistent[key]
+        if kernel.function.max_dynamic_shared_size_bytes < shared:
+            kernel.function.max_dynamic_shared_size_bytes = shared
         return kernel
 
     def _compile(
         self, persistent: str, source: str, names: tuple[str, ...], dtype: np.dtype, units: int | None
-    ) -> dict[str, Any]:
-        key = persistent, dtype, units
-        if key not in self._compiled:
-            precision = self.precision if persistent else "float32"
-            module = self._cp.RawModule(
-                code=source,
-                options=("--std=c++17", *cuda.definitions(dtype, precision, units)),
-                enable_cooperative_groups=bool(persistent),
-            )
-            try:
-                self._compiled[key] = {name: module.get_function(name) for name in names}
-            except self._cp.cuda.compiler.CompileException as error:
-                raise GpubpError(f"the CUDA kernels do not compile for {dtype}:\n{error}") from error
-        return self._compiled[key]
+    ) -> tuple[Any, list[Any]]:
+        """A module of these kernels, and they. Raises GpubpError: they do not compile."""
+        precision = self.precision if persistent else "float32"
+        module = self._cp.RawModule(
+            code=source,
+            options=("--std=c++17", *cuda.definitions(dtype, precision, units)),
+            enable_cooperative_groups=bool(persistent),
+        )
+        try:
+            return module, [module.get_function(name) for name in names]
+        except self._cp.cuda.compiler.CompileException as error:
+            raise GpubpError(f"the CUDA kernels do not compile for {dtype}:\n{error}") from error
+
+    def start_persistent(
+        self, kernel: PersistentKernel, grid: Shape, launch: Mapping[str, Any], shared: int
+    ) -> None:
+        """Launch a persistent kernel, with what it is told in its module's constant memory.
+
+        Raises GpubpError: as ``start`` does.
+        """
+        record = kernel.pack(launch)
+        with self._answering():
+            kernel.launch.copy_from_host_async(ctypes.c_void_p(record.ctypes.data), record.nbytes)
+        self.start(kernel.function, grid, cuda.ROW_THREADS, (), shared)
 
     def start(self, kernel: Any, grid: Shape, block: Shape, arguments: tuple, shared: int = 0) -> None:
         """Launch a kernel with ``shared`` bytes of shared memory.

@@ -37,11 +37,10 @@ TILES = {
 
 @dataclass(frozen=True)
 class DeviceSamples:
-    """N samples on the device; of ``numbers`` and ``bytes``, one holds the inputs and the other is a stand-in."""
+    """N samples on the device; ``numbers`` or ``bytes`` holds the inputs."""
 
-    numbers: Array
-    bytes: Array
-    as_bytes: bool
+    numbers: Array | None
+    bytes: Array | None
     targets: Array
     sample_weight: Array
     count: int
@@ -66,7 +65,9 @@ class EpochPlan(Plan):
         self.device, self.products = device, device.precision
         self._shared = shared_bytes(self.dtype)
         self._kernel = device.persistent_kernel("epoch", self.dtype, self._shared)
-        self._resident = device.resident_blocks(self._kernel, cuda.THREADS, self._shared, "fused", "composed")
+        self._resident = device.resident_blocks(
+            self._kernel.function, cuda.THREADS, self._shared, "fused", "composed"
+        )
         self._rule = check_rule(self.optimizer)
         self.samples = self.upload(problem.samples)
 
@@ -179,11 +180,9 @@ class EpochPlan(Plan):
     def upload(self, samples: Samples) -> DeviceSamples:
         as_bytes = samples.inputs.dtype == np.uint8
         inputs = self.device.to_device(dense_inputs(samples.inputs, self.dtype).reshape(-1))
-        none = self._device(1, self.dtype if as_bytes else np.uint8)
         return DeviceSamples(
-            none if as_bytes else inputs,
-            inputs if as_bytes else none,
-            as_bytes,
+            None if as_bytes else inputs,
+            inputs if as_bytes else None,
             self.device.to_device(np.ascontiguousarray(samples.targets, self.dtype).reshape(-1)),
             self.device.to_device(np.ascontiguousarray(samples.sample_weight, self.dtype)),
             len(samples),
@@ -243,23 +242,25 @@ class EpochPlan(Plan):
         if count > len(costs):  # only where more is evaluated than was trained on
             costs, hits = self._device(count, np.float64), self._device(count, np.int64)
         self.device.to_device(self._none_arrived, out=self._arrived)
-        shared = (
-            self._memory, np.int64(self._parameters), np.int64(self._gradient),
-            samples.numbers, samples.bytes, np.int32(samples.as_bytes), samples.targets, samples.sample_weight,
-            order, np.int64(len(order)), np.int32(batch), coefficients,
-            *map(np.int32, (cuda.MODES[mode], kernels.LOSSES[self.problem.loss.name])),
-            *map(np.int32, (self._rule, len(self.optimizer.slots))), costs, hits, self._arrived,
-        )  # fmt: skip
-        outputs = self._no_outputs if outputs is None else outputs
-        self._start(mode, layout, shared, outputs)
+        launch = {
+            "memory": self._memory, "parameters": self._parameters, "gradient": self._gradient,
+            "numbers": samples.numbers, "bytes": samples.bytes, "targets": samples.targets,
+            "sample_weight": samples.sample_weight, "order": order, "samples": len(order), "steps": count,
+            "coefficients": coefficients, "costs": costs, "hits": hits, "arrived": self._arrived, "batch": batch,
+            "mode": cuda.MODES[mode], "loss": kernels.LOSSES[self.problem.loss.name], "rule": self._rule,
+            "slots": len(self.optimizer.slots), "room": 0,
+        }  # fmt: skip
+        self._start(mode, layout, launch, self._no_outputs if outputs is None else outputs)
         to_host = self.device.to_host
         return StepStats(len(order), to_host(costs[:count]), to_host(hits[:count]))
 
-    def _start(self, mode: str, layout: Layout, shared: tuple[Any, ...], outputs: Array) -> None:
-        """Launch the kernel that is for this mode; ``shared`` are the arguments that all of them have."""
-        places = map(np.int64, (len(self.layers), self._row_cost, self._row_hit))
-        arguments = (*shared, layout.table, *places, outputs)
-        self.device.start(self._kernel, (layout.blocks,), cuda.ROW_THREADS, arguments, self._shared)
+    def _start(self, mode: str, layout: Layout, launch: dict[str, Any], outputs: Array) -> None:
+        """Launch the kernel that is for this mode; ``launch`` is what all of them are told."""
+        more = {
+            "layers": layout.table, "layer_count": len(self.layers), "row_cost": self._row_cost,
+            "row_hit": self._row_hit, "outputs": outputs,
+        }  # fmt: skip
+        self.device.start_persistent(self._kernel, (layout.blocks,), launch | more, self._shared)
 
 
 def shared_bytes(dtype: np.dtype) -> int:
@@ -268,7 +269,7 @@ def shared_bytes(dtype: np.dtype) -> int:
         16 * rows + 4 + 16 * columns + 4 for rows, columns, _ in TILES[dtype.name].values()
     )
     sums = cuda.THREADS * (32 if dtype == np.float32 else 16)  # the most that a thread has
-    return cuda.LAUNCH_BYTES + max(max(panels, sums) * dtype.itemsize, 2 * cuda.THREADS * 8)
+    return cuda.HEAD_BYTES + max(max(panels, sums) * dtype.itemsize, 2 * cuda.THREADS * 8)
 
 
 def _aligned(numbers: int) -> int:

@@ -31,7 +31,9 @@ class UnitsPlan(EpochPlan):
         self._units_blocks = -(-hidden.n_out // self._units)
         self._units_shared = units_bytes(problem, self._units)
         self._units_kernel = device.persistent_kernel("units", self.dtype, self._units_shared, self._units)
-        device.resident_blocks(self._units_kernel, cuda.THREADS, self._units_shared, "units", "fused")
+        device.resident_blocks(
+            self._units_kernel.function, cuda.THREADS, self._units_shared, "units", "fused"
+        )
         self._parts = self._device(2 * self._units_blocks * self.batch_size * output.n_out, self.dtype)
 
     def describe(self) -> str:
@@ -40,16 +42,20 @@ class UnitsPlan(EpochPlan):
             f"{self._units} hidden units each; {self.why}; {self.device.describe()}"
         )
 
-    def _start(self, mode: str, layout: Layout, shared: tuple[Any, ...], outputs: Array) -> None:
+    def _start(self, mode: str, layout: Layout, launch: dict[str, Any], outputs: Array) -> None:
         if mode in ("evaluate", "predict"):
-            super()._start(mode, layout, shared, outputs)
+            super()._start(mode, layout, launch, outputs)
             return
         hidden, output = self.layers
-        places = map(np.int64, (0, hidden.n_out * (hidden.n_in + 1)))
-        codes = (kernels.ACTIVATIONS[layer.activation] for layer in self.layers)
-        sizes = map(np.int32, (hidden.n_in, hidden.n_out, output.n_out, *codes))
-        arguments, grid = (*shared, *places, *sizes, self._parts), (self._units_blocks,)
-        self.device.start(self._units_kernel, grid, cuda.ROW_THREADS, arguments, self._units_shared)
+        activation, output_activation = (kernels.ACTIVATIONS[layer.activation] for layer in self.layers)
+        more = {
+            "weights1": 0, "weights2": hidden.n_out * (hidden.n_in + 1), "parts": self._parts, "n_in": hidden.n_in,
+            "n_hidden": hidden.n_out, "n_out": output.n_out, "activation": activation,
+            "output_activation": output_activation, "more_room": 0,
+        }  # fmt: skip
+        self.device.start_persistent(
+            self._units_kernel, (self._units_blocks,), launch | more, self._units_shared
+        )
 
 
 def why_no_units(device: Device, problem: Problem) -> str | None:
@@ -82,4 +88,4 @@ def units_bytes(problem: Problem, units: int) -> int:
     panels = cuda.DEPTH * (units + 4 + (2 if dtype == np.float32 else 1) * cuda.THREADS + 4)
     own = (units * (n_in + 1 + n_out) + n_out) * (1 + len(problem.optimizer.slots))
     part = problem.batch_size * (2 * units + 3 * n_out + 2)
-    return cuda.LAUNCH_BYTES + (panels + own + part) * dtype.itemsize
+    return cuda.HEAD_BYTES + (panels + own + part) * dtype.itemsize

@@ -29,7 +29,7 @@ from tests.networks import MOMENTUM, random_problem
 
 pytestmark = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
 
-BARRIER = re.compile(r"__syncthreads\(\);|__syncwarp\(\);|grid_barrier\(run\.arrived.*\);")
+BARRIER = re.compile(r"__syncthreads\(\);|__syncwarp\(\);|grid_barrier\(launch\.arrived.*\);")
 BOUND = re.compile(r"(?<=[\w)\]]) (<=?|>=) (?=[\w(])")
 IN_COMPILATION = re.compile("alignas|static_assert|constexpr")
 SECONDS = 60  # of a processor, that a mutant may take
@@ -50,10 +50,10 @@ REASONS = {
         if (k0 + DEPTH < k_count) {""",
     "where both are the same": """
         found[i] = wanted < last ? wanted : last;
-        rows = rest < run.batch ? rest : run.batch;
-        const int rows = rest < run.batch ? rest : run.batch;
+        rows = rest < launch.batch ? rest : launch.batch;
+        const int rows = rest < launch.batch ? rest : launch.batch;
         if (other > largest || (other == largest && other_at < at)) largest = other, at = other_at;
-        units = run.n_hidden - first_unit < UNITS ? run.n_hidden - first_unit : UNITS;""",
+        units = launch.n_hidden - first_unit < UNITS ? launch.n_hidden - first_unit : UNITS;""",
     "a line that is aligned ends with a piece": """
         take(held[i], from + (begin_of(i) + unsigned(at + WIDE <= pitch ? at : 0)));""",
     "what begins the next line is mended": """
@@ -68,7 +68,7 @@ REASONS = {
         for (int n0 = 0; n0 < n_count; n0 += S::COLUMNS)
         for (index_t b0 = index_t(blockIdx.x) * ROW_BLOCK; b0 < rows; b0 += index_t(gridDim.x) * ROW_BLOCK)
         for (int b = 0; b < rows; b += Forward::ROWS)
-        for (int i = 0; i < run.n_in + 1; i += Gradient::COLUMNS)""",
+        for (int i = 0; i < launch.n_in + 1; i += Gradient::COLUMNS)""",
     "all blocks have the same first of b₂": """
         if (blockIdx.x == 0 || own < room.bias2())""",
     "behind z₂ is a₂, written next": """
@@ -76,7 +76,7 @@ REASONS = {
     "δ of a unit outside, whose sums no tile keeps": """
         if (h < units)""",
     PREFETCH: """
-        const index_t stop = (first + run.batch < run.samples ? first + run.batch : run.samples) - first;
+        const index_t stop = (first + launch.batch < launch.samples ? first + launch.batch : launch.samples) - first;
         for (index_t e = index_t(blockIdx.x) * THREADS + thread; e < stop * lines; e += index_t(gridDim.x) * THREADS)
         """,
 }
@@ -330,9 +330,9 @@ def test_what_is_mutated_is_right_without_a_mutant(plan, survivors):
 
 def test_every_barrier_and_bound_is_a_mutant():
     barriers = [m.plan for m in MUTANTS if m.what.startswith("without")]
-    assert barriers.count("fused") == 4 + 2 + 2 + 1  # in tile, meet, sum, and at the start
+    assert barriers.count("fused") == 4 + 2 + 2  # in tile, meet and sum
     assert barriers.count("composed") == 1  # in weight_grad
-    assert barriers.count("units") == 8
+    assert barriers.count("units") == 7
     code = "\n".join(line.partition("//")[0] for line in cuda.source(cuda.EPOCH).splitlines())
     found = sum(m.what.startswith("one more") for m in MUTANTS if m.plan in ("fused", "3xtf32"))
     assert found > 0.9 * code.count(" < ")  # the others are the compiler's
