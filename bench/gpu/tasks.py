@@ -225,8 +225,7 @@ def train_a_little(cupy: str, plan: str) -> Answer:
 def barriers(cupy: str) -> Any:
     """The kernel of barriers; its launch is cooperative."""
     code = cuda.source(("functions.cuh", "grid.cuh")) + BARRIERS
-    options = ("--std=c++17", *cuda.definitions(np.float32))
-    made = module(cupy).RawModule(code=code, options=options, enable_cooperative_groups=True)
+    made = module(cupy).RawModule(code=code, options=cuda.options(np.float32), enable_cooperative_groups=True)
     return made.get_function("barriers")
 
 

@@ -143,3 +143,8 @@ def definitions(
     values |= {f"{name.upper()}_LAUNCH": launch_record(name).itemsize for name in LAUNCHES}
     values |= {f"LAYER_{name.upper()}": k for k, name in enumerate(LAYER)} | {"LAYER_FIELDS": len(LAYER)}
     return tuple(f"-D{name}={value}" for name, value in values.items())
+
+
+def options(dtype: np.dtype | type, precision: str = "float32", units: int | None = None) -> tuple[str, ...]:
+    """All that the compiler is told, but for the architecture and what CuPy adds."""
+    return ("--std=c++17", *definitions(dtype, precision, units))

@@ -2,13 +2,14 @@
 
 Device arrays live in host memory, out of NumPy's reach; kernels are compiled for the host, with
 ``cuda_on_host.hpp``. It is stricter than cupy: whatever would copy, allocate or misread an argument there
-without a word is an error here. ``counts`` has the allocations, uploads, downloads and launches so far.
+without a word is an error here. ``counts`` has the allocations, uploads, downloads, compilations and launches so far.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -187,11 +188,35 @@ def matmul(a: ndarray, b: ndarray, out: ndarray) -> None:
     np.matmul(a._host, b._host, out=out._host)
 
 
-class RawModule:
-    """CUDA source, compiled for the host when a kernel is first asked for."""
+def compile_ahead(code: str, options: tuple[str, ...], architecture: str) -> bytes:
+    """What stands in for a binary built ahead: it names the source, which is compiled for the host."""
+    RawModule(code=code, options=options).build()
+    return json.dumps({"code": code, "options": options, "architecture": architecture}).encode()
 
-    def __init__(self, *, code: str, options: tuple[str, ...] = (), enable_cooperative_groups: bool = False):
+
+class RawModule:
+    """CUDA source, or a file of ``compile_ahead``, compiled for the host when a kernel is first asked for."""
+
+    def __init__(
+        self,
+        *,
+        code: str | None = None,
+        path: str | None = None,
+        options: tuple[str, ...] = (),
+        enable_cooperative_groups: bool = False,
+    ):
         assert isinstance(options, tuple)
+        assert (code is None) != (path is None)
+        self.ahead, self.foreign = path is not None, False
+        if path is not None:
+            assert isinstance(path, str)
+            assert not options, "cupy leaves these out without a word"
+            try:
+                found = json.loads(Path(path).read_bytes())
+                code, options = found["code"], tuple(found["options"])
+            except ValueError:
+                code, self.foreign = "", True
+        assert code is not None
         self.code, self.options, self.cooperative = code, options, enable_cooperative_groups
         defines = dict(re.findall(r"-D(\w+)=(\S+)", " ".join(options)))
         typedefs = {name: meaning for meaning, name in re.findall(r"typedef ([\w ]+) (\w+);", code)}
@@ -204,9 +229,11 @@ class RawModule:
         self._library: ctypes.CDLL | None = None
 
     def _loaded(self) -> ctypes.CDLL:
+        if self.foreign:
+            raise CUDADriverError("CUDA_ERROR_INVALID_IMAGE: device kernel image is invalid")
         if self._library is None:
-            guarded = f"{_SHARED_GUARD.format(0)}{self.code}{_SHARED_GUARD.format(1)}"
-            self._library = ctypes.CDLL(str(_build(guarded + self._launchers(), self.options)))
+            counts["compilations"] += not self.ahead
+            self._library = ctypes.CDLL(str(self.build()))
         return self._library
 
     def get_global(self, name: str) -> Symbol:
@@ -218,6 +245,10 @@ class RawModule:
         return RawKernel(
             name, launcher, [self._resolve(kind) for kind in self._signatures[name]], self.cooperative
         )
+
+    def build(self) -> Path:
+        guarded = f"{_SHARED_GUARD.format(0)}{self.code}{_SHARED_GUARD.format(1)}"
+        return _build(guarded + self._launchers(), self.options)
 
     def _resolve(self, kind: str) -> tuple[np.dtype, bool]:
         """A parameter's dtype and whether it is a pointer."""

@@ -8,11 +8,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from gpubp.backends.cuda import cubins
 from gpubp.backends.cuda.availability import in_one_line, version, why_unavailable
 from gpubp.backends.operations import Array
 from gpubp.errors import BackendUnavailable, GpubpError
@@ -91,6 +93,11 @@ class Device:
         runtime = self._cp.cuda.runtime
         return runtime.getDeviceProperties(runtime.getDevice())["multiProcessorCount"]
 
+    def architecture(self) -> str:
+        """What the compiler calls the device: sm_90 for compute capability 9.0."""
+        runtime = self._cp.cuda.runtime
+        return "sm_{major}{minor}".format(**runtime.getDeviceProperties(runtime.getDevice()))
+
     def shared_memory(self) -> int:
         """Bytes of shared memory that a block can have."""
         runtime = self._cp.cuda.runtime
@@ -129,7 +136,7 @@ class Device:
         return self._scaled[dtype]
 
     def kernels(self, dtype: np.dtype) -> dict[str, Any]:
-        """The operations' kernels compiled for ``dtype``, by name; CuPy caches the binary on disk."""
+        """The operations' kernels compiled for ``dtype``, by name: ahead, or now, and then CuPy caches the binary."""
         if dtype not in self._operations:
             _, kernels = self._compile("", cuda.source(), cuda.KERNELS, dtype, None)
             self._operations[dtype] = dict(zip(cuda.KERNELS, kernels, strict=True))
@@ -160,15 +167,24 @@ class Device:
     ) -> tuple[Any, list[Any]]:
         """A module of these kernels, and they. Raises GpubpError: they do not compile."""
         precision = self.precision if persistent else "float32"
-        module = self._cp.RawModule(
-            code=source,
-            options=("--std=c++17", *cuda.definitions(dtype, precision, units)),
-            enable_cooperative_groups=bool(persistent),
-        )
         try:
-            return module, [module.get_function(name) for name in names]
+            return self._load(source, cuda.options(dtype, precision, units), bool(persistent), names)
         except self._cp.cuda.compiler.CompileException as error:
             raise GpubpError(f"the CUDA kernels do not compile for {dtype}:\n{error}") from error
+
+    def _load(
+        self, source: str, options: tuple[str, ...], cooperative: bool, names: tuple[str, ...]
+    ) -> tuple[Any, list[Any]]:
+        """The module from the binary built ahead, else compiled, and its kernels; a driver may be too old for one."""
+        of_module = partial(self._cp.RawModule, enable_cooperative_groups=cooperative)
+        if built := cubins.find(source, options, self.architecture()):
+            try:
+                module = of_module(path=str(built))
+                return module, [module.get_function(name) for name in names]
+            except self._cp.cuda.driver.CUDADriverError as error:
+                cubins.not_used(f"the driver does not load {built.name} ({in_one_line(error)})")
+        module = of_module(code=source, options=options)
+        return module, [module.get_function(name) for name in names]
 
     def start_persistent(
         self, kernel: PersistentKernel, grid: Shape, launch: Mapping[str, Any], shared: int

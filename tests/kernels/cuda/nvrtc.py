@@ -1,4 +1,4 @@
-"""NVIDIA's run-time compiler, from the wheel nvidia-cuda-nvrtc: compiles CUDA for any GPU, without one or its driver.
+"""What every kernel takes of a GPU, by NVIDIA's compiler.
 
 ``python -m tests.kernels.cuda.nvrtc`` writes the table of what every kernel takes, ``kernels/cuda/resources.csv``.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import csv
-import ctypes
 import hashlib
 import io
 import os
@@ -14,7 +13,6 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from importlib import metadata
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from gpubp.backends.cuda import backend
+from gpubp.backends.cuda.build import ARCHITECTURES, jobs
 from gpubp.backends.cuda.epoch import shared_bytes
+from gpubp.backends.cuda.nvrtc import WHEEL, compile_kernels, version
 from gpubp.backends.cuda.units import units_bytes
 from gpubp.kernels import cuda
 from gpubp.optimizers import SGD
 from tests.networks import random_problem
 
-WHEEL = "nvidia-cuda-nvrtc"
-ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 TABLE = Path(cuda.__file__).with_name("resources.csv")
 COLUMNS = (
     "kernel", "dtype", "precision", "units", "architecture", "registers", "spilled_bytes", "stack_bytes",
@@ -43,51 +41,6 @@ LIMITS = {
     "sm_90": (2048, 65536, 32, 228 << 10),
     "sm_100": (2048, 65536, 32, 228 << 10),
 }
-
-
-@cache
-def version() -> str | None:
-    """The wheel's version; None if it is not installed."""
-    try:
-        return metadata.version(WHEEL)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    files = {Path(str(file)).name: file for file in metadata.files(WHEEL) or []}
-    builtins = next(name for name in files if re.fullmatch(r"libnvrtc-builtins\.so[\d.]*", name))
-    # The compiler looks for this one by name.
-    ctypes.CDLL(str(files[builtins].locate()), mode=ctypes.RTLD_GLOBAL)
-    compiler = next(name for name in files if re.fullmatch(r"libnvrtc\.so[\d.]*", name))
-    return ctypes.CDLL(str(files[compiler].locate()))
-
-
-def compile_kernels(source: str, options: tuple[str, ...], architecture: str) -> tuple[str, str]:
-    """The compiler's log, with what each kernel takes, and the PTX that the machine's code is made from.
-
-    Raises RuntimeError: the source does not compile; with the log.
-    """
-    library, program, size = _library(), ctypes.c_void_p(), ctypes.c_size_t()
-    if library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None):
-        raise RuntimeError("NVRTC makes no program")
-    try:
-        # As CuPy calls it, and asked for details.
-        given = [o.encode() for o in (*options, f"-arch={architecture}", "-ftz=true", "--ptxas-options=-v")]
-        failed = library.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
-
-        def text_of(what: str) -> str:
-            getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size))
-            text = ctypes.create_string_buffer(size.value)
-            getattr(library, f"nvrtcGet{what}")(program, text)
-            return text.value.decode()
-
-        if failed:
-            raise RuntimeError(text_of("ProgramLog"))
-        return text_of("ProgramLog"), text_of("PTX")
-    finally:
-        library.nvrtcDestroyProgram(ctypes.byref(program))
 
 
 def _bytes(of: str, text: str) -> int:
@@ -137,17 +90,6 @@ def heading() -> str:
     return f"# {WHEEL} {version()}, source {hashlib.sha256(text.encode()).hexdigest()[:16]}\n"
 
 
-def jobs(architectures: Sequence[str]) -> list[tuple]:
-    """All that is compiled for these architectures: files, dtype, precision, units and architecture of each."""
-    float32, float64 = np.dtype(np.float32), np.dtype(np.float64)
-    kinds: list[tuple] = []
-    for dtype in (float32, float64):
-        kinds += [(files, dtype, "float32", None) for files in (cuda.OPERATIONS, cuda.EPOCH)]
-        kinds += [(cuda.UNITS, dtype, "float32", units) for units in cuda.UNITS_OF_A_BLOCK]
-    kinds += [(cuda.EPOCH, float32, precision, None) for precision in ("tf32", "3xtf32")]
-    return [(*kind, architecture) for kind in kinds for architecture in architectures]
-
-
 def table(some: Sequence[tuple]) -> str:
     """The CSV of these jobs' kernels."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -162,13 +104,12 @@ def table(some: Sequence[tuple]) -> str:
 
 @cache
 def compiled(files: tuple[str, ...], dtype, precision: str, units: int | None, architecture: str):
-    """The log and PTX of these files, compiled as the backend does."""
-    options = ("--std=c++17", *cuda.definitions(dtype, precision, units))
-    return compile_kernels(cuda.source(files), options, architecture)
+    """What comes of these files, compiled as the backend does."""
+    return compile_kernels(cuda.source(files), cuda.options(dtype, precision, units), architecture)
 
 
 def _rows(files, dtype, precision, units, architecture) -> Iterator[dict[str, object]]:
-    log, _ = compiled(files, dtype, precision, units, architecture)
+    log = compiled(files, dtype, precision, units, architecture).log
     given = {"dtype": dtype.name, "precision": precision, "units": units, "architecture": architecture}
     for taken in sorted(resources(log), key=lambda taken: taken["kernel"]):
         taken["shared_bytes"] += dynamic_shared_bytes(taken["kernel"], dtype, units)

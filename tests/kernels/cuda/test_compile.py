@@ -61,7 +61,7 @@ def test_the_table_is_what_the_compiler_says(jobs):
 
 def tiles(files, dtype, precision="float32", units=None):
     """For each tile of a product: its shape, and its basic blocks, each as the count of its instructions."""
-    _, ptx = nvrtc.compiled(files, np.dtype(dtype), precision, units, "sm_90")
+    ptx = nvrtc.compiled(files, np.dtype(dtype), precision, units, "sm_90").ptx
     for function in re.split(r"\n(?=\.func|\.visible)", ptx):
         head, _, body = function.partition("\n{\n")
         shape = re.search(r"tileI\d+(?:Tensor)?ShapeI((?:Li\d+E)+)E", head)
@@ -151,7 +151,7 @@ def test_the_coefficients_are_in_the_order_of_the_structures():
 def test_a_source_that_does_not_compile_is_reported_with_its_place():
     broken = cuda.source(cuda.EPOCH).replace("place] = gradient;", "place] = unknown;")
     with pytest.raises(RuntimeError, match=r'kernels/cuda/epoch\.cu.*"?unknown'):
-        nvrtc.compile_kernels(broken, ("--std=c++17", *cuda.definitions("float32")), "sm_90")
+        nvrtc.compile_kernels(broken, cuda.options("float32"), "sm_90")
 
 
 @pytest.mark.parametrize(
