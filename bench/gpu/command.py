@@ -1,4 +1,4 @@
-"""``python -m bench.gpu``: all that is to be known of gpubp on a GPU, in one command of less than nine minutes."""
+"""``python -m bench.gpu``: what is to be known of gpubp on a GPU, in four minutes; ``--second`` does the rest."""
 
 from __future__ import annotations
 
@@ -30,28 +30,36 @@ from gpubp.functions import lookup
 from gpubp.support import machine
 from gpubp.support.jsontext import as_json
 
-BUDGET = 530.0
-FACTS_SECONDS = 75.0
+BUDGET = 240.0
+FACTS_SECONDS = 60.0
 
 
 class Job(NamedTuple):
-    """A part's work. share: of the budget that it may take; what it leaves is for the others. columns: of its table."""
+    """A part's work.
+
+    first, second: its share of the first run's budget, and of the second's, in parts; None: it has none there. What it
+    leaves is for the others. columns: of its table. before: what is begun before all parts.
+    """
 
     title: str
-    share: float
+    first: float | None
+    second: float | None
     do: Callable[[Run, Part], None]
     columns: dict[str, str] = {}  # noqa: RUF012
+    before: Callable[[Run, Part], None] | None = None
 
 
 PARTS = {  # in order of worth
-    "device": Job("The device", 0.01, parts.device),
-    "verify": Job("Every recipe held to the reference", 0.14, parts.verify, parts.VERIFIED),
-    "repeat": Job("Three runs from one seed, bit by bit", 0.06, parts.repeat, parts.REPEATED),
-    "micro": Job("Microbenchmarks", 0.06, parts.micro, parts.MEASURED),
-    "times": Job("Milliseconds an epoch", 0.43, times.times),
-    "race": Job("Time to accuracy", 0.06, parts.race, parts.RACED),
-    "tests": Job("The tests of what runs on a GPU", 0.12, suite.tests, suite.COLUMNS),
-    "sanitizer": Job("compute-sanitizer", 0.12, parts.sanitizer, parts.SANITIZED),
+    "device": Job("The device", 2, 2, parts.device),
+    "kernels": Job("The kernels, and how many blocks are resident", 40, 40, parts.kernels, parts.HELD),
+    "verify": Job("Recipes held to the reference", 20, 80, parts.verify, parts.VERIFIED),
+    "repeat": Job("Three runs from one seed, bit by bit", 10, 40, parts.repeat, parts.REPEATED),
+    "sanitizer": Job("compute-sanitizer", 20, 20, parts.sanitizer, parts.SANITIZED),
+    "micro": Job("Microbenchmarks", 15, None, parts.micro, parts.MEASURED),
+    "phases": Job("Cycles of the phases of a step", 15, None, parts.phases, parts.COUNTED),
+    "times": Job("Milliseconds an epoch", 90, 180, times.times, before=times.call),
+    "race": Job("Time to accuracy", 20, None, parts.race, parts.RACED),
+    "tests": Job("The tests of what runs on a GPU", None, 120, suite.tests, suite.COLUMNS),
 }
 
 
@@ -64,17 +72,18 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     option = parser.add_argument
     option("--host", action="store_true", help="without a GPU: all that runs on the host build, tiny")
     option("--budget", type=float, default=BUDGET, metavar="S", help="seconds in all (%(default)g)")
-    option("--parts", help="names with commas between; default: all")
+    option("--second", action="store_true", help="what a first run leaves out")
+    option("--parts", help="names with commas between; default: all of the run")
     option("--data-dir", type=Path, help="folder of MNIST's four files ($GPUBP_DATA_DIR)")
     option("--tests", action="append", default=[], metavar="PATH", help="run these tests only")
     option("--out", type=Path, help="folder for results.json and .txt (bench/results/DATE-gpu)")
     return parser.parse_args(argv)
 
 
-def choose_parts(names: str | None) -> list[str]:
+def choose_parts(names: str | None, second: bool) -> list[str]:
     """The parts meant, in their order."""
     if names is None:
-        return list(PARTS)
+        return [name for name, job in PARTS.items() if (job.second if second else job.first) is not None]
     for name in names.split(","):
         lookup(PARTS, name, "part")
     return [name for name in PARTS if name in names.split(",")]
@@ -105,10 +114,11 @@ def prepare(
     """
     if not 0 < args.budget < float("inf"):
         raise UsageError(f"--budget must be positive, not {args.budget:g}")
-    names, data_dir = choose_parts(args.parts), find_mnist(args.data_dir)
+    names, data_dir = choose_parts(args.parts, args.second), find_mnist(args.data_dir)
     sizes = ON_HOST if args.host else ON_GPU
     settings = {
         "budget": args.budget,
+        "second": args.second,
         "mnist": data_dir is not None,
         "plans": [str(variant) for variant in VARIANTS],
         "sizes": asdict(sizes),
@@ -116,7 +126,9 @@ def prepare(
     report = Report(**origin(), host=args.host, settings=settings, sources=sources())
     report.machine["packages"]["gpubp"] = gpubp.__version__
     out, end = args.out or new_folder("gpu", report.date), started + args.budget
-    run = Run(report, out, folder, sizes, args.host, VARIANTS, data_dir, args.tests, say, end, part_end=end)
+    run = Run(
+        report, out, folder, sizes, args.host, VARIANTS, data_dir, args.tests, say, end, end, args.second
+    )
     write(run.out, report)
     return run, names
 
@@ -138,6 +150,9 @@ def begin(run: Run, names: Sequence[str]) -> None:
         answer = {"failed": str(failure)}
     run.report.machine["device"] = answer
     run.report.parts = [Part(name, PARTS[name].title, PARTS[name].columns) for name in names]
+    for part in run.report.parts:
+        if before := PARTS[part.name].before:
+            before(run, part)
     run.say("the samples")
     run.load()
 
@@ -145,7 +160,7 @@ def begin(run: Run, names: Sequence[str]) -> None:
 def measure(run: Run, started: float, tell: Callable[[str], None]) -> None:
     """All parts, one after the other; the files are written after each, and what goes wrong in one stays in it."""
     begun = time.perf_counter()
-    shares = [PARTS[part.name].share for part in run.report.parts]
+    shares = [share_of(PARTS[part.name], run.second) for part in run.report.parts]
     for part, share in zip(run.report.parts, accumulate(shares), strict=True):
         run.part_end = begun + share / sum(shares) * (run.end - begun)
         part_started = time.perf_counter()
@@ -159,6 +174,14 @@ def measure(run: Run, started: float, tell: Callable[[str], None]) -> None:
             run.report.seconds = time.perf_counter() - started
         tell(part.to_text())
         run.save()
+
+
+def share_of(job: Job, second: bool) -> float:
+    """Its share of this run; of the other, where it has none in this one, but has been named."""
+    share, other = (job.second, job.first) if second else (job.first, job.second)
+    found = other if share is None else share
+    assert found is not None
+    return found
 
 
 @contextmanager
@@ -219,7 +242,8 @@ def finish(run: Run, names: Sequence[str], started: float) -> int:
         speak(f"error: {error}", sys.stderr)
         code = error.exit_code
     finally:
-        run.worker.close()
+        for worker in (run.worker, *(entrant.worker for entrant in run.entrants)):
+            worker.close()
         report.seconds = time.perf_counter() - started
         report.machine["load_average_after"] = machine.load_average()
         run.save()

@@ -16,6 +16,7 @@ BIG = "784-2048-2048-10"  # bound by its products, which are timed by themselves
 EXTRA = ("784-128-10", BIG)
 OF_PRECISIONS = ("784-128-10", "mnist", BIG)  # the nets that are timed in other precisions too
 SAMPLE, MNIST = "mnist-sample", "mnist"
+FIRST_RECIPES = ("iris", SAMPLE, MNIST)  # that the first run trains, in float32; the second, all others
 STAND_IN = "tests.cuda_host.fake_cupy"  # takes cupy's place on the host
 
 AnyNet = TypeVar("AnyNet", bound=Net)
@@ -39,8 +40,11 @@ VARIANTS = (
 )
 
 
-def peers(host: bool) -> list[Peer]:
-    """Numba, which all are compared with, gpubp's plans on the GPU, the other libraries, and what cuBLAS takes."""
+def peers(host: bool, second: bool) -> list[Peer]:
+    """gpubp's plans on the GPU, the other libraries, and what cuBLAS takes; in the second run more of them.
+
+    These are Numba, which is slow on a large net, and the other precisions.
+    """
     device = "cpu" if host else "gpu"
 
     def of(name: str, title: str, module: str, *needs: str, **options: str) -> Peer:
@@ -52,20 +56,23 @@ def peers(host: bool) -> list[Peer]:
     }
     graph = of("torch-graph", "PyTorch, CUDA graph", "pytorch", "torch", step="graph")
     jax = of("jax", "JAX", "jax_scan", "jax")
-    return [
-        backend_peer("numba"),
-        *plans.values(),
+    of_other_precisions = [
         *(
             plans[v.plan].with_precision(v.precision, OF_PRECISIONS)
             for v in VARIANTS
             if v.precision != FLOAT32
         ),
+        graph.with_precision("tf32", OF_PRECISIONS),
+        jax.with_precision("tf32", OF_PRECISIONS),
+    ]
+    return [
+        *([backend_peer("numba")] if second else []),
+        *plans.values(),
         of("torch", "PyTorch eager", "pytorch", "torch", step="eager"),
         graph,
-        graph.with_precision("tf32", OF_PRECISIONS),
         jax,
-        jax.with_precision("tf32", OF_PRECISIONS),
         replace(of(PRODUCTS, "cuBLAS, its products alone", "products"), nets=(BIG,)),
+        *(of_other_precisions if second else []),
     ]
 
 
@@ -96,15 +103,15 @@ class Sizes:
     width: int | None = None
     batch: int | None = None
     samples: int | None = None
-    rounds: int = 5
+    rounds: int = 3
     seconds_a_round: float = 0.2
     repeat_epochs: int = 2
-    blocks: tuple[int, ...] = (16, 64, 132)
+    blocks: tuple[int, ...] = (16, 32, 64, 132)
     barriers: int = 1000
     launches: int = 1000
     copy_mb: int = 512
     product: int = 8192
-    seeds: int = 5
+    seeds: int = 3
     test_seconds: float = 60.0
 
     def cut(self, net: AnyNet) -> AnyNet:

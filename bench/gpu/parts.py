@@ -8,21 +8,23 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.gpu.nets import RACE, SAMPLE_RACE
+from bench.gpu.micro import KERNELS
+from bench.gpu.nets import FIRST_RECIPES, RACE, SAMPLE_RACE
 from bench.gpu.report import Part, text_of
-from bench.gpu.run import ITEM_SECONDS, WORKER, Run
+from bench.gpu.run import ITEM_SECONDS, WORKER, Ended, Program, Run
 from gpubp.benchmark import terminal
+from gpubp.benchmark.peers import FLOAT32
 
 REPEAT_RUNS = 3
-SANITIZERS = ("memcheck", "racecheck", "synccheck")
-# The plans that racecheck, the slowest, is run over: those with barriers in their steps.
-RACING = ("fused", "units")
+SANITIZERS, SECOND_SANITIZERS = ("memcheck", "racecheck"), ("synccheck",)
+NO_BARRIERS = ("composed",)  # the plans that racecheck, the slowest, has nothing to say of
 SANITIZER_EXIT, SANITIZER_SECONDS = 86, 40.0
 FIRST_SECONDS = 60.0  # for what compiles the kernels
 
@@ -32,7 +34,13 @@ VERIFIED = OF_VARIANT | {
     "ok": "ok", "worst error / bound": "part_of_bound", "of": "worst", "seconds": "seconds",
 }  # fmt: skip
 REPEATED = OF_VARIANT | {f"{REPEAT_RUNS} runs the same": "same", "loss": "loss"}
-MEASURED = {name: name for name in ("what", "unit", "value")}
+MEASURED = {name: name for name in ("what", "unit", "value", "cycles")}
+HELD = OF_VARIANT | {
+    "kernel of": "kernel", "blocks": "resident_blocks", "a multiprocessor": "blocks_a_multiprocessor",
+    "threads": "threads", "shared bytes": "shared_bytes", "registers": "num_regs",
+}  # fmt: skip
+HELD.pop("recipe")
+COUNTED = {name: name for name in ("plan", "net", "kernel", "phase", "cycles a step", "share")}
 RACED = {
     "plan": "plan", "seconds to accuracy": "reached_s", "seeds": "reached_by", "training, s": "training_s",
     "evaluation, s": "evaluation_s", "upload, s": "upload_s",
@@ -58,9 +66,11 @@ def repeat(run: Run, part: Part) -> None:
 def _each_plan_and_recipe(
     run: Run, part: Part, task: str, seconds: float, wrong: Callable[[dict], tuple[str, ...]], **fields: Any
 ) -> None:
-    """Ask it of all; one that once did not answer, which takes its time, is asked no more."""
+    """Ask it of all that are for this run; one that once did not answer, which takes its time, is asked no more."""
     for variant in run.variants:
         for loaded in run.recipes:
+            if run.second == (variant.precision == FLOAT32 and loaded.net.name in FIRST_RECIPES):
+                continue
             name, asked = loaded.net.name, {**asdict(variant), "net": loaded.net, "samples": loaded.train}
             answer = run.attempt(part, f"{variant}, {name}", task, seconds, **asked, **fields)
             if answer is not None:
@@ -82,22 +92,66 @@ def device(run: Run, part: Part) -> None:
         part.failures.append(f"what the device is: {facts['failed']}")
 
 
+def kernels(run: Run, part: Part) -> None:
+    """Have all kernels compiled, beside each other, but for those built ahead; and how many blocks the device holds."""
+    if answer := run.attempt(part, "building", "build_ahead", run.left(), ahead=run.ahead):
+        part.tables.append(
+            f"  {answer['binaries']} binaries for {answer['architecture']}, {answer['compiled']} of them compiled in "
+            f"{answer['seconds']:.1f} s, the others ahead"
+        )
+        run.keep(part, {"built": answer})
+    net = next((loaded.net for loaded in run.extras or run.recipes), None)
+    for variant in run.variants if net else ():
+        if answer := run.attempt(part, f"{variant}, resident", "resident", **asdict(variant), net=net):
+            for held in answer["kernels"]:
+                run.keep(part, {**asdict(variant), **held})
+
+
 def micro(run: Run, part: Part) -> None:
-    """Measure what a launch, a graph's node and a barrier of the grid cost, and the device's peaks."""
+    """Measure what a launch, a graph's node and the things of micro.cu cost, and the device's peaks."""
     sizes = run.sizes
-    barriers = [{"blocks": blocks, "count": sizes.barriers} for blocks in sizes.blocks]
-    asked: list[tuple[str, str, dict[str, Any]]] = [
-        *((f"barrier of {fields['blocks']} blocks", "barrier", fields) for fields in barriers),
-        ("launch", "launch_cost", {"count": sizes.launches}),
-        ("node of a graph", "graph_gap", {"count": sizes.launches}),
-        ("copy", "copy", {"megabytes": sizes.copy_mb}),
-        ("float32 product", "product", {"size": sizes.product}),
+    grids = [(kernel, blocks) for kernel in KERNELS for blocks in (sizes.blocks if kernel.grid else (1,))]
+    asked: list[tuple[str, str, dict[str, Any], str | None]] = [
+        *(
+            (
+                f"{kernel.what} of {blocks} blocks" if kernel.grid else kernel.what,
+                "micro_kernel",
+                {"kernel": asdict(kernel), "blocks": blocks, "count": sizes.barriers},
+                kernel.cost,
+            )
+            for kernel, blocks in grids
+        ),
+        ("launch", "launch_cost", {"count": sizes.launches}, None),
+        ("node of a graph", "graph_gap", {"count": sizes.launches}, None),
+        ("copy", "copy", {"megabytes": sizes.copy_mb}, None),
+        ("float32 product", "product", {"size": sizes.product}, None),
     ]
-    for what, task, fields in asked:
+    largest: dict[str, dict[str, Any]] = {}
+    for what, task, fields, cost in asked:
         if answer := run.attempt(part, what, task, **fields):
-            [(unit, value)] = answer.items()
+            unit, value = next(iter(answer.items()))
             shown = {"unit": unit.replace("_per_", "/").replace("_", " "), "value": value}
             run.keep(part, {"what": what, **fields, **answer, **shown})
+            if cost is not None:
+                largest[cost] = part.results[-1]
+    for name, result in largest.items():  # plans are chosen by it
+        result["cost"] = name
+    run.save()
+
+
+def phases(run: Run, part: Part) -> None:
+    """The cycles of each phase of a step, by kernels that can count them."""
+    for plan in run.plans:
+        for loaded in run.extras:
+            name, what = loaded.net.name, f"{plan}, {loaded.net.name}"
+            answer = run.attempt(
+                part, what, "phases", plan=plan, precision=FLOAT32, net=loaded.net, samples=loaded.train
+            )
+            for kernel, counted in (answer or {"cycles_a_step": {}})["cycles_a_step"].items():
+                whole = sum(counted.values())
+                for phase, cycles in counted.items():
+                    found = {"plan": plan, "net": name, "kernel": kernel, "phase": phase}
+                    run.keep(part, {**found, "cycles a step": cycles, "share": cycles / whole})
 
 
 def race(run: Run, part: Part) -> None:
@@ -154,20 +208,36 @@ def sanitizer(run: Run, part: Part) -> None:
     if tool is None:
         part.skipped.append("compute-sanitizer is not found on the PATH, in CUDA_HOME or in /usr/local/cuda*")
         return
-    for kind in SANITIZERS:
-        for plan in run.plans:
-            if kind != "racecheck" or plan in RACING:
-                with part.item(f"{kind}, {plan}"):
-                    _sanitize(run, part, tool, kind, plan)
+    asked = [
+        (kind, plan)
+        for kind in (SECOND_SANITIZERS if run.second else SANITIZERS)
+        for plan in run.plans
+        if kind != "racecheck" or plan not in NO_BARRIERS
+    ]
+    started: list[tuple[str, str, Program]] = []
+    try:
+        for kind, plan in asked:  # beside each other: most of their time is the start
+            with part.item(f"{kind}, {plan}"):
+                run.begin(part, f"{kind}, {plan}")
+                started.append((kind, plan, _start_sanitizer(run, tool, kind, plan)))
+        limit = min(run.left(), SANITIZER_SECONDS)
+        end = time.perf_counter() + limit
+        for kind, plan, program in started:
+            with part.item(f"{kind}, {plan}"):
+                _sanitized(run, part, kind, plan, program.end(end - time.perf_counter(), at_once=True), limit)
+    finally:
+        for _, _, program in started:
+            program.close()
 
 
-def _sanitize(run: Run, part: Part, tool: str, kind: str, plan: str) -> None:
-    what = f"{kind}, {plan}"
-    run.begin(part, what)
+def _start_sanitizer(run: Run, tool: str, kind: str, plan: str) -> Program:
     request = json.dumps({"do": "train_a_little", "cupy": run.cupy, "plan": plan})
     command = [tool, "--tool", kind, "--error-exitcode", str(SANITIZER_EXIT)]
-    limit = min(run.left(), SANITIZER_SECONDS)
-    ended = run.program([*command, sys.executable, "-m", WORKER, request], run.env, limit)
+    return run.start_program([*command, sys.executable, "-m", WORKER, request], run.env)
+
+
+def _sanitized(run: Run, part: Part, kind: str, plan: str, ended: Ended, limit: float) -> None:
+    what = f"{kind}, {plan}"
     errors, last = sanitizer_errors(ended.text), ended.last_line
     result = {"tool": kind, "plan": plan, "errors": errors, "exit_code": ended.code}
     run.keep(part, {**result, "last_lines": ended.text.splitlines()[-8:]})

@@ -81,8 +81,12 @@ class Part:
     def to_text(self) -> str:
         """A heading, and the tables."""
         lines = [f"{self.title}: {self.status}, {self.seconds:.1f} s", *self.tables]
-        if self.columns and self.results:
-            lines.append(text_of(terminal.table(self.columns, self.results)))
+        keys = self.columns.values()  # of which a result need not have all
+        rows = [
+            {key: row.get(key) for key in keys} for row in self.results if not row.keys().isdisjoint(keys)
+        ]
+        if rows:
+            lines.append(text_of(terminal.table(self.columns, rows)))
         return "\n".join([*lines, ""])
 
 

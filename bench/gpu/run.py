@@ -17,7 +17,9 @@ from typing import Any
 from bench import ROOT
 from bench.gpu.nets import MNIST, SAMPLE, STAND_IN, Sizes, Variant, extra, of_recipe
 from bench.gpu.report import Part, Report, write
+from gpubp.backends.cuda import cubins
 from gpubp.benchmark import data, process
+from gpubp.benchmark.measure import Entrant
 from gpubp.benchmark.nets import Net
 from gpubp.benchmark.peers import FLOAT32
 from gpubp.errors import DataError, GpubpError
@@ -41,7 +43,10 @@ class Loaded:
 
 @dataclass
 class Run:
-    """A run: its parts, nets and clock; ``end`` and ``part_end`` are by the clock of time.perf_counter."""
+    """A run: its parts, nets and clock; ``end`` and ``part_end`` are by the clock of time.perf_counter.
+
+    second: whether it does what the first run leaves out. entrants: of the times, begun before all else.
+    """
 
     report: Report
     out: Path
@@ -54,17 +59,22 @@ class Run:
     say: Callable[[str], None]
     end: float
     part_end: float = 0.0
+    second: bool = False
+    entrants: list[Entrant] = field(default_factory=list)
     recipes: list[Loaded] = field(default_factory=list)
     extras: list[Loaded] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # recipes that cannot be trained here, and why
     silent: bool = False  # whether the last attempt got no answer in the time that it could have had
     unsaved: str | None = None  # why the files could not be written when they last were to be
+    _programs: int = 0
     _saved: dict[tuple, tuple[Path, Path, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # children find the source tree
         env = process.environment(machine.cores(), gpu=not self.host)
-        self.env = {**env, "PYTHONPATH": os.pathsep.join(paths)}
+        # Every process finds in one folder the kernels that the first part has built, or found built ahead.
+        self.ahead, self.cubins = cubins.folder(), self.folder / "cubins"
+        self.env = {**env, "PYTHONPATH": os.pathsep.join(paths), cubins.VARIABLE: str(self.cubins)}
         self.cupy = STAND_IN if self.host else "cupy"
         self.worker = self.new_worker("parts")
 
@@ -148,24 +158,49 @@ class Run:
         self.save()
 
     def program(self, command: list[str], env: dict[str, str], seconds: float) -> Ended:
-        """Run a command in the root of the source tree; when its time is up it is ended as by Ctrl-C, then by force."""
-        path = self.folder / "program.txt"
+        """Run a command in the root of the source tree to its end, or until its time is up."""
+        program = self.start_program(command, env)
+        try:
+            return program.end(seconds)
+        finally:  # also after Ctrl-C
+            program.close()
+
+    def start_program(self, command: list[str], env: dict[str, str]) -> Program:
+        self._programs += 1
+        return Program(command, env, self.folder / f"program-{self._programs}.txt")
+
+
+class Program:
+    """A command in the root of the source tree, and what it says; whoever makes one must close it."""
+
+    def __init__(self, command: list[str], env: dict[str, str], path: Path) -> None:
+        self._path = path
         with path.open("w") as file:
-            child = subprocess.Popen(
+            self._child = subprocess.Popen(
                 [sys.executable, "-m", "gpubp.benchmark.process", *command], stdin=subprocess.DEVNULL,
                 stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=env, start_new_session=True,
             )  # fmt: skip
-            try:
-                code: int | None = child.wait(seconds)
-            except subprocess.TimeoutExpired:
-                code = None
-                child.send_signal(SIGINT)
+
+    def end(self, seconds: float, at_once: bool = False) -> Ended:
+        """Wait for its end; when its time is up it is ended as by Ctrl-C unless ``at_once``, then by force.
+
+        So is what it has started.
+        """
+        try:
+            code: int | None = self._child.wait(max(seconds, 0.0))
+        except subprocess.TimeoutExpired:
+            code = None
+            if not at_once:
+                self._child.send_signal(SIGINT)
                 with suppress(subprocess.TimeoutExpired):
-                    child.wait(INTERRUPT_SECONDS)
-            finally:  # also after Ctrl-C; and what it has started
-                gone = process.end_group(child)
-        text = process.without_folders(path.read_text(errors="replace"))
+                    self._child.wait(INTERRUPT_SECONDS)
+        gone = self.close()
+        text = process.without_folders(self._path.read_text(errors="replace"))
         return Ended(code, text if gone else f"{text}\nit does not end when it is killed\n")
+
+    def close(self) -> bool:
+        """End it by force, if it has not ended; whether it has then."""
+        return process.end_group(self._child)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ with: CuPy, or on the host its stand-in. With a line as its argument it answers 
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -19,8 +20,10 @@ from typing import Any
 import numpy as np
 
 import gpubp
+from bench.gpu import micro
 from bench.gpu.nets import Race
 from gpubp import SGD, Adam, Schedule
+from gpubp.backends.cuda import build, cubins
 from gpubp.backends.cuda.backend import CupyBackend
 from gpubp.benchmark import clock, data, worker
 from gpubp.benchmark.nets import Net
@@ -33,14 +36,7 @@ from gpubp.network import Network
 REPEATS = 7  # of what is timed; the median counts
 SMALL_NETS = ((20, 40, 33, 10), (20, 23, 10))  # of which compute-sanitizer watches one
 
-# To follow grid.cuh, whose barrier this is.
-BARRIERS = """
-extern "C" __global__ void __launch_bounds__(THREADS, 1) barriers(unsigned long long* arrived, long long count) {
-    if (threadIdx.x == 0 && threadIdx.y == 0) passed() = 0;
-    for (long long i = 0; i < count; ++i) grid_barrier(arrived, passed());
-}
-"""
-NOTHING = 'extern "C" __global__ void nothing(unsigned long long* unused) {}'
+PHASES = re.compile(r"enum Phase \{([^}]*)\}")  # of a kernel that can count the cycles of each
 
 
 @cache
@@ -110,12 +106,57 @@ def driver() -> dict[str, Any]:
     }
 
 
+def build_ahead(cupy: str, ahead: str) -> Answer:
+    """Fill $GPUBP_CUBINS with all kernels for this device: from the folder ``ahead``, or compiled beside each other."""
+    cp, chosen = module(cupy), backend(cupy)
+    stand_in = {} if cupy == "cupy" else {"compile": cp.compile_ahead, "compiler": cp.__version__}
+    architecture, started = chosen.architecture(), time.perf_counter()
+    count, compiled = build.build(cubins.folder(), (architecture,), ahead=Path(ahead), **stand_in)
+    seconds = time.perf_counter() - started
+    return {"architecture": architecture, "binaries": count, "compiled": compiled, "seconds": seconds}
+
+
+def few_samples(net: Net) -> data.Data:
+    return data.Data(np.zeros((net.batch, net.layers[0]), np.float32), np.zeros(net.batch, np.int64))
+
+
+def trainer(chosen: CupyBackend, net: Net, samples: data.Data) -> PlanTrainer:
+    return PlanTrainer(chosen, net, samples, [p for pair in net.network().parameters for p in pair])
+
+
+class Watched(CupyBackend):
+    """Keeps what its plans ask of the device for the kernels that stay on it."""
+
+    def __init__(self, cupy: str, plan: str, precision: str) -> None:
+        super().__init__(module(cupy), plan, precision)
+        self.asked: list[dict[str, Any]] = []
+
+    def resident_blocks(self, kernel, threads, shared, plan="fused", other="composed"):
+        occupancy = self._cp.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor
+        of_one = occupancy(kernel.kernel.ptr, threads, shared)
+        found = {
+            "kernel": plan,
+            "threads": threads,
+            "shared_bytes": shared,
+            "blocks_a_multiprocessor": of_one,
+        }
+        for name in ("num_regs", "local_size_bytes"):
+            found[name] = getattr(kernel, name, None)  # the stand-in has none
+        self.asked.append(found | {"resident_blocks": of_one * self.multiprocessors()})
+        return super().resident_blocks(kernel, threads, shared, plan, other)
+
+
+def resident(cupy: str, plan: str, precision: str, net: dict[str, Any]) -> Answer:
+    """How many blocks of each persistent kernel of a plan the device holds."""
+    watched, chosen = Watched(cupy, plan, precision), Net.from_json(net)
+    trainer(watched, chosen, few_samples(chosen))
+    return {"kernels": watched.asked}
+
+
 def plan_of_auto(cupy: str, net: dict[str, Any]) -> Answer:
     """Which plan the backend makes of the net if left the choice."""
     chosen = Net.from_json(net)
-    few = data.Data(np.zeros((chosen.batch, chosen.layers[0]), np.float32), np.zeros(chosen.batch, np.int64))
-    parameters = [p for pair in chosen.network().parameters for p in pair]
-    return {"plan": PlanTrainer(backend(cupy), chosen, few, parameters).details.partition(",")[0]}
+    return {"plan": trainer(backend(cupy), chosen, few_samples(chosen)).details.partition(",")[0]}
 
 
 def verify_net(cupy: str, plan: str, precision: str, net: dict[str, Any], samples: str) -> Answer:
@@ -218,20 +259,71 @@ def train_a_little(cupy: str, plan: str) -> Answer:
     return {"digests": {"-".join(map(str, sizes)): digest(network)}}
 
 
+class Profiled(CupyBackend):
+    """Compiles with -DPROFILE the kernels that can count the cycles of their phases, and keeps their counters.
+
+    Such a kernel's source has ``enum Phase { NAME, …, PHASES }``, and a kernel ``phases(unsigned long long* cycles)``
+    that hands over the sums since it was last asked, and begins anew.
+    """
+
+    def __init__(self, cupy: str, plan: str, precision: str) -> None:
+        super().__init__(module(cupy), plan, precision)
+        self.counters: dict[str, tuple[list[str], Any]] = {}
+
+    def _load(self, source, options, cooperative, names):
+        found = PHASES.search(source)
+        if found is None:
+            return super()._load(source, options, cooperative, names)
+        made = self._cp.RawModule(
+            code=source, options=(*options, "-DPROFILE"), enable_cooperative_groups=cooperative
+        )
+        *phases, _ = re.findall(r"\w+", found[1])
+        self.counters[names[0]] = [name.lower() for name in phases], made.get_function("phases")
+        return made, [made.get_function(name) for name in names]
+
+    def cycles(self) -> dict[str, dict[str, int]]:
+        """Of each kernel, those of each phase since this was last asked."""
+        found = {}
+        for kernel, (phases, counter) in self.counters.items():
+            sums = self.to_device(np.zeros(len(phases), np.uint64))
+            self.start(counter, (1,), (cuda.WARP,), (sums,))
+            found[kernel] = dict(zip(phases, map(int, self.to_host(sums)), strict=True))
+        return found
+
+
+def phases(cupy: str, plan: str, precision: str, net: dict[str, Any], samples: str) -> Answer:
+    """The cycles of each phase of an epoch's steps, as one thread of each kernel counts them."""
+    if not any(PHASES.search(cuda.source(files)) for files in cuda.PERSISTENT.values()):
+        raise UsageError("no kernel counts its phases")
+    profiled, chosen, content = Profiled(cupy, plan, precision), Net.from_json(net), data.load(Path(samples))
+    trained, order = trainer(profiled, chosen, content), np.arange(len(content))
+    if not profiled.counters:
+        raise UsageError("its kernels count no phases")
+    trained.run_epoch(order)  # warms up
+    profiled.cycles()
+    trained.run_epoch(order)
+    steps = len(trained.rates)
+    of_a_step = {
+        kernel: {phase: cycles / steps for phase, cycles in counted.items()}
+        for kernel, counted in profiled.cycles().items()
+        if any(counted.values())
+    }
+    return {"steps": steps, "cycles_a_step": of_a_step}
+
+
 # Microbenchmarks.
 
 
 @cache
-def barriers(cupy: str) -> Any:
-    """The kernel of barriers; its launch is cooperative."""
-    code = cuda.source(("functions.cuh", "grid.cuh")) + BARRIERS
-    made = module(cupy).RawModule(code=code, options=cuda.options(np.float32), enable_cooperative_groups=True)
-    return made.get_function("barriers")
+def micro_module(cupy: str, dtype: str, precision: str, cooperative: bool) -> Any:
+    """micro.cu compiled."""
+    options = cuda.options(np.dtype(dtype), precision)
+    return module(cupy).RawModule(code=micro.source(), options=options, enable_cooperative_groups=cooperative)
 
 
 def empty_launch(cupy: str) -> Callable[[], object]:
     """A launch of a kernel that does nothing."""
-    kernel = module(cupy).RawModule(code=NOTHING).get_function("nothing")
+    kernel = micro_module(cupy, "float32", "float32", False).get_function("nothing")
     unused = backend(cupy).to_device(np.zeros(1, np.uint64))
     return lambda: kernel((1,), (cuda.WARP,), (unused,))
 
@@ -244,24 +336,29 @@ def median_seconds(cupy: str, job: Callable[[], object]) -> float:
     return median(wall if events is None else events for events, wall in times)
 
 
-def barrier(cupy: str, blocks: int, count: int) -> Answer:
-    """A barrier of the whole grid: the time of ``count`` of them less that of none, over their number."""
-    kernel, chosen = barriers(cupy), backend(cupy)
-    resident = chosen.resident_blocks(kernel, cuda.THREADS, cuda.HEAD_BYTES)
+def micro_kernel(cupy: str, kernel: dict[str, Any], blocks: int, count: int) -> Answer:
+    """A kernel of micro.cu: the time and the cycles of ``count`` less those of none, over their number."""
+    asked, chosen = micro.Kernel(**kernel), backend(cupy)
+    function = micro_module(cupy, asked.dtype, asked.precision, True).get_function(asked.name)
+    shared, none_arrived = cuda.HEAD_BYTES + asked.shared, np.zeros(1, np.uint64)
+    if function.max_dynamic_shared_size_bytes < shared:
+        function.max_dynamic_shared_size_bytes = shared
+    resident = chosen.resident_blocks(function, cuda.THREADS, shared)
     if blocks > resident:
         raise UsageError(f"the device holds {resident} blocks at a time")
-    none_arrived = np.zeros(1, np.uint64)
-    arrived = chosen.to_device(none_arrived)
+    arrived, cycles = chosen.to_device(none_arrived), chosen.to_device(np.zeros(1, np.int64))
+    memory = chosen.to_device(np.zeros(micro.MEMORY, asked.dtype))
 
-    def seconds(number: int) -> float:
+    def measured(number: int) -> tuple[float, int]:
         def launch() -> None:
             chosen.to_device(none_arrived, out=arrived)
-            arguments = (arrived, np.int64(number))
-            kernel((blocks,), (cuda.WARP, cuda.ROW_BLOCK), arguments, shared_mem=cuda.HEAD_BYTES)
+            arguments = arrived, memory, np.int64(number), cycles
+            function((blocks,), cuda.ROW_THREADS, arguments, shared_mem=shared)
 
-        return median_seconds(cupy, launch)
+        return median_seconds(cupy, launch), int(chosen.to_host(cycles)[0])
 
-    return {"us": (seconds(count) - seconds(0)) / count * 1e6}
+    (seconds, some), (overhead, none) = measured(count), measured(0)
+    return {"us": (seconds - overhead) / count * 1e6, "cycles": (some - none) / count}
 
 
 def launch_cost(cupy: str, count: int) -> Answer:
@@ -316,7 +413,8 @@ def product(cupy: str, size: int) -> Answer:
 
 
 OWN = (
-    facts, plan_of_auto, verify_net, repeat, race, train_a_little, barrier, launch_cost, graph_gap, copy, product,
+    facts, build_ahead, resident, plan_of_auto, verify_net, repeat, race, train_a_little, phases, micro_kernel,
+    launch_cost, graph_gap, copy, product,
 )  # fmt: skip
 TASKS = worker.TASKS | {task.__name__: task for task in OWN}
 

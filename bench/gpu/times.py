@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.gpu.nets import BIG, peers
 from bench.gpu.report import Part, text_of
@@ -20,54 +21,31 @@ SECONDS_A_PEER = 6.0  # for the rounds of one peer on one net; FEWEST_ROUNDS are
 CLOCKS = (
     "  ms by events of the device, or by the clock; × is by events where both have them, else by the clock"
 )
-FIRST = ("784-128-10", "mnist", "mnist-mlp32", "mnist-nielsen", BIG)  # of the nets, by worth
+WORTH = ("784-128-10", "mnist", "mnist-mlp32", "mnist-nielsen", BIG)  # of the nets, in this order
+SHARES = 1.5  # of the time that is left for the nets, which one may take at most
 
 
-def times(run: Run, part: Part) -> None:
-    """Milliseconds an epoch of each net, from the same parameters over the same batches."""
-    entrants = []
-    for peer in peers(run.host):
+def call(run: Run, part: Part) -> None:
+    """Have all processes import and find their device, at the same time, while other parts are at work."""
+    for peer in peers(run.host, run.second):
         graph = run.host and peer.options.get("step") == "graph"
         if reason := peer.missing() or ("needs a GPU" if graph else None):
             part.skipped.append(f"{peer.title}: {reason}")
-        else:
-            options = {"threads": machine.cores(), "cupy": run.cupy}
-            entrants.append(Entrant(peer, run.new_worker(peer.name), options, ITEM_SECONDS))
-    if run.host:
-        part.skipped.append("times by events: there are none on the host, where the clock's are taken")
-    places = {name: place for place, name in enumerate(FIRST)}
-    nets = sorted([*run.extras, *run.recipes], key=lambda loaded: places.get(loaded.net.name, len(FIRST)))
-    reports: list[NetReport] = []
-    try:
-        entrants = start(run, part, entrants)
-        part.tables.append(CLOCKS)
-        for number, loaded in enumerate(nets):
-            whole, left = run.part_end, run.left()
-            run.part_end -= max(0.0, left - 2 * left / (len(nets) - number))  # twice its share at most
-            reports.append(NetReport(loaded.net, loaded.count, NUMBA))
-            plan = _one_net(run, part, reports[-1], loaded, entrants, run.folder / f"times-{number}")
-            run.part_end = whole
-            net = results.net_dict(reports[-1])
-            above, below = f"{net['name']}: {shown.about(net)}", [*shown.wrong(net), *shown.notes(net)]
-            part.tables.append(text_of(terminal.net_table(net), [above], below))
-            run.keep(part, {**net, "plan_of_auto": plan})
-        part.tables.extend([] if run.host else conclusions(reports))
-    finally:
-        for entrant in entrants:
-            entrant.worker.close()
-
-
-def start(run: Run, part: Part, entrants: Sequence[Entrant]) -> list[Entrant]:
-    """Have all processes import and find their device, at the same time; those that are ready."""
-    begun, ready = [], []
-    for entrant in entrants:
-        what, entrant.worker.until = f"{entrant.peer.title}, hello", run.part_end
+            continue
+        options = {"threads": machine.cores(), "cupy": run.cupy}
+        entrant = Entrant(peer, run.new_worker(peer.name), options, ITEM_SECONDS)
+        what = f"{peer.title}, hello"
         with part.item(what):
             run.begin(part, what)
-            entrant.worker.send("hello", module=entrant.peer.module, options=entrant.options)
-            begun.append(entrant)
-    end = time.perf_counter() + HELLO_SECONDS
-    for entrant in begun:
+            entrant.worker.send("hello", module=peer.module, options=entrant.options)
+            run.entrants.append(entrant)
+
+
+def answered(run: Run, part: Part) -> list[Entrant]:
+    """Those of the processes that are ready; the time of the others is up HELLO_SECONDS from now."""
+    ready, end = [], time.perf_counter() + HELLO_SECONDS
+    for entrant in run.entrants:
+        entrant.worker.until = run.part_end
         with part.item(entrant.peer.title):
             seconds = entrant.worker.receive(end - time.perf_counter())["seconds"]
             entrant.started = {"total": sum(seconds.values()), **seconds}
@@ -77,21 +55,58 @@ def start(run: Run, part: Part, entrants: Sequence[Entrant]) -> list[Entrant]:
     return ready
 
 
+def times(run: Run, part: Part) -> None:
+    """Milliseconds an epoch of each net, from the same parameters over the same batches."""
+    if run.host:
+        part.skipped.append("times by events: there are none on the host, where the clock's are taken")
+    places = {name: place for place, name in enumerate(WORTH)}
+    chosen = [*run.recipes, *run.extras] if run.second else run.extras
+    nets = sorted(chosen, key=lambda loaded: places.get(loaded.net.name, len(WORTH)))
+    reports: list[NetReport] = []
+    try:
+        entrants = answered(run, part)
+        part.tables.append(CLOCKS)
+        for number, loaded in enumerate(nets):
+            whole, left = run.part_end, run.left()
+            run.part_end -= max(0.0, left - SHARES * left / (len(nets) - number))
+            baseline = entrants[0].peer.name if entrants else ""
+            reports.append(NetReport(loaded.net, loaded.count, baseline))
+            _one_net(run, part, reports[-1], loaded, entrants, run.folder / f"times-{number}")
+            run.part_end = whole
+        part.tables.extend([] if run.host else conclusions(reports))
+    finally:
+        for entrant in run.entrants:
+            entrant.worker.close()
+
+
 def _one_net(
     run: Run, part: Part, report: NetReport, loaded: Loaded, entrants: Sequence[Entrant], folder: Path
-) -> str | None:
-    """Measure a net; what goes wrong in it stays in it. The plan that gpubp makes of it if left the choice."""
-    name, plan = loaded.net.name, None
+) -> None:
+    """Measure a net; what goes wrong in it stays in it, and what is known of it is written after each round."""
+    name, result = loaded.net.name, dict[str, Any]()
+    part.results.append(result)
+
+    def say(line: str) -> None:
+        run.say(f"{part.name}: {line}")
+        result.update(results.net_dict(report))
+        run.save()
+
     with part.item(name):
         folder.mkdir()
         answer = run.attempt(part, f"{name}, auto", "plan_of_auto", net=loaded.net)
-        plan = answer["plan"] if answer else None
+        plan = result["plan_of_auto"] = answer["plan"] if answer else None
         report.notes.append(f"left the choice, gpubp takes: {plan or 'unknown'}")
         for entrant in entrants:
             entrant.worker.until = run.part_end
         rounds = Rounds(run.sizes.rounds, run.sizes.seconds_a_round, SECONDS_A_PEER, pause=0.0, events=True)
-        say = lambda line: run.say(f"{part.name}: {line}")  # noqa: E731
         measure.measure(report, entrants, folder, loaded.train, rounds, say)
+    with part.item(f"{name}, what came of it"):
+        _conclude(run, part, report, result)
+
+
+def _conclude(run: Run, part: Part, report: NetReport, result: dict[str, Any]) -> None:
+    """What went wrong in a net, gpubp's fastest plan as what all are compared with, and the table."""
+    name = report.net.name
     for row in report.rows:
         lines = {FAILED: part.failures, LEFT_OUT: part.skipped, CUT_SHORT: part.cut}.get(row.status)
         if lines is not None:
@@ -100,7 +115,10 @@ def _one_net(
             part.failures.append(f"{name}: {row.title} {row.notes[-1]}")
     if fastest := best(report, ours=True):
         report.baseline = fastest.peer
-    return plan
+    result.update(results.net_dict(report))
+    above, below = f"{name}: {shown.about(result)}", [*shown.wrong(result), *shown.notes(result)]
+    part.tables.append(text_of(terminal.net_table(result), [above], below))
+    run.save()
 
 
 def best(report: NetReport, *, ours: bool, precision: str = "float32") -> Row | None:

@@ -13,25 +13,37 @@ from dataclasses import asdict
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import psutil
 import pytest
 
 from bench import ROOT
 from bench.gpu import command as gpu
+from bench.gpu import micro, parts, report, suite, tasks, times
 from bench.gpu import nets as gpu_nets
-from bench.gpu import parts, report, suite, tasks, times
 from bench.gpu import run as gpu_run
-from bench.gpu.nets import OF_PRECISIONS, ON_GPU, ON_HOST, RACE, STAND_IN, Variant, extra, of_recipe, peers
+from bench.gpu.nets import (
+    FIRST_RECIPES,
+    OF_PRECISIONS,
+    ON_GPU,
+    ON_HOST,
+    RACE,
+    STAND_IN,
+    Variant,
+    extra,
+    of_recipe,
+    peers,
+)  # fmt: skip
 from bench.gpu.report import Part, Report
 from bench.gpu.run import Ended, Loaded, Run
 from gpubp.backends.cuda.backend import CupyBackend
-from gpubp.benchmark import results, terminal, worker
-from gpubp.benchmark.measure import Entrant
+from gpubp.benchmark import data, results, terminal, worker
 from gpubp.benchmark.peers import PRODUCTS
 from gpubp.benchmark.process import NoAnswer, WorkerFailed
 from gpubp.benchmark.results import BASELINE, DIFFERS, NOT_COMPARABLE, SAME, WITHIN, NetReport, Row
 from gpubp.errors import UsageError
 from gpubp.experiments.recipe import load_recipe, recipe_names
+from gpubp.kernels import cuda
 from tests import param
 from tests.cuda_host import missing_compiler
 
@@ -40,15 +52,17 @@ needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(mis
 
 @pytest.fixture
 def few(monkeypatch):
-    """few("parity", …): only these recipes and the plans composed and fused, no other nets, and no MNIST."""
+    """few("parity", …): only these recipes and the plans composed and fused, other nets if told, and no MNIST."""
     monkeypatch.delenv("GPUBP_DATA_DIR", raising=False)
     kept = ("gpubp-numba", "gpubp-composed", "gpubp-fused")
 
-    def choose(*names):
+    def choose(*names, extras=False):
         monkeypatch.setattr(gpu_run, "recipe_names", lambda: list(names))
-        monkeypatch.setattr(gpu_run, "extra", lambda data: [])
+        if not extras:
+            monkeypatch.setattr(gpu_run, "extra", lambda data: [])
         monkeypatch.setattr(gpu, "VARIANTS", (Variant("composed"), Variant("fused")))
-        monkeypatch.setattr(times, "peers", lambda host: [peer for peer in peers(host) if peer.name in kept])
+        all_peers = times.peers
+        monkeypatch.setattr(times, "peers", lambda *run: [p for p in all_peers(*run) if p.name in kept])
 
     return choose
 
@@ -58,71 +72,107 @@ def content_of(folder):
 
 
 @needs_compiler
-@pytest.mark.parametrize("only", [("parity",), param((), always=False)], ids=["parity", "all"])
-def test_a_run_on_the_host(only, few, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("only", "second"),
+    [
+        param(("iris",), False, always=True),
+        param(("parity",), True, always=True),
+        param((), False, always=False),
+        param((), True, always=False),
+    ],
+    ids=["iris", "parity, second", "all", "all, second"],
+)
+def test_a_run_on_the_host(only, second, few, tmp_path, capsys):
     if only:
-        few(*only)
+        few(*only, extras=not second)
     (tmp_path / "test_it.py").write_text("def test_it():\n    pass\n")
     out, test = tmp_path / "out", tmp_path / "test_it.py" if only else "tests/test_optimizers.py"
-    code = gpu.main(["--host", "--budget", "300", "--tests", str(test), "--out", str(out)])
+    options = ["--second", "--tests", str(test)] if second else []
+    code = gpu.main(["--host", "--budget", "900", "--out", str(out), *options])
     said, text = capsys.readouterr().out, (out / "results.json").read_text()
     assert code == 0, said
     assert sorted(path.name for path in out.iterdir()) == ["results.json", "results.txt"]
+    assert sum(path.stat().st_size for path in out.iterdir()) < 1e6
     assert str(ROOT) not in text
     content = json.loads(text)
     assert (content["format"], content["format_version"]) == ("gpubp-bench-gpu", 1)
     assert (content["host"], content["settings"]["mnist"]) == (True, False)
+    assert content["settings"]["second"] is second
     assert content["machine"]["packages"]["numpy"]
     found = {part["part"]: part for part in content["parts"]}
-    skipped = {"sanitizer", "race"} if only else {"sanitizer"}
-    expected = [(name, "skipped" if name in skipped else "ok") for name in gpu.PARTS]
+    skipped = {"sanitizer", "phases"} | ({"race"} if only else set())
+    names = ["device", "kernels", "verify", "repeat", "sanitizer"]
+    names += ["times", "tests"] if second else ["micro", "phases", "times", "race"]
+    expected = [(name, "skipped" if name in skipped else "ok") for name in names]
     assert [(name, part["status"]) for name, part in found.items()] == expected
     assert not any(part["failures"] or part["cut_short"] for part in content["parts"])
 
-    trained = set(only) or {"digits", "iris", "mnist-sample", "parity"}
     plans = {"composed", "fused"} if only else set(CupyBackend.plans)
     variants = plans if only else {*plans, "fused in tf32", "fused in 3xtf32"}
     assert {str(variant) for variant in gpu.VARIANTS} == set(content["settings"]["plans"]) == variants
+    built, *held = found["kernels"]["results"]
+    assert built["built"]["binaries"] == built["built"]["compiled"] == 12
+    assert {row["kernel"] for row in held} == plans - {"composed"}
+    assert all(row["resident_blocks"] == 3 for row in held)
+
+    trained = set(only) or {"digits", "iris", "mnist-sample", "parity"}
+    pairs = {(variant, recipe) for variant in variants for recipe in trained}
+    first = {(v, recipe) for v, recipe in pairs if v in plans and recipe in ("iris", "mnist-sample", "mnist")}
     for name in ("verify", "repeat"):
         done = {(str(Variant(r["plan"], r["precision"])), r["recipe"]) for r in found[name]["results"]}
         refused = {tuple(line.partition(":")[0].split(", ")) for line in found[name]["skipped"]}
-        assert done | refused == {(variant, recipe) for variant in variants for recipe in trained}
-        assert {variant for variant, _ in done} == variants
+        assert done | refused == (pairs - first if second else first)
+        assert {variant for variant, _ in done} == {variant for variant, _ in done | refused}
         assert {variant for variant, _ in refused} <= {"units"}
     assert all(r["ok"] and 0 < r["part_of_bound"] <= 1 for r in found["verify"]["results"])
     assert all(r["same"] and len(r["digests"]) == 3 for r in found["repeat"]["results"])
-    measured = ["barrier of 2 blocks", "barrier of 3 blocks", "launch", "float32 product"]
-    assert [r["what"] for r in found["micro"]["results"]] == measured
+    extras = {"784-128-10", "784-2048-2048-10"} if not (only and second) else set()
     nets = {net["name"]: net for net in found["times"]["results"]}
-    assert set(nets) == trained | ({"784-128-10", "784-2048-2048-10"} if not only else set())
+    assert set(nets) == (trained if second else set()) | extras
     for net in nets.values():
         rows = {row["peer"]: row for row in net["peers"]}
-        assert rows["gpubp-numba"]["same_result"] == BASELINE
+        assert rows["gpubp-numba" if second else "gpubp-composed"]["same_result"] == BASELINE
+        assert ("gpubp-numba" in rows) == second
         assert "plan" in net["plan_of_auto"]
         for plan in plans:
             row = rows[f"gpubp-{plan}"]
             if plan == "units" and row["status"] == "left out":
                 continue
-            assert (row["same_result"], row["by"]) == (SAME, "clock")
+            assert row["same_result"] == SAME or (not second and plan == "composed")
+            assert row["by"] == "clock"
             assert len(row["rounds_ms"]) == len(row["clock_rounds_ms"]) == ON_HOST.rounds
         baseline = rows[net["baseline"]]
         assert (baseline["ratio"]["median"], baseline["precision"]) == (1, "float32")
         others = {row["peer"]: row["same_result"] for row in net["peers"] if row["precision"] != "float32"}
         ours = {name: same for name, same in others.items() if name.startswith("gpubp")}
-        expected = {"gpubp-fused-tf32": WITHIN, "gpubp-fused-3xtf32": SAME}
-        assert ours == (expected if net["name"] in OF_PRECISIONS else {})
-        assert (PRODUCTS in rows) == (net["name"] == "784-2048-2048-10")
-    if not only:
+        in_others = second and not only and net["name"] in OF_PRECISIONS
+        assert ours == ({"gpubp-fused-tf32": WITHIN, "gpubp-fused-3xtf32": SAME} if in_others else {})
+        assert (PRODUCTS in rows) == (not only and net["name"] == "784-2048-2048-10")
+    if second:
+        assert found["tests"]["results"][0]["counts"]["passed"] >= (1 if only else 10)
+    else:
+        measured = [f"barrier{what} of {n} blocks" for what in ("", " after stores") for n in (2, 3)]
+        results = found["micro"]["results"]
+        assert [r["what"] for r in results] == [*measured, "launch", "float32 product"]
+        assert [r["what"] for r in results if r.get("cost") == "barrier"] == ["barrier of 3 blocks"]
+        assert all(r["cycles"] > 0 for r in results if r["what"] in measured)
+    if not only and not second:
         assert {r["plan"] for r in found["race"]["results"]} == plans
         assert found["race"]["results"][0]["rules"]["data"] == "mnist-sample"
-    assert found["tests"]["results"][0]["counts"]["passed"] >= (1 if only else 10)
 
     table = (out / "results.txt").read_text()
     assert "WITHOUT A GPU" in table
     lines = table[table.index("\nskipped:") :]
-    said_of = ["micro: node of a graph: needs a GPU", "micro: copy: needs a GPU", "times: times by events"]
-    said_of += ["tests: the tests on a GPU", "sanitizer: compute-sanitizer: needs a GPU"]
-    said_of += [] if only else ["device: mnist: no MNIST: name the folder", "race: 97% and 98% of MNIST"]
+    said_of = ["times: times by events", "sanitizer: compute-sanitizer: needs a GPU"]
+    if second:
+        said_of += ["tests: the tests on a GPU"]
+    else:
+        said_of += ["micro: node of a graph: needs a GPU", "micro: copy: needs a GPU"]
+        said_of += ["phases: fused, 784-128-10: no kernel counts its phases"]
+    if not only:
+        said_of += ["device: mnist: no MNIST: name the folder"] + (
+            [] if second else ["race: 97% and 98% of MNIST"]
+        )
     assert [line for line in said_of if line not in lines] == []
     assert table.rstrip().endswith("nothing failed")
     assert "nothing failed" in said
@@ -137,7 +187,7 @@ def run(tmp_path):
         sizes=ON_HOST, host=True, variants=(Variant("one"), Variant("two")), data_dir=None, tests=[],
         say=lambda _: None, end=1e9, part_end=1e9,
     )  # fmt: skip
-    nets = [of_recipe(load_recipe(name)) for name in ("parity", "iris", "digits")]
+    nets = [of_recipe(load_recipe(name)) for name in FIRST_RECIPES]
     made.recipes = [Loaded(net, Path(), Path(), 1) for net in nets]
     yield made
     made.worker.close()
@@ -152,7 +202,7 @@ def scripted(answer):
 @pytest.mark.parametrize(
     ("part_of", "answer", "failures", "skipped", "cut", "said"),
     [
-        ("verify", None, 0, 0, 6, "one, parity"),
+        ("verify", None, 0, 0, 6, "one, iris"),
         ("verify", NoAnswer("no answer"), 2, 2, 0, "no answer"),  # each plan is asked once
         ("verify", WorkerFailed("the GPU stopped"), 6, 0, 0, "the GPU stopped"),
         ("verify", {"ok": False, "wrong": ["W1"], "part_of_bound": 2.0, "worst": "W1"}, 6, 0, 0, ": W1"),
@@ -172,7 +222,7 @@ def test_what_is_wrong_is_a_failure_and_no_time_left_is_not(
 
 
 def only_parts(monkeypatch, **does):
-    monkeypatch.setattr(gpu, "PARTS", {name: gpu.Job(name, 1.0, do) for name, do in does.items()})
+    monkeypatch.setattr(gpu, "PARTS", {name: gpu.Job(name, 1.0, 1.0, do) for name, do in does.items()})
 
 
 @needs_compiler
@@ -296,16 +346,29 @@ def test_the_sanitizer_is_run_over_each_plan(run, tmp_path, monkeypatch, summary
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     run.host, part = False, Part("sanitizer", "", ended=True)
     run.variants = Variant("composed"), Variant("fused"), Variant("fused", "tf32")
-    parts.sanitizer(run, part)
+    for run.second in (False, True):
+        parts.sanitizer(run, part)
     assert (len(part.failures), len(part.skipped)) == (failures, skipped)
     assert {r["errors"] for r in part.results} == {errors}
     runs = ["memcheck composed", "memcheck fused", "racecheck fused", "synccheck composed", "synccheck fused"]
     assert [f"{r['tool']} {r['plan']}" for r in part.results] == runs
     assert "bench.gpu.tasks" in part.results[0]["last_lines"][0]
-    monkeypatch.setattr(Run, "program", lambda *_: Ended(None, ""))  # it takes too long, which is no failure
-    part = Part("sanitizer", "", ended=True)
+
+
+def test_sanitizers_that_take_too_long_are_cut_all_at_once(run, tmp_path, monkeypatch):
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text("#!/bin/sh\ntrap '' INT; sleep 60\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(parts, "SANITIZER_SECONDS", 0.5)
+    monkeypatch.setattr(gpu_run, "INTERRUPT_SECONDS", None)  # which would be waited for one after the other
+    run.host, part = False, Part("sanitizer", "", ended=True)
     parts.sanitizer(run, part)
-    assert (part.status, part.cut[0]) == ("cut short", "memcheck, composed: no end in 40 s")
+    assert part.status == "cut short"
+    assert part.cut == [
+        f"{what}: no end in 0 s"
+        for what in ("memcheck, one", "memcheck, two", "racecheck, one", "racecheck, two")
+    ]
 
 
 @needs_compiler
@@ -347,7 +410,7 @@ def fault(monkeypatch):
 def test_a_fault_in_one_net_leaves_the_peer_to_the_others(few, fault, tmp_path):
     few("digits", "parity")
     fault("lost build fused float32 digits")
-    assert gpu.main(["--host", "--parts", "times", "--out", str(tmp_path)]) == 1
+    assert gpu.main(["--host", "--second", "--parts", "times", "--out", str(tmp_path)]) == 1
     [part] = content_of(tmp_path)["parts"]
     [failure] = part["failures"]
     assert failure.startswith("digits: gpubp cupy, fused: failed: the GPU stopped answering")
@@ -357,26 +420,110 @@ def test_a_fault_in_one_net_leaves_the_peer_to_the_others(few, fault, tmp_path):
 
 
 def test_an_error_in_one_net_leaves_the_others_alone(run, monkeypatch):
-    monkeypatch.setattr(times, "start", lambda *_: [])
+    monkeypatch.setattr(times, "answered", lambda *_: [])
+    run.extras = run.recipes
     does = [None, OSError(errno.ENOSPC, "no space left"), None]
     monkeypatch.setattr(times.measure, "measure", Mock(side_effect=does))
     run.worker, part = scripted({"plan": "fused plan"}), Part("times", "")
     times.times(run, part)
     assert part.failures == ["iris: OSError: [Errno 28] no space left"]
-    assert [net["name"] for net in part.results] == ["parity", "iris", "digits"]
+    assert [net["name"] for net in part.results] == ["mnist", "iris", "mnist-sample"]
 
 
-def test_peers_start_beside_each_other_before_any_net(run):
+def test_peers_start_beside_each_other_before_any_part(run, monkeypatch):
     log, part, ready = Mock(), Part("times", ""), {"seconds": {"import": 80.0, "device": 1.0}}
     log.a, log.b, log.c = map(scripted, (ready, NoAnswer("no answer for 90 s"), ready))
-    workers = zip(peers(True), (log.a, log.b, log.c), strict=False)
-    entrants = [Entrant(peer, worker, {}) for peer, worker in workers]
-    started = times.start(run, part, entrants)
-    calls = [name for name, _, _ in log.mock_calls]
-    assert calls == ["a.send", "b.send", "c.send", "a.receive", "b.receive", "b.close", "c.receive"]
-    assert started == [entrants[0], entrants[2]]
-    assert started[0].started == {"total": 81.0, **ready["seconds"]}
-    assert part.failures == ["gpubp cupy, composed: no answer for 90 s"]
+    monkeypatch.setattr(times, "peers", lambda host, second: peers(host, second)[:3])
+    monkeypatch.setattr(Run, "new_worker", lambda *_: workers.pop(0))
+    workers = [log.a, log.b, log.c]
+    times.call(run, part)
+    assert [name for name, _, _ in log.mock_calls] == ["a.send", "b.send", "c.send"]
+    ready_ones = times.answered(run, part)
+    assert [name for name, _, _ in log.mock_calls][3:] == ["a.receive", "b.receive", "b.close", "c.receive"]
+    assert ready_ones == [run.entrants[0], run.entrants[2]]
+    assert ready_ones[0].started == {"total": 81.0, **ready["seconds"]}
+    assert part.failures == ["gpubp cupy, fused: no answer for 90 s"]
+
+
+def test_the_first_run_takes_four_minutes_and_the_two_do_everything():
+    of_first = [name for name, job in gpu.PARTS.items() if job.first is not None]
+    of_second = [name for name, job in gpu.PARTS.items() if job.second is not None]
+    assert gpu.arguments([]).budget == 240 >= sum(job.first or 0 for job in gpu.PARTS.values())
+    assert set(of_first) | set(of_second) == set(gpu.PARTS)
+    assert gpu.choose_parts(None, False) == of_first
+    assert gpu.choose_parts(None, True) == of_second
+    assert (
+        gpu.choose_parts("tests,micro", False) == gpu.choose_parts("micro,tests", True) == ["micro", "tests"]
+    )
+    assert gpu.share_of(gpu.PARTS["tests"], False) == gpu.PARTS["tests"].second
+
+
+def test_what_is_known_of_a_net_is_written_after_each_round(run, monkeypatch):
+    monkeypatch.setattr(times, "answered", lambda *_: [])
+    run.extras, run.worker, part, seen = (
+        run.recipes[:1],
+        scripted({"plan": "fused plan"}),
+        Part("times", ""),
+        [],
+    )
+    run.report.parts = [part]
+
+    def measured(report, entrants, folder, samples, rounds, say):
+        for number in (1, 2):
+            say(f"round {number}")
+            [content] = content_of(run.out)["parts"]
+            seen.append(len(content["results"][0]["peers"]))
+            report.rows.append(Row(f"gpubp-{number}", "", rounds=[1.0]))
+
+    monkeypatch.setattr(times.measure, "measure", measured)
+    times.times(run, part)
+    assert seen == [0, 1]
+    assert len(content_of(run.out)["parts"][0]["results"][0]["peers"]) == 2
+
+
+# Stands in for a kernel that counts: after what a persistent kernel's source is, with -DPROFILE.
+COUNTING = """
+#ifdef PROFILE
+enum Phase { FORWARD, BACK, PHASES };
+static unsigned long long counted[PHASES];
+#define grid_barrier(...) (++counted[FORWARD], counted[BACK] += 3, grid_barrier(__VA_ARGS__))
+extern "C" __global__ void phases(unsigned long long* cycles) {
+    if (threadIdx.x == 0)
+        for (int i = 0; i < PHASES; ++i) cycles[i] = counted[i], counted[i] = 0;
+}
+#endif
+"""
+
+
+@needs_compiler
+def test_kernels_that_count_their_phases_are_asked_for_them(run, monkeypatch, tmp_path):
+    net, folder = ON_HOST.cut(of_recipe(load_recipe("iris"))), tmp_path / "samples"
+    data.save(folder, data.Data(np.zeros((20, 4), np.float32), np.zeros(20, np.int64)))
+    asked = {"cupy": STAND_IN, "precision": "float32", "net": asdict(net), "samples": str(folder)}
+    with pytest.raises(UsageError, match="no kernel counts its phases"):
+        tasks.phases(plan="fused", **asked)
+    whole, header = cuda.source, cuda.source(("grid.cuh",))
+    monkeypatch.setattr(cuda, "source", lambda *files: whole(*files).replace(header, header + COUNTING))
+    answer = tasks.phases(plan="fused", **asked)
+    assert answer["steps"] == -(-20 // net.batch)
+    counted = answer["cycles_a_step"]["epoch"]
+    assert counted["forward"] > 0
+    assert counted["back"] == 3 * counted["forward"]
+    with pytest.raises(UsageError, match="its kernels count no phases"):
+        tasks.phases(plan="composed", **asked)
+
+    run.worker, run.extras, part = scripted(answer), [Loaded(net, Path(), Path(), 1)], Part("phases", "")
+    parts.phases(run, part)
+    shares = [(r["phase"], r["share"]) for r in part.results if r["plan"] == "one"]
+    assert shares == [("forward", 0.25), ("back", 0.75)]
+
+
+def test_adding_a_kernel_to_the_microbenchmarks_takes_a_line_and_a_kernel():
+    text = micro.source()
+    for kernel in micro.KERNELS:
+        assert f" {kernel.name}(" in text
+        assert micro.Kernel(**json.loads(json.dumps(asdict(kernel)))) == kernel
+    assert text.isascii()
 
 
 @needs_compiler

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 
@@ -18,22 +20,23 @@ from gpubp.kernels import cuda
 from gpubp.support import machine
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")  # that kernels are built ahead for, unless others are named
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 Compile = Callable[[str, tuple[str, ...], str], bytes]
 
 
-def jobs(architectures: Sequence[str]) -> list[tuple]:
+def jobs(architectures: Sequence[str], dtypes: Sequence[np.dtype] = DTYPES) -> list[tuple]:
     """All that is compiled for these architectures: files, dtype, precision, units and architecture of each."""
-    float32, float64 = np.dtype(np.float32), np.dtype(np.float64)
     kinds: list[tuple] = []
-    for dtype in (float32, float64):
+    for dtype in dtypes:
         kinds += [(files, dtype, "float32", None) for files in (cuda.OPERATIONS, cuda.EPOCH)]
         kinds += [(cuda.UNITS, dtype, "float32", units) for units in cuda.UNITS_OF_A_BLOCK]
-    kinds += [(cuda.EPOCH, float32, precision, None) for precision in ("tf32", "3xtf32")]
+        if dtype == np.float32:
+            kinds += [(cuda.EPOCH, dtype, precision, None) for precision in ("tf32", "3xtf32")]
     return [(*kind, architecture) for kind in kinds for architecture in architectures]
 
 
-def cubin(source: str, options: tuple[str, ...], architecture: str) -> bytes:
+def by_nvrtc(source: str, options: tuple[str, ...], architecture: str) -> bytes:
     """The machine's code, by NVIDIA's compiler."""
     return nvrtc.compile_kernels(source, options, architecture).cubin
 
@@ -41,37 +44,66 @@ def cubin(source: str, options: tuple[str, ...], architecture: str) -> bytes:
 def build(
     where: Path,
     architectures: Sequence[str],
-    compile: Compile = cubin,
+    dtypes: Sequence[np.dtype] = DTYPES,
+    compile: Compile = by_nvrtc,
     compiler: str | None = None,
-) -> int:
-    """Compile all for these architectures into a folder; how many binaries that are.
+    ahead: Path | None = None,
+) -> tuple[int, int]:
+    """Fill a folder with all binaries for these architectures; how many there are, and how many had to be compiled.
 
-    compile: what compiles, in processes beside each other; NVRTC's, unless a stand-in is named, with its version.
+    They are compiled in processes beside each other, but for those that are there already, or in the folder ``ahead``,
+    by the same compiler, or by any where there is none here.
+
+    Args:
+        compile: what compiles; NVRTC, unless a stand-in is named, with ``compiler``, its version.
 
     Raises:
-        BackendUnavailable: NVRTC is not installed.
+        BackendUnavailable: NVRTC is not installed, and something is to be compiled.
         GpubpError: a kernel does not compile, or the folder cannot be written.
     """
-    if compiler is None:
-        if nvrtc.version() is None:
-            raise BackendUnavailable(
-                f"the wheel {nvrtc.WHEEL}, whose compiler builds the kernels, is not installed: "
-                f"python -m pip install {nvrtc.WHEEL}"
-            )
+    if compiler is None and nvrtc.version() is not None:
         compiler = f"{nvrtc.WHEEL} {nvrtc.version()}"
-    given = [
-        (cuda.source(files), cuda.options(dtype, precision, units), architecture)
-        for files, dtype, precision, units, architecture in jobs(architectures)
-    ]
-    given.sort(key=lambda one: len(one[0]), reverse=True)  # what takes longest, first
+    there = cubins.read(where) | (cubins.read(ahead) if ahead is not None else {})
+    found, wanted = {}, {}
+    for files, dtype, precision, units, architecture in jobs(architectures, dtypes):
+        given = cuda.source(files), cuda.options(dtype, precision, units), architecture
+        name = cubins.name_of(*given)
+        if name in there and compiler in (None, there[name].compiler):
+            found[name] = there[name]
+        else:
+            wanted[name] = given
+    if wanted:
+        cubins.write(where, found, architectures)  # which are of use where the others do not compile
+        found |= _compile(wanted, compile, compiler)
+    cubins.write(where, found, architectures)
+    return len(found), len(wanted)
+
+
+def _compile(wanted: dict[str, tuple], compile: Compile, compiler: str | None) -> dict[str, cubins.Cubin]:
+    if compiler is None:
+        raise BackendUnavailable(
+            f"the wheel {nvrtc.WHEEL}, whose compiler builds the kernels, is not installed: "
+            f"python -m pip install {nvrtc.WHEEL}"
+        )
+    names = sorted(wanted, key=lambda name: len(wanted[name][0]), reverse=True)  # what takes longest, first
     try:
-        with ProcessPoolExecutor(machine.cores(), get_context("spawn")) as pool:
-            contents = list(pool.map(compile, *zip(*given, strict=True)))
+        with ProcessPoolExecutor(machine.cores(), get_context("spawn"), _end_with_parent) as pool:
+            contents = list(pool.map(compile, *zip(*(wanted[name] for name in names), strict=True)))
     except RuntimeError as error:
         raise GpubpError(f"the CUDA kernels do not compile:\n{error}") from error
-    named = {cubins.name_of(*one): content for one, content in zip(given, contents, strict=True)}
-    cubins.write(where, named, tuple(architectures), compiler)
-    return len(named)
+    return {name: cubins.Cubin(content, compiler) for name, content in zip(names, contents, strict=True)}
+
+
+def _end_with_parent() -> None:
+    """A process of the pool otherwise waits for ever for work, where the one that started it has been killed."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,11 +122,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, started = parser.parse_args(argv), time.perf_counter()
     where = args.out or cubins.folder()
     try:
-        count = build(where, args.architectures)
+        count, compiled = build(where, args.architectures)
     except GpubpError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{count} binaries in {time.perf_counter() - started:.0f} s, in {where}")
+    print(
+        f"{count} binaries, {compiled} of them compiled in {time.perf_counter() - started:.0f} s, in {where}"
+    )
     return 0
 
 

@@ -1,8 +1,8 @@
 """The kernels' binaries built ahead, by ``python -m gpubp.backends.cuda.build``: what finds one saves its compilation.
 
 They are in the folder that $GPUBP_CUBINS names, else in ``cubins`` beside the kernels. A file is named for all that its
-content depends on: the very text, the compiler's options and the architecture. ``manifest.json`` has the compiler and
-the SHA-256 of every file; what it does not have, or has otherwise, is never loaded but compiled anew.
+content depends on: the very text, the compiler's options and the architecture. ``manifest.json`` has of every file the
+SHA-256 and the compiler; what it does not have, or has otherwise, is never loaded but compiled anew.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpubp.errors import GpubpError
 from gpubp.kernels import cuda
@@ -26,6 +27,13 @@ BUILD = "python -m gpubp.backends.cuda.build"
 VARIABLE = "GPUBP_CUBINS"
 
 _told: set[Path] = set()
+
+
+class Cubin(NamedTuple):
+    """A binary, and what compiled it."""
+
+    content: bytes
+    compiler: str
 
 
 def folder() -> Path:
@@ -53,7 +61,7 @@ def find(source: str, options: tuple[str, ...], architecture: str) -> Path | Non
         name = name_of(source, options, architecture)
         if name not in manifest["cubins"]:
             raise GpubpError("they were built from other sources")
-        if _digest((where / name).read_bytes()) != manifest["cubins"][name]:
+        if _digest((where / name).read_bytes()) != manifest["cubins"][name]["sha256"]:
             raise GpubpError(f"{name} is damaged")
         return where / name
     except FileNotFoundError as error:
@@ -70,8 +78,11 @@ def read_manifest(where: Path) -> dict[str, Any]:
         manifest = json.loads((where / MANIFEST).read_text(encoding="utf-8"))
         if (manifest["format"], manifest["format_version"]) != (FORMAT, FORMAT_VERSION):
             raise ValueError("another format")
-        return {name: manifest[name] for name in ("compiler", "architectures", "cubins")}
-    except (ValueError, KeyError, TypeError) as error:
+        of_each = {
+            name: {key: of[key] for key in ("sha256", "compiler")} for name, of in manifest["cubins"].items()
+        }
+        return {"architectures": [*manifest["architectures"]], "cubins": of_each}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise GpubpError(f"{MANIFEST} cannot be read") from error
 
 
@@ -86,7 +97,19 @@ def not_used(why: str) -> None:
         )
 
 
-def write(where: Path, built: Mapping[str, bytes], architectures: tuple[str, ...], compiler: str) -> None:
+def read(where: Path) -> dict[str, Cubin]:
+    """All binaries of a folder that are whole, by their names."""
+    found = {}
+    with suppress(OSError, GpubpError):
+        for name, of in read_manifest(where)["cubins"].items():
+            with suppress(OSError):
+                content = (where / name).read_bytes()
+                if _digest(content) == of["sha256"]:
+                    found[name] = Cubin(content, of["compiler"])
+    return found
+
+
+def write(where: Path, cubins: Mapping[str, Cubin], architectures: Sequence[str]) -> None:
     """Write the binaries, by their names, and remove all others; a reader sees the manifest of all or none.
 
     Raises GpubpError: the folder cannot be written.
@@ -97,13 +120,11 @@ def write(where: Path, built: Mapping[str, bytes], architectures: tuple[str, ...
             old.unlink()
     except OSError as error:
         raise GpubpError(f"cannot write {where}: {error.strerror or error}") from error
-    for name, content in built.items():
-        write_bytes(where / name, content, durable=False)
-    digests = {name: _digest(content) for name, content in built.items()}
-    manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, "compiler": compiler}
-    write_text(
-        where / MANIFEST, as_json(manifest | {"architectures": architectures, "cubins": digests}) + "\n"
-    )
+    for name, cubin in cubins.items():
+        write_bytes(where / name, cubin.content, durable=False)
+    of_each = {name: {"sha256": _digest(c.content), "compiler": c.compiler} for name, c in cubins.items()}
+    manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, "architectures": architectures}
+    write_text(where / MANIFEST, as_json({**manifest, "cubins": of_each}) + "\n")
 
 
 def _digest(content: bytes) -> str:

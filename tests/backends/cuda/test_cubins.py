@@ -21,14 +21,18 @@ KIND = np.dtype("float32")
 HOST = "sm_00"  # what the stand-in is
 
 
+def fill(where, compiler="the host's compiler", **options):
+    return build.build(where, (HOST,), compile=fake_cupy.compile_ahead, compiler=compiler, **options)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Where cubins are, with the operations' and one of the units kernel's, as a build for the stand-in has them."""
     some = [(cuda.OPERATIONS, KIND, "float32", None, HOST), (cuda.UNITS, KIND, "float32", 2, HOST)]
-    monkeypatch.setattr(build, "jobs", lambda architectures: some)
+    monkeypatch.setattr(build, "jobs", lambda *_: some)
     monkeypatch.setattr(cubins, "_told", set())
     monkeypatch.setenv("GPUBP_CUBINS", str(tmp_path / "cubins"))
-    build.build(tmp_path / "cubins", (HOST,), fake_cupy.compile_ahead, "the host's compiler")
+    fill(tmp_path / "cubins")
     return tmp_path / "cubins"
 
 
@@ -48,7 +52,7 @@ def compiled(backend=None):
 def test_what_is_built_ahead_is_not_compiled(folder):
     with warnings.catch_warnings(action="error"):
         assert compiled() == 0
-    assert manifest(folder)["compiler"] == "the host's compiler"
+    assert {of["compiler"] for of in manifest(folder)["cubins"].values()} == {"the host's compiler"}
     assert sorted(manifest(folder)["cubins"]) == sorted(path.name for path in folder.glob("*.cubin"))
     assert len(manifest(folder)["cubins"]) == 2
 
@@ -94,7 +98,9 @@ def change_options(folder, monkeypatch):
 
 def make_foreign(folder, monkeypatch):
     """What is in the manifest, but no driver here loads it."""
-    cubins.write(folder, dict.fromkeys(manifest(folder)["cubins"], b"\x7fELF"), (HOST,), "another compiler")
+    cubins.write(
+        folder, dict.fromkeys(manifest(folder)["cubins"], cubins.Cubin(b"\x7fELF", "another")), (HOST,)
+    )
 
 
 def break_manifest(folder, monkeypatch):
@@ -159,15 +165,35 @@ def test_a_name_is_for_source_options_and_architecture():
 
 def test_a_new_build_leaves_nothing_of_the_one_before(folder):
     before = set(folder.iterdir())
-    cubins.write(folder, {"sm_90-new.cubin": b"new"}, ("sm_90",), "a compiler")
+    cubins.write(folder, {"sm_90-new.cubin": cubins.Cubin(b"new", "a compiler")}, ("sm_90",))
     assert {path.name for path in folder.iterdir()} == {"manifest.json", "sm_90-new.cubin"}
     assert len(before) == 3
+
+
+@needs_compiler
+def test_what_is_there_already_is_not_compiled_again(folder, monkeypatch, tmp_path):
+    assert fill(folder) == (2, 0)
+    assert fill(tmp_path / "other", ahead=folder) == (2, 0)
+    assert cubins.read(tmp_path / "other") == cubins.read(folder)
+    assert fill(folder, "another compiler") == (2, 2)
+    next(folder.glob("*.cubin")).write_bytes(b"damaged")
+    assert fill(folder, "another compiler") == (2, 1)
+    monkeypatch.setattr(nvrtc, "version", lambda: None)
+    assert build.build(folder, (HOST,)) == (2, 0)
+    for kept in (1, 0):  # what need not be compiled is kept where the rest cannot be
+        if kept:
+            next(folder.glob("*.cubin")).unlink()
+        else:
+            change_source(folder, monkeypatch)
+        with pytest.raises(BackendUnavailable):
+            build.build(folder, (HOST,))
+        assert len(cubins.read(folder)) == kept
 
 
 def test_a_folder_that_cannot_be_written_is_one_message(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(GpubpError, match="cannot write"):
-        cubins.write(tmp_path / "file", {"a.cubin": b""}, ("sm_90",), "a compiler")
+        cubins.write(tmp_path / "file", {}, ("sm_90",))
 
 
 def test_without_the_compiler_the_build_says_what_to_install(monkeypatch, tmp_path, capsys):
@@ -182,9 +208,7 @@ def test_without_the_compiler_the_build_says_what_to_install(monkeypatch, tmp_pa
 @pytest.mark.parametrize("all_of_them", [False, param(True, always=False)], ids=["one", "all"])
 def test_nvidias_compiler_builds_what_the_driver_is_given(all_of_them, tmp_path, monkeypatch):
     if not all_of_them:
-        monkeypatch.setattr(
-            build, "jobs", lambda architectures: [(cuda.OPERATIONS, KIND, "float32", None, "sm_90")]
-        )
+        monkeypatch.setattr(build, "jobs", lambda *_: [(cuda.OPERATIONS, KIND, "float32", None, "sm_90")])
     assert build.main(["sm_90", "--out", str(tmp_path)]) == 0
     monkeypatch.setenv("GPUBP_CUBINS", str(tmp_path))
     wanted = build.jobs(("sm_90",))
@@ -196,12 +220,10 @@ def test_nvidias_compiler_builds_what_the_driver_is_given(all_of_them, tmp_path,
 
 @needs_nvrtc
 def test_an_architecture_that_there_is_not_is_one_message(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        build, "jobs", lambda architectures: [(cuda.OPERATIONS, KIND, "float32", None, "sm_1")]
-    )
+    monkeypatch.setattr(build, "jobs", lambda *_: [(cuda.OPERATIONS, KIND, "float32", None, "sm_1")])
     assert build.main(["sm_1", "--out", str(tmp_path)]) == 1
     assert "do not compile" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    assert cubins.read(tmp_path) == {}
 
 
 def test_every_kernel_of_the_backend_is_built():
