@@ -21,6 +21,7 @@ from bench.gpu import parts, suite, times
 from bench.gpu.nets import ON_GPU, ON_HOST, VARIANTS
 from bench.gpu.report import Part, Report, write
 from bench.gpu.run import Run, sources
+from gpubp.backends.cuda import costs
 from gpubp.benchmark.process import Refused, WorkerFailed
 from gpubp.benchmark.results import origin
 from gpubp.benchmark.terminal import INTERRUPTED
@@ -122,6 +123,7 @@ def prepare(
         "mnist": data_dir is not None,
         "plans": [str(variant) for variant in VARIANTS],
         "sizes": asdict(sizes),
+        "costs": costs.VALUES,
     }
     report = Report(**origin(), host=args.host, settings=settings, sources=sources())
     report.machine["packages"]["gpubp"] = gpubp.__version__

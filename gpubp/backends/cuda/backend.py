@@ -16,9 +16,10 @@ import numpy as np
 from gpubp import kernels
 from gpubp.backends.backend import Backend, check_rule
 from gpubp.backends.cuda.availability import why_unavailable
+from gpubp.backends.cuda.costs import COMPOSED_WORK, MOST_PARTS
 from gpubp.backends.cuda.device import Device
 from gpubp.backends.cuda.epoch import EpochPlan, shared_bytes
-from gpubp.backends.cuda.units import MOST_PARTS, UnitsPlan, units_of_a_block, why_no_units
+from gpubp.backends.cuda.units import UnitsPlan, units_of_a_block, why_no_units
 from gpubp.backends.plan import Plan, Problem
 from gpubp.errors import UsageError
 from gpubp.kernels import cuda
@@ -27,9 +28,6 @@ __all__ = ["CupyBackend", "why_unavailable"]
 
 FLAT_BLOCK = (256,)
 GRID_Y_MAX = 65535
-# Multiply-adds of a step's forward products, up to which the fused plan is chosen: 3 × 2 × 2e9 operations take some
-# 0.3 ms, beside which a step's launches do not count. Counted, not measured.
-COMPOSED_WORK = 2_000_000_000
 
 
 class CupyBackend(Device, Backend):

@@ -11,28 +11,12 @@ import numpy as np
 from gpubp import kernels
 from gpubp.backends.backend import check_rule
 from gpubp.backends.composed import EVALUATION_ROWS
+from gpubp.backends.cuda.costs import ROW_WEIGHTS, TILES
 from gpubp.backends.cuda.device import Device
 from gpubp.backends.operations import Array
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, check_order, pairs
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.kernels import cuda
-
-# Up to so many weights, a block takes its rows of the batch through a layer alone: reading all weights is then
-# cheaper than a barrier of the grid. Counted, not measured: 8 rows × 16,384 weights are 2,000 cycles at half the rate.
-ROW_WEIGHTS = 16_384
-# The tiles there are, by their code: their rows and columns by 16, and the cycles that a tile takes for one
-# term, on a multiprocessor that has nothing else to do. Counted in the machine code for sm_90, not
-# measured: the instructions for a panel (to put and fetch aligned numbers, and to sum) of two warps on each
-# of four schedulers, by 16 terms: 650, 370, 161 and 113 in float32. In float64, 36 are what shared memory
-# takes, whose numbers are twice as wide; on tensor cores, 30 lie between TF32's 20 and 3xTF32's 37. It is
-# never less than 24: some 300 cycles until a panel is there from the second-level cache and 80 for its way
-# through shared memory, which nothing hides. Of equals the first is taken, the smaller, which has fewer
-# sums to write. The larger ones would not fit the registers in float64.
-TILES = {
-    "float32": {1: (1, 1, 24), 2: (2, 2, 24), 4: (4, 4, 46), 8: (8, 4, 81)},
-    "float64": {1: (1, 1, 24), 2: (2, 2, 24), 4: (4, 2, 36)},
-    "tensor cores": {1: (1, 4, 24), 2: (2, 2, 24), 4: (4, 4, 30)},
-}
 
 
 @dataclass(frozen=True)
@@ -140,7 +124,7 @@ class EpochPlan(Plan):
             rows, columns, _ = sizes[shape]
             return -(-m // (16 * rows)) * -(-n // (16 * columns))
 
-        def cycles(shape: int) -> int:
+        def cycles(shape: int) -> float:
             return -(-tiles(shape) // self._resident) * sizes[shape][2] * k
 
         shape = min(sizes, key=cycles)

@@ -7,15 +7,12 @@ from typing import Any
 import numpy as np
 
 from gpubp import kernels
+from gpubp.backends.cuda.costs import MOST_PARTS
 from gpubp.backends.cuda.device import Device
 from gpubp.backends.cuda.epoch import EpochPlan, Layout
 from gpubp.backends.operations import Array
 from gpubp.backends.plan import Problem
 from gpubp.kernels import cuda
-
-# Blocks whose parts of z are added up, beyond which each owns more units; where these are too few, the units plan must
-# be asked for. Counted, not measured.
-MOST_PARTS = 32
 
 
 class UnitsPlan(EpochPlan):

@@ -1,0 +1,63 @@
+"""The numbers that plans and tiles are chosen by, from costs.toml.
+
+There each has its unit, and ``how`` it is known: counted in the machine code for sm_90, or measured, with the device
+and the date. ``python -m bench.gpu.adopt`` writes what a run of bench.gpu measured.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+from gpubp.kernels import cuda
+
+Entry = dict[str, Any]
+
+FILE = "costs.toml"
+HALF_RATE = 64  # float32 multiply-adds of a multiprocessor in a cycle, at half of what it can do
+# The tiles of products that there are in epoch.cu, by kind and code: their rows and columns by 16. The larger ones
+# would not fit the registers in float64.
+_SHAPES = {
+    "float32": {1: (1, 1), 2: (2, 2), 4: (4, 4), 8: (8, 4)},
+    "float64": {1: (1, 1), 2: (2, 2), 4: (4, 2)},
+    "tensor cores": {1: (1, 4), 2: (2, 2), 4: (4, 4)},
+}
+
+
+def read() -> dict[str, Any]:
+    """The file's content."""
+    return tomllib.loads(files(__package__).joinpath(FILE).read_text(encoding="utf-8"))
+
+
+def entries(content: dict[str, Any], before: str = "") -> Iterator[tuple[str, Entry]]:
+    """Each number's name, as tiles.float32.8, and its entry."""
+    for name, found in content.items():
+        if isinstance(found, dict) and "value" in found:
+            yield before + name, found
+        elif isinstance(found, dict):
+            yield from entries(found, f"{before}{name}.")
+
+
+VALUES: dict[str, float] = {name: entry["value"] for name, entry in entries(read())}
+
+# Multiply-adds of a step's forward products, up to which the fused plan is chosen. Counted, 3 × 2 × 2e9 operations take
+# some 0.3 ms, beside which a step's launches do not count.
+COMPOSED_WORK = int(VALUES["composed_work"])
+# Blocks whose parts of z are added up, beyond which each owns more units; where these are too few, the units plan must
+# be asked for.
+MOST_PARTS = int(VALUES["most_parts"])
+# Up to so many weights, a block takes its rows of the batch through a layer alone: reading all weights for ROW_BLOCK
+# rows is then cheaper than a barrier of the grid.
+ROW_WEIGHTS = int(VALUES["barrier"] * HALF_RATE / cuda.ROW_BLOCK)
+# The tiles' rows, columns and cycles for one term. Counted, these are the instructions for a panel (to put and fetch
+# aligned numbers, and to sum) of two warps on each of four schedulers, by 16 terms: 650, 370, 161 and 113 in float32.
+# In float64, 36 are what shared memory takes, whose numbers are twice as wide; on tensor cores, 30 lie between TF32's
+# 20 and 3xTF32's 37. It is never less than 24: some 300 cycles until a panel is there from the second-level cache and
+# 80 for its way through shared memory, which nothing hides. Of equals the first is taken, the smaller, which has fewer
+# sums to write.
+TILES: dict[str, dict[int, tuple[int, int, float]]] = {
+    kind: {code: (*shape, VALUES[f"tiles.{kind}.{code}"]) for code, shape in shapes.items()}
+    for kind, shapes in _SHAPES.items()
+}
