@@ -96,13 +96,15 @@ def extra(data: str) -> list[Net]:
 class Sizes:
     """The extent of each part. None: all that there is.
 
-    width, batch, samples: no hidden layer, mini-batch and data set is larger. blocks: grids whose barrier is timed.
+    width, batch, samples: no hidden layer, mini-batch and data set is larger. dtypes: that kernels are built for.
+    blocks: grids whose barrier is timed.
     test_seconds: what one test may take; what takes longer hangs.
     """
 
     width: int | None = None
     batch: int | None = None
     samples: int | None = None
+    dtypes: tuple[str, ...] = ("float32", "float64")
     rounds: int = 3
     seconds_a_round: float = 0.2
     repeat_epochs: int = 2
@@ -123,8 +125,8 @@ class Sizes:
 
 ON_GPU = Sizes()
 ON_HOST = Sizes(
-    width=12, batch=8, samples=20, rounds=2, seconds_a_round=0.0, repeat_epochs=1, blocks=(2, 3, 4), barriers=5,
-    launches=5, copy_mb=1, product=64, seeds=2, test_seconds=300.0,
+    width=12, batch=8, samples=20, dtypes=("float32",), rounds=2, seconds_a_round=0.0, repeat_epochs=1,
+    blocks=(2, 3, 4), barriers=5, launches=5, copy_mb=1, product=64, seeds=2, test_seconds=300.0,
 )  # fmt: skip
 
 

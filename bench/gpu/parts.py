@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from bench.gpu.micro import KERNELS
-from bench.gpu.nets import FIRST_RECIPES, RACE, SAMPLE_RACE
+from bench.gpu.nets import FIRST_RECIPES, RACE, SAMPLE_RACE, Variant
 from bench.gpu.report import Part, text_of
 from bench.gpu.run import ITEM_SECONDS, WORKER, Ended, Program, Run
 from gpubp.benchmark import terminal
@@ -67,18 +67,20 @@ def _each_plan_and_recipe(
     run: Run, part: Part, task: str, seconds: float, wrong: Callable[[dict], tuple[str, ...]], **fields: Any
 ) -> None:
     """Ask it of all that are for this run; one that once did not answer, which takes its time, is asked no more."""
-    for variant in run.variants:
-        for loaded in run.recipes:
-            if run.second == (variant.precision == FLOAT32 and loaded.net.name in FIRST_RECIPES):
-                continue
+    silent: set[Variant] = set()
+    for loaded in run.recipes:  # so that no plan is left out where the time is up
+        for variant in run.variants:
             name, asked = loaded.net.name, {**asdict(variant), "net": loaded.net, "samples": loaded.train}
+            of_first = variant.precision == FLOAT32 and name in FIRST_RECIPES
+            if run.second == of_first or variant in silent:
+                continue
             answer = run.attempt(part, f"{variant}, {name}", task, seconds, **asked, **fields)
             if answer is not None:
                 part.failures.extend(f"{variant}, {name}: {why}" for why in wrong(answer))
                 run.keep(part, {**asdict(variant), "recipe": name, **answer})
             if run.silent:
                 part.skipped.append(f"{variant}, the recipes after {name}: it did not answer")
-                break
+                silent.add(variant)
 
 
 def device(run: Run, part: Part) -> None:
@@ -94,7 +96,8 @@ def device(run: Run, part: Part) -> None:
 
 def kernels(run: Run, part: Part) -> None:
     """Have all kernels compiled, beside each other, but for those built ahead; and how many blocks the device holds."""
-    if answer := run.attempt(part, "building", "build_ahead", run.left(), ahead=run.ahead):
+    given = {"ahead": run.ahead, "dtypes": run.sizes.dtypes}
+    if answer := run.attempt(part, "building", "build_ahead", run.left(), **given):
         part.tables.append(
             f"  {answer['binaries']} binaries for {answer['architecture']}, {answer['compiled']} of them compiled in "
             f"{answer['seconds']:.1f} s, the others ahead"
@@ -168,18 +171,22 @@ def race(run: Run, part: Part) -> None:
         f"  {'-'.join(map(str, rules.layers))} {rules.hidden}, {rules.data}, batch {rules.batch}, "
         f"{rules.epochs} epochs of adam at {rules.lr:g}, {rules.schedule}; medians over the seeds"
     )
-    for plan in run.plans:
-        answers: list[dict[str, Any]] = []
-        for seed in range(run.sizes.seeds):
+    answers: dict[str, list[dict[str, Any]]] = {plan: [] for plan in run.plans}
+    found: dict[str, dict[str, Any]] = {}
+    for seed in range(run.sizes.seeds):
+        for plan in [plan for plan in run.plans if len(answers[plan]) == seed]:  # that failed no seed before
             answer = run.attempt(
                 part, f"{plan}, seed {seed}", "race", plan=plan, train=loaded.train, test=loaded.test, rules=rules,
                 seed=seed,
             )  # fmt: skip
             if answer is None:
-                break
-            answers.append(answer)
-        if answers:
-            run.keep(part, {"plan": plan, "rules": asdict(rules), **medians(answers), "seeds": answers})
+                continue
+            answers[plan].append(answer)
+            if plan not in found:
+                found[plan] = {"plan": plan, "rules": asdict(rules)}
+                part.results.append(found[plan])
+            found[plan] |= {**medians(answers[plan]), "seeds": answers[plan]}
+            run.save()
 
 
 def medians(answers: list[dict[str, Any]]) -> dict[str, Any]:

@@ -106,12 +106,13 @@ def driver() -> dict[str, Any]:
     }
 
 
-def build_ahead(cupy: str, ahead: str) -> Answer:
+def build_ahead(cupy: str, ahead: str, dtypes: list[str]) -> Answer:
     """Fill $GPUBP_CUBINS with all kernels for this device: from the folder ``ahead``, or compiled beside each other."""
     cp, chosen = module(cupy), backend(cupy)
     stand_in = {} if cupy == "cupy" else {"compile": cp.compile_ahead, "compiler": cp.__version__}
     architecture, started = chosen.architecture(), time.perf_counter()
-    count, compiled = build.build(cubins.folder(), (architecture,), ahead=Path(ahead), **stand_in)
+    kinds = [np.dtype(name) for name in dtypes]
+    count, compiled = build.build(cubins.folder(), (architecture,), kinds, ahead=Path(ahead), **stand_in)
     seconds = time.perf_counter() - started
     return {"architecture": architecture, "binaries": count, "compiled": compiled, "seconds": seconds}
 

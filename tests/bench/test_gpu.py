@@ -39,7 +39,7 @@ from bench.gpu.run import Ended, Loaded, Run
 from gpubp.backends.cuda.backend import CupyBackend
 from gpubp.benchmark import data, results, terminal, worker
 from gpubp.benchmark.peers import PRODUCTS
-from gpubp.benchmark.process import NoAnswer, WorkerFailed
+from gpubp.benchmark.process import NoAnswer, OutOfTime, WorkerFailed
 from gpubp.benchmark.results import BASELINE, DIFFERS, NOT_COMPARABLE, SAME, WITHIN, NetReport, Row
 from gpubp.errors import UsageError
 from gpubp.experiments.recipe import load_recipe, recipe_names
@@ -111,7 +111,7 @@ def test_a_run_on_the_host(only, second, few, tmp_path, capsys):
     variants = plans if only else {*plans, "fused in tf32", "fused in 3xtf32"}
     assert {str(variant) for variant in gpu.VARIANTS} == set(content["settings"]["plans"]) == variants
     built, *held = found["kernels"]["results"]
-    assert built["built"]["binaries"] == built["built"]["compiled"] == 12
+    assert built["built"]["binaries"] == built["built"]["compiled"] == 7
     assert {row["kernel"] for row in held} == plans - {"composed"}
     assert all(row["resident_blocks"] == 3 for row in held)
 
@@ -327,6 +327,24 @@ def test_medians_of_what_is_not_always_reached():
     assert found["reached_s"] == {"0.97": 1.0, "0.98": 3.0}
     assert found["reached_by"] == {"0.97": 5, "0.98": 3}
     assert of(3.0, None, None)["reached_s"]["0.98"] is None
+
+
+def test_a_race_that_is_cut_has_all_plans_and_what_it_had_is_written(run):
+    times = dict.fromkeys(("training_s", "evaluation_s", "upload_s", "compile_s"), 2.0)
+    answer = {"reached_s": {"0.9": 1.0}, "accuracies": [0.9], **times}
+    run.sizes = ON_GPU
+    run.worker, part = (
+        Mock(ask=Mock(side_effect=[answer, WorkerFailed("lost"), answer, OutOfTime("no")])),
+        Part("race", ""),
+    )
+    run.report.parts = [part]
+    parts.race(run, part)
+    assert [(call.kwargs["seed"], call.kwargs["plan"]) for call in run.worker.ask.mock_calls] == [
+        (0, "one"), (0, "two"), (1, "one"), (2, "one")
+    ]  # fmt: skip
+    [result] = content_of(run.out)["parts"][0]["results"]
+    assert (result["plan"], len(result["seeds"]), result["reached_by"]) == ("one", 2, {"0.9": 2})
+    assert (len(part.failures), part.cut) == (1, ["one, seed 2"])
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ class CupyBackend(Device, Backend):
         return "fused", f"chosen since {why_not}"
 
     def warm_up(self, dtype: str) -> Iterator[tuple[str, float]]:
-        """Compile what training in ``dtype`` can launch, or load it from CuPy's cache: yields what, and the seconds.
+        """Compile what training in ``dtype`` can launch, or load what is there: yields what, and the seconds.
 
         Raises GpubpError: it does not compile.
         """

@@ -64,7 +64,7 @@ def find(source: str, options: tuple[str, ...], architecture: str) -> Path | Non
         if _digest((where / name).read_bytes()) != manifest["cubins"][name]["sha256"]:
             raise GpubpError(f"{name} is damaged")
         return where / name
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:  # the latter within a zip file
         if os.environ.get(VARIABLE) or Path(error.filename).name != MANIFEST:
             not_used(f"there is no {Path(error.filename).name}")
     except (OSError, GpubpError) as error:

@@ -151,9 +151,12 @@ def test_another_kind_of_gpu_compiles_without_a_word(folder, monkeypatch):
 def test_where_nothing_is_built_ahead_it_is_compiled_without_a_word(monkeypatch, tmp_path):
     monkeypatch.delenv("GPUBP_CUBINS", raising=False)
     monkeypatch.setattr(cuda, "__file__", str(tmp_path / "cuda" / "__init__.py"))
+    (tmp_path / "a.zip").write_text("")
     with warnings.catch_warnings(action="error"):
         assert compiled() == 2
-    assert cubins.folder() == tmp_path / "cuda" / "cubins"
+        monkeypatch.setattr(cuda, "__file__", str(tmp_path / "a.zip" / "cuda" / "__init__.py"))
+        assert compiled() == 2
+    assert cubins.folder() == tmp_path / "a.zip" / "cuda" / "cubins"
 
 
 def test_a_name_is_for_source_options_and_architecture():
