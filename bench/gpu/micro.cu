@@ -1,6 +1,6 @@
 // micro: what single things cost on the device. A kernel does its thing ``count`` times, in blocks of THREADS, with
 // ``memory`` for 2²⁰ numbers, and leaves the cycles that the first thread of the grid counted. bench/gpu/micro.py lists
-// them; what comes before this text are the headers of the persistent kernels.
+// them; what comes before this text are the headers of epoch.cu.
 
 // From where it is made to the end of its block; the barriers' count begins there too.
 struct Cycles {

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from gpubp.kernels import cuda
 
+# The files of kernels, and the persistent kernel whose headers come before each.
+FILES = {"micro.cu": "epoch"}
 MEMORY = 1 << 20  # numbers that a kernel may use
 
 
@@ -16,13 +18,15 @@ class Kernel:
     """A kernel that does something so many times.
 
     what: it is that is measured. grid: whether by each grid of ``Sizes.blocks``, else by one block. cost: the entry of
-    gpubp's costs.toml that its cycles are, on the largest grid. shared: bytes of shared memory after HEAD_BYTES.
+    gpubp's costs.toml that its cycles are, on the largest grid. file: of FILES. shared: bytes of shared memory after
+    HEAD_BYTES.
     """
 
     name: str
     what: str
     grid: bool = False
     cost: str | None = None
+    file: str = "micro.cu"
     shared: int = 0
     dtype: str = "float32"
     precision: str = "float32"
@@ -34,8 +38,8 @@ KERNELS = (
 )
 
 
-def source() -> str:
-    """The text that is compiled, with the headers of the persistent kernels."""
-    headers = [name for name in cuda.PERSISTENT["epoch"] if name.endswith(".cuh")]
-    own = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
-    return cuda.source(tuple(headers)) + re.sub(r"[^\x00-\x7f]", " ", own)
+def source(file: str) -> str:
+    """The text of a file as it is compiled."""
+    headers = tuple(name for name in cuda.PERSISTENT[FILES[file]] if name.endswith(".cuh"))
+    own = Path(__file__).with_name(file).read_text(encoding="utf-8")
+    return cuda.source(headers) + re.sub(r"[^\x00-\x7f]", " ", own)

@@ -316,15 +316,17 @@ def phases(cupy: str, plan: str, precision: str, net: dict[str, Any], samples: s
 
 
 @cache
-def micro_module(cupy: str, dtype: str, precision: str, cooperative: bool) -> Any:
+def micro_module(cupy: str, file: str, dtype: str, precision: str, cooperative: bool) -> Any:
     """micro.cu compiled."""
     options = cuda.options(np.dtype(dtype), precision)
-    return module(cupy).RawModule(code=micro.source(), options=options, enable_cooperative_groups=cooperative)
+    return module(cupy).RawModule(
+        code=micro.source(file), options=options, enable_cooperative_groups=cooperative
+    )
 
 
 def empty_launch(cupy: str) -> Callable[[], object]:
     """A launch of a kernel that does nothing."""
-    kernel = micro_module(cupy, "float32", "float32", False).get_function("nothing")
+    kernel = micro_module(cupy, "micro.cu", "float32", "float32", False).get_function("nothing")
     unused = backend(cupy).to_device(np.zeros(1, np.uint64))
     return lambda: kernel((1,), (cuda.WARP,), (unused,))
 
@@ -340,7 +342,7 @@ def median_seconds(cupy: str, job: Callable[[], object]) -> float:
 def micro_kernel(cupy: str, kernel: dict[str, Any], blocks: int, count: int) -> Answer:
     """A kernel of micro.cu: the time and the cycles of ``count`` less those of none, over their number."""
     asked, chosen = micro.Kernel(**kernel), backend(cupy)
-    function = micro_module(cupy, asked.dtype, asked.precision, True).get_function(asked.name)
+    function = micro_module(cupy, asked.file, asked.dtype, asked.precision, True).get_function(asked.name)
     shared, none_arrived = cuda.HEAD_BYTES + asked.shared, np.zeros(1, np.uint64)
     if function.max_dynamic_shared_size_bytes < shared:
         function.max_dynamic_shared_size_bytes = shared

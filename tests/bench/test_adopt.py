@@ -32,7 +32,7 @@ def results(**changes):
     micro = [
         {"what": "barrier of 16 blocks", "cycles": 900.0},
         {"what": "barrier of 132 blocks", "cycles": 1234.5678, "cost": "barrier"},
-        {"what": "a tile", "cycles": 47.5, "cost": "tiles.float32.4"},
+        {"what": "a tile", "cycles": 47.5, "cost": "tiles.float32.64x64"},
     ]
     parts = [{"part": "device", "results": []}, {"part": "micro", "results": micro}]
     machine = {"device": {"name": "NVIDIA H100"}}
@@ -71,8 +71,8 @@ def test_what_was_measured_is_written_and_all_else_stays(take, folder):
         "sources": sources(),
     }
     assert found["barrier"] == present["barrier"] | {"value": 1235.0} | measured
-    assert found["tiles.float32.4"] == present["tiles.float32.4"] | {"value": 47.5} | measured
-    del found["barrier"], found["tiles.float32.4"], present["barrier"], present["tiles.float32.4"]
+    assert found["tiles.float32.64x64"] == present["tiles.float32.64x64"] | {"value": 47.5} | measured
+    del found["barrier"], found["tiles.float32.64x64"], present["barrier"], present["tiles.float32.64x64"]
     assert found == present
     assert "barrier: 1235 cycles; it was" in said
     assert "most_parts: stays" in said

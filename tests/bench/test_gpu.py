@@ -537,11 +537,13 @@ def test_kernels_that_count_their_phases_are_asked_for_them(run, monkeypatch, tm
 
 
 def test_adding_a_kernel_to_the_microbenchmarks_takes_a_line_and_a_kernel():
-    text = micro.source()
     for kernel in micro.KERNELS:
+        text = micro.source(kernel.file)
         assert f" {kernel.name}(" in text
+        assert "grid_barrier" in text
+        assert text.isascii()
         assert micro.Kernel(**json.loads(json.dumps(asdict(kernel)))) == kernel
-    assert text.isascii()
+    assert {kernel.file for kernel in micro.KERNELS} == set(micro.FILES)
 
 
 @needs_compiler

@@ -17,8 +17,8 @@ Entry = dict[str, Any]
 
 FILE = "costs.toml"
 HALF_RATE = 64  # float32 multiply-adds of a multiprocessor in a cycle, at half of what it can do
-# The tiles of products that there are in epoch.cu, by kind and code: their rows and columns by 16. The larger ones
-# would not fit the registers in float64.
+# The tiles of products that there are in epoch.cu, by kind and code there: their rows and columns by 16. The larger
+# ones would not fit the registers in float64.
 _SHAPES = {
     "float32": {1: (1, 1), 2: (2, 2), 4: (4, 4), 8: (8, 4)},
     "float64": {1: (1, 1), 2: (2, 2), 4: (4, 2)},
@@ -32,7 +32,7 @@ def read() -> dict[str, Any]:
 
 
 def entries(content: dict[str, Any], before: str = "") -> Iterator[tuple[str, Entry]]:
-    """Each number's name, as tiles.float32.8, and its entry."""
+    """Each number's name, as tiles.float32.32x32, and its entry."""
     for name, found in content.items():
         if isinstance(found, dict) and "value" in found:
             yield before + name, found
@@ -58,6 +58,9 @@ ROW_WEIGHTS = int(VALUES["barrier"] * HALF_RATE / cuda.ROW_BLOCK)
 # 80 for its way through shared memory, which nothing hides. Of equals the first is taken, the smaller, which has fewer
 # sums to write.
 TILES: dict[str, dict[int, tuple[int, int, float]]] = {
-    kind: {code: (*shape, VALUES[f"tiles.{kind}.{code}"]) for code, shape in shapes.items()}
+    kind: {
+        code: (rows, columns, VALUES[f"tiles.{kind}.{16 * rows}x{16 * columns}"])
+        for code, (rows, columns) in shapes.items()
+    }
     for kind, shapes in _SHAPES.items()
 }

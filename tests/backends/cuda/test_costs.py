@@ -6,9 +6,9 @@ from gpubp.backends.cuda import backend, costs, epoch, units
 
 COUNTED = {
     "barrier": 2048, "composed_work": 2_000_000_000, "most_parts": 32,
-    "tiles.float32.1": 24, "tiles.float32.2": 24, "tiles.float32.4": 46, "tiles.float32.8": 81,
-    "tiles.float64.1": 24, "tiles.float64.2": 24, "tiles.float64.4": 36,
-    "tiles.tensor cores.1": 24, "tiles.tensor cores.2": 24, "tiles.tensor cores.4": 30,
+    "tiles.float32.16x16": 24, "tiles.float32.32x32": 24, "tiles.float32.64x64": 46, "tiles.float32.128x64": 81,
+    "tiles.float64.16x16": 24, "tiles.float64.32x32": 24, "tiles.float64.64x32": 36,
+    "tiles.tensor cores.16x64": 24, "tiles.tensor cores.32x32": 24, "tiles.tensor cores.64x64": 30,
 }  # fmt: skip
 
 
@@ -34,9 +34,9 @@ def test_what_plans_take_is_what_the_file_has():
     assert values["composed_work"] == backend.COMPOSED_WORK
     assert units.MOST_PARTS == backend.MOST_PARTS == values["most_parts"]
     assert int(values["barrier"] * 8) == epoch.ROW_WEIGHTS  # 64 multiply-adds a cycle, of 8 rows
-    for kind, tiles in epoch.TILES.items():
-        assert {code: cycles for code, (_, _, cycles) in tiles.items()} == {
-            int(name.rpartition(".")[2]): value
-            for name, value in values.items()
-            if name.startswith(f"tiles.{kind}.")
-        }
+    tiles = {
+        f"tiles.{kind}.{16 * rows}x{16 * columns}": cycles
+        for kind, of_kind in epoch.TILES.items()
+        for rows, columns, cycles in of_kind.values()
+    }
+    assert tiles == {name: value for name, value in values.items() if name.startswith("tiles.")}
