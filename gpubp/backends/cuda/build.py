@@ -29,10 +29,12 @@ def jobs(architectures: Sequence[str], dtypes: Sequence[np.dtype] = DTYPES) -> l
     """All that is compiled for these architectures: files, dtype, precision, units and architecture of each."""
     kinds: list[tuple] = []
     for dtype in dtypes:
-        kinds += [(files, dtype, "float32", None) for files in (cuda.OPERATIONS, cuda.EPOCH)]
-        kinds += [(cuda.UNITS, dtype, "float32", units) for units in cuda.UNITS_OF_A_BLOCK]
-        if dtype == np.float32:
-            kinds += [(cuda.EPOCH, dtype, precision, None) for precision in ("tf32", "3xtf32")]
+        kinds.append((cuda.OPERATIONS, dtype, "float32", None))
+        for name, files in cuda.PERSISTENT.items():
+            counts = cuda.UNITS_OF_A_BLOCK if name == "units" else (None,)
+            kinds += [(files, dtype, "float32", units) for units in counts]
+    others = [precision for precision in cuda.PRECISIONS if precision != "float32"]
+    kinds += [(cuda.EPOCH, dtype, name, None) for dtype in dtypes if dtype == np.float32 for name in others]
     return [(*kind, architecture) for kind in kinds for architecture in architectures]
 
 
