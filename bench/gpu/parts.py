@@ -113,7 +113,7 @@ def kernels(run: Run, part: Part) -> None:
 def micro(run: Run, part: Part) -> None:
     """Measure what a launch, a graph's node and the things of micro.cu cost, and the device's peaks."""
     sizes = run.sizes
-    grids = [(kernel, blocks) for kernel in KERNELS for blocks in (sizes.blocks if kernel.grid else (1,))]
+    grids = [(kernel, blocks) for kernel in KERNELS for blocks in kernel.grids(sizes.blocks)]
     asked: list[tuple[str, str, dict[str, Any], str | None]] = [
         *(
             (

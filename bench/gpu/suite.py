@@ -20,6 +20,7 @@ from gpubp.benchmark.worker import OURS
 GPU_TESTS = {
     "tests/kernels/test_operations.py": "cupy",
     "tests/backends/cuda/test_persistent.py": "",
+    "tests/backends/cuda/test_backend.py": "every_byte",
     "tests/verification/test_verify.py": "cupy",
     "tests/training/test_fit.py": "cupy",
     "tests/test_optimizers.py": "cupy",

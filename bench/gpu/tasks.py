@@ -146,6 +146,11 @@ class Watched(CupyBackend):
         self.asked.append(found | {"resident_blocks": of_one * self.multiprocessors()})
         return super().resident_blocks(kernel, threads, shared, plan, other)
 
+    def resident_clusters(self, function, blocks, block, shared):
+        count = super().resident_clusters(function, blocks, block, shared)
+        self.asked[-1]["resident_clusters"] = count  # of the kernel whose blocks were asked for just before
+        return count
+
 
 def resident(cupy: str, plan: str, precision: str, net: dict[str, Any]) -> Answer:
     """How many blocks of each persistent kernel of a plan the device holds."""
@@ -260,11 +265,15 @@ def train_a_little(cupy: str, plan: str) -> Answer:
     return {"digests": {"-".join(map(str, sizes)): digest(network)}}
 
 
+COUNTED = """
+extern "C" __global__ void phases(unsigned long long* cycles) { hand_over<PHASES>(cycles); }
+"""
+
+
 class Profiled(CupyBackend):
     """Compiles with -DPROFILE the kernels that can count the cycles of their phases, and keeps their counters.
 
-    Such a kernel's source has ``enum Phase { NAME, …, PHASES }``, and a kernel ``phases(unsigned long long* cycles)``
-    that hands over the sums since it was last asked, and begins anew.
+    Such a kernel's source has ``enum Phase { NAME, …, PHASES }`` and counts by profile.cuh.
     """
 
     def __init__(self, cupy: str, plan: str, precision: str) -> None:
@@ -276,7 +285,7 @@ class Profiled(CupyBackend):
         if found is None:
             return super()._load(source, options, cooperative, names)
         made = self._cp.RawModule(
-            code=source, options=(*options, "-DPROFILE"), enable_cooperative_groups=cooperative
+            code=source + COUNTED, options=(*options, "-DPROFILE"), enable_cooperative_groups=cooperative
         )
         *phases, _ = re.findall(r"\w+", found[1])
         self.counters[names[0]] = [name.lower() for name in phases], made.get_function("phases")
@@ -294,8 +303,6 @@ class Profiled(CupyBackend):
 
 def phases(cupy: str, plan: str, precision: str, net: dict[str, Any], samples: str) -> Answer:
     """The cycles of each phase of an epoch's steps, as one thread of each kernel counts them."""
-    if not any(PHASES.search(cuda.source(files)) for files in cuda.PERSISTENT.values()):
-        raise UsageError("no kernel counts its phases")
     profiled, chosen, content = Profiled(cupy, plan, precision), Net.from_json(net), data.load(Path(samples))
     trained, order = trainer(profiled, chosen, content), np.arange(len(content))
     if not profiled.counters:
@@ -316,9 +323,16 @@ def phases(cupy: str, plan: str, precision: str, net: dict[str, Any], samples: s
 
 
 @cache
-def micro_module(cupy: str, file: str, dtype: str, precision: str, cooperative: bool) -> Any:
-    """micro.cu compiled."""
-    options = cuda.options(np.dtype(dtype), precision)
+def micro_module(
+    cupy: str,
+    file: str,
+    cooperative: bool,
+    dtype: str = "float32",
+    precision: str = "float32",
+    units: tuple[int, int] | None = None,
+) -> Any:
+    """A file of micro.FILES compiled."""
+    options = cuda.options(np.dtype(dtype), precision, units)
     return module(cupy).RawModule(
         code=micro.source(file), options=options, enable_cooperative_groups=cooperative
     )
@@ -326,7 +340,7 @@ def micro_module(cupy: str, file: str, dtype: str, precision: str, cooperative: 
 
 def empty_launch(cupy: str) -> Callable[[], object]:
     """A launch of a kernel that does nothing."""
-    kernel = micro_module(cupy, "micro.cu", "float32", "float32", False).get_function("nothing")
+    kernel = micro_module(cupy, "micro.cu", False).get_function("nothing")
     unused = backend(cupy).to_device(np.zeros(1, np.uint64))
     return lambda: kernel((1,), (cuda.WARP,), (unused,))
 
@@ -342,11 +356,17 @@ def median_seconds(cupy: str, job: Callable[[], object]) -> float:
 def micro_kernel(cupy: str, kernel: dict[str, Any], blocks: int, count: int) -> Answer:
     """A kernel of micro.cu: the time and the cycles of ``count`` less those of none, over their number."""
     asked, chosen = micro.Kernel(**kernel), backend(cupy)
-    function = micro_module(cupy, asked.file, asked.dtype, asked.precision, True).get_function(asked.name)
+    units = tuple(asked.units) if asked.units else None  # of which JSON makes a list
+    if units and (why := chosen.why_no_clusters()):
+        raise UsageError(why)
+    made = micro_module(cupy, asked.file, not units, asked.dtype, asked.precision, units)
+    function = made.get_function(asked.name)
     shared, none_arrived = cuda.HEAD_BYTES + asked.shared, np.zeros(1, np.uint64)
     if function.max_dynamic_shared_size_bytes < shared:
         function.max_dynamic_shared_size_bytes = shared
     resident = chosen.resident_blocks(function, cuda.THREADS, shared)
+    if units:
+        resident = units[1] * chosen.resident_clusters(function, units[1], cuda.ROW_THREADS, shared)
     if blocks > resident:
         raise UsageError(f"the device holds {resident} blocks at a time")
     arrived, cycles = chosen.to_device(none_arrived), chosen.to_device(np.zeros(1, np.int64))

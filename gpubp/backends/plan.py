@@ -37,6 +37,11 @@ class Problem:
         return self.parameters[0][0].dtype
 
     @property
+    def sizes(self) -> list[int]:
+        """The widths of the inputs and of each layer."""
+        return [self.layers[0].n_in, *(layer.n_out for layer in self.layers)]
+
+    @property
     def activations(self) -> list[Activation]:
         """The activation of each layer."""
         return [ACTIVATIONS[layer.activation] for layer in self.layers]

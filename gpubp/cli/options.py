@@ -29,7 +29,7 @@ def path(metavar: str = "PATH") -> dict[str, Any]:
 option = partial(typer.Option, rich_help_panel="Run")
 PLANS = (
     "auto, composed (operation by operation), inplace (NumPy's), fused (whole epochs in a call, of Numba's and on a "
-    "GPU), or on a GPU units (small nets)"
+    "GPU), or on a GPU cluster or units (one hidden layer)"
 )
 
 BackendOption = Annotated[str, option(help="auto, numpy, numba or cupy")]

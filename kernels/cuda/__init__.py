@@ -16,10 +16,14 @@ from gpubp import kernels
 
 _ROWS = ("functions.cuh", "output.cuh", "rules.cuh")
 OPERATIONS = (*_ROWS, "operations.cu")
-_PERSISTENT = (*_ROWS, "grid.cuh", "launch.cuh", "tile.cuh")
-EPOCH, UNITS = (*_PERSISTENT, "epoch.cu"), (*_PERSISTENT, "units.cu")
+_PERSISTENT = (*_ROWS, "grid.cuh", "launch.cuh")
+EPOCH = (*_PERSISTENT, "async.cuh", "vectors.cuh", "product.cuh", "profile.cuh", "epoch.cu")
+UNITS = (*_PERSISTENT, "async.cuh", "vectors.cuh", "cluster.cuh", "profile.cuh", "units.cu")
 PERSISTENT = {"epoch": EPOCH, "units": UNITS}  # kernels that stay for whole epochs
-UNITS_OF_A_BLOCK = (2, 4, 8)  # hidden units that a block of ``units`` can own; each is compiled by itself
+# Of ``units``, each compiled by itself: hidden units that a cluster can own, and its blocks; 8 is the most that every
+# GPU with clusters has.
+UNITS_OF_A_CLUSTER = (4, 8, 16)
+CLUSTERS = (1, 8)
 
 KERNELS = ("gather", "gather_bytes", *kernels.OPERATIONS)  # of OPERATIONS
 
@@ -29,10 +33,11 @@ SUM_ROWS = 32  # threads of weight_grad that share a column
 THREADS = 256  # of a block
 ROW_BLOCK = THREADS // WARP  # rows of a batch that a block takes at a time, a warp each
 ROW_THREADS = (WARP, ROW_BLOCK)
-# Terms of a product that are in shared memory at a time. Not measured: small batches have few panels on their way, and
-# may be faster with 32 or 64.
-DEPTH = 16
-HEAD_BYTES = 16  # of shared memory, before all else, for the barrier's count
+HEAD_BYTES = 32  # of shared memory, before all else, for the barrier's count, and what step it is
+# Of shared memory, for a tile of ``epoch``, and for each layer. A block has 64 KiB on any GPU that NVRTC compiles for.
+PRODUCT_BYTES, LAYER_BYTES = 62 << 10, 72
+COUNTER_DISTANCE = 16  # from a barrier's counter to another's, of 8 bytes: in lines of their own
+MOST_POLLS = 0  # of a barrier, after which it stops the kernel, to find what hangs; 0: as many as it takes
 COEFFICIENTS = max(map(len, (c._fields for c in kernels.COEFFICIENTS.values())))  # room for those of a step
 MODES = {"train": 0, "gradients": 1, "evaluate": 2, "predict": 3}
 PRECISIONS = {"float32": 0, "tf32": 1, "3xtf32": 2}  # of products; float64's own counts as 0
@@ -40,15 +45,17 @@ PRECISIONS = {"float32": 0, "tf32": 1, "3xtf32": 2}  # of products; float64's ow
 LAYER = (
     "n_in",
     "n_out",
+    "pitch",  # of a, z and delta: n_out, and up to a multiple of four
     "activation",
     "by_rows",  # whether blocks share the layer's forward and back by rows of the batch
-    "forward_shape",  # rows and columns of a product that one thread sums
+    "splits",  # parts that forward's terms are shared in
+    "forward_shape",  # the code of a product's tiles
     "back_shape",
     "gradient_shape",
     "weights",  # W (n_out, n_in), and then b (n_out)
-    "z",  # (B, n_out), of the last layer
-    "a",  # (B, n_out)
-    "delta",  # (B, n_out)
+    "z",  # (splits, B, pitch), of layers whose z is added up by rows
+    "a",  # (B, pitch)
+    "delta",  # (B, pitch)
 )
 
 # What a launch of each persistent kernel is told, as launch.cuh and the kernels have it: "*" after what is pointed to.
@@ -88,12 +95,24 @@ LAUNCHES = {
         "weights1": "index",
         "weights2": "index",
         "parts": "real*",
-        "n_in": "int",
-        "n_hidden": "int",
-        "n_out": "int",
-        "activation": "int",
-        "output_activation": "int",
-        "more_room": "int",
+        **dict.fromkeys(
+            (
+                *("n_in", "n_hidden", "n_out", "activation", "output_activation"),
+                *("slice", "share_log2", "input_parts_log2", "x_pitch", "buffers", "as_bytes"),
+                *("own", "copy", "x", "raw", "z1", "a1", "delta1", "delta2", "y", "z2", "a2"),
+                *(
+                    "row_weight",
+                    "row_costs",
+                    "row_hits",
+                    "gradient2",
+                    "scores",
+                    "step_coefficients",
+                    "orders",
+                    "more_room",
+                ),
+            ),
+            "int",
+        ),
     },
 }
 
@@ -112,6 +131,11 @@ def source(names: tuple[str, ...] = OPERATIONS) -> str:
     return re.sub(r"[^\x00-\x7f]", " ", text)  # cupy writes it to a file in the locale's encoding
 
 
+def output_lanes(cluster: int) -> int:
+    """Lanes of ``units`` to a row of outputs; blocks of a cluster share a batch's rows, and have threads for more."""
+    return 16 if cluster > 1 else 2
+
+
 def launch_record(kernel: str) -> np.dtype:
     """The launch of a persistent kernel as it lies in memory; pointers are 64 bits."""
     kinds = {"index": np.int64, "int": np.int32}
@@ -120,11 +144,11 @@ def launch_record(kernel: str) -> np.dtype:
 
 
 def definitions(
-    dtype: np.dtype | type, precision: str = "float32", units: int | None = None
+    dtype: np.dtype | type, precision: str = "float32", units: tuple[int, int] | None = None
 ) -> tuple[str, ...]:
     """The compiler's -D options: the real type, the precision of products, and the codes of gpubp.kernels and here.
 
-    ``units.cu`` is compiled for so many hidden units a block.
+    ``units.cu`` is compiled for so many hidden units of a cluster of so many blocks.
     """
     dtype = np.dtype(dtype)
     values: dict[str, object] = {"REAL": {"float32": "float", "float64": "double"}[dtype.name]}
@@ -136,15 +160,29 @@ def definitions(
     values |= {name: repr(getattr(kernels, name)) for name in _CONSTANTS}
     values |= {
         name: globals()[name]
-        for name in ("WARP", "SUM_ROWS", "THREADS", "ROW_BLOCK", "DEPTH", "HEAD_BYTES", "COEFFICIENTS")
+        for name in (
+            "WARP",
+            "SUM_ROWS",
+            "THREADS",
+            "ROW_BLOCK",
+            "HEAD_BYTES",
+            "COUNTER_DISTANCE",
+            "MOST_POLLS",
+            "PRODUCT_BYTES",
+            "LAYER_BYTES",
+            "COEFFICIENTS",
+        )
     }
     if units is not None:
-        values["UNITS"] = units
+        values["UNITS"], values["CLUSTER"] = units
+        values["OUTPUT_LANES"] = output_lanes(units[1])
     values |= {f"{name.upper()}_LAUNCH": launch_record(name).itemsize for name in LAUNCHES}
     values |= {f"LAYER_{name.upper()}": k for k, name in enumerate(LAYER)} | {"LAYER_FIELDS": len(LAYER)}
     return tuple(f"-D{name}={value}" for name, value in values.items())
 
 
-def options(dtype: np.dtype | type, precision: str = "float32", units: int | None = None) -> tuple[str, ...]:
+def options(
+    dtype: np.dtype | type, precision: str = "float32", units: tuple[int, int] | None = None
+) -> tuple[str, ...]:
     """All that the compiler is told, but for the architecture and what CuPy adds."""
     return ("--std=c++17", *definitions(dtype, precision, units))

@@ -3,248 +3,499 @@
 // A step goes through phases: each layer's forward, the output's δ, each hidden layer's δ, and all gradients with
 // their updates. Blocks share a phase by tiles of its product, and then meet at a barrier of the whole grid before
 // the next; or, where the weights are few, by rows of the batch: a block then needs no other's rows until the
-// gradients, and only its own threads meet. δ carries the factor w/B from the output on, so that a sum of products is
-// the gradient. Every sum has a fixed order, which depends on nothing but the tiles' shapes.
+// gradients, and only its own threads meet. Where a product has few tiles and many terms, blocks share these too: each
+// leaves its part of z, and what comes next by rows adds them up. δ carries the factor w/B from the output on, so that
+// a sum of products is the gradient. Every sum has a fixed order, which depends on nothing but the tiles' shapes and
+// the number of parts.
+//
+// A step has a barrier of the grid before its first forward, which reads the weights that others changed; before each
+// phase that is shared by tiles, or follows one that is; and before the gradients, or the sum of the costs where there
+// are none. With one hidden layer and few outputs these are three: before forward, before what is done by rows, and
+// before the gradients.
 #include "grid.cuh"
 #include "launch.cuh"
 #include "output.cuh"
+#include "profile.cuh"
+#include "product.cuh"
 #include "rules.cuh"
-#include "tile.cuh"
+
+// Of a layer: where the memory has what, and how its products are shared. a, z and δ have lines of ``pitch``.
+struct Layer {
+    int n_in, n_out, pitch, activation, by_rows, splits, forward_shape, back_shape, gradient_shape;
+    index_t weights, z, a, delta;
+
+    __device__ index_t biases() const { return weights + index_t(n_in) * n_out; }
+};
+static_assert(sizeof(Layer) == LAYER_BYTES, "shared memory has room for the layers");
 
 struct Launch : Run {
-    Global<const index_t> layers;  // where in the memory each layer has what (LAYER_FIELDS a layer)
+    Global<const index_t> layers;  // LAYER_FIELDS a layer, as LAYER in __init__.py has them
     index_t layer_count, row_cost, row_hit;
     Global<real> outputs;
 
-    __device__ index_t layer(index_t i, int field) const { return layers[i * LAYER_FIELDS + field]; }
-    __device__ index_t last() const { return layer_count - 1; }
+    __device__ Layer read_layer(int i) const {
+        const index_t* const of = layers + index_t(i) * LAYER_FIELDS;
+        return {int(of[LAYER_N_IN]), int(of[LAYER_N_OUT]), int(of[LAYER_PITCH]), int(of[LAYER_ACTIVATION]),
+                int(of[LAYER_BY_ROWS]), int(of[LAYER_SPLITS]), int(of[LAYER_FORWARD_SHAPE]),
+                int(of[LAYER_BACK_SHAPE]), int(of[LAYER_GRADIENT_SHAPE]), of[LAYER_WEIGHTS], of[LAYER_Z], of[LAYER_A],
+                of[LAYER_DELTA]};
+    }
+    __device__ int last() const { return layer_count - 1; }
 };
 static_assert(sizeof(Launch) == EPOCH_LAUNCH, "the launch is as it is packed");
 extern "C" { CONSTANT Launch launch; }
 
-// Shared memory: HEAD_BYTES, and the panels of two operands.
-__device__ inline real* panels() {
+// Shared memory has the layers after what products take: so they are near, and no registers hold them while a tile, which
+// needs all there are, is computed.
+__device__ inline Layer& layer(int i) { return reinterpret_cast<Layer*>(product_memory<unsigned char>() + PRODUCT_BYTES)[i]; }
+
+// And of the step, where it begins in the order, which it is and how many rows it has, after the barrier's count.
+struct Now { index_t first; int number, rows; };
+__device__ inline Now& now() {
     SHARED_MEMORY(shared);
-    return reinterpret_cast<real*>(shared + HEAD_BYTES);
+    return reinterpret_cast<Now*>(shared)[1];
 }
+static_assert(2 * sizeof(Now) <= HEAD_BYTES, "there is room for both");
 
-__device__ inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+// The tiles by their code. Of as many rows as a block takes at a time, narrow and wide; and for lines that are not aligned.
+#define ROW_SHAPES(DO) \
+    DO(0, Shape<4, 4, 2, 16, 32, 2>) \
+    DO(1, Shape<4, 4, 2, 4, 8, 3>) \
+    DO(2, Shape<4, 4, 2, 16, 32, 2, false>) \
+    DO(3, Shape<4, 4, 2, 4, 8, 3, false>)
+// For lines that are not aligned, and then the others from small to large.
+#if REAL_BITS == 64  // larger ones would not fit the registers
+#define TILE_SHAPES(DO) \
+    DO(4, Shape<8, 4, 4, 8, 16, 3, false>) \
+    DO(5, Shape<4, 4, 4, 16, 32, 3>) \
+    DO(6, Shape<8, 4, 4, 8, 16, 3>) \
+    DO(7, Shape<8, 4, 8, 4, 16, 2>)
+#elif PRECISION == FLOAT32
+#define TILE_SHAPES(DO) \
+    DO(4, Shape<8, 4, 4, 8, 16, 3, false>) \
+    DO(5, Shape<4, 4, 4, 16, 32, 3>) \
+    DO(6, Shape<8, 4, 4, 8, 16, 3>) \
+    DO(7, Shape<8, 8, 8, 4, 8, 3>) \
+    DO(8, Shape<8, 8, 16, 2, 8, 2>)
+#else
+#define TILE_SHAPES(DO) \
+    DO(4, TensorShape<1, 1, 2, 16, 3, false>) \
+    DO(5, TensorShape<1, 1, 1, 16, 2>) \
+    DO(6, TensorShape<1, 1, 2, 16, 3>) \
+    DO(7, TensorShape<1, 4, 4, 8, 3>)
+#endif
 
-// All tiles of a product, dealt to the blocks of the grid from block ``first`` on; returns how many there are.
-template <class S, class A, class B, class Out>
-__device__ int deal_tiles(const A& a, const B& b, const Out& out, int m_count, int n_count, int k_count,
-                                       int first, real* shared) {
-    const int across = ceil_div(n_count, S::COLUMNS), count = across * ceil_div(m_count, S::ROWS);
-    for (int i = (blockIdx.x + gridDim.x - first % gridDim.x) % gridDim.x; i < count; i += gridDim.x)
-        tile<S>(a, b, out, i / across * S::ROWS, i % across * S::COLUMNS, m_count, n_count, k_count, shared);
-    return count;
-}
+#define OF_SHAPE(CODE, ...) static_assert(__VA_ARGS__::ROWS == ROW_BLOCK, "a block's rows are a tile's");
+ROW_SHAPES(OF_SHAPE)
+#undef OF_SHAPE
 
-template <class A, class B, class Out>
-__device__ int product(int shape, const A& a, const B& b, const Out& out, int m_count, int n_count, int k_count,
-                       int first, real* shared) {
-#define DEAL(...) deal_tiles<__VA_ARGS__>(a, b, out, m_count, n_count, k_count, first, shared)
+// How many tiles of a shape beside each other a product has, and how many in all.
+struct Tiles { int across, count; };
+__device__ inline Tiles tiles_of(int shape, const Product& product) {
+    const auto tiles = [&](int rows, int columns) {
+        const int across = ceil_div(product.n_count, columns);
+        return Tiles{across, across * ceil_div(product.m_count, rows) * product.splits};
+    };
     switch (shape) {
-#if PRECISION != FLOAT32
-        case 4: return DEAL(TensorShape<1, 4, 4>);
-        case 2: return DEAL(TensorShape<1, 1, 2>);
-        default: return DEAL(TensorShape<1, 1, 1>);
-#else
-#if REAL_BITS == 32  // doubles would not fit the registers
-        case 8: return DEAL(Shape<8, 4, 16>);
-        case 4: return DEAL(Shape<4, 4, 16>);
-#else
-        case 4: return DEAL(Shape<4, 2, 16>);
-#endif
-        case 2: return DEAL(Shape<4, 4, 8, 4>);  // groups, so that each thread uses what it reads more often
-        default: return DEAL(Shape<2, 2, 8, 4>);
-#endif
+        default:
+#define OF_SHAPE(CODE, ...) case CODE: { using S = __VA_ARGS__; return tiles(S::ROWS, S::COLUMNS); }
+        ROW_SHAPES(OF_SHAPE) TILE_SHAPES(OF_SHAPE)
+#undef OF_SHAPE
     }
-#undef DEAL
 }
 
-// A product of this block's rows: ROW_BLOCK at a time, one a warp.
-template <class A, class B, class Out>
-__device__ void product_of_rows(const A& a, const B& b, const Out& out, int m_count, int n_count,
-                                             int k_count, real* shared) {
-    using S = Shape<1, 1, ROW_BLOCK>;
-    for (int m0 = blockIdx.x * ROW_BLOCK; m0 < m_count; m0 += gridDim.x * ROW_BLOCK)
-        for (int n0 = 0; n0 < n_count; n0 += S::COLUMNS)
-            tile<S>(a, b, out, m0, n0, m_count, n_count, k_count, shared);
+template <class A, class B>
+__device__ inline Sums tile_of(int shape, const A& a, const B& b, const Product& product, int number) {
+#define OF_SHAPE(CODE, ...) case CODE: return tile<__VA_ARGS__>(a, b, product, number);
+    if constexpr (A::ALONG_TERMS) switch (shape) { ROW_SHAPES(OF_SHAPE) }  // a gradient's terms are the batch's rows
+    switch (shape) { default: TILE_SHAPES(OF_SHAPE) }
+#undef OF_SHAPE
 }
 
-// What is done to one element of a product, as functions of their own: a tile has up to 32 elements a thread.
-__device__ __noinline__ real activated(int activation, real z) { return apply(activation, z); }
-__device__ __noinline__ real pulled_back(int activation, real a, real delta) { return delta * slope(activation, a); }
+// Epilogue: out(m, n, sums, before) for the sums of a tile that are inside, VECTOR columns at a time, of which some may
+// be outside. What ``out`` needs of the memory, ``before(m, n)``, is asked for before any of it is waited for.
+template <class Out> __device__ inline void epilogue(const Product& product, const Sums& of, const Out& out) {
+    constexpr int AHEAD = 2;
+    const int across = of.columns / VECTOR, count = of.rows * across;
+    for (int e0 = threadIdx.y * WARP + threadIdx.x; e0 < count; e0 += AHEAD * THREADS) {
+        decltype(out.before(0, 0)) before[AHEAD];
+        bool inside[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) {
+            const int e = e0 + i * THREADS, m = of.m0 + e / across, n = of.n0 + e % across * VECTOR;
+            inside[i] = e < count && m < product.m_count && n < product.n_count;
+            if (inside[i]) before[i] = out.before(m, n);
+        }
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) {
+            if (!inside[i]) continue;
+            const int e = e0 + i * THREADS, row = e / across, column = e % across * VECTOR;
+            const real* place = product_memory() + row * of.pitch + column;
+            Wide sum = *reinterpret_cast<const Wide*>(place);
+            for (int p = 1; p < of.parts; ++p) {
+                place += of.rows * of.pitch;
+                add(sum, *reinterpret_cast<const Wide*>(place));
+            }
+            out(of.m0 + row, of.n0 + column, sum, before[i]);
+        }
+    }
+}
 
-// A step, as each thread goes through it.
+// Which of what is dealt from block ``dealt`` on, one after the other, is this block's first.
+__device__ inline int first_of(int dealt) { return (blockIdx.x + gridDim.x - dealt % gridDim.x) % gridDim.x; }
+
+// A product, as blocks share it: by its tiles' parts, dealt from block ``dealt`` on; or by rows, of which a block takes
+// all columns. compute(number) takes the sums of a part, and out_of(split) is what is done to them. Returns how many
+// parts there are.
+template <class Compute, class OutOf>
+__device__ inline int share(bool by_rows, int shape, const Product& product, int dealt, const Compute& compute,
+                            const OutOf& out_of) {
+    const Tiles tiles = tiles_of(shape, product);
+    const int run = by_rows ? tiles.across : 1;  // parts one after the other that one block takes
+    for (int i = first_of(dealt) * run; i < tiles.count; i += (i + 1) % run ? 1 : (int(gridDim.x) - 1) * run + 1)
+        epilogue(product, compute(i), out_of(i % product.splits));
+    return tiles.count;
+}
+
+// z = sum + b and a = σ(z); or the sum alone, as a part of z for what comes next by rows.
+struct Forward {
+    const real* bias;  // or null
+    real* to;
+    int n_out, pitch, activation;
+    __device__ Wide before(index_t, int o) const {
+        Wide of{};
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v)
+            if (bias && o + v < n_out) of.x[v] = bias[o + v];
+        return of;
+    }
+    __device__ void operator()(index_t b, int o, Wide sum, const Wide& biases) const {
+        if (bias)
+#pragma unroll
+            for (int v = 0; v < VECTOR; ++v) sum.x[v] = apply(activation, sum.x[v] + biases.x[v]);
+        *reinterpret_cast<Wide*>(to + b * pitch + o) = sum;
+    }
+};
+
+// δ = sum ⊙ σ'(z), or of softmax the sum.
+struct PullBack {
+    const real* a;
+    real* delta;
+    int pitch, activation;
+    __device__ Wide before(index_t b, int j) const { return *reinterpret_cast<const Wide*>(a + b * pitch + j); }
+    __device__ void operator()(index_t b, int j, Wide sum, const Wide& a) const {
+        if (activation != SOFTMAX)
+#pragma unroll
+            for (int v = 0; v < VECTOR; ++v) sum.x[v] *= slope(activation, a.x[v]);
+        *reinterpret_cast<Wide*>(delta + b * pitch + j) = sum;
+    }
+};
+
+// COUNT parameters beside each other, with the optimizer's slots.
+template <int COUNT> struct Parameters {
+    Numbers<COUNT> value, slot1, slot2;
+
+    static __device__ Numbers<COUNT>* at(index_t place) { return reinterpret_cast<Numbers<COUNT>*>(launch.memory + place); }
+
+    __device__ void read(index_t place) {
+        if (launch.mode == GRADIENTS) return;
+        value = *at(place);
+        if (launch.slots > 0) slot1 = *at(launch.parameters + place);
+        if (launch.slots > 1) slot2 = *at(2 * launch.parameters + place);
+    }
+    // By their gradient and a step's coefficients; or the gradient into memory.
+    __device__ void update(index_t place, const Numbers<COUNT>& gradient, const real* c) {
+        if (launch.mode == GRADIENTS) {
+            *at(launch.gradient + place) = gradient;
+            return;
+        }
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i)
+            ::step(launch.rule, launch.slots, value.x[i], gradient.x[i], slot1.x[i], slot2.x[i], c);
+        *at(place) = value;
+        if (launch.slots > 0) *at(launch.parameters + place) = slot1;
+        if (launch.slots > 1) *at(2 * launch.parameters + place) = slot2;
+    }
+};
+
+// W by its gradient; by vectors, where all are aligned and inside.
+struct UpdateWeights {
+    index_t weights;
+    int n_in;
+    bool aligned;
+    real c[COEFFICIENTS];
+
+    __device__ UpdateWeights(const Layer& layer, const real* coefficients) : weights(layer.weights), n_in(layer.n_in) {
+        aligned = (layer.weights | layer.n_in | launch.parameters | launch.gradient) % VECTOR == 0;
+#pragma unroll
+        for (int i = 0; i < COEFFICIENTS; ++i) c[i] = coefficients[i];
+    }
+    __device__ Parameters<VECTOR> before(index_t o, int j) const {
+        Parameters<VECTOR> of;
+        if (aligned) of.read(weights + o * n_in + j);
+        return of;
+    }
+    __device__ void operator()(index_t o, int j, const Wide& sum, Parameters<VECTOR> of) const {
+        const index_t place = weights + o * n_in + j;
+        if (aligned) {
+            of.update(place, sum, c);
+            return;
+        }
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v) {
+            if (j + v >= n_in) break;
+            Parameters<1> one;
+            one.read(place + v);
+            one.update(place + v, {sum.x[v]}, c);
+        }
+    }
+};
+
+enum Phase { FORWARD, OUTPUT, BACK, UPDATES, BLOCKS_MEET, PHASES };
+
+// A step, as each thread goes through it. All of it is inlined.
 struct Step {
-    index_t number, rows;
-    const index_t* order;
-    bool by_rows;  // how the phase before was shared
+    Profile<PHASES>& profile;
+    bool by_rows = false;  // how the phase before was shared: all weights are needed, and the rows' costs have been read
 
-    // The first phase waits for the grid: it needs all of the weights, and the rows' costs have been read.
-    __device__ explicit Step(index_t number)
-        : number(number), order(launch.order + number * launch.batch), by_rows(false) {
-        const index_t rest = launch.samples - number * launch.batch;
-        rows = rest < launch.batch ? rest : launch.batch;
-    }
+    static __device__ const index_t* order() { return launch.order + now().first; }
+    // The weights' of this step, and then the biases'.
+    static __device__ const real* coefficients() { return launch.coefficients + 2 * index_t(now().number) * COEFFICIENTS; }
 
-    __device__ __noinline__ void take() {
-        for (index_t i = 0; i < launch.layer_count; ++i) forward(i);
+    __device__ void take() {
+        profile.begin();
+        for (int i = 0; i < launch.layer_count; ++i) forward(i);
+        profile.ended(FORWARD);
         output();
+        profile.ended(OUTPUT);
         if (launch.mode == TRAIN || launch.mode == GRADIENTS) {
-            for (index_t i = launch.last(); i > 0; --i) back(i);
+            for (int i = launch.last(); i > 0; --i) back(i);
+            profile.ended(BACK);
             gradients();
         } else {
             meet(false);
+            sum(0);
         }
-        sum();
+        profile.ended(UPDATES);
     }
 
     // What comes next reads what other threads wrote: of this block, or of the grid.
     __device__ void meet(bool next_by_rows) {
+        const long long arrived = profile.clock();
         if (by_rows && next_by_rows)
             __syncthreads();
         else
             grid_barrier(launch.arrived, passed());
+        profile.apart(BLOCKS_MEET, arrived);
         by_rows = next_by_rows;
     }
 
     // body(b) for each of this block's rows, one a warp.
     template <class Body> __device__ void each_row(const Body& body) const {
-        for (index_t b0 = index_t(blockIdx.x) * ROW_BLOCK; b0 < rows; b0 += index_t(gridDim.x) * ROW_BLOCK)
-            if (b0 + threadIdx.y < rows) body(b0 + threadIdx.y);
+        for (index_t b0 = index_t(blockIdx.x) * ROW_BLOCK; b0 < now().rows; b0 += index_t(gridDim.x) * ROW_BLOCK)
+            if (b0 + threadIdx.y < now().rows) body(b0 + threadIdx.y);
     }
 
-    // What goes into layer i: the batch's samples, gathered as they are read, or the activations of the layer before.
-    template <bool ALONG_TERMS> __device__ Operand<ALONG_TERMS> inputs_of(index_t i) const {
-        const int n_in = launch.layer(i, LAYER_N_IN);
-        if (i == 0) return {launch.numbers, n_in, order, launch.bytes};
-        return {launch.memory + launch.layer(i - 1, LAYER_A), n_in};
+    // A tile of the product of what goes into layer i with another operand: the batch's samples, gathered as they are
+    // copied, or the activations of the layer before.
+    template <class Other>
+    __device__ Sums tile_of_inputs(int i, int n_in, int shape, const Other& other, const Product& product,
+                                   int number) const {
+        constexpr bool ALONG_TERMS = Other::ALONG_TERMS;
+        if (i > 0) {
+            const Layer& before = layer(i - 1);
+            const Operand<ALONG_TERMS, real> a_prev{launch.memory + before.a, nullptr, before.pitch};
+            return tile_with(shape, a_prev, other, product, number);
+        } else if (launch.bytes) {
+            const Operand<ALONG_TERMS, Byte> bytes{launch.bytes, order(), n_in};
+            return tile_with(shape, bytes, other, product, number);
+        } else {
+            const Operand<ALONG_TERMS, real> numbers{launch.numbers, order(), n_in};
+            return tile_with(shape, numbers, other, product, number);
+        }
     }
-
-    // z = a_prev Wᵀ + b, a = σ(z); the output layer's z is kept apart.
-    __device__ __noinline__ void forward(index_t i) {
-        const int n_in = launch.layer(i, LAYER_N_IN), n_out = launch.layer(i, LAYER_N_OUT);
-        const int activation = launch.layer(i, LAYER_ACTIVATION);
-        const bool last = i == launch.last(), apply_now = !last && activation != SOFTMAX;
-        const real *weights = launch.memory + launch.layer(i, LAYER_WEIGHTS), *bias = weights + index_t(n_in) * n_out;
-        real* target = launch.memory + launch.layer(i, last ? LAYER_Z : LAYER_A);
-        const auto out = [=](index_t b, index_t o, real sum) {
-            const real z = sum + bias[o];
-            target[b * n_out + o] = apply_now ? activated(activation, z) : z;
-        };
-        meet(launch.layer(i, LAYER_BY_ROWS));
-        const auto a_prev = inputs_of<true>(i);
-        const Rows w{weights, n_in};
-        if (by_rows)
-            product_of_rows(a_prev, w, out, rows, n_out, n_in, panels());
+    template <class Inputs, class Other>
+    static __device__ Sums tile_with(int shape, const Inputs& inputs, const Other& other, const Product& product, int number) {
+        if constexpr (Inputs::ALONG_TERMS)
+            return tile_of(shape, inputs, other, product, number);
         else
-            product(launch.layer(i, LAYER_FORWARD_SHAPE), a_prev, w, out, rows, n_out, n_in, 0, panels());
-        if (activation != SOFTMAX || last) return;
-        meet(true);
-        each_row([&](index_t b) { row_softmax(target + b * n_out, target + b * n_out, n_out); });
+            return tile_of(shape, other, inputs, product, number);
     }
 
-    // δ of the output layer, with each row's cost and hit; the outputs too, where they are asked for.
-    __device__ __noinline__ void output() {
-        const index_t i = launch.last(), n_out = launch.layer(i, LAYER_N_OUT);
-        const int activation = launch.layer(i, LAYER_ACTIVATION);
+    // z = a_prev Wᵀ + b, a = σ(z). Where it is not shared by tiles alone, z is kept apart, in parts.
+    __device__ void forward(int i) {
+        const Layer& of = layer(i);
+        const bool last = i == launch.last(), in_parts = last || of.splits > 1 || of.activation == SOFTMAX;
+        const Rows<> w{launch.memory + of.weights, nullptr, of.n_in};
+        const Product z{now().rows, of.n_out, of.n_in, of.splits};
+        meet(of.by_rows);
+        share(by_rows, of.forward_shape, z, 0,
+              [&](int number) { return tile_of_inputs(i, of.n_in, of.forward_shape, w, z, number); },
+              [&](int split) {
+                  const real* bias = launch.memory + of.biases();
+                  real* to = launch.memory + (in_parts ? of.z + split * part_of_z(of) : of.a);
+                  return Forward{in_parts ? nullptr : bias, to, of.n_out, of.pitch, of.activation};
+              });
+        if (in_parts && !last) activate_rows(of);
+    }
+
+    __device__ index_t part_of_z(const Layer& of) const { return index_t(now().rows) * of.pitch; }
+
+    // z of COUNT columns from n on, of the row that begins at ``place``: the parts in their order, of which some are asked
+    // for before any is waited for, and then the bias.
+    template <int COUNT> __device__ Numbers<COUNT> z_of(const Layer& of, index_t place, index_t n) const {
+        constexpr int AT_ONCE = 8;
+        const real *z = launch.memory + of.z + place + n, *bias = launch.memory + of.biases() + n;
+        Numbers<COUNT> sum{}, parts[AT_ONCE]{};
+        for (int first = 0; first < of.splits; first += AT_ONCE) {
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; ++i)
+                if (first + i < of.splits) parts[i] = *reinterpret_cast<const Numbers<COUNT>*>(z + (first + i) * part_of_z(of));
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; ++i)
+                if (first + i < of.splits) add(sum, parts[i]);
+        }
+#pragma unroll
+        for (int v = 0; v < COUNT; ++v)
+            if (n + v < of.n_out) sum.x[v] += bias[v];
+        return sum;
+    }
+
+    // a of a hidden layer whose z is in parts.
+    __device__ void activate_rows(const Layer& of) {
         meet(true);
         each_row([&](index_t b) {
-            const index_t sample = order[b], place = b * n_out;
-            const real *z = launch.memory + launch.layer(i, LAYER_Z) + place, *y = launch.targets + sample * n_out;
-            const real weight = launch.sample_weight[sample];
-            real *a = launch.memory + launch.layer(i, LAYER_A) + place, *delta = launch.memory + launch.layer(i, LAYER_DELTA) + place;
-            if (activation == SOFTMAX)
-                row_softmax(z, a, n_out);
-            else
-                for (index_t n = threadIdx.x; n < n_out; n += WARP) a[n] = apply(activation, z[n]);
-            const real cost = row_output(z, a, y, weight / rows, activation, launch.loss, delta, n_out);
-            const bool hit = is_hit(a, y, n_out);  // in lane 0, which itself wrote the only one of one output
-            if (threadIdx.x == 0) launch.memory[launch.row_cost + b] = weight * cost, launch.memory[launch.row_hit + b] = hit;
-            if (launch.mode == PREDICT)
-                for (index_t n = threadIdx.x; n < n_out; n += WARP) launch.outputs[number * launch.batch * n_out + place + n] = a[n];
+            real* a = launch.memory + of.a + b * of.pitch;
+            if (of.activation == SOFTMAX) {
+                for (index_t n = threadIdx.x; n < of.n_out; n += WARP) a[n] = z_of<1>(of, b * of.pitch, n).x[0];
+                row_softmax(a, a, of.n_out);
+                return;
+            }
+            for (int n = threadIdx.x * VECTOR; n < of.n_out; n += WARP * VECTOR) {
+                Wide some = z_of<VECTOR>(of, b * of.pitch, n);
+#pragma unroll
+                for (int v = 0; v < VECTOR; ++v) some.x[v] = apply(of.activation, some.x[v]);
+                *reinterpret_cast<Wide*>(a + n) = some;
+            }
         });
     }
 
-    // δ of layer i − 1: (δ W) ⊙ σ'(z).
-    __device__ __noinline__ void back(index_t i) {
-        const int n = launch.layer(i, LAYER_N_IN), n_out = launch.layer(i, LAYER_N_OUT);
-        const int activation = launch.layer(i - 1, LAYER_ACTIVATION);
-        const real* a = launch.memory + launch.layer(i - 1, LAYER_A);
-        real* delta = launch.memory + launch.layer(i - 1, LAYER_DELTA);
-        const auto out = [=](index_t b, index_t j, real sum) {
-            const index_t place = b * n + j;
-            delta[place] = activation == SOFTMAX ? sum : pulled_back(activation, a[place], sum);
-        };
-        const Rows delta_next{launch.memory + launch.layer(i, LAYER_DELTA), n_out};
-        const Columns w{launch.memory + launch.layer(i, LAYER_WEIGHTS), n};
-        meet(launch.layer(i, LAYER_BY_ROWS));
-        if (by_rows)
-            product_of_rows(delta_next, w, out, rows, n, n_out, panels());
-        else
-            product(launch.layer(i, LAYER_BACK_SHAPE), delta_next, w, out, rows, n, n_out, 0, panels());
-        if (activation != SOFTMAX) return;
+    // δ of the output layer, with each row's cost and hit; the outputs too, where they are asked for.
+    __device__ void output() {
+        const Layer& of = layer(launch.last());
         meet(true);
-        each_row([&](index_t b) { row_softmax_pull_back(delta + b * n, a + b * n, n); });
+        each_row([&](index_t b) {
+            const index_t sample = order()[b], place = b * of.pitch;
+            const real *y = launch.targets + sample * of.n_out, weight = launch.sample_weight[sample];
+            real *a = launch.memory + of.a + place, *delta = launch.memory + of.delta + place;
+            if (of.n_out > WARP) {
+                real* z = launch.memory + of.z + place;
+                for (index_t n = threadIdx.x; n < of.n_out; n += WARP) z[n] = z_of<1>(of, place, n).x[0];
+                output_of_row(of, of.n_out, b, weight, z, y, a, delta);
+            } else {
+                const bool mine = threadIdx.x < of.n_out;
+                real z_of_lane = mine ? z_of<1>(of, place, threadIdx.x).x[0] : 0, y_of_lane = mine ? y[threadIdx.x] : 0;
+                real a_of_lane = 0, delta_of_lane = 0;
+                output_of_row(of, OneEach{of.n_out}, b, weight, InLanes{z_of_lane}, InLanes{y_of_lane}, InLanes{a_of_lane},
+                              InLanes{delta_of_lane});
+                if (mine) delta[threadIdx.x] = delta_of_lane;
+            }
+        });
     }
 
-    // ∂C/∂W = δᵀ a_prev and ∂C/∂b = δᵀ 1 of all layers, each element used for its update at once.
-    __device__ __noinline__ void gradients() {
+    template <class Count, class Row, class Y>
+    __device__ void output_of_row(const Layer& of, Count n_out, index_t b, real weight, const Row& z, const Y& y, const Row& a,
+                                  const Row& delta) const {
+        const real cost = row_output(z, a, y, weight / now().rows, of.activation, launch.loss, delta, n_out);
+        const bool hit = is_hit(a, y, n_out);  // in lane 0, which itself wrote the only one of one output
+        if (threadIdx.x == 0) launch.memory[launch.row_cost + b] = weight * cost, launch.memory[launch.row_hit + b] = hit;
+        if (launch.mode == PREDICT) each<WARP>(n_out, [&](int n) { launch.outputs[(now().first + b) * of.n_out + n] = a[n]; });
+    }
+
+    // δ of layer i − 1: (δ W) ⊙ σ'(z).
+    __device__ void back(int i) {
+        const Layer &of = layer(i), &to = layer(i - 1);
+        const Rows<> delta_next{launch.memory + of.delta, nullptr, of.pitch};
+        const Columns<> w{launch.memory + of.weights, nullptr, of.n_in};
+        meet(of.by_rows);
+        const Product delta{now().rows, of.n_in, of.n_out, 1};
+        share(by_rows, of.back_shape, delta, 0,
+              [&](int number) { return tile_of(of.back_shape, delta_next, w, delta, number); },
+              [&](int) { return PullBack{launch.memory + to.a, launch.memory + to.delta, to.pitch, to.activation}; });
+        if (to.activation != SOFTMAX) return;
+        meet(true);
+        each_row([&](index_t b) {
+            row_softmax_pull_back(launch.memory + to.delta + b * to.pitch, launch.memory + to.a + b * to.pitch, to.n_out);
+        });
+    }
+
+    // ∂C/∂W = δᵀ a_prev and ∂C/∂b = δᵀ 1 of all layers, each used for its update at once; and the step's cost, which
+    // is dealt to a block as they are.
+    __device__ void gradients() {
         meet(false);
         int dealt = 0;
-        for (index_t i = 0; i < launch.layer_count; ++i) {
-            const int n_in = launch.layer(i, LAYER_N_IN), n_out = launch.layer(i, LAYER_N_OUT);
-            const index_t weights = launch.layer(i, LAYER_WEIGHTS), biases = weights + index_t(n_in) * n_out;
-            const real* coefficients = launch.coefficients + 2 * number * COEFFICIENTS;
-            const auto out = [=](index_t o, index_t j, real sum) {
-                if (j == n_in)
-                    update(biases + o, coefficients + COEFFICIENTS, sum);
-                else
-                    update(weights + o * n_in + j, coefficients, sum);
-            };
-            const Columns delta{launch.memory + launch.layer(i, LAYER_DELTA), n_out};
-            const auto a_prev = inputs_of<false>(i);  // of which row n_in is all 1: its gradient is the bias's
-            dealt += product(launch.layer(i, LAYER_GRADIENT_SHAPE), delta, a_prev, out, n_out, n_in + 1, rows, dealt, panels());
+        for (int i = 0; i < launch.layer_count; ++i) {
+            const Layer& of = layer(i);
+            const Columns<> delta{launch.memory + of.delta, nullptr, of.pitch};
+            const Product gradient{of.n_out, of.n_in, now().rows, 1};
+            dealt += share(false, of.gradient_shape, gradient, dealt,
+                           [&](int number) { return tile_of_inputs(i, of.n_in, of.gradient_shape, delta, gradient, number); },
+                           [&](int) { return UpdateWeights(of, coefficients()); });
+            dealt += bias_gradients(of, dealt);
         }
+        sum(dealt);
     }
 
-    // One element of a parameter, at ``place`` of the memory, by its gradient.
-    static __device__ __noinline__ void update(index_t place, const real* c, real gradient) {
-        if (launch.mode == GRADIENTS)
-            launch.memory[launch.gradient + place] = gradient;
-        else
-            ::step(launch.rule, launch.slots, launch.memory[place], gradient, launch.memory[launch.parameters + place],
-                   launch.memory[2 * launch.parameters + place], c);
+    // A block takes WARP biases, of which each warp adds every ROW_BLOCK-th row. Returns for how many blocks there are.
+    __device__ int bias_gradients(const Layer& of, int dealt) const {
+        const int count = ceil_div(of.n_out, WARP);
+        real* const parts = product_memory();
+        for (int i = first_of(dealt); i < count; i += gridDim.x) {
+            const int o = i * WARP + threadIdx.x;
+            const real* delta = launch.memory + of.delta + o;
+            real part = 0;
+            if (o < of.n_out)
+                for (int b = threadIdx.y; b < now().rows; b += ROW_BLOCK) part += delta[index_t(b) * of.pitch];
+            __syncthreads();  // what was here before has been read
+            parts[threadIdx.y * WARP + threadIdx.x] = part;
+            __syncthreads();  // all parts are there
+            if (threadIdx.y > 0 || o >= of.n_out) continue;
+            for (int warp = 1; warp < ROW_BLOCK; ++warp) part += parts[warp * WARP + threadIdx.x];
+            Parameters<1> bias;
+            bias.read(of.biases() + o);
+            bias.update(of.biases() + o, {part}, coefficients() + COEFFICIENTS);
+        }
+        return count;
     }
 
-    // The step's cost and hits, by the last block; each thread takes every THREADS-th row, then halves are added.
-    __device__ __noinline__ void sum() const {
-        if (blockIdx.x != gridDim.x - 1) return;
-        const int thread = threadIdx.y * WARP + threadIdx.x;
-        struct Part { double cost, hits; };
-        Part* parts = reinterpret_cast<Part*>(panels());
-        Part part{};
-        for (index_t b = thread; b < rows; b += THREADS) {
-            part.cost += launch.memory[launch.row_cost + b];
-            part.hits += launch.memory[launch.row_hit + b];
-        }
-        __syncthreads();  // the panels of the last tile have been read
-        parts[thread] = part;
-        for (int half = THREADS / 2; half; half /= 2) {
-            __syncthreads();
-            if (thread < half) {
-                parts[thread].cost += parts[thread + half].cost;
-                parts[thread].hits += parts[thread + half].hits;
-            }
-        }
-        if (thread == 0) launch.costs[number] = parts[0].cost, launch.hits[number] = index_t(parts[0].hits);
+    // The step's cost and hits, by one block; each thread takes every THREADS-th row, then lanes and warps are added.
+    __device__ void sum(int dealt) const {
+        if (blockIdx.x != dealt % gridDim.x) return;
+        double cost = 0, hits = 0;
+        for (int b = threadIdx.y * WARP + threadIdx.x; b < now().rows; b += THREADS)
+            cost += launch.memory[launch.row_cost + b], hits += launch.memory[launch.row_hit + b];
+        double* const parts = product_memory<double>();
+        cost = lanes_sum(cost), hits = lanes_sum(hits);
+        __syncthreads();  // what was here before has been read
+        if (threadIdx.x == 0) parts[threadIdx.y] = cost, parts[ROW_BLOCK + threadIdx.y] = hits;
+        __syncthreads();  // all parts are there
+        if (threadIdx.x > 0 || threadIdx.y > 0) return;
+        for (int warp = 1; warp < ROW_BLOCK; ++warp) cost += parts[warp], hits += parts[ROW_BLOCK + warp];
+        launch.costs[now().number] = cost, launch.hits[now().number] = index_t(hits);
     }
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) epoch() {
-    if (threadIdx.x == 0 && threadIdx.y == 0) passed() = 0;
-    for (index_t number = 0; number < launch.steps; ++number) Step(number).take();
+    const int thread = threadIdx.y * WARP + threadIdx.x;
+    Profile<PHASES> profile;
+    if (thread == 0) passed() = 0;
+    for (int i = thread; i < launch.layer_count; i += THREADS) layer(i) = launch.read_layer(i);
+    for (int number = 0; number < launch.steps; ++number) {
+        const index_t first = index_t(number) * launch.batch;
+        __syncthreads();  // the layers are there, and of the step before all has been read
+        if (thread == 0) now() = {first, number, int(least<index_t>(launch.batch, launch.samples - first))};
+        __syncthreads();  // what this step is is there
+        Step{profile}.take();
+    }
+    profile.keep();
 }

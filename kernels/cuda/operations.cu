@@ -49,7 +49,9 @@ extern "C" __global__ void output_delta(const real* z_bn, const real* a_bn, cons
     const index_t b = index_t(blockIdx.x) * blockDim.y + threadIdx.y;
     if (b >= b_count) return;
     const real *z = z_bn + b * n_count, *a = a_bn + b * n_count, *y = y_bn + b * n_count;
-    const real cost = row_output(z, a, y, weight_b[b], activation, loss, delta_bn + b * n_count, n_count);
+    Exponents of{};
+    if (activation == SOFTMAX) of = row_exponents(z, n_count);
+    const real cost = row_delta(of, z, a, y, weight_b[b], activation, loss, delta_bn + b * n_count, n_count);
     const bool hit = is_hit(a, y, n_count);
     if (threadIdx.x == 0) {
         cost_b[b] = weight_b[b] * cost;

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <math.h>
 #include <memory>
 #include <numeric>
@@ -24,6 +25,8 @@
 #include <vector>
 
 #define CUDA_ON_HOST
+using std::max;
+using std::min;
 
 struct uint3 { unsigned x, y, z; };
 
@@ -67,12 +70,15 @@ struct Block {
     }
 };
 
+struct Copy { void* shared; const void* global; int bytes, inside; };
+
 struct Fiber {
     uint3 index{};
     unsigned lane = 0, generation = 0;
     Block* block = nullptr;
     Warp* warp = nullptr;
     const Barrier* waits_for = nullptr;
+    std::vector<std::vector<Copy>> copies;  // asynchronous ones that are not there yet: groups, and those of the next
     bool started = false, done = false;
     ucontext_t context;
     jmp_buf state;
@@ -84,7 +90,8 @@ struct Fiber {
 };
 
 inline uint3 grid_size, block_size;
-inline Barrier grid_barrier;
+inline std::map<const void*, Barrier> counters;      // where blocks meet, by the counter in memory
+inline std::map<unsigned, Barrier> cluster_barriers;  // by the cluster
 inline std::vector<Block> blocks;                    // those that run beside each other
 inline std::vector<std::unique_ptr<Fiber>> fibers;  // kept from launch to launch, for speed
 inline Fiber* current;
@@ -92,6 +99,8 @@ inline jmp_buf scheduler;
 inline std::function<void()> body;
 inline bool progress;
 inline std::string failure;
+
+inline unsigned threads() { return block_size.x * block_size.y * block_size.z; }
 
 inline void yield_to_scheduler() {
     if (!_setjmp(current->state)) _longjmp(scheduler, 1);
@@ -147,7 +156,22 @@ inline void prepare_thread(Fiber& fiber, unsigned t, Block& block) {
     fiber.warp = &block.warps[t / 32];
     ++fiber.warp->barrier.size;
     fiber.waits_for = nullptr;
+    fiber.copies.assign(1, {});
     fiber.done = false;
+    fiber.copies.assign(1, {});
+}
+
+#ifndef CLUSTER
+#define CLUSTER 1
+#endif
+
+// The block of the current one's cluster that has this rank.
+inline Block& of_rank(unsigned rank) {
+    const unsigned wanted = current->block->index.x / CLUSTER * CLUSTER + rank;
+    for (Block& block : blocks)
+        if (block.index.x == wanted) return block;
+    failure = "there is no block of this rank";
+    return *current->block;
 }
 
 constexpr long STATIC_GUARDS = 2 * 4096;  // bytes before and after static shared memory, see fake_cupy.py
@@ -161,7 +185,7 @@ inline void run_blocks(const std::vector<size_t>& numbers, unsigned threads, siz
     }
     const unsigned all = numbers.size() * threads;
     blocks.resize(numbers.size());
-    grid_barrier = {all};
+    counters.clear(), cluster_barriers.clear();
     while (fibers.size() < all) fibers.push_back(std::make_unique<Fiber>());
     std::vector<Fiber*> alive;
     for (size_t k = 0; k < numbers.size(); ++k) {
@@ -226,6 +250,7 @@ inline long long clock64() {
 
 #define __global__
 #define __device__
+#define __host__
 #define __forceinline__ inline
 #define __noinline__
 #define __launch_bounds__(...)
@@ -238,9 +263,38 @@ inline void __syncwarp(unsigned = ~0u, unsigned line = __builtin_LINE()) {
 template <class T> T __shfl_xor_sync(unsigned, T value, unsigned mask, unsigned line = __builtin_LINE()) {
     return cuda_host::shuffle(value, cuda_host::current->lane ^ mask, line);
 }
-inline void grid_barrier_on_host(unsigned line = __builtin_LINE()) { cuda_host::wait(cuda_host::grid_barrier, line); }
+inline void blocks_meet_on_host(const void* counter, unsigned count, unsigned line) {
+    const cuda_host::Barrier all{count * cuda_host::threads()};
+    cuda_host::wait(cuda_host::counters.try_emplace(counter, all).first->second, line);
+}
+inline void cluster_barrier_on_host(unsigned line) {
+    const cuda_host::Barrier all{CLUSTER * cuda_host::threads()};
+    cuda_host::wait(cuda_host::cluster_barriers.try_emplace(blockIdx.x / CLUSTER, all).first->second, line);
+}
+// The place in the shared memory of the block of this rank that ``place`` is in one's own.
+template <class T> T* of_rank_on_host(T* place, unsigned rank) {
+    const auto offset = reinterpret_cast<unsigned char*>(place) - cuda_host::current->block->base();
+    return reinterpret_cast<T*>(cuda_host::of_rank(rank).base() + offset);
+}
+inline void __trap() { cuda_host::failure = "the kernel stopped itself"; }
 inline void* shared_memory_on_host() { return cuda_host::current->block->base(); }
 
+inline unsigned __ballot_sync(unsigned, bool value, unsigned line = __builtin_LINE()) {
+    unsigned found = 0;
+    const auto& slots = cuda_host::current->warp->slots[cuda_host::current->warp->barrier.generation % 2];
+    cuda_host::shuffle(unsigned(value), 0, line);
+    for (unsigned lane = 0; lane < 32; ++lane) found |= unsigned(slots[lane] & 1) << lane;
+    return found;
+}
+inline int __ffs(unsigned bits) { return __builtin_ffs(bits); }
+
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+    const uint64_t bytes = uint64_t(y) << 32 | x;
+    unsigned found = 0;
+    for (int k = 0; k < 4; ++k) found |= unsigned(bytes >> 8 * (selector >> 4 * k & 7) & 255) << 8 * k;
+    return found;
+}
+inline float __fdividef(float x, float y) { return x / y; }
 inline unsigned __float_as_uint(float x) {
     unsigned bits;
     std::memcpy(&bits, &x, sizeof x);
@@ -250,6 +304,25 @@ inline float __uint_as_float(unsigned bits) {
     float x;
     std::memcpy(&x, &bits, sizeof x);
     return x;
+}
+
+// Asynchronous copies are made as late as they can be, when they are waited for; until then there is NaN.
+inline void copy_async_on_host(void* shared, const void* global, int bytes, int inside) {
+    if (reinterpret_cast<uintptr_t>(shared) % bytes || reinterpret_cast<uintptr_t>(global) % bytes)
+        cuda_host::failure = "an asynchronous copy of " + std::to_string(bytes) + " bytes is not aligned";
+    std::memset(shared, 0xFF, bytes);
+    cuda_host::current->copies.back().push_back({shared, global, bytes, inside});
+}
+inline void commit_on_host() { cuda_host::current->copies.emplace_back(); }
+inline void wait_on_host(size_t groups) {
+    auto& copies = cuda_host::current->copies;
+    while (copies.size() - 1 > groups) {
+        for (const cuda_host::Copy& copy : copies.front()) {
+            std::memset(copy.shared, 0, copy.bytes);
+            std::memcpy(copy.shared, copy.global, copy.inside);
+        }
+        copies.erase(copies.begin());
+    }
 }
 
 // Tensor cores, by the fragments of PTX's mma.m16n8k8 for TF32.

@@ -30,6 +30,8 @@ _alive: WeakSet[ndarray] = WeakSet()  # all arrays but views, whose guards every
 memory_limit = float("inf")  # bytes that one array may have
 multiprocessors = 3  # of the device; a cooperative launch takes so many threads and steps beside each other
 blocks_of_one = 1  # that a multiprocessor holds
+shared_memory = 227 << 10  # bytes of it that a block can have
+blocks_of_clusters = 24  # that it holds: eight of them make one
 seed = 0  # of the next launch's schedule
 lost_after = float("inf")  # launches, from which on the device answers no more
 refused_after = float("inf")  # launches, from which on it starts none
@@ -37,7 +39,6 @@ product_fails: Exception | None = None  # what a product raises
 
 # NaN before and after what is __shared__ static.
 _SHARED_GUARD = '\n__attribute__((used, section("cuda_shared"))) static char shared_guard_{}[4096];\n'
-_SHARED_MOST = 227 << 10  # bytes of shared memory that a block can have
 _GUARD = 64  # bytes on both sides of every array, where no kernel may write
 _DTYPES = {
     "float": "f4",
@@ -47,7 +48,9 @@ _DTYPES = {
     "unsigned long long": "u8",
     "unsigned char": "u1",
 }
-_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)')
+_KERNEL = re.compile(
+    r'extern "C" __global__ void (?:OF_CLUSTERS )?(?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)'
+)
 
 
 class CompileException(Exception):
@@ -217,8 +220,9 @@ class RawModule:
             except ValueError:
                 code, self.foreign = "", True
         assert code is not None
-        self.code, self.options, self.cooperative = code, options, enable_cooperative_groups
         defines = dict(re.findall(r"-D(\w+)=(\S+)", " ".join(options)))
+        self.code, self.options = code, options
+        self.cooperative, self.cluster = enable_cooperative_groups, int(defines.get("CLUSTER", 1))
         typedefs = {name: meaning for meaning, name in re.findall(r"typedef ([\w ]+) (\w+);", code)}
         self._types = {name: defines.get(meaning, meaning) for name, meaning in typedefs.items()}
         kernels = _KERNEL.findall(code)
@@ -243,7 +247,7 @@ class RawModule:
         launcher = self._loaded()[f"launch_{name}"]
         launcher.restype = ctypes.c_char_p
         return RawKernel(
-            name, launcher, [self._resolve(kind) for kind in self._signatures[name]], self.cooperative
+            name, launcher, [self._resolve(k) for k in self._signatures[name]], self.cooperative, self.cluster
         )
 
     def build(self) -> Path:
@@ -278,6 +282,11 @@ class Symbol:
         ctypes.memmove(self._address, source, size)
 
 
+def most_clusters(blocks: int) -> int:
+    """Clusters of so many blocks that the device holds at a time."""
+    return blocks_of_clusters // blocks
+
+
 class _Dim3(ctypes.Structure):
     _fields_ = [(axis, ctypes.c_uint) for axis in "xyz"]
 
@@ -287,8 +296,11 @@ class RawKernel:
 
     max_dynamic_shared_size_bytes = 48 << 10  # what a launch may ask for, until it is raised
 
-    def __init__(self, name: str, launcher, signature: list[tuple[np.dtype, bool]], cooperative: bool):
-        self.name, self._launcher, self._signature, self.cooperative = name, launcher, signature, cooperative
+    def __init__(
+        self, name: str, launcher, signature: list[tuple[np.dtype, bool]], cooperative: bool, cluster: int
+    ):
+        self.name, self._launcher, self._signature = name, launcher, signature
+        self.cooperative, self.cluster = cooperative, cluster
         self.kernel = SimpleNamespace(ptr=id(self))
 
     def __call__(
@@ -299,9 +311,17 @@ class RawKernel:
         assert all(1 <= n <= most for n, most in zip(grid, (2**31 - 1, 65535, 65535), strict=True)), grid
         assert min(block) >= 1
         assert np.prod(block) <= 1024
-        assert 0 <= shared_mem <= self.max_dynamic_shared_size_bytes <= _SHARED_MOST
+        assert 0 <= shared_mem <= self.max_dynamic_shared_size_bytes <= shared_memory
         if self.cooperative:  # cupy would make the grid smaller, with no more than a warning
             assert np.prod(grid) <= multiprocessors * blocks_of_one, "this grid cannot be resident"
+        assert grid[0] % self.cluster == 0, "no cluster is cut"
+        together = self.cooperative
+        if self.cluster > 1:  # nothing makes sure that all of them are resident, but that it was asked for
+            assert not together
+            assert np.prod(grid) <= most_clusters(self.cluster) * self.cluster, (
+                "these clusters cannot be resident"
+            )
+            together = True
         assert len(args) == len(self._signature), f"{self.name} takes {len(self._signature)} arguments"
         values = [self._check(i, *expected, args[i]) for i, expected in enumerate(self._signature)]
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
@@ -311,8 +331,8 @@ class RawKernel:
             raise CUDADriverError("CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: too many blocks")
         counts["launches"] += 1
         seed += 1
-        size, together = ctypes.c_size_t(shared_mem), ctypes.c_bool(self.cooperative)
-        failure = self._launcher(_Dim3(*grid), _Dim3(*block), size, together, ctypes.c_uint(seed), pointers)
+        size, number = ctypes.c_size_t(shared_mem), ctypes.c_uint(seed)
+        failure = self._launcher(_Dim3(*grid), _Dim3(*block), size, ctypes.c_bool(together), number, pointers)
         if failure:
             raise AssertionError(f"{self.name}: {failure.decode()}")
         for array in list(_alive):
@@ -358,7 +378,7 @@ def _build(code: str, options: tuple[str, ...]) -> Path:
     return library
 
 
-_properties = {"name": b"no GPU: the kernels run on the host", "major": 0, "minor": 0}
+_properties = {"name": b"no GPU: the kernels run on the host", "major": 9, "minor": 0}
 
 cuda = SimpleNamespace(
     is_available=lambda: True,
@@ -377,9 +397,22 @@ cuda = SimpleNamespace(
         runtimeGetVersion=lambda: 13000,
         getDeviceCount=lambda: 1,
         getDevice=lambda: 0,
-        deviceGetAttribute=lambda attribute, device: {97: _SHARED_MOST}[attribute],
+        deviceGetAttribute=lambda attribute, device: {97: shared_memory}[attribute],
         getDeviceProperties=lambda device: {**_properties, "multiProcessorCount": multiprocessors},
         memGetInfo=lambda: (int(memory_limit), int(memory_limit)),
+    ),
+)
+
+# As much of cuda.bindings.driver as says how many clusters are resident.
+bindings_driver = SimpleNamespace(
+    CUlaunchConfig=SimpleNamespace,
+    CUlaunchAttribute=lambda: SimpleNamespace(value=SimpleNamespace(clusterDim=SimpleNamespace())),
+    CUlaunchAttributeID=SimpleNamespace(CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION=4),
+    CUresult=SimpleNamespace(CUDA_SUCCESS=0),
+    CUfunction=lambda address: address,
+    cuOccupancyMaxActiveClusters=lambda function, config: (
+        0,
+        most_clusters(config.attrs[0].value.clusterDim.x),
     ),
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from types import ModuleType
 from typing import Any
 
@@ -16,10 +17,10 @@ import numpy as np
 from gpubp import kernels
 from gpubp.backends.backend import Backend, check_rule
 from gpubp.backends.cuda.availability import why_unavailable
-from gpubp.backends.cuda.costs import COMPOSED_WORK, MOST_PARTS
+from gpubp.backends.cuda.costs import COMPOSED_WORK, UNSHARED_INPUTS
 from gpubp.backends.cuda.device import Device
 from gpubp.backends.cuda.epoch import EpochPlan, shared_bytes
-from gpubp.backends.cuda.units import UnitsPlan, units_of_a_block, why_no_units
+from gpubp.backends.cuda.units import PLANS, Grid
 from gpubp.backends.plan import Plan, Problem
 from gpubp.errors import UsageError
 from gpubp.kernels import cuda
@@ -37,13 +38,14 @@ class CupyBackend(Device, Backend):
     What follows a product is one kernel. Nothing is allocated in a step, but that CuPy takes a product of one number
     as a sum, with temporaries from its memory pool.
 
-    The other plans run whole epochs in one launch: "fused", any network, and "units", small ones with one hidden
-    layer. Left the choice, these are trained by units, in up to ``MOST_PARTS`` blocks, and those whose steps are of
-    more than ``COMPOSED_WORK`` multiply-adds by the composed plan, since cuBLAS is then what counts.
+    The other plans run whole epochs in one launch: "fused", any network, and "units" and "cluster", small ones with
+    one hidden layer. Left the choice, these are trained by units, or by clusters if they have more than
+    ``UNSHARED_INPUTS`` inputs and the GPU has clusters; and those whose steps are of more than ``COMPOSED_WORK``
+    multiply-adds by the composed plan, since cuBLAS is then what counts.
 
     Args:
         module: the ``cupy`` to use; None imports it.
-        plan: "composed", "fused", "units", or "auto".
+        plan: "composed", "fused", "units", "cluster", or "auto".
         precision: of products of float32 matrices. "tf32" computes them on tensor cores, from factors rounded to 11
             bits; "3xtf32" too, but as three products of what is left of them, nearly as exact as "float32". Only the
             fused plan has these, and its gradients are held to a bound of their own.
@@ -54,7 +56,7 @@ class CupyBackend(Device, Backend):
     """
 
     name = "cupy"
-    plans = ("composed", "fused", "units")
+    plans = ("composed", "fused", "units", "cluster")
     precisions = tuple(cuda.PRECISIONS)
 
     def __init__(
@@ -115,8 +117,8 @@ class CupyBackend(Device, Backend):
         """
         kind, why = self._choose(problem)
         plan: Plan
-        if kind == "units":
-            plan = UnitsPlan(self, problem)
+        if kind in PLANS:
+            plan = PLANS[kind](self, problem)
         elif kind == "fused":
             plan = EpochPlan(self, problem)
         else:
@@ -139,18 +141,13 @@ class CupyBackend(Device, Backend):
                     f"only the fused plan has precision {self.precision}, not {self.plan_kind!r}"
                 )
             return "fused", f"as precision {self.precision} requires"
-        no_units = why_no_units(self, problem)
-        if self.plan_kind == "units" and no_units is not None:
-            raise UsageError(f"the units plan does not fit: {no_units}; choose the fused plan")
         if self.plan_kind != "auto":
             return self.plan_kind, "as asked for"
-        why_not = f"the units plan does not fit: {no_units}"
-        if no_units is None:
-            n_hidden = problem.layers[0].n_out
-            blocks = _tiles(n_hidden, units_of_a_block(self, n_hidden))
-            if blocks <= MOST_PARTS:
-                return "units", "chosen for the one hidden layer, which fits"
-            why_not = f"each of the units plan's {blocks} blocks, more than {MOST_PARTS}, would add up all their parts"
+        name = "cluster" if problem.sizes[0] > UNSHARED_INPUTS else "units"
+        found = PLANS[name].deal(self, problem)
+        if isinstance(found, Grid):
+            return name, "chosen for the one hidden layer, which fits"
+        why_not = f"the {name} plan does not fit: {found}"
         work = problem.batch_size * sum(layer.n_in * layer.n_out for layer in problem.layers)
         if work > COMPOSED_WORK:
             why = f"chosen for steps of {work:,} multiply-adds forward, which outweigh the launches"
@@ -165,11 +162,12 @@ class CupyBackend(Device, Backend):
         kind = np.dtype(dtype)
         compilations: dict[str, Callable[[], Any]] = {
             "composed plan": partial(self.kernels, kind),
-            "fused plan": partial(self.persistent_kernel, "epoch", kind, shared_bytes(kind)),
+            "fused plan": partial(self.persistent_kernel, "epoch", kind, shared_bytes(2)),
         }
-        for count in cuda.UNITS_OF_A_BLOCK:
-            units = partial(self.persistent_kernel, "units", kind, 0, count)
-            compilations[f"units plan, {count} units a block"] = units
+        for plan, count in product(PLANS.values(), cuda.UNITS_OF_A_CLUSTER):
+            if plan.cluster == 1 or self.why_no_clusters() is None:
+                units = partial(self.persistent_kernel, "units", kind, 0, (count, plan.cluster))
+                compilations[f"{plan.name} plan, {count} hidden units {plan.of_units}"] = units
         for what, compilation in compilations.items():
             started = time.perf_counter()
             compilation()

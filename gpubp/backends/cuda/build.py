@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -20,6 +21,7 @@ from gpubp.kernels import cuda
 from gpubp.support import machine
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")  # that kernels are built ahead for, unless others are named
+NO_CLUSTERS = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89")  # have none
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 Compile = Callable[[str, tuple[str, ...], str], bytes]
@@ -31,11 +33,12 @@ def jobs(architectures: Sequence[str], dtypes: Sequence[np.dtype] = DTYPES) -> l
     for dtype in dtypes:
         kinds.append((cuda.OPERATIONS, dtype, "float32", None))
         for name, files in cuda.PERSISTENT.items():
-            counts = cuda.UNITS_OF_A_BLOCK if name == "units" else (None,)
-            kinds += [(files, dtype, "float32", units) for units in counts]
+            pairs = product(cuda.UNITS_OF_A_CLUSTER, cuda.CLUSTERS)
+            kinds += [(files, dtype, "float32", units) for units in (pairs if name == "units" else [None])]
     others = [precision for precision in cuda.PRECISIONS if precision != "float32"]
     kinds += [(cuda.EPOCH, dtype, name, None) for dtype in dtypes if dtype == np.float32 for name in others]
-    return [(*kind, architecture) for kind in kinds for architecture in architectures]
+    every = product(kinds, architectures)
+    return [(*kind, of) for kind, of in every if of not in NO_CLUSTERS or kind[3] is None or kind[3][1] == 1]
 
 
 def by_nvrtc(source: str, options: tuple[str, ...], architecture: str) -> bytes:

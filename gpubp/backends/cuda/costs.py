@@ -20,9 +20,9 @@ HALF_RATE = 64  # float32 multiply-adds of a multiprocessor in a cycle, at half 
 # The tiles of products that there are in epoch.cu, by kind and code there: their rows and columns by 16. The larger
 # ones would not fit the registers in float64.
 _SHAPES = {
-    "float32": {1: (1, 1), 2: (2, 2), 4: (4, 4), 8: (8, 4)},
-    "float64": {1: (1, 1), 2: (2, 2), 4: (4, 2)},
-    "tensor cores": {1: (1, 4), 2: (2, 2), 4: (4, 4)},
+    "float32": {5: (1, 1), 6: (2, 2), 7: (4, 4), 8: (8, 4)},
+    "float64": {5: (1, 1), 6: (2, 2), 7: (4, 2)},
+    "tensor cores": {5: (1, 4), 6: (2, 2), 7: (4, 4)},
 }
 
 
@@ -45,18 +45,20 @@ VALUES: dict[str, float] = {name: entry["value"] for name, entry in entries(read
 # Multiply-adds of a step's forward products, up to which the fused plan is chosen. Counted, 3 × 2 × 2e9 operations take
 # some 0.3 ms, beside which a step's launches do not count.
 COMPOSED_WORK = int(VALUES["composed_work"])
-# Blocks whose parts of z are added up, beyond which each owns more units; where these are too few, the units plan must
-# be asked for.
+# Blocks or clusters whose parts of z are added up, beyond which each owns more units; where these are too few, the plan
+# must be asked for.
 MOST_PARTS = int(VALUES["most_parts"])
+# Inputs up to which one block takes all of them, and beyond which only clusters are faster than the fused plan.
+# Counted, a pass over 64 of them by one block is some 400 cycles longer than by eight, and a step's two passes so cost
+# no more than the barriers of a cluster.
+UNSHARED_INPUTS = int(VALUES["unshared_inputs"])
 # Up to so many weights, a block takes its rows of the batch through a layer alone: reading all weights for ROW_BLOCK
 # rows is then cheaper than a barrier of the grid.
 ROW_WEIGHTS = int(VALUES["barrier"] * HALF_RATE / cuda.ROW_BLOCK)
-# The tiles' rows, columns and cycles for one term. Counted, these are the instructions for a panel (to put and fetch
-# aligned numbers, and to sum) of two warps on each of four schedulers, by 16 terms: 650, 370, 161 and 113 in float32.
-# In float64, 36 are what shared memory takes, whose numbers are twice as wide; on tensor cores, 30 lie between TF32's
-# 20 and 3xTF32's 37. It is never less than 24: some 300 cycles until a panel is there from the second-level cache and
-# 80 for its way through shared memory, which nothing hides. Of equals the first is taken, the smaller, which has fewer
-# sums to write.
+# The tiles' rows, columns and cycles for one term; and a tile's cycles beside its terms, until its first panel is there
+# and from its last on. Counted, these are rounds of eight warps on a simulated multiprocessor. Of equals the first is
+# taken, the smaller, which has fewer sums to write.
+BARRIER_CYCLES, TILE_CYCLES = int(VALUES["barrier"]), int(VALUES["tile"])
 TILES: dict[str, dict[int, tuple[int, int, float]]] = {
     kind: {
         code: (rows, columns, VALUES[f"tiles.{kind}.{16 * rows}x{16 * columns}"])

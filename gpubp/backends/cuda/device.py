@@ -21,6 +21,7 @@ from gpubp.errors import BackendUnavailable, GpubpError
 from gpubp.kernels import cuda
 
 Shape = tuple[int, ...]
+CLUSTERS_FROM = 9  # compute capability
 MOST_SHARED_MEMORY = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
 # What cuBLAS answers where there is no memory for its handle or workspace.
 NO_WORKSPACE = ("CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
@@ -74,7 +75,7 @@ class Device:
             module = importlib.import_module("cupy")
         self._cp: Any = module
         self._operations: dict[np.dtype, dict[str, Any]] = {}
-        self._persistent: dict[tuple[str, np.dtype, int | None], PersistentKernel] = {}
+        self._persistent: dict[tuple[str, np.dtype, tuple[int, int] | None], PersistentKernel] = {}
         self._scaled: dict[np.dtype, Array] = {}
 
     def describe(self) -> str:
@@ -118,6 +119,37 @@ class Device:
             )
         return self.multiprocessors()
 
+    def why_no_clusters(self) -> str | None:
+        """None if blocks can be launched as clusters, else why not."""
+        runtime = self._cp.cuda.runtime
+        properties = runtime.getDeviceProperties(runtime.getDevice())
+        if properties["major"] < CLUSTERS_FROM:
+            return f"clusters of blocks need compute capability {CLUSTERS_FROM}.0"
+        try:
+            self._driver()
+        except ImportError as error:
+            return (
+                f"the module cuda.bindings, which knows how many clusters are resident, is missing ({error})"
+            )
+        return None
+
+    def resident_clusters(self, function: Any, blocks: int, block: Shape, shared: int) -> int:
+        """Return how many clusters of so many blocks the GPU holds at a time."""
+        driver = self._driver()
+        config, of_cluster = driver.CUlaunchConfig(), driver.CUlaunchAttribute()
+        of_cluster.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+        for axis, size in zip("xyz", (blocks, 1, 1), strict=True):
+            setattr(of_cluster.value.clusterDim, axis, size)
+        config.gridDimX, config.gridDimY, config.gridDimZ = blocks, 1, 1
+        config.blockDimX, config.blockDimY, config.blockDimZ = (*block, 1, 1)[:3]
+        config.sharedMemBytes, config.attrs, config.numAttrs = shared, [of_cluster], 1
+        status, count = driver.cuOccupancyMaxActiveClusters(driver.CUfunction(function.kernel.ptr), config)
+        return count if status == driver.CUresult.CUDA_SUCCESS else 0
+
+    def _driver(self) -> Any:
+        """NVIDIA's own names of the driver's functions; a stand-in for CuPy brings a stand-in for them."""
+        return getattr(self._cp, "bindings_driver", None) or importlib.import_module("cuda.bindings.driver")
+
     def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
         if out is None:
             out = self._empty(array.shape, array.dtype)
@@ -143,9 +175,9 @@ class Device:
         return self._operations[dtype]
 
     def persistent_kernel(
-        self, name: str, dtype: np.dtype, shared: int, units: int | None = None
+        self, name: str, dtype: np.dtype, shared: int, units: tuple[int, int] | None = None
     ) -> PersistentKernel:
-        """The kernel of ``epoch.cu``, or of ``units.cu`` for so many hidden units a block.
+        """The kernel of ``epoch.cu``, or of ``units.cu`` for so many hidden units of a cluster of so many blocks.
 
         It is to be launched with up to so many bytes of shared memory.
 
@@ -163,12 +195,20 @@ class Device:
         return kernel
 
     def _compile(
-        self, persistent: str, source: str, names: tuple[str, ...], dtype: np.dtype, units: int | None
+        self,
+        persistent: str,
+        source: str,
+        names: tuple[str, ...],
+        dtype: np.dtype,
+        units: tuple[int, int] | None,
     ) -> tuple[Any, list[Any]]:
         """A module of these kernels, and they. Raises GpubpError: they do not compile."""
         precision = self.precision if persistent else "float32"
+        # A cooperative launch is refused where not all blocks are resident; CuPy has none of clusters, for which
+        # resident_clusters() is asked.
+        cooperative = bool(persistent) and (units is None or units[1] == 1)
         try:
-            return self._load(source, cuda.options(dtype, precision, units), bool(persistent), names)
+            return self._load(source, cuda.options(dtype, precision, units), cooperative, names)
         except self._cp.cuda.compiler.CompileException as error:
             raise GpubpError(f"the CUDA kernels do not compile for {dtype}:\n{error}") from error
 

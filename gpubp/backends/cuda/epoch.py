@@ -11,12 +11,18 @@ import numpy as np
 from gpubp import kernels
 from gpubp.backends.backend import check_rule
 from gpubp.backends.composed import EVALUATION_ROWS
-from gpubp.backends.cuda.costs import ROW_WEIGHTS, TILES
+from gpubp.backends.cuda.costs import BARRIER_CYCLES, ROW_WEIGHTS, TILE_CYCLES, TILES
 from gpubp.backends.cuda.device import Device
 from gpubp.backends.operations import Array
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, check_order, pairs
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.kernels import cuda
+
+ANY_LINES, ALIGNED_AS_ANY = 4, 6  # the tile for lines that are not aligned, and the one whose size it has
+# Those of a block's rows of the batch, by whether lines are aligned: of up to so many columns, and of more.
+NARROW = 32
+ROWS = {True: (0, 1), False: (2, 3)}
+LEAST_TERMS = 64  # of a part of a product's terms: about as many are in shared memory at once
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,22 @@ class Layout:
     blocks: int
 
 
+@dataclass(frozen=True)
+class Products:
+    """How blocks share the products of each layer, in batches of so many rows, and how many blocks that occupies."""
+
+    rows: int
+    layers: list[dict[str, int]]
+    blocks: int
+
+
 class EpochPlan(Plan):
     """Training as launches of ``epoch.cu``; nothing is allocated in one, and what it returns is read at its end."""
 
     def __init__(self, device: Device, problem: Problem) -> None:
         super().__init__(problem)
         self.device, self.products = device, device.precision
-        self._shared = shared_bytes(self.dtype)
+        self._shared = shared_bytes(len(self.layers))
         self._kernel = device.persistent_kernel("epoch", self.dtype, self._shared)
         self._resident = device.resident_blocks(
             self._kernel.function, cuda.THREADS, self._shared, "fused", "composed"
@@ -57,9 +72,9 @@ class EpochPlan(Plan):
 
         self._parameters = sum(layer.n_out * (layer.n_in + 1) for layer in self.layers)
         self._rows = max(self.batch_size, EVALUATION_ROWS)
-        places = self._lay_out()
-        self._training = self._layout(places, self.batch_size)
-        self._evaluation = self._layout(places, self._rows)
+        shared = self._shared_products(self.batch_size), self._shared_products(self._rows)
+        places = self._lay_out(shared)
+        self._training, self._evaluation = (self._layout(places, products) for products in shared)
         memory = np.zeros(self._size, self.dtype)
         memory[: self._parameters] = np.hstack([p.reshape(-1) for pair in problem.parameters for p in pair])
         self._memory = device.to_device(memory)
@@ -69,13 +84,14 @@ class EpochPlan(Plan):
         self._coefficients = self._device(steps * 2 * cuda.COEFFICIENTS, self.dtype)
         self._costs, self._hits = self._device(steps, np.float64), self._device(steps, np.int64)
         self._no_outputs = self._device(1, self.dtype)
-        self._arrived, self._none_arrived = self._device(1, np.uint64), np.zeros(1, np.uint64)
+        self._none_arrived = np.zeros(cuda.COUNTER_DISTANCE * max(cuda.CLUSTERS), np.uint64)
+        self._arrived = device.to_device(self._none_arrived)
         self._as_they_are = device.to_device(np.arange(1))  # an order, of as many as were ever evaluated
 
     def _device(self, count: int, dtype: Any) -> Array:
         return self.device.to_device(np.zeros(count, dtype))
 
-    def _lay_out(self) -> list[dict[str, int]]:
+    def _lay_out(self, shared: Sequence[Products]) -> list[dict[str, int]]:
         """Each layer's places in the memory, whose size this finds; the parameters and slots come first."""
         places, at = [], 0
         for layer in self.layers:
@@ -83,52 +99,88 @@ class EpochPlan(Plan):
             at += layer.n_out * (layer.n_in + 1)
         self._gradient = at * (1 + len(self.optimizer.slots))
         at = _aligned(self._gradient + at)
-        for place, layer in zip(places, self.layers, strict=True):
-            for name in ("z", "a", "delta"):
+        for i, (place, layer) in enumerate(zip(places, self.layers, strict=True)):
+            parts = 0  # rows of z, which is kept where it is added up by rows
+            if (
+                layer is self.layers[-1]
+                or layer.activation == "softmax"
+                or any(p.layers[i]["splits"] > 1 for p in shared)
+            ):
+                parts = max(products.rows * products.layers[i]["splits"] for products in shared)
+            for name, rows in (("z", parts), ("a", self._rows), ("delta", self._rows)):
                 place[name] = at
-                at += _aligned(self._rows * layer.n_out) if name != "z" or layer is self.layers[-1] else 0
+                at += rows * _aligned(layer.n_out)
         self._row_cost, self._row_hit = at, at + self._rows
         self._size = at + 2 * self._rows
         return places
 
-    def _layout(self, places: Sequence[dict[str, int]], rows: int) -> Layout:
+    def _shared_products(self, rows: int) -> Products:
+        """How blocks share the products of a step of so many rows."""
+        by_rows = [layer.n_in * layer.n_out <= ROW_WEIGHTS for layer in self.layers]
+        shared = []
+        blocks = dealt = weights = 0
+        for i, layer in enumerate(self.layers):
+            # What comes next adds up z's parts by rows, if it is by rows itself; else it takes a barrier more.
+            next_by_rows = layer.activation == "softmax" or by_rows[i + 1 : i + 2] != [False]
+            further = 0 if next_by_rows else BARRIER_CYCLES
+            # Aligned lines begin at a multiple of four elements.
+            aligned = layer.n_in % 4 == 0 and weights % 4 == 0
+            weights += layer.n_out * (layer.n_in + 1)
+            forward, forward_tiles, splits = self._tile(rows, layer.n_out, layer.n_in, aligned, further)
+            back, back_tiles, _ = self._tile(rows, layer.n_in, layer.n_out, aligned)
+            # A layer's activations are aligned, and so are inputs that fill their lines.
+            gradient, gradient_tiles, _ = self._tile(
+                layer.n_out, layer.n_in, rows, i > 0 or layer.n_in % 4 == 0
+            )
+            if by_rows[i]:
+                forward, back = (ROWS[aligned][n > NARROW] for n in (layer.n_out, layer.n_in))
+            shared.append({
+                "by_rows": by_rows[i], "splits": 1 if by_rows[i] else splits,
+                "forward_shape": forward, "back_shape": back, "gradient_shape": gradient,
+            })  # fmt: skip
+            dealt += gradient_tiles + -(-layer.n_out // cuda.WARP)  # and the biases'
+            if not by_rows[i]:
+                blocks = max(blocks, forward_tiles, back_tiles)
+        dealt += 1  # and the costs
+        return Products(rows, shared, max(blocks, dealt, -(-rows // cuda.ROW_BLOCK)))
+
+    def _layout(self, places: Sequence[dict[str, int]], products: Products) -> Layout:
         table = np.zeros((len(self.layers), len(cuda.LAYER)), np.int64)
-        blocks = dealt = 0
-        for entry, layer, place in zip(table, self.layers, places, strict=True):
-            by_rows = layer.n_in * layer.n_out <= ROW_WEIGHTS
-            forward, forward_tiles = self._shape(rows, layer.n_out, layer.n_in)
-            back, back_tiles = self._shape(rows, layer.n_in, layer.n_out)
-            gradient, gradient_tiles = self._shape(layer.n_out, layer.n_in + 1, rows)
+        for entry, layer, place, shared in zip(table, self.layers, places, products.layers, strict=True):
             row = {
                 "n_in": layer.n_in,
                 "n_out": layer.n_out,
+                "pitch": _aligned(layer.n_out),
                 "activation": kernels.ACTIVATIONS[layer.activation],
-                "by_rows": by_rows,
-                "forward_shape": forward,
-                "back_shape": back,
-                "gradient_shape": gradient,
+                **shared,
                 **place,
             }
             entry[:] = [row[name] for name in cuda.LAYER]
-            dealt += gradient_tiles
-            if not by_rows:
-                blocks = max(blocks, forward_tiles, back_tiles)
-        blocks = max(blocks, dealt, -(-rows // cuda.ROW_BLOCK))
-        return Layout(self.device.to_device(table.reshape(-1)), min(blocks, self._resident))
+        return Layout(self.device.to_device(table.reshape(-1)), min(products.blocks, self._resident))
 
-    def _shape(self, m: int, n: int, k: int) -> tuple[int, int]:
-        """The code of the tile that is fastest for an (m, n) product of k terms, and how many of them there are."""
+    def _tile(
+        self, m: int, n: int, k: int, aligned: bool, further: int | None = None
+    ) -> tuple[int, int, int]:
+        """What is fastest for an (m, n) product of k terms: the tiles' code, how many there are, and parts of terms.
+
+        There is one part unless ``further`` says how many cycles more it takes to add several up.
+        """
         sizes = TILES[self.dtype.name if self.products == "float32" else "tensor cores"]
+        if not aligned:
+            sizes = {ANY_LINES: sizes[ALIGNED_AS_ANY]}
+        most = 1 if further is None else max(1, k // LEAST_TERMS)
 
-        def tiles(shape: int) -> int:
+        def tiles(shape: int, splits: int) -> int:
             rows, columns, _ = sizes[shape]
-            return -(-m // (16 * rows)) * -(-n // (16 * columns))
+            return -(-m // (16 * rows)) * -(-n // (16 * columns)) * splits
 
-        def cycles(shape: int) -> float:
-            return -(-tiles(shape) // self._resident) * sizes[shape][2] * k
+        def cycles(choice: tuple[int, int]) -> float:
+            shape, splits = choice
+            of_a_tile = TILE_CYCLES + sizes[shape][2] * -(-k // splits)
+            return -(-tiles(*choice) // self._resident) * of_a_tile + (further or 0) * (splits > 1)
 
-        shape = min(sizes, key=cycles)
-        return shape, tiles(shape)
+        shape, splits = min(((shape, splits) for splits in range(1, most + 1) for shape in sizes), key=cycles)
+        return shape, tiles(shape, splits), splits
 
     def describe(self) -> str:
         return (
@@ -247,13 +299,9 @@ class EpochPlan(Plan):
         self.device.start_persistent(self._kernel, (layout.blocks,), launch | more, self._shared)
 
 
-def shared_bytes(dtype: np.dtype) -> int:
-    """Shared memory of a block: a tile's panels and then its sums, and then a step's costs and hits."""
-    panels = cuda.DEPTH * max(
-        16 * rows + 4 + 16 * columns + 4 for rows, columns, _ in TILES[dtype.name].values()
-    )
-    sums = cuda.THREADS * (32 if dtype == np.float32 else 16)  # the most that a thread has
-    return cuda.HEAD_BYTES + max(max(panels, sums) * dtype.itemsize, 2 * cuda.THREADS * 8)
+def shared_bytes(layers: int) -> int:
+    """Shared memory of a block, for a network of so many layers."""
+    return cuda.HEAD_BYTES + cuda.PRODUCT_BYTES + layers * cuda.LAYER_BYTES
 
 
 def _aligned(numbers: int) -> int:

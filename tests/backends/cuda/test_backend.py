@@ -17,7 +17,7 @@ from gpubp.errors import BackendUnavailable, GpubpError
 from gpubp.kernels import cuda as kernels
 from tests import param
 from tests.conftest import small_data, small_net
-from tests.cuda_host import fake_cupy, host_backend, missing_compiler
+from tests.cuda_host import cuda_backend, fake_cupy, host_backend, missing_compiler, why_no_cuda
 from tests.networks import assert_same, random_problem
 
 every_plan = pytest.mark.parametrize("plan", ["composed", "fused", "units"])
@@ -117,14 +117,15 @@ def test_a_plan_that_does_not_fit_is_named_with_one_that_may(monkeypatch):
 def test_warming_up_compiles_all_that_training_launches(monkeypatch):
     backend = host_backend("units")
     what = [what for what, _ in backend.warm_up("float64")]
+    units = [f"units plan, {n} hidden units a block" for n in (4, 8, 16)]
+    clusters = [f"cluster plan, {n} hidden units a cluster of 8 blocks" for n in (4, 8, 16)]
     assert what == [
-        f"float64 network on the GPU, {plan}"
-        for plan in ("composed plan", "fused plan", *(f"units plan, {n} units a block" for n in (2, 4, 8)))
+        f"float64 network on the GPU, {plan}" for plan in ("composed plan", "fused plan", *clusters, *units)
     ]
     monkeypatch.setattr(fake_cupy, "RawModule", None)  # whose call would fail
-    for plan in ("composed", "fused", "units"):
+    for plan in ("composed", "fused", "units", "cluster"):
         backend.plan_kind = plan
-        for hidden in (6, 9, 20):
+        for hidden in (6, 20, 40):
             make_plan(backend, sizes=(20, hidden, 10))
 
 
@@ -149,6 +150,19 @@ def test_a_kernel_that_does_not_compile_is_named_with_its_file(plan, monkeypatch
     monkeypatch.setattr(kernels, "source", lambda *files: whole(*files).replace(step, "parameter -= unknown"))
     with pytest.raises(GpubpError, match=r"(?s)float64.*kernels/cuda/rules\.cuh.*unknown"):
         make_plan(host_backend(plan))
+
+
+@pytest.mark.skipif(why_no_cuda is not None, reason=str(why_no_cuda))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_byte_is_exactly_its_255th(dtype):
+    backend = cuda_backend("composed")
+    source, order = (
+        backend.to_device(np.arange(256, dtype=np.uint8)[None]),
+        backend.to_device(np.zeros(1, np.int64)),
+    )
+    out = backend.to_device(np.full((1, 256), np.nan, dtype))
+    backend.gather(source, order, out)
+    np.testing.assert_array_equal(backend.to_host(out)[0], np.arange(256, dtype=dtype) / dtype(255))
 
 
 # The equipment: what it must refuse ------------------------------------------------------------------------
@@ -185,6 +199,35 @@ def test_wrong_launches_are_reported():
         touch((1,), (2,), (array, np.int64(0)))
     with pytest.raises(AssertionError, match="outside of an array"):
         touch((1,), (1,), (array, np.int64(4)))
+
+
+COPIES = """
+struct alignas(16) Four { float x[4]; };
+extern "C" __global__ void copies(float* to, const float* from, long long shift) {
+    __shared__ Four all[3];
+    float* shared = reinterpret_cast<float*>(all);
+    for (int i = 0; i < 12; ++i) shared[i] = 0;
+    copy_async<16>(shared + shift, from, 8);
+    commit();
+    copy_async<4>(shared + 4, from + 4, 4);
+    commit();
+    copy_async<4>(shared + 5, from + 5, 4);
+    wait<1>();
+    for (int i = 0; i < 6; ++i) to[i] = shared[i];
+}
+"""
+
+
+@needs_compiler
+def test_an_asynchronous_copy_is_not_there_before_it_is_waited_for():
+    to, source = fake_cupy.empty(6, np.float32), fake_cupy.empty(6, np.float32)
+    source.set(np.arange(1, 7, dtype=np.float32))
+    copies = fake_cupy.RawModule(code=kernels.source(("async.cuh",)) + COPIES).get_function("copies")
+    copies((1,), (1,), (to, source, np.int64(0)))
+    # Half of the first comes from memory; the second is on its way, and the third is of no group yet.
+    np.testing.assert_array_equal(to.get(), [1, 2, 0, 0, np.nan, np.nan])
+    with pytest.raises(AssertionError, match="an asynchronous copy of 16 bytes is not aligned"):
+        copies((1,), (1,), (to, source, np.int64(1)))
 
 
 # Why it cannot run here ------------------------------------------------------------------------------------

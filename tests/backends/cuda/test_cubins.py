@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from tests.cuda_host import fake_cupy, host_backend, missing_compiler
 needs_compiler = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
 needs_nvrtc = pytest.mark.skipif(nvrtc.version() is None, reason=f"the wheel {nvrtc.WHEEL} is not installed")
 KIND = np.dtype("float32")
-HOST = "sm_00"  # what the stand-in is
+HOST = "sm_90"  # what the stand-in is
 
 
 def fill(where, compiler="the host's compiler", **options):
@@ -28,7 +29,7 @@ def fill(where, compiler="the host's compiler", **options):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Where cubins are, with the operations' and one of the units kernel's, as a build for the stand-in has them."""
-    some = [(cuda.OPERATIONS, KIND, "float32", None, HOST), (cuda.UNITS, KIND, "float32", 2, HOST)]
+    some = [(cuda.OPERATIONS, KIND, "float32", None, HOST), (cuda.UNITS, KIND, "float32", (4, 1), HOST)]
     monkeypatch.setattr(build, "jobs", lambda *_: some)
     monkeypatch.setattr(cubins, "_told", set())
     monkeypatch.setenv("GPUBP_CUBINS", str(tmp_path / "cubins"))
@@ -44,7 +45,7 @@ def compiled(backend=None):
     """How often the kernels that are wanted had to be compiled."""
     backend, before = backend or host_backend(), fake_cupy.counts["compilations"]
     backend.kernels(KIND)
-    backend.persistent_kernel("units", KIND, 0, 2)
+    backend.persistent_kernel("units", KIND, 0, (4, 1))
     return fake_cupy.counts["compilations"] - before
 
 
@@ -59,7 +60,7 @@ def test_what_is_built_ahead_is_not_compiled(folder):
 
 @needs_compiler
 def test_a_persistent_kernel_built_ahead_is_launched_as_one(folder):
-    kernel = host_backend().persistent_kernel("units", KIND, 0, 2)
+    kernel = host_backend().persistent_kernel("units", KIND, 0, (4, 1))
     assert kernel.function.cooperative
     assert not host_backend().kernels(KIND)["forward"].cooperative
 
@@ -122,7 +123,7 @@ def make_no_manifest(folder, monkeypatch):
         (damage, r"\.cubin is damaged"),
         (cut, r"\.cubin is damaged"),
         (exchange, r"\.cubin is damaged"),
-        (remove, r"there is no sm_00-\w+\.cubin"),
+        (remove, r"there is no sm_90-\w+\.cubin"),
         (change_source, "built from other sources"),
         (change_options, "built from other sources"),
         (make_foreign, r"the driver does not load .*CUDA_ERROR_INVALID_IMAGE"),
@@ -248,7 +249,8 @@ def test_every_kernel_of_the_backend_is_built():
         for dtype in ("float32", "float64") if precision == "float32" else ("float32",):
             asked = [(backend.kernels, (np.dtype(dtype),))]
             for name in cuda.PERSISTENT:
-                counts = cuda.UNITS_OF_A_BLOCK if name == "units" else (None,)
+                pairs = product(cuda.UNITS_OF_A_CLUSTER, cuda.CLUSTERS)
+                counts = list(pairs) if name == "units" else [None]
                 if precision == "float32" or name == "epoch":
                     asked += [(backend.persistent_kernel, (name, np.dtype(dtype), 0, n)) for n in counts]
             for method, arguments in asked:

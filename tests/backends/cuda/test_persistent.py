@@ -1,5 +1,6 @@
 """The persistent epoch kernel, run on the host: any network, any number of blocks, and what it must refuse."""
 
+from dataclasses import replace
 from itertools import chain, product
 
 import numpy as np
@@ -9,12 +10,14 @@ from hypothesis import strategies as st
 
 import gpubp
 from gpubp import backends
+from gpubp.backends.cuda.units import PLANS, lay_out
 from gpubp.backends.numpy import ReferenceBackend
 from gpubp.data.samples import Samples
 from gpubp.errors import UsageError
 from gpubp.experiments.recipe import load_recipe
 from gpubp.experiments.run import run_recipe
 from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.kernels.cuda import UNITS_OF_A_CLUSTER
 from gpubp.network import Network
 from gpubp.verification.report import VerificationError
 from tests import examples, fewer, param
@@ -54,7 +57,8 @@ def both(steps=4, plan="fused", **options):
     return [train(make_plan(backend, **options), steps) for backend in pair]
 
 
-every_plan = pytest.mark.parametrize("plan", ["composed", "fused", "units"])
+every_plan = pytest.mark.parametrize("plan", ["composed", "fused", "units", "cluster"])
+one_hidden = pytest.mark.parametrize("plan", ["units", "cluster"])
 
 
 @every_plan
@@ -92,17 +96,34 @@ def test_any_network_on_any_number_of_blocks(sizes, most, blocks):
     assert_agrees(*both(sizes=sizes))
 
 
-@pytest.mark.parametrize("plan", ["fused", "units"])
+@pytest.mark.parametrize(
+    ("sizes", "options"),
+    [
+        ((600, 30, 3), {}),  # of which the next layer, shared by rows, adds up the parts
+        ((1030, 17, 1030), {"batch": 7}),  # the next, shared by tiles, after a barrier
+        ((600, 35), {"output": "softmax", "loss": "cross_entropy"}),  # and the output, of more than a warp
+        ((600, 30, 5), {"hidden": "softmax"}),
+        ((601, 30, 5), {"hidden": "tanh", "as_bytes": False}),  # lines that are not aligned
+    ],
+    ids=str,
+)
+def test_blocks_share_the_terms_where_there_are_few_tiles(sizes, options, blocks):
+    blocks(7)
+    assert make_plan(host_backend("fused"), sizes, **options)._shared_products(32).layers[0]["splits"] > 1
+    assert_agrees(*both(sizes=sizes, **options))
+
+
+@pytest.mark.parametrize("plan", ["fused", "units", param("cluster", always=False)])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_and_loss(activation, loss, plan):
     """Outputs that are no probabilities have gradients so steep under some losses that further steps are chaos."""
-    hidden = "tanh" if (activation, plan) == ("softmax", "units") else activation
+    hidden = "tanh" if activation == "softmax" and plan != "fused" else activation
     sizes = (20, 150, 9, 4) if plan == "fused" else (20, 11, 4)
     assert_agrees(*both(1, plan, sizes=sizes, hidden=hidden, output=activation, loss=loss))
 
 
-@pytest.mark.parametrize("plan", ["fused", "units"])
+@pytest.mark.parametrize("plan", ["fused", "units", "cluster"])
 @pytest.mark.parametrize("as_bytes", [True, False])
 @pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER, ids=repr)
 def test_every_optimizer(optimizer, as_bytes, plan):
@@ -123,23 +144,77 @@ def test_shapes_at_and_beside_every_tile(sizes, batch, most):
         assert_agrees(*both(sizes=tuple(sizes), batch=batch, **options))
 
 
-# Hidden units that fill their blocks and not, for 2, 4 and 8 of a block, in batches that fill a tile and not; and few
-# or many inputs and outputs.
+# Hidden units that fill their clusters and not, for 4, 8 and 16 of one, in batches of one row, of fewer rows than a
+# cluster has blocks, that deal their rows evenly and not, and of more rows than a block takes at once; lines of inputs
+# that are aligned to 16, to 4 and to no bytes; slices that no inputs are left for; few or many inputs and outputs.
 HIDDEN = product([(20, n, 10) for n in (1, 2, 5, 6, 9, 12, 23, 24)], (1, 32, 130))
-WIDE = product([(1, 3, 1), (600, 7, 3), (530, 24, 40)], (32,))
+WIDE = [
+    ((1, 3, 1), 32),
+    ((600, 7, 3), 32),
+    ((261, 24, 40), 32),
+    ((144, 5, 4), 3),
+    ((32, 48, 3), 20),
+    ((32, 17, 17), 300),
+]
+OF_UNITS = [
+    param((sizes, batch), always=sizes[1] in (5, 7, 23, 48) or sizes[0] > 100)
+    for sizes, batch in [*HIDDEN, *WIDE]
+]
 
 
-@pytest.mark.parametrize(("sizes", "batch"), [*HIDDEN, *WIDE], ids=str)
+@pytest.mark.parametrize("net", OF_UNITS, ids=str)
 @pytest.mark.parametrize("as_bytes", [True, False])
-def test_units_of_one_hidden_layer(sizes, batch, as_bytes):
-    options = {"output": "sigmoid", "loss": "binary_cross_entropy"}
-    assert_agrees(*both(plan="units", sizes=sizes, batch=batch, as_bytes=as_bytes, **options))
+@one_hidden
+def test_units_of_one_hidden_layer(net, as_bytes, plan):
+    sizes, batch = net
+    options = {"output": "sigmoid", "loss": "binary_cross_entropy", "count": max(130, batch + 7)}
+    assert_agrees(*both(plan=plan, sizes=sizes, batch=batch, as_bytes=as_bytes, **options))
+
+
+def test_more_blocks_than_are_added_up_at_once(blocks):
+    blocks(18)
+    assert_agrees(*both(plan="units", sizes=(9, 71, 3), hidden="sigmoid"))
+
+
+@needs_compiler
+def test_a_launch_of_too_few_blocks_stops_itself(monkeypatch):
+    """As CuPy warns only, and makes a grid smaller, where not all of it is resident."""
+    plan = make_plan(host_backend("units"), (9, 12, 3))
+    plan._grid = replace(plan._grid, clusters=2)
+    with pytest.raises(AssertionError, match="stopped itself"):
+        train(plan)
+
+
+@needs_compiler
+@pytest.mark.parametrize("held_as_bytes", [True, False])
+@pytest.mark.parametrize("buffers", [1, 2])
+@pytest.mark.parametrize("as_bytes", [True, False])
+@one_hidden
+def test_what_is_held_of_the_inputs_goes_by_the_room_there_is(
+    plan, as_bytes, buffers, held_as_bytes, monkeypatch
+):
+    """Two batches or one, as numbers or as bytes."""
+    if held_as_bytes and not as_bytes:
+        pytest.skip("there are no bytes")
+    kind = PLANS[plan]
+    sizes = (640, 9, 10) if plan == "units" else (5000, 9, 10)
+    problem = random_problem(sizes, as_bytes=as_bytes)
+    grid = lay_out(problem, UNITS_OF_A_CLUSTER[0], kind.cluster, buffers, held_as_bytes)
+    monkeypatch.setattr(fake_cupy, "shared_memory", grid.shared)
+    assert kind.deal(host_backend(plan), problem) == grid
+    assert_agrees(*both(plan=plan, sizes=sizes, as_bytes=as_bytes))
 
 
 @needs_compiler
 @pytest.mark.parametrize("dtype", [param("float32", always=False), "float64"])
 @pytest.mark.parametrize(
-    ("plan", "sizes"), [("composed", (20, 23, 10)), ("fused", (30, 150, 130, 7)), ("units", (30, 23, 7))]
+    ("plan", "sizes"),
+    [
+        ("composed", (20, 23, 10)),
+        ("fused", (30, 150, 130, 7)),
+        ("units", (30, 23, 7)),
+        ("cluster", (150, 23, 7)),
+    ],
 )
 def test_bits_do_not_depend_on_the_schedule(plan, sizes, dtype):
     results = [train(make_plan(host_backend(plan), sizes, dtype=dtype)) for _ in range(3)]
@@ -227,7 +302,7 @@ def test_products_in_tf32_do_not_pass_for_float32():
 def test_a_precision_is_refused_where_it_is_not():
     with pytest.raises(UsageError, match="precision tf32 is for float32 networks, not float64"):
         make_plan(cuda_backend("fused", "tf32"))
-    for plan in ("composed", "units"):
+    for plan in ("composed", "units", "cluster"):
         with pytest.raises(UsageError, match=f"only the fused plan has precision 3xtf32, not '{plan}'"):
             make_plan(cuda_backend(plan, "3xtf32"), dtype=np.float32)
     with pytest.raises(UsageError, match="no precision 'half': choose from float32, tf32, 3xtf32"):
@@ -250,30 +325,54 @@ def test_the_plan_is_chosen_by_size_and_can_be_forced(monkeypatch):
         return make_plan(host_backend(plan), sizes, **options).describe().split()[0]
 
     assert kind(sizes=(20, 24, 10)) == "units"
+    assert kind(sizes=(65, 24, 10)) == "cluster"
+    assert kind(sizes=(64, 24, 10)) == "units"
+    assert kind(sizes=(20, 49, 10)) == "fused"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fake_cupy, "multiprocessors", 132)
-        assert kind(sizes=(20, 256, 10)) == "units"
-        assert kind(sizes=(20, 257, 10)) == "fused"  # more than 32 blocks of 8
-        assert kind("units", (20, 257, 10)) == "units"
-        why = "; chosen since each of the units plan's 33 blocks, more than 32, would add up all their parts"
-        assert why in make_plan(host_backend(), (20, 257, 10)).describe()
+        patch.setattr(fake_cupy, "blocks_of_clusters", 7)
+        assert kind(sizes=(20, 512, 10)) == "units"
+        assert (
+            kind(sizes=(200, 512, 10)) == "fused"
+        )  # which takes an estimated third less than one block for all inputs
+        assert kind(sizes=(20, 513, 10)) == "fused"  # more than 32 blocks of 16
+        patch.setattr(fake_cupy, "blocks_of_clusters", 128)
+        assert "16 clusters of 8 blocks own 8 hidden" in make_plan(host_backend(), (784, 128, 10)).describe()
+        patch.setattr(fake_cupy, "blocks_of_clusters", 127)
+        assert "8 clusters of 8 blocks own 16 hidden" in make_plan(host_backend(), (784, 128, 10)).describe()
+        patch.setitem(fake_cupy._properties, "major", 8)
+        assert (
+            "32 blocks own 4 hidden" in make_plan(host_backend("units"), (784, 128, 10), batch=20).describe()
+        )
+        with pytest.raises(
+            UsageError, match=r"cluster plan does not fit: clusters .* compute capability 9\.0"
+        ):
+            kind("cluster")
     for sizes, options, reason in [
-        ((20, 37, 10), {}, "37 hidden units are more than the 24 that 3 multiprocessors can own"),
+        ((20, 49, 10), {}, "49 hidden units are more than the 48 that 3 multiprocessors can own"),
         ((20, 8, 8, 10), {}, "one hidden layer, not 2"),
         ((20, 24, 10), {"hidden": "softmax"}, "cannot be softmax"),
-        ((20, 24, 10), {"batch": 2000}, "bytes of shared memory, and there are 232,448"),
+        ((20, 24, 10), {"batch": 2000, "count": 2000}, "bytes of shared memory, and there are 232,448"),
     ]:
         assert kind(sizes=sizes, **options) == "fused"
         with pytest.raises(UsageError, match=f"the units plan does not fit: .*{reason}; choose the fused"):
             kind("units", sizes, **options)
     assert "; chosen for the one hidden layer" in make_plan(host_backend(), (20, 24, 10)).describe()
-    assert "; chosen since the units plan does not fit: 37 hidden" in make_plan(host_backend()).describe()
-    monkeypatch.setattr("gpubp.backends.cuda.backend.COMPOSED_WORK", 32 * (20 * 37 + 37 * 10))
-    assert kind() == "fused"
-    monkeypatch.setattr("gpubp.backends.cuda.backend.COMPOSED_WORK", 32 * (20 * 37 + 37 * 10) - 1)
-    assert kind() == "composed"
-    assert "; chosen for steps of 35,520 multiply-adds" in make_plan(host_backend()).describe()
+    why = make_plan(host_backend(), (20, 49, 10)).describe()
+    assert "; chosen since the units plan does not fit: 49 hidden" in why
+    why = make_plan(host_backend(), (65, 49, 10)).describe()
+    assert (
+        "; chosen since the cluster plan does not fit: 49 hidden units are more than the 48 that 3 clus"
+        in why
+    )
+    monkeypatch.setattr("gpubp.backends.cuda.backend.COMPOSED_WORK", 32 * (20 * 49 + 49 * 10))
+    assert kind(sizes=(20, 49, 10)) == "fused"
+    monkeypatch.setattr("gpubp.backends.cuda.backend.COMPOSED_WORK", 32 * (20 * 49 + 49 * 10) - 1)
+    assert kind(sizes=(20, 49, 10)) == "composed"
+    assert "; chosen for steps of 47,040 multiply-adds" in make_plan(host_backend(), (20, 49, 10)).describe()
     assert kind("fused") == "fused"
     assert kind("composed", (20, 24, 10)) == "composed"
-    with pytest.raises(UsageError, match="no plan 'quick': choose from auto, composed, fused, units"):
+    with pytest.raises(
+        UsageError, match="no plan 'quick': choose from auto, composed, fused, units, cluster"
+    ):
         host_backend("quick")

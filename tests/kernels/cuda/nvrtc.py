@@ -23,14 +23,14 @@ from gpubp.backends.cuda import backend
 from gpubp.backends.cuda.build import ARCHITECTURES, jobs
 from gpubp.backends.cuda.epoch import shared_bytes
 from gpubp.backends.cuda.nvrtc import WHEEL, compile_kernels, version
-from gpubp.backends.cuda.units import units_bytes
+from gpubp.backends.cuda.units import Grid, of_shared_memory
 from gpubp.kernels import cuda
 from gpubp.optimizers import SGD
 from tests.networks import random_problem
 
 TABLE = Path(cuda.__file__).with_name("resources.csv")
 COLUMNS = (
-    "kernel", "dtype", "precision", "units", "architecture", "registers", "spilled_bytes", "stack_bytes",
+    "kernel", "dtype", "precision", "units", "cluster", "architecture", "registers", "spilled_bytes", "stack_bytes",
     "shared_bytes", "threads", "resident_threads", "occupancy",
 )  # fmt: skip
 
@@ -41,6 +41,8 @@ LIMITS = {
     "sm_90": (2048, 65536, 32, 228 << 10),
     "sm_100": (2048, 65536, 32, 228 << 10),
 }
+
+MOST_SHARED = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10}  # of one block
 
 
 def _bytes(of: str, text: str) -> int:
@@ -67,11 +69,13 @@ def resident_threads(architecture: str, registers: int, shared: int, threads: in
     return blocks * threads
 
 
-def dynamic_shared_bytes(kernel: str, dtype: np.dtype, units: int | None) -> int:
-    """What a launch asks for beside; of units, for 784-128-10 in batches of 128 by plain SGD."""
+def dynamic_shared_bytes(kernel: str, dtype: np.dtype, units: tuple[int, int] | None, most: int) -> int:
+    """What a launch asks for beside; of units, for 784-128-10 in batches of 128 by plain SGD, or of 32 if need be."""
     if units is None:
-        return shared_bytes(dtype) if kernel == "epoch" else 0
-    return units_bytes(random_problem((784, 128, 10), 128, dtype=dtype, optimizer=SGD(0.1)), units)
+        return shared_bytes(2) if kernel == "epoch" else 0
+    problems = (random_problem((784, 128, 10), batch, dtype=dtype, optimizer=SGD(0.1)) for batch in (128, 32))
+    grids = (of_shared_memory(problem, *units, most) for problem in problems)
+    return next(grid.shared for grid in grids if isinstance(grid, Grid))
 
 
 def threads_of(kernel: str) -> int:
@@ -103,16 +107,21 @@ def table(some: Sequence[tuple]) -> str:
 
 
 @cache
-def compiled(files: tuple[str, ...], dtype, precision: str, units: int | None, architecture: str):
-    """What comes of these files, compiled as the backend does."""
-    return compile_kernels(cuda.source(files), cuda.options(dtype, precision, units), architecture)
+def compiled(files: tuple[str, ...], dtype, precision: str, units: tuple[int, int] | None, architecture: str):
+    """What comes of these files, compiled as the backend does, and the lines of the source beside the code."""
+    return compile_kernels(
+        cuda.source(files), (*cuda.options(dtype, precision, units), "-lineinfo"), architecture
+    )
 
 
 def _rows(files, dtype, precision, units, architecture) -> Iterator[dict[str, object]]:
     log = compiled(files, dtype, precision, units, architecture).log
-    given = {"dtype": dtype.name, "precision": precision, "units": units, "architecture": architecture}
+    given = {"dtype": dtype.name, "precision": precision, "architecture": architecture}
+    given |= dict(zip(("units", "cluster"), units or ("", ""), strict=True))
     for taken in sorted(resources(log), key=lambda taken: taken["kernel"]):
-        taken["shared_bytes"] += dynamic_shared_bytes(taken["kernel"], dtype, units)
+        taken["shared_bytes"] += dynamic_shared_bytes(
+            taken["kernel"], dtype, units, MOST_SHARED[architecture]
+        )
         threads = threads_of(taken["kernel"])
         resident = resident_threads(architecture, taken["registers"], taken["shared_bytes"], threads)
         occupancy = f"{resident / LIMITS[architecture][0]:.3f}"

@@ -19,6 +19,7 @@ from itertools import count
 import numpy as np
 import pytest
 
+from gpubp.backends.cuda.units import ClusterPlan
 from gpubp.backends.numpy import ReferenceBackend
 from gpubp.data.samples import Samples
 from gpubp.kernels import cuda
@@ -29,9 +30,15 @@ from tests.networks import MOMENTUM, random_problem
 
 pytestmark = pytest.mark.skipif(missing_compiler is not None, reason=str(missing_compiler))
 
-BARRIER = re.compile(r"__syncthreads\(\);|__syncwarp\(\);|grid_barrier\(launch\.arrived.*\);")
+BARRIER = re.compile(
+    r"__syncthreads\(\);|__syncwarp\(\);|cluster_barrier\(\);|grid_barrier\(launch\.arrived.*\);"
+    r"|barrier_of\(launch\.arrived.*, (?P<meanwhile>\w+)\);|\bwait<.*>\(\);|\bcommit\(\);"
+)
 BOUND = re.compile(r"(?<=[\w)\]]) (<=?|>=) (?=[\w(])")
-IN_COMPILATION = re.compile("alignas|static_assert|constexpr")
+IN_COMPILATION = re.compile(r"alignas|static_assert|constexpr|sizeof\(T\) < 4|\[UNITS < GROUPS")
+BEGINS = (
+    "cluster_begins"  # on the host, where a launch's blocks all begin together, no one waits for that in vain
+)
 SECONDS = 60  # of a processor, that a mutant may take
 
 PRELUDE = """
@@ -40,45 +47,86 @@ int mutant = -1;
 inline long long shift(int number) { return mutant == number ? 1 : mutant == number + 1 ? -1 : 0; }
 """
 
-PREFETCH = "asked for in advance or not, what is read is the same"
-# Lines whose first bound may be one more (that of a prefetch, one less too), by the reason why nothing is computed
-# otherwise.
+STEPS = "one less is as many steps"
+EITHER = "one more or less is the same"
+FEW = "there are no more clusters here; tests/backends/cuda/test_persistent.py has some"
+TOO_FEW = "no launch is too small by one block, and by more it stops: tests/backends/cuda/test_persistent.py"
+# Lines whose first bound may be one more (of some, one less), by the reason why nothing is computed otherwise.
 REASONS = {
-    "a panel more, of zeros": """
-        for (int k0 = 0; k0 < k_count; k0 += DEPTH) {""",
-    "one fetch more, that nothing reads": """
-        if (k0 + DEPTH < k_count) {""",
+    "a round more, that nothing reads": """
+        for (int first = 0; first < of.splits; first += AT_ONCE) {
+        if (first + i < of.splits) parts[i] = *reinterpret_cast<const Numbers<COUNT>*>(z + (first + i) * part_of_z(of));
+        for (int e0 = threadIdx.y * WARP + threadIdx.x; e0 < count; e0 += AHEAD * THREADS) {
+        if (group < PARTS) put<true>(tiles + group * ROWS * PITCH);""",
+    "all threads have as many": """
+        inside[i] = e < count && m < product.m_count && n < product.n_count;""",
     "where both are the same": """
-        found[i] = wanted < last ? wanted : last;
-        rows = rest < launch.batch ? rest : launch.batch;
+        const int rest = (ALONG_TERMS ? term_count : row_count) - at, inside = rest < 0 ? 0 : least(rest, PIECE);
         const int rows = rest < launch.batch ? rest : launch.batch;
         if (other > largest || (other == largest && other_at < at)) largest = other, at = other_at;
-        units = launch.n_hidden - first_unit < UNITS ? launch.n_hidden - first_unit : UNITS;""",
-    "a line that is aligned ends with a piece": """
-        take(held[i], from + (begin_of(i) + unsigned(at + WIDE <= pitch ? at : 0)));""",
-    "what begins the next line is mended": """
-        take(held[i], n, from[begin_of(i) + unsigned(at + n < pitch ? at + n : 0)]);""",
+        template <class T> constexpr __host__ __device__ T least(T a, T b) { return b < a ? b : a; }""",
+    "a term beyond the last, of which the other operand is 0": """
+        to[e] = e < inside ? from[e] : 0;""",
     "the array ends there, and so the compiler's loop": """
-        for (int n = 0; n < WIDE; ++n) shared[i * STEP + n * PITCH] = held[i].numbers.x[n];""",
-    "mended where nothing is outside": """
-        if (inside >= WIDE && (ALONG_TERMS || terms > (COUNT - 1) * STEP)) return;""",
+        for (int i = 0; i < COEFFICIENTS; ++i) c[i] = coefficients[i];
+        for (int n = 0; n < HALF; ++n) out.x[n] = kept[n];
+        for (int m = 0; m < M; ++m) x[m] = held<Held>(step) + min(top + m * between + row0, rows - 1) * launch.x_pitch;
+        for (int u = 0; u < UNITS; ++u) sum += a.x[u] * w.x[u];
+        for (int u = 0; u < UNITS; ++u) sums[u] += deltas.x[u];
+        for (int u = 0; u < UNITS; ++u)
+        for (int n = 0; n < KEPT; ++n) kept.x[n] = sums[n];
+        for (int n = 0; n < COUNT; ++n) step_sgd(parameter.x[n], gradient.x[n], sgd);
+        for (int k = 0; k < AT_ONCE; ++k) gradient.x[k] = kept.x[n + k];
+        for (int i = 0; i < COUNT; ++i) sum.x[i] += more.x[i];
+        for (int j = 0; j < WIDE; ++j) x[i + j][v] = rows.x[j];
+        for (int v = 0; v < VECTOR; ++v) some.x[v] = apply(of.activation, some.x[v]);
+        for (int v = 0; v < VECTOR; ++v) sum.x[v] *= slope(activation, a.x[v]);
+        for (int v = 0; v < VECTOR; ++v) sum.x[v] = apply(activation, sum.x[v] + biases.x[v]);
+        for (int v = 0; v < VECTOR; ++v) x[i][v] = terms.x[v];""",
     "a tile or rows outside, of which nothing is kept": """
-        for (int i = (blockIdx.x + gridDim.x - first % gridDim.x) % gridDim.x; i < count; i += gridDim.x)
-        for (int m0 = blockIdx.x * ROW_BLOCK; m0 < m_count; m0 += gridDim.x * ROW_BLOCK)
-        for (int n0 = 0; n0 < n_count; n0 += S::COLUMNS)
-        for (index_t b0 = index_t(blockIdx.x) * ROW_BLOCK; b0 < rows; b0 += index_t(gridDim.x) * ROW_BLOCK)
-        for (int b = 0; b < rows; b += Forward::ROWS)
-        for (int i = 0; i < launch.n_in + 1; i += Gradient::COLUMNS)""",
-    "all blocks have the same first of b₂": """
-        if (blockIdx.x == 0 || own < room.bias2())""",
-    "behind z₂ is a₂, written next": """
-        for (int e = thread; e < outputs; e += THREADS) {""",
-    "δ of a unit outside, whose sums no tile keeps": """
-        if (h < units)""",
-    PREFETCH: """
-        const index_t stop = (first + launch.batch < launch.samples ? first + launch.batch : launch.samples) - first;
-        for (index_t e = index_t(blockIdx.x) * THREADS + thread; e < stop * lines; e += index_t(gridDim.x) * THREADS)
-        """,
+        for (int i = first_of(dealt) * run; i < tiles.count; i += (i + 1) % run ? 1 : (int(gridDim.x) - 1) * run + 1)
+        for (int i = first_of(dealt); i < count; i += gridDim.x) {
+        for (index_t b0 = index_t(blockIdx.x) * ROW_BLOCK; b0 < now().rows; b0 += index_t(gridDim.x) * ROW_BLOCK)
+        for (int top = 0; top < rows; top += M * between) {
+        for (int top = 0; top < mine; top += ROWS_AT_ONCE) {""",
+    "a column beyond the last, of which nothing is read": """
+        for (int n = threadIdx.x * VECTOR; n < of.n_out; n += WARP * VECTOR) {
+        if (bias && o + v < n_out) of.x[v] = bias[o + v];
+        if (n + v < of.n_out) sum.x[v] += bias[v];
+        if (o < of.n_out)""",
+    "of no step there are no rows": """
+        if (step < launch.steps)
+        if (step >= launch.steps) return;""",
+    "one copy more, that nothing reads": """
+        for (int b = thread(); b < rows_of(step); b += THREADS)
+        for (int step = 0; step < 3; ++step) fetch_order(step);
+        for (int row = thread(); row < mine; row += THREADS)""",
+    "behind a₁ is δ₁, written later": """
+        for (int e = thread(); e < mine * UNITS; e += THREADS) {""",
+    "the row to spare": """
+        const bool is_row = top + thread() / OUTPUT_LANES < mine;""",
+    "all clusters have the same first of b₂": """
+        if (cluster() == 0 || own < bias2()) set(own, place);""",
+    "what is beyond the slots is not read, or written over": """
+        for (int slot = 0; slot <= launch.slots; ++slot) {""",
+    EITHER: """
+        for (int e = thread(); e < numbers; e += THREADS) own[e] = 0;
+        for (int e = thread(); e < words; e += THREADS) at<unsigned>(launch.x)[e] = 0;
+        for (int k = 0; k < 4; ++k)""",
+    "a row outside, whose place nothing reads": """
+        if (row >= rows) continue;""",
+    "sixteen are taken at a time": """
+        for (int c = 0; c < clusters(); c += 16) {""",
+    FEW: """
+        for (int k = 0; k < 16; ++k) sum += found[k / 4].x[k % 4];""",
+    TOO_FEW: """
+        if (clusters() * UNITS < launch.n_hidden) __trap();""",
+    STEPS: """
+        for (int n = 0; n < KEPT; n += 4) {
+        for (int n = 0; n < KEPT; n += AT_ONCE) {
+        if (GROUPS == 1 && i >= inputs_here()) continue;
+        for (int i = 0; i < COUNT; i += WIDE) {
+        for (int k = 0; k < TERMS; k += GROUPS * VECTOR) {""",
 }
 SAME = {line.strip(): reason for reason, lines in REASONS.items() for line in lines.strip().splitlines()}
 
@@ -95,10 +143,16 @@ class Mutant:
     def is_same(self) -> bool:
         """Whether nothing is computed otherwise."""
         reason = SAME.get(self.line) if self.place == 0 else None
-        return bool(reason) and (self.what.startswith("one more") or reason is PREFETCH)
+        if reason is EITHER:
+            return True
+        less = reason in (STEPS, FEW, TOO_FEW)
+        return bool(reason) and self.what.startswith("one less" if less else "one more")
 
     def __str__(self) -> str:
         return f"{self.plan}, {self.what}: {self.line}"
+
+
+NOT_COMPILED = "profile.cuh"  # but to count cycles
 
 
 def mutated(plan: str) -> tuple[str, list[Mutant]]:
@@ -109,7 +163,8 @@ def mutated(plan: str) -> tuple[str, list[Mutant]]:
     for line in cuda.source(FILES[plan]).splitlines():
         code, comment, rest = line.partition("//")
         if code.startswith("#line"):
-            mutate = plan in ("fused", "3xtf32") or line.split('"')[1].rpartition("/")[2] not in cuda.EPOCH
+            name = line.split('"')[1].rpartition("/")[2]
+            mutate = name != NOT_COMPILED and (plan in ("fused", "3xtf32") or name not in cuda.EPOCH)
         elif code.startswith("#if PRECISION != FLOAT32"):
             tensor = True
         elif code.startswith("#ifndef CUDA_ON_HOST"):
@@ -119,7 +174,12 @@ def mutated(plan: str) -> tuple[str, list[Mutant]]:
         elif code.startswith("#"):
             device_only = device_only or (code.startswith("#else") and not tensor)
             tensor = tensor and not code.startswith(("#else", "#endif"))
-        elif mutate and not device_only and tensor == (plan == "3xtf32") and not IN_COMPILATION.search(code):
+        elif (
+            mutate
+            and not device_only
+            and tensor == (plan == "3xtf32")
+            and not (IN_COMPILATION.search(code) or BEGINS in code)
+        ):
             code = _with_mutants(code, plan, mutants)
         lines.append(code + comment + rest)
     return PRELUDE + "\n".join(lines), mutants
@@ -130,7 +190,8 @@ def _with_mutants(code: str, plan: str, mutants: list[Mutant]) -> str:
 
     def barrier(match: re.Match) -> str:
         mutants.append(Mutant(plan, len(mutants), line, f"without {match[0]}"))
-        return f"mutant != {mutants[-1].number} ? {match[0][:-1]} : void();"
+        instead = f"{match['meanwhile']}();" if match["meanwhile"] else "void();"
+        return f"mutant != {mutants[-1].number} ? {match[0][:-1]} : {instead}"
 
     places = count()
 
@@ -144,7 +205,8 @@ def _with_mutants(code: str, plan: str, mutants: list[Mutant]) -> str:
 
 
 # What runs each text: the plan of that name, or the fused one in that precision.
-FILES = {"fused": cuda.EPOCH, "composed": cuda.OPERATIONS, "units": cuda.UNITS, "3xtf32": cuda.EPOCH}
+FILES = {"fused": cuda.EPOCH, "composed": cuda.OPERATIONS, "cluster": cuda.UNITS, "3xtf32": cuda.EPOCH}
+KERNELS = {"fused": "epoch", "composed": "forward", "cluster": "units", "3xtf32": "epoch"}  # one of the text
 TEXTS, MUTANTS = {}, []
 for _plan in FILES:
     TEXTS[_plan], _mutants = mutated(_plan)
@@ -160,33 +222,54 @@ def net(sizes, batch, **options):
 
 # Between them, all that a launch can be asked for: layers shared by tiles of each size and by rows, softmax inside,
 # one output, rows that fill no block of threads, more blocks than rows; terms that fill their panels, and one more;
-# last batches of one sample, and of one less than the others; a batch that takes all of the working space.
+# last batches of one sample, and of one less than the others; a batch that takes all of the working space; terms that
+# blocks share, in more parts than are added up at once.
 ANY_NETS = [
-    net((32, 48, 1), 130, hidden="relu", **BINARY),
+    net((64, 48, 1), 130, hidden="relu", **BINARY),
     net((12, 40), 9, output="lecun_tanh", loss="cross_entropy", as_bytes=False),
     net((12, 40), 9, optimizer=AdamW(0.01)),
     net((40, 20, 35, 6), 44, hidden=["softmax", "sigmoid"], count=131, **BINARY),
     net((3, 5, 2), 1028, output="sigmoid", loss="quadratic", count=1028),
     net((33, 150, 130, 8), 43),
     net((150, 140, 130, 3), 70, hidden="softmax", output="softmax", loss="quadratic", optimizer=SGD(0.1)),
+    net((300, 24, 4), 9),
+    net((1100, 15, 3), 9, output="lecun_tanh", loss="quadratic"),
+    net((1032, 40), 9, **BINARY),
 ]
 
-# One hidden layer, for 2, 4 and 8 units a block, the last of which has fewer.
+# One hidden layer on up to four clusters of two blocks, for 4, 8 and 16 units each, of which the last has fewer or as
+# many, or on one; inputs whose lines are aligned to 16, to 4 and to no bytes, of a few and of many a block, the last of
+# which has one; held as numbers or bytes, two batches or one of them; batches that fill their blocks and do not.
 UNITS_NETS = [
-    net((30, 5, 8), 43),
-    net((512, 10, 3), 44, count=131, **BINARY),
-    net((40, 19, 33), 130, output="lecun_tanh", loss="quadratic", as_bytes=False),
-    net((32, 24, 1), 43, optimizer=AdamW(0.01), **BINARY),
+    net((30, 16, 8), 64, count=150),
+    net((528, 4, 3), 44, count=131, optimizer=SGD(0.1), hidden="relu", **BINARY),
+    net(
+        (33, 27, 33),
+        60,
+        hidden="sigmoid",
+        output="lecun_tanh",
+        loss="quadratic",
+        as_bytes=False,
+        memory=100_000,
+    ),
+    net((132, 56, 1), 43, optimizer=AdamW(0.01), memory=76_000, **BINARY),
 ]
+CLUSTER, CLUSTERS = 2, 4
 # In tiles of every shape on tensor cores.
 TENSOR_NETS = [net((140, 150, 130, 7), 70, dtype=np.float32), net((40, 440, 39), 17, dtype=np.float32)]
-NETS = {"fused": ANY_NETS, "composed": ANY_NETS, "units": UNITS_NETS, "3xtf32": TENSOR_NETS}
+NETS = {"fused": ANY_NETS, "composed": ANY_NETS, "cluster": UNITS_NETS, "3xtf32": TENSOR_NETS}
 
 
 # Without --exhaustive: each barrier and some bounds of one plan, whose tiles come from the same header as all others.
-SAMPLE = [m for m in MUTANTS if m.plan == "units" and (m.what.startswith("without") or m.number % 40 == 0)]
-SAMPLE_NETS = {"units": UNITS_NETS[1:2]}
+SAMPLE = [m for m in MUTANTS if m.plan == "cluster" and (m.what.startswith("without") or m.number % 40 == 0)]
+SAMPLE_NETS = {"cluster": UNITS_NETS[:1]}
 EVERY = [pytest.param(m, id=str(m), marks=[] if m in SAMPLE else pytest.mark.exhaustive) for m in MUTANTS]
+
+
+def problem(memory=232_448, **options):
+    """The problem, and a device whose blocks have so much shared memory."""
+    fake_cupy.shared_memory = memory
+    return random_problem(**options)
 
 
 def backend_of(plan):
@@ -202,7 +285,7 @@ def nets(request):
 @pytest.fixture(scope="module")
 def mutants(nets):
     """The mutants of each plan, compiled once; plans made meanwhile run the one whose number is set."""
-    # A plan's own files with its mutants; what else it needs, such as the units plan to evaluate, with another's.
+    # A plan's own files with its mutants; what else it needs, such as the cluster plan to evaluate, with another's.
     texts = {
         (plan, files): TEXTS[other] if other in nets else cuda.source(files)
         for plan in nets
@@ -213,6 +296,9 @@ def mutants(nets):
     current = ["fused"]
     libraries = []
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClusterPlan, "cluster", CLUSTER)
+        patch.setattr(fake_cupy, "blocks_of_clusters", CLUSTERS * CLUSTER)
+        patch.setattr(fake_cupy, "shared_memory", fake_cupy.shared_memory)
         patch.setattr(cuda, "source", lambda files=cuda.OPERATIONS: texts[current[0], files])
 
         def kept(path, _load=ctypes.CDLL):
@@ -223,9 +309,12 @@ def mutants(nets):
         numbers = {}
         for plan in nets:
             current[0], numbers[plan] = plan, []
-            for options in nets[plan] if plan == "units" else nets[plan][:1]:  # units are compiled one by one
-                backend_of(plan).plan(random_problem(**options))
-                numbers[plan].append(ctypes.c_int.in_dll(libraries[-1], "mutant"))
+            for options in (
+                nets[plan] if plan == "cluster" else nets[plan][:1]
+            ):  # units are compiled one by one
+                backend_of(plan).plan(problem(**options))
+                library = next(lib for lib in libraries[::-1] if hasattr(lib, f"launch_{KERNELS[plan]}"))
+                numbers[plan].append(ctypes.c_int.in_dll(library, "mutant"))
         current[0] = "fused"
         yield numbers, current
 
@@ -238,12 +327,20 @@ def expected(nets):
 
 def results(backend, options):
     """All that a plan computes: arrays by name."""
-    plan = backend.plan(random_problem(**options))
+    plan = backend.plan(problem(**options))
     found = {}
     cost, gradients = plan.gradients(np.arange(min(5, plan.batch_size)))
     found["gradients"] = np.concatenate([cost, *(p for pair in gradients for p in pair)], axis=None)
-    stats = plan.run(np.arange(len(plan.samples)), np.full(-(-len(plan.samples) // plan.batch_size), 0.05))
-    found["costs"], found["hits"] = stats.costs, stats.hits
+    order, size = np.arange(len(plan.samples)), plan.batch_size
+    steps = -(-len(order) // size)
+    # In two launches, of which the second goes on with what the first has left.
+    runs = [
+        plan.run(some, np.full(-(-len(some) // size), 0.05)) for some in np.split(order, [size]) if len(some)
+    ]
+    assert sum(len(stats.costs) for stats in runs) == steps
+    found["costs"], found["hits"] = (
+        np.concatenate([getattr(r, name) for r in runs]) for name in ("costs", "hits")
+    )
     stats = plan.evaluate(plan.samples)
     found["evaluated"] = np.append(stats.costs, stats.hits)
     state = plan.state()  # as evaluation left it
@@ -270,7 +367,7 @@ def results(backend, options):
 def is_right(plan, nets, expected, again) -> bool:
     """Whether all nets compute what is expected, ``again`` on other numbers of blocks and by other schedules."""
     for options, right in zip(nets[plan], expected[plan], strict=True):
-        for blocks in (3, 5, 3) if again and plan == "fused" else (3,):
+        for blocks in (3, 9, 3) if again and plan == "fused" else (3,):
             fake_cupy.multiprocessors = blocks
             with np.errstate(all="ignore"):
                 found = results(backend_of(plan), options)
@@ -330,9 +427,10 @@ def test_what_is_mutated_is_right_without_a_mutant(plan, survivors):
 
 def test_every_barrier_and_bound_is_a_mutant():
     barriers = [m.plan for m in MUTANTS if m.what.startswith("without")]
-    assert barriers.count("fused") == 4 + 2 + 2  # in tile, meet and sum
+    # In tile with its commit and wait, meet, bias_gradients, sum, and before each step.
+    assert barriers.count("fused") == 5 + 2 + 2 + 2 + 2 + 2
     assert barriers.count("composed") == 1  # in weight_grad
-    assert barriers.count("units") == 7
+    assert barriers.count("cluster") == 11
     code = "\n".join(line.partition("//")[0] for line in cuda.source(cuda.EPOCH).splitlines())
     found = sum(m.what.startswith("one more") for m in MUTANTS if m.plan in ("fused", "3xtf32"))
     assert found > 0.9 * code.count(" < ")  # the others are the compiler's
