@@ -13,6 +13,7 @@ extern "C" __global__ void OF_CLUSTERS __launch_bounds__(THREADS, 1) exchanges(
     auto* own = reinterpret_cast<Vector<real, 4>*>(shared + HEAD_BYTES) + threadIdx.y * WARP + threadIdx.x;
     Vector<real, 4> numbers{};
     const int next = (blockIdx.x + 1) % CLUSTER;
+    cluster_begins();
     const Cycles timed(cycles);
     for (long long i = 0; i < count; ++i) {
         put(own + i % 2 * THREADS, next, numbers);  // in turns, as a block may be one barrier ahead

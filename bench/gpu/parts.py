@@ -148,7 +148,14 @@ def phases(run: Run, part: Part) -> None:
         for loaded in run.extras:
             name, what = loaded.net.name, f"{plan}, {loaded.net.name}"
             answer = run.attempt(
-                part, what, "phases", plan=plan, precision=FLOAT32, net=loaded.net, samples=loaded.train
+                part,
+                what,
+                "phases",
+                FIRST_SECONDS,
+                plan=plan,
+                precision=FLOAT32,
+                net=loaded.net,
+                samples=loaded.train,
             )
             for kernel, counted in (answer or {"cycles_a_step": {}})["cycles_a_step"].items():
                 whole = sum(counted.values())

@@ -37,7 +37,7 @@ HEAD_BYTES = 32  # of shared memory, before all else, for the barrier's count, a
 # Of shared memory, for a tile of ``epoch``, and for each layer. A block has 64 KiB on any GPU that NVRTC compiles for.
 PRODUCT_BYTES, LAYER_BYTES = 62 << 10, 72
 COUNTER_DISTANCE = 16  # from a barrier's counter to another's, of 8 bytes: in lines of their own
-MOST_POLLS = 0  # of a barrier, after which it stops the kernel, to find what hangs; 0: as many as it takes
+MOST_POLLS = 1 << 27  # of a barrier, about a minute, after which it stops the kernel; 0: as many as it takes
 COEFFICIENTS = max(map(len, (c._fields for c in kernels.COEFFICIENTS.values())))  # room for those of a step
 MODES = {"train": 0, "gradients": 1, "evaluate": 2, "predict": 3}
 PRECISIONS = {"float32": 0, "tf32": 1, "3xtf32": 2}  # of products; float64's own counts as 0

@@ -342,7 +342,9 @@ __device__ inline void output_of_row(const Row& z, const Y& y, const Row& a, con
     const real weight = at<real>(launch.row_weight)[row];
     const real cost = row_output<OUTPUT_LANES>(z, a, y, weight / rows, launch.output_activation, launch.loss, delta, n_out);
     const bool hit = is_hit<OUTPUT_LANES>(a, y, n_out);  // in lane 0, which itself wrote the only one of one output
-    if (thread() % OUTPUT_LANES == 0) at<real>(launch.row_costs)[row] = weight * cost, at<real>(launch.row_hits)[row] = hit;
+    if (thread() % OUTPUT_LANES > 0 || row == launch.share()) return;
+    at<real>(launch.row_costs)[row] = weight * cost;
+    at<real>(launch.row_hits)[row] = hit;
 }
 
 // z₂ of all clusters' parts, and what comes of it; where a row has no more outputs than lanes, in registers.
@@ -371,7 +373,7 @@ __device__ __noinline__ void output(const real* parts, int mine, int rows) {
         if (launch.n_out > OUTPUT_LANES) {
             real *z = at<real>(launch.z2) + place, *a = at<real>(launch.a2) + place;
             if (is_row) each<OUTPUT_LANES>(launch.n_out, [&](int o) { z[o] = z2(o); });
-            output_of_row(z, y, a, delta, launch.n_out, row, rows);
+            output_of_row(z, y, a, delta, is_row ? launch.n_out : 0, row, rows);
         } else {
             const bool is_output = is_row && lane < launch.n_out;
             real z_of_lane = 0, y_of_lane = 0, a_of_lane = 0, delta_of_lane = 0;

@@ -53,6 +53,9 @@ _KERNEL = re.compile(
 )
 
 
+_OF_CLUSTERS = re.compile(r"void OF_CLUSTERS (?:__launch_bounds__\([^)]*\) )?(\w+)\(")
+
+
 class CompileException(Exception):
     pass
 
@@ -246,8 +249,9 @@ class RawModule:
     def get_function(self, name: str) -> RawKernel:
         launcher = self._loaded()[f"launch_{name}"]
         launcher.restype = ctypes.c_char_p
+        cluster = self.cluster if name in _OF_CLUSTERS.findall(self.code) else 1
         return RawKernel(
-            name, launcher, [self._resolve(k) for k in self._signatures[name]], self.cooperative, self.cluster
+            name, launcher, [self._resolve(k) for k in self._signatures[name]], self.cooperative, cluster
         )
 
     def build(self) -> Path:
