@@ -227,7 +227,7 @@ def units(own: int = 4, cluster: int = 1) -> Kernel:
     rows_of_lanes = ceil(share, threads // lanes)
     pieces = ceil(BATCH * ceil(inputs, 16), threads)
     rows_of_a_thread = ceil(BATCH, cuda.WARP // 4)
-    main = {"step < launch.steps": (1, 0, 0)}  # of the three there are, the first
+    main = {"step < launch.steps": (1,)}
     forward = {
         "top < rows": (ceil(BATCH, 32 // own * 8 * WARPS // parts),),
         "i < end": (ceil(inputs, 16 * parts),),

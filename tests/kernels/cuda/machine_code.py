@@ -105,7 +105,8 @@ UPPER = re.compile(r"/\* 0x([0-9a-f]{16}) \*/")
 LINE = re.compile(r'//## File "([^"]*)", line (\d+)')
 
 
-JUMPS = ("BRA", "BRX", "JMP", "EXIT", "RET")  # the last instruction of a block
+# The last instruction of a block. A trap is the last of its warp, and below it stands what comes after no trap.
+JUMPS = ("BRA", "BRX", "JMP", "EXIT", "RET", "BPT")
 
 
 @dataclass(eq=False)
@@ -114,7 +115,9 @@ class Block:
 
     labels: list[str] = field(default_factory=list)
     instructions: list[Instruction] = field(default_factory=list)
-    successors: list[Block] = field(default_factory=list)
+    successors: list[Block] = field(
+        default_factory=list, repr=False
+    )  # of which a loop would never be told in full
 
 
 @dataclass(eq=False)
@@ -122,7 +125,7 @@ class Loop:
     """A natural loop: all blocks from which its head is reached again without leaving it."""
 
     head: Block
-    blocks: set[Block]
+    blocks: set[Block] = field(repr=False)
     inner: list[Loop] = field(default_factory=list)
 
     @property
@@ -142,7 +145,7 @@ class Function:
 
     symbol: str
     kernel: str
-    blocks: list[Block]
+    blocks: list[Block] = field(repr=False)
 
     @property
     def name(self) -> str:

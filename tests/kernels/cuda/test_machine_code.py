@@ -113,6 +113,17 @@ def test_nested_loops_are_found_with_what_is_in_them():
     assert len(list(outer.all())) == 3
 
 
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
+def test_nothing_comes_after_a_trap(architecture):
+    """What stands below one may be anything, a place before all loops too."""
+    function = code_of(
+        "for (int i = 0; i < n; ++i) if (x[i] < 0) __trap(); x[n] = 1;", architecture=architecture
+    )
+    traps = [block for block in function.blocks if block.instructions[-1].kind == "BPT"]
+    assert traps
+    assert not any(block.successors for block in traps)
+
+
 def test_a_way_is_the_longest_that_avoids_what_it_is_told():
     function = code_of("""
 #pragma unroll 1
