@@ -44,9 +44,16 @@ def output_delta(a: Array, targets: Array, sample_weight: Array, activation: Act
     return delta * sample_weight[:, None]
 
 
-def hidden_delta(delta_next: Array, weights_next: Array, a: Array, activation: Activation) -> Array:
-    """BP2: δ = (δ_next W_next) ⊙ σ'(z), (B, n_next) back to (B, n)."""
-    return activation.pull_back(delta_next @ weights_next, a)
+def drop(a: Array, mask: Array | None) -> Array:
+    """a ⊙ m, (B, n): what dropout leaves of activations, or of ∂C/∂a on the way back; all of it without a mask."""
+    return a if mask is None else a * mask
+
+
+def hidden_delta(
+    delta_next: Array, weights_next: Array, a: Array, activation: Activation, mask: Array | None = None
+) -> Array:
+    """BP2: δ = (δ_next W_next) ⊙ σ'(z), (B, n_next) back to (B, n); ∂C/∂a is dropped as ``a`` was on its way on."""
+    return activation.pull_back(drop(delta_next @ weights_next, mask), a)
 
 
 def weight_grad(delta: Array, a_prev: Array) -> tuple[Array, Array]:
@@ -75,7 +82,7 @@ class Trace:
     """All that backpropagation computes on its way through L layers, for a mini-batch of B.
 
     ``a`` is [inputs, a¹ … aᴸ]; ``z`` and ``delta`` hold (B, n) and ``gradients`` (∂C/∂W, ∂C/∂b) for each layer;
-    ``costs`` are the samples' (B,).
+    ``taken`` are the inputs of each layer, its a_prev but for what dropout does; ``costs`` are the samples' (B,).
     """
 
     z: list[Array]
@@ -83,6 +90,7 @@ class Trace:
     costs: Array
     delta: list[Array]
     gradients: list[tuple[Array, Array]]
+    taken: list[Array]
 
 
 def trace(
@@ -92,23 +100,30 @@ def trace(
     inputs: Array,
     targets: Array,
     sample_weight: Array | None = None,
+    masks: Sequence[Array | None] | None = None,
 ) -> Trace:
-    """Forward and back through a mini-batch, (B, n_in) and (B, n_out), with everything on the way kept."""
+    """Forward and back through a mini-batch, (B, n_in) and (B, n_out), with everything on the way kept.
+
+    ``masks`` are those of the inputs of each layer, (B, n_in), as :meth:`gpubp.dropout.Dropout.masks` gives them.
+    """
     if sample_weight is None:
         sample_weight = np.ones(len(inputs), inputs.dtype)
+    masks = masks or [None] * len(parameters)
 
-    z, a = [], [inputs]
-    for (weights, bias), activation in zip(parameters, activations, strict=True):
-        z_layer, a_layer = forward(a[-1], weights, bias, activation)
+    z, a, taken = [], [inputs], []
+    for (weights, bias), activation, mask in zip(parameters, activations, masks, strict=True):
+        taken.append(drop(a[-1], mask))
+        z_layer, a_layer = forward(taken[-1], weights, bias, activation)
         z.append(z_layer)
         a.append(a_layer)
     costs = cost(z[-1], a[-1], targets, sample_weight, activations[-1], loss)
 
     delta = [output_delta(a[-1], targets, sample_weight, activations[-1], loss)]
     for layer in range(len(parameters) - 1, 0, -1):
-        delta.insert(0, hidden_delta(delta[0], parameters[layer][0], a[layer], activations[layer - 1]))
-    gradients = [weight_grad(d, a_prev) for d, a_prev in zip(delta, a, strict=False)]
-    return Trace(z, a, costs, delta, gradients)
+        how = parameters[layer][0], a[layer], activations[layer - 1], masks[layer]
+        delta.insert(0, hidden_delta(delta[0], *how))
+    gradients = [weight_grad(d, a_prev) for d, a_prev in zip(delta, taken, strict=True)]
+    return Trace(z, a, costs, delta, gradients, taken)
 
 
 def backpropagate(
@@ -118,7 +133,8 @@ def backpropagate(
     inputs: Array,
     targets: Array,
     sample_weight: Array | None = None,
+    masks: Sequence[Array | None] | None = None,
 ) -> tuple[float, list[tuple[Array, Array]]]:
     """The mean cost of a mini-batch, (B, n_in) and (B, n_out), and its gradient (∂C/∂W, ∂C/∂b) for each layer."""
-    whole = trace(parameters, activations, loss, inputs, targets, sample_weight)
+    whole = trace(parameters, activations, loss, inputs, targets, sample_weight, masks)
     return float(whole.costs.mean()), whole.gradients

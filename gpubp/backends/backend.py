@@ -16,6 +16,7 @@ from gpubp.backends.composed import ComposedPlan
 from gpubp.backends.operations import Array, Operations
 from gpubp.backends.plan import Plan, Problem
 from gpubp.data.samples import as_inputs
+from gpubp.dropout import Mask
 from gpubp.errors import UsageError
 from gpubp.kernels import RULES
 from gpubp.optimizers import Optimizer
@@ -83,6 +84,9 @@ class HostBackend(Backend):
 
     def gather(self, source: Array, order: Array, out: Array) -> None:
         out[...] = as_inputs(source[order], out.dtype)
+
+    def drop(self, a: Array, mask: Mask, order: Array, out: Array) -> None:
+        np.multiply(a, mask.of(order, a.shape[1], a.dtype), out=out)
 
 
 def check_rule(optimizer: Optimizer) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from gpubp.backends.operations import Array, Operations
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, pairs, sums_by_step
 from gpubp.data.samples import Samples, dense_inputs
+from gpubp.dropout import Mask
 from gpubp.network import Layer
 
 EVALUATION_ROWS = 1024  # rows an evaluation takes at a time, at least
@@ -19,17 +20,30 @@ EVALUATION_ROWS = 1024  # rows an evaluation takes at a time, at least
 class Workspace:
     """The buffers of one mini-batch of up to ``rows`` samples, allocated once.
 
-    ``activations[0]`` holds the inputs; ``deltas`` holds the errors of each layer, or of the last one only.
+    ``activations[0]`` holds the inputs; ``taken`` what of each goes into the next layer, which is another buffer where
+    some are ``dropped``; ``deltas`` holds the errors of each layer, or of the last one only.
     """
 
     def __init__(
-        self, backend: Operations, layers: Sequence[Layer], rows: int, dtype: np.dtype, *, train: bool
+        self,
+        backend: Operations,
+        layers: Sequence[Layer],
+        rows: int,
+        dtype: np.dtype,
+        *,
+        train: bool,
+        dropped: Sequence[bool] = (),
     ):
         def buffer(*shape: int) -> Array:
             return backend.to_device(np.zeros(shape, dtype))
 
         n_out = layers[-1].n_out
         self.activations = [buffer(rows, layers[0].n_in)] + [buffer(rows, layer.n_out) for layer in layers]
+        drops = dropped or [False] * len(layers)
+        self.taken = [
+            buffer(rows, layer.n_in) if some else a
+            for some, layer, a in zip(drops, layers, self.activations, strict=False)
+        ]
         self.logits = buffer(rows, n_out)
         self.targets = buffer(rows, n_out)
         self.sample_weight = buffer(rows)
@@ -42,6 +56,7 @@ class Workspace:
         if rows not in self._views:
             view = object.__new__(Workspace)
             view.activations = [a[:rows] for a in self.activations]
+            view.taken = [a[:rows] for a in self.taken]
             view.logits, view.targets = self.logits[:rows], self.targets[:rows]
             view.sample_weight = self.sample_weight[:rows]
             view.deltas = [delta[:rows] for delta in self.deltas]
@@ -64,7 +79,9 @@ class ComposedPlan(Plan):
         self._order = backend.to_device(np.zeros(len(self.samples), np.int64))
         self._row_cost = backend.to_device(np.zeros(len(self.samples), self.dtype))
         self._row_hit = backend.to_device(np.zeros(len(self.samples), np.uint8))
-        self._workspace = Workspace(backend, self.layers, self.batch_size, self.dtype, train=True)
+        self._drops = [bool(count) for count in problem.dropout.dropped] if problem.dropout else []
+        how = backend, self.layers, self.batch_size, self.dtype
+        self._workspace = Workspace(*how, train=True, dropped=self._drops)
 
     def describe(self) -> str:
         parts = "composed plan, one call an operation", self.why, self.backend.describe()
@@ -140,14 +157,20 @@ class ComposedPlan(Plan):
         hits = self.backend.to_host(row_hit).astype(np.int64)
         return StepStats(len(costs), sums_by_step(costs, batch_size), sums_by_step(hits, batch_size))
 
-    def _forward(self, inputs: Array, order: Array, work: Workspace) -> None:
+    def _mask(self, i: int) -> Mask | None:
+        """That of what goes into layer i in the step that comes."""
+        return self.problem.dropout and self.problem.dropout.mask(i, self.step)
+
+    def _forward(self, inputs: Array, order: Array, work: Workspace, *, train: bool = False) -> None:
         self.backend.gather(inputs, order, work.activations[0])
         last = len(self.layers) - 1
         for i, activation in enumerate(self.activations):
             a = work.activations[i + 1]
             z = work.logits if i == last else a  # only the output layer's z is needed again, by the cost
             weights, bias = self.parameters[2 * i], self.parameters[2 * i + 1]
-            self.backend.forward(work.activations[i], weights, bias, activation, z, a)
+            if train and (mask := self._mask(i)):
+                self.backend.drop(work.activations[i], mask, order, work.taken[i])
+            self.backend.forward(work.taken[i], weights, bias, activation, z, a)
 
     def _output_delta(
         self, samples: Samples, order: Array, work: Workspace, row_cost: Array, row_hit: Array
@@ -161,14 +184,14 @@ class ComposedPlan(Plan):
 
     def _backpropagate(self, order: Array, rows: slice) -> None:
         work = self._workspace.first(rows.stop - rows.start)
-        self._forward(self.samples.inputs, order[rows], work)
+        self._forward(self.samples.inputs, order[rows], work, train=True)
         self._output_delta(self.samples, order[rows], work, self._row_cost[rows], self._row_hit[rows])
         for i in range(len(self.layers) - 1, -1, -1):
-            delta, a = work.deltas[i], work.activations[i]
-            self.backend.weight_grad(delta, a, *self.gradient[2 * i : 2 * i + 2])
+            delta = work.deltas[i]
+            self.backend.weight_grad(delta, work.taken[i], *self.gradient[2 * i : 2 * i + 2])
             if i:
-                weights, activation = self.parameters[2 * i], self.activations[i - 1]
-                self.backend.hidden_delta(delta, weights, a, activation, work.deltas[i - 1])
+                given = delta, self.parameters[2 * i], work.activations[i], self.activations[i - 1]
+                self.backend.hidden_delta(*given, work.deltas[i - 1], self._mask(i), order[rows])
 
     def _update(self, lr: float) -> None:
         self.step += 1

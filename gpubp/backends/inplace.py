@@ -33,6 +33,7 @@ from gpubp.backends.plan import (
     sums_by_step,
 )
 from gpubp.data.samples import Samples, dense_inputs
+from gpubp.dropout import Dropout
 from gpubp.functions import Activation
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE, AdamCoefficients, SGDCoefficients
 from gpubp.network import Layer, labels_of
@@ -45,6 +46,7 @@ SHORT_ROW = 32
 # Elements, up to which a product with ones is the fastest sum over a batch; OpenBLAS wakes threads from 9,216 on.
 ONE_THREAD = 1 << 13
 
+Masks = Sequence[np.ndarray | None]  # of the inputs of each layer
 Update = Callable[[Any], None]  # of some parameters, with the coefficients of a step
 
 
@@ -77,11 +79,24 @@ class Tensors:
 
 
 class Workspace:
-    """The buffers of a batch of up to ``rows`` samples: what goes into each layer, and in training each layer's δ."""
+    """The buffers of a batch of up to ``rows`` samples: the inputs and activations, and in training each layer's δ.
 
-    def __init__(self, layers: Sequence[Layer], rows: int, dtype: np.dtype, *, train: bool) -> None:
+    ``taken`` are what goes into each layer: the same but for what dropout leaves of them.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        rows: int,
+        dtype: np.dtype,
+        *,
+        train: bool,
+        dropout: Dropout | None = None,
+    ) -> None:
         self.bytes = np.zeros((rows, layers[0].n_in if train else 0), np.uint8)
         self.a = [np.zeros((rows, layer.n_in), dtype) for layer in layers]
+        dropped = dropout.dropped if dropout else [0] * len(layers)
+        self.taken = [np.zeros_like(a) if some else a for a, some in zip(self.a, dropped, strict=True)]
         self.delta = [np.zeros((rows, layer.n_out), dtype) for layer in layers if train]
         self.ones = np.ones(rows, dtype)
         self._of_size: dict[int, Workspace] = {}
@@ -92,6 +107,7 @@ class Workspace:
             view = object.__new__(Workspace)
             view.bytes, view.ones = self.bytes[:rows], self.ones[:rows]
             view.a, view.delta = [a[:rows] for a in self.a], [delta[:rows] for delta in self.delta]
+            view.taken = [a[:rows] for a in self.taken]
             self._of_size[rows] = view
         return self._of_size[rows]
 
@@ -110,7 +126,8 @@ class InPlacePlan(Plan):
         shape = n, self.layers[-1].n_out
         self._targets, self._z, self._a = (np.zeros(shape, self.dtype) for _ in range(3))  # of a run
         self._weighted, self._weight = bool((self.samples.sample_weight != 1).any()), np.ones(n, self.dtype)
-        self._workspace = Workspace(self.layers, self.batch_size, self.dtype, train=True)
+        how = self.layers, self.batch_size, self.dtype
+        self._workspace = Workspace(*how, train=True, dropout=problem.dropout)
         self._activate = [IN_PLACE.get(a.name, partial(_applied, a)) for a in self.activations]
         self._updates = self._lay_out_updates()
 
@@ -190,13 +207,14 @@ class InPlacePlan(Plan):
     def _backpropagate(self, order: np.ndarray, rows: slice) -> None:
         """All gradients of the batch ``order[rows]``."""
         work = self._workspace.first(rows.stop - rows.start)
+        masks = self.problem.masks(self.step, order[rows])
         self._gather(order[rows], work)
-        self._propagate(work, self._z[rows], self._a[rows])
+        self._propagate(work, self._z[rows], self._a[rows], masks)
         self._output_delta(rows, work)
         for i in range(len(self.layers) - 1, -1, -1):
             self._weight_grad(i, work)
             if i:
-                self._hidden_delta(i, work)
+                self._hidden_delta(i, work, masks[i] if masks else None)
 
     def _gather(self, order: np.ndarray, work: Workspace) -> None:
         if self.samples.inputs.dtype == np.uint8:
@@ -205,11 +223,13 @@ class InPlacePlan(Plan):
         else:
             _take(self.samples.inputs, order, work.a[0])
 
-    def _propagate(self, work: Workspace, z: np.ndarray, a: np.ndarray) -> None:
+    def _propagate(self, work: Workspace, z: np.ndarray, a: np.ndarray, masks: Masks | None = None) -> None:
         """From the inputs in ``work`` to the outputs a and their z; of hidden layers a alone is kept."""
-        for i, hidden in enumerate(work.a[1:]):
-            self._forward(i, work.a[i], hidden, hidden)
-        self._forward(len(self.layers) - 1, work.a[-1], z, a)
+        for i, taken in enumerate(work.taken):
+            if masks and (mask := masks[i]) is not None:
+                np.multiply(work.a[i], mask, out=taken)
+            hidden = work.a[i + 1 : i + 2] * 2
+            self._forward(i, taken, *(hidden or (z, a)))
 
     def _forward(self, i: int, a_prev: np.ndarray, z: np.ndarray, a: np.ndarray) -> None:
         np.dot(a_prev, self.parameters.turned[i], out=z)
@@ -228,16 +248,18 @@ class InPlacePlan(Plan):
             delta *= self._weight[rows, None]
         delta /= len(delta)
 
-    def _hidden_delta(self, i: int, work: Workspace) -> None:
-        """BP2: from layer i to the one before."""
+    def _hidden_delta(self, i: int, work: Workspace, mask: np.ndarray | None) -> None:
+        """BP2: from layer i to the one before, past what dropped its activations."""
         a, activation, delta = work.a[i], self.activations[i - 1], work.delta[i - 1]
         np.dot(work.delta[i], self.parameters.turned[i].T, out=delta)
+        if mask is not None:
+            delta *= mask
         _pull_back(activation, delta, a, delta)
 
     def _weight_grad(self, i: int, work: Workspace) -> None:
         """BP4 and BP3."""
         delta, bias = work.delta[i], self.gradient.biases[i]
-        np.dot(work.a[i].T, delta, out=self.gradient.turned[i])
+        np.dot(work.taken[i].T, delta, out=self.gradient.turned[i])
         if delta.size <= ONE_THREAD:
             np.dot(work.ones, delta, out=bias)
         else:

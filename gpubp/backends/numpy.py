@@ -43,8 +43,9 @@ class ReferenceBackend(HostBackend):
         row_cost[...] = reference.cost(z, a, targets, sample_weight, activation, loss)
         row_hit[...] = labels_of(a) == labels_of(targets)
 
-    def hidden_delta(self, delta_next, weights_next, a, activation, delta):
-        delta[...] = reference.hidden_delta(delta_next, weights_next, a, activation)
+    def hidden_delta(self, delta_next, weights_next, a, activation, delta, mask=None, order=None):
+        factors = mask and mask.of(order, a.shape[1], a.dtype)
+        delta[...] = reference.hidden_delta(delta_next, weights_next, a, activation, factors)
 
     def weight_grad(self, delta, a_prev, grad_weights, grad_bias):
         grad_weights[...], grad_bias[...] = reference.weight_grad(delta, a_prev)

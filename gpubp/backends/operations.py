@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpubp.dropout import Mask
 from gpubp.functions import Activation, Loss
 from gpubp.optimizers import Optimizer
 
@@ -59,10 +60,24 @@ class Operations(ABC):
         """
 
     @abstractmethod
+    def drop(self, a: Array, mask: Mask, order: Array, out: Array) -> None:
+        """out = a ⊙ m, (B, n): the mask for the samples ``order`` (B,). ``a`` and ``out`` may be one buffer."""
+
+    @abstractmethod
     def hidden_delta(
-        self, delta_next: Array, weights_next: Array, a: Array, activation: Activation, delta: Array
+        self,
+        delta_next: Array,
+        weights_next: Array,
+        a: Array,
+        activation: Activation,
+        delta: Array,
+        mask: Mask | None = None,
+        order: Array | None = None,
     ) -> None:
-        """BP2: δ = (δ_next W_next) ⊙ σ'(z), (B, n_next) back to (B, n)."""
+        """BP2: δ = (δ_next W_next) ⊙ σ'(z), (B, n_next) back to (B, n).
+
+        With a mask, that of ``a`` for the samples ``order`` (B,), δ = ((δ_next W_next) ⊙ m) ⊙ σ'(z); ``a`` is whole.
+        """
 
     @abstractmethod
     def weight_grad(self, delta: Array, a_prev: Array, grad_weights: Array, grad_bias: Array) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.data.samples import Samples
+from gpubp.dropout import Dropout
 from gpubp.errors import UsageError
 from gpubp.functions import ACTIVATIONS, Activation, Loss
 from gpubp.network import Layer
@@ -22,7 +23,10 @@ from gpubp.reference import Parameters
 
 @dataclass(frozen=True)
 class Problem:
-    """A network to be trained, from these (W, b) of each layer on, by mini-batches of host samples."""
+    """A network to be trained, from these (W, b) of each layer on, by mini-batches of host samples.
+
+    ``dropout`` is that of training; evaluation and predictions have none.
+    """
 
     layers: Sequence[Layer]
     parameters: Parameters
@@ -30,6 +34,7 @@ class Problem:
     optimizer: Optimizer
     batch_size: int
     samples: Samples
+    dropout: Dropout | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -45,6 +50,17 @@ class Problem:
     def activations(self) -> list[Activation]:
         """The activation of each layer."""
         return [ACTIVATIONS[layer.activation] for layer in self.layers]
+
+    def masks(
+        self, step: int, order: np.ndarray, dtype: np.dtype | type | None = None
+    ) -> list[np.ndarray | None] | None:
+        """What the inputs of each layer are multiplied by for these samples in the step after so many updates.
+
+        In the parameters' dtype, or another.
+        """
+        if self.dropout is None:
+            return None
+        return self.dropout.masks(step, order, self.sizes[:-1], dtype or self.dtype)
 
     def two_batches(self, order: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The samples of a full and a second batch, a short one where there is one, and a learning rate for each.

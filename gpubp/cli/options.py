@@ -80,15 +80,18 @@ def recipe_options(command: Callable) -> Callable:
 
 
 def _parsed(name: str, kind: Any, value: Any) -> Any:
-    """An option's value: lists are written 784-128-10 and relu,tanh."""
+    """An option's value: lists are written 784-128-10, relu,tanh and 0.2,0.5."""
     if typing.get_origin(kind) is not tuple:
         return value
-    if typing.get_args(kind)[0] is str:
+    if (element := typing.get_args(kind)[0]) is str:
         return tuple(value.split(","))
     try:
+        if element is float:
+            return tuple(map(float, value.split(",")))
         return tuple(int(n) for n in value.replace(",", "-").split("-"))
     except ValueError:
-        raise UsageError(f"--{name} takes sizes such as 784-128-10, not {value!r}") from None
+        such = "numbers such as 0.2,0.5" if element is float else "sizes such as 784-128-10"
+        raise UsageError(f"--{name} takes {such}, not {value!r}") from None
 
 
 def require_json(path: str | None) -> None:

@@ -31,9 +31,8 @@ def verify(
     parts = load_parts(chosen, chosen.seed, data_dir, quiet)
     train = parts.scaled(parts.dataset.train)
     network, step = chosen.network(chosen.seed), chosen.build_optimizer()
-    report = gpubp.verify(
-        network, train.inputs, train.targets, loss=chosen.loss, optimizer=step, backend=device
-    )
+    given, dropout = (network, train.inputs, train.targets), chosen.dropout or 0.0
+    report = gpubp.verify(*given, loss=chosen.loss, optimizer=step, dropout=dropout, backend=device)
     if not quiet and json_path != "-":
         print(report)
     about = {"recipe": chosen.name, "backend": device.name, "device": device.describe()}

@@ -39,7 +39,7 @@ _SYNONYMS = {  # of the keys of a recipe, as other libraries call them
     "learning_rate": "lr", "learning_rate_init": "lr", "eta": "lr", "batch": "batch_size", "minibatch": "batch_size",
     "activation": "hidden", "activations": "hidden", "architecture": "layers", "sizes": "layers",
     "hidden_layer_sizes": "layers", "max_iter": "epochs", "alpha": "weight_decay", "l2": "weight_decay",
-    "early_stopping": "patience", "random_state": "seed", "solver": "optimizer", "dataset": "data",
+    "early_stopping": "patience", "dropout_rate": "dropout", "dropouts": "dropout", "random_state": "seed", "solver": "optimizer", "dataset": "data",
 }  # fmt: skip
 _OF_SCHEDULES = {"factor": ("step", "exponential"), "every": ("step",), "final": ("cosine",)}
 
@@ -95,6 +95,10 @@ class Recipe:
     final: float | None = _setting("Factor that the cosine schedule ends at")
     warmup: float | None = _setting("Epochs over which the learning rate rises at the start")
 
+    dropout: tuple[float, ...] = _setting(
+        "Part of each hidden layer dropped in a step, one for all or one each; with one more, the inputs' first",
+        (),
+    )
     batch_size: int = _setting("Samples in a mini-batch", 128)
     epochs: int = _setting("Passes over the training data", 10)
     patience: int | None = _setting("Stop after this many epochs without a better validation loss")
@@ -104,6 +108,7 @@ class Recipe:
     seed: int = _setting("Seeds initial weights, shuffling and splits", 0)
 
     def __post_init__(self) -> None:
+        from gpubp.dropout import Dropout
         from gpubp.optimizers import OPTIMIZERS
 
         if self.name in (".", "..") or {"/", "\\"} & set(self.name):
@@ -124,6 +129,7 @@ class Recipe:
                     raise UsageError(f"{name} belongs to {role} {' and '.join(owners)}, not to {chosen}")
         self.build_optimizer()  # which check their own values
         self.build_schedule()
+        Dropout.of(self.dropout or 0.0, max(1, len(self.layers) - 1), self.seed)
 
     @property
     def heading(self) -> str:
@@ -187,7 +193,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the fields that say something."""
-        return {key: value for key, value in asdict(self).items() if value not in (None, "")}
+        return {key: value for key, value in asdict(self).items() if value not in (None, "", ())}
 
     @classmethod
     def from_dict(cls, table: dict[str, Any], where: str) -> Recipe:
@@ -362,6 +368,8 @@ def _converted(key: str, value: Any, wanted: Any, where: str) -> Any:
     if typing.get_origin(wanted) is tuple:
         element = typing.get_args(wanted)[0]
         values = value if isinstance(value, list | tuple) else [value]
+        if element is float:
+            values = [float(v) if type(v) is int else v for v in values]
         if all(type(v) is element for v in values):
             return tuple(values)
         raise UsageError(f"{where}: {key} must be a list of {element.__name__}, not {value!r}")

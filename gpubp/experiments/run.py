@@ -270,6 +270,7 @@ def _train(
             loss=recipe.loss,
             optimizer=recipe.build_optimizer(),
             schedule=recipe.build_schedule(),
+            dropout=recipe.dropout or 0.0,
             batch_size=recipe.batch_size,
             epochs=recipe.epochs,
             sample_weight=train.sample_weight,

@@ -41,7 +41,8 @@ class Settings:
         """All that two runs must share to be the same; not the number of epochs, which may grow."""
         own = {name: value for name, value in asdict(self).items() if name != "epochs"}
         optimizer = {"kind": problem.optimizer.kind, **asdict(problem.optimizer)}
-        return {"loss": problem.loss.name, "optimizer": optimizer, **own}
+        dropout = problem.dropout and list(problem.dropout.rates)
+        return {"loss": problem.loss.name, "optimizer": optimizer, "dropout": dropout, **own}
 
 
 IN_HEADER = ("epoch", "step", "seconds", "elapsed", "generator")  # of a standing; its sums are arrays

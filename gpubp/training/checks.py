@@ -24,7 +24,8 @@ def what_is_computed(backend: Backend, plan: Plan) -> Hashable:
     samples, size = problem.samples, problem.batch_size
     data = samples.inputs.dtype.str, is_sparse(samples.inputs), bool((samples.sample_weight == 1).all())
     shapes = tuple(problem.layers), size, len(samples) % size, problem.dtype.str
-    return type(backend), plan.kind, data, shapes, problem.loss.name, problem.optimizer.kind, rules
+    dropped = problem.dropout and tuple(map(bool, problem.dropout.dropped))
+    return type(backend), plan.kind, data, shapes, problem.loss.name, problem.optimizer.kind, rules, dropped
 
 
 class CheckSchedule:

@@ -19,6 +19,7 @@ from gpubp.backends.plan import PlanState, Problem
 from gpubp.backends.work import Work
 from gpubp.data.dataset import Split
 from gpubp.data.inputs import BYTES, UNKNOWN, Inputs, kind_of, names_of, size_of
+from gpubp.dropout import Dropout
 from gpubp.errors import GpubpError, TrainingWarning, UsageError
 from gpubp.functions import LOSSES, Loss, lookup
 from gpubp.network import CLASSES, VALUES, Network
@@ -41,6 +42,7 @@ def fit(
     *,
     loss: str = "cross_entropy",
     optimizer: Optimizer | None = None,
+    dropout: float | Sequence[float] = 0.0,
     batch_size: int = 128,
     epochs: int = 10,
     schedule: Schedule | None = None,
@@ -67,6 +69,9 @@ def fit(
             the loss is for probabilities, numbers (N,) are values, whole ones too.
         loss: a name of ``gpubp.functions.LOSSES``; the cost of a batch is its mean over the batch.
         optimizer: by default ``SGD(lr=0.1, momentum=0.9)``.
+        dropout: the rate at which each step drops activations of the hidden layers, one for all or one each; or one
+            more, the first of which is the inputs': [0.2, 0.5, 0.5] of a network of two hidden layers. Training alone
+            has it (:mod:`gpubp.dropout`): evaluation, predictions and saved networks have none.
         batch_size: samples a step; the last batch of an epoch may be shorter and counts by its own mean.
         schedule: the factor on the learning rate over time; by default constant.
         sample_weight: (N,) factors on each sample's cost.
@@ -78,7 +83,7 @@ def fit(
             the one that :func:`gpubp.backends.choose` takes for this much work.
         verify: "first" (the first three steps and the first epoch's last), "epoch" (those and one batch of every
             epoch, while that costs at most 3% of the run or 0.2 s), "step" (every step), "off".
-        seed: of the generator that shuffles; every backend sees the same batches.
+        seed: of the generator that shuffles, and of dropout; every backend sees the same batches and drops the same.
         save_to: a checkpoint file, written as the run goes and at its end.
         resume: a checkpoint to go on from, bitwise as if never stopped; its data and recipe must be the same.
         state: ``history.state`` of a former run of this network with the same optimizer, whose velocities, moments
@@ -131,11 +136,12 @@ def fit(
     shown = progress if isinstance(progress, Progress) else progress_for(quiet=not progress)
     usual = np.geterr()
     optimizer = optimizer or SGD(lr=0.1, momentum=0.9)
+    dropped = Dropout.of(dropout, len(network.layers), settings.seed)
     size, held_out = min(settings.batch_size, len(train.samples)), 0 if watched is None else len(watched)
     work = Work.of(network, len(train.samples), size, settings.epochs, held_out)
     if not isinstance(backend, Backend):  # else it is chosen, and a checkpoint need not be read for that
         backend = backends.get(backend, work=work, before=checkpoint.backend_of(resume))
-    problem = Problem(network.layers, network.parameters, objective, optimizer, size, train.samples)
+    problem = Problem(network.layers, network.parameters, objective, optimizer, size, train.samples, dropped)
     watching = train.classification, watched, early_stopping
     # A run that diverges is reported once, by name, at the end of the epoch.
     with _until_interrupted() as interrupted, shown, np.errstate(all="ignore"), backend.limits():

@@ -22,7 +22,10 @@ from gpubp.support.files import user_cache
 from gpubp.support.machine import processor
 
 FORGOTTEN = 90 * 24 * 3600  # seconds after which what was verified is verified anew
-SOURCES = ("backends", "verification", "functions.py", "optimizers.py", "reference.py", "data/samples.py")
+SOURCES = (
+    "backends", "verification", "data/samples.py",
+    "dropout.py", "functions.py", "optimizers.py", "philox.py", "reference.py",
+)  # fmt: skip
 
 _passed: dict[Hashable, int] = {}  # steps
 

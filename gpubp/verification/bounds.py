@@ -132,20 +132,20 @@ class Bounded:
 class BoundedStep:
     """The mean cost of a batch, its gradients [∂C/∂W₁, ∂C/∂b₁, …], and the fewest and most hits it can have.
 
-    ``delta`` is that of the first layer, for these ``inputs``.
+    ``delta`` is that of the first layer, for what it takes of these ``inputs``.
     """
 
     cost: Bounded
     gradients: list[Bounded]
     hits: tuple[int, int]
     delta: Bounded
-    inputs: np.ndarray
+    inputs: Bounded
 
     @property
     def size(self) -> np.ndarray:
         """The most that Σ |δ| |a_prev| / B can be for W₁."""
         delta = np.abs(self.delta.value) + self.delta.error
-        return delta.T @ np.abs(self.inputs) / len(self.inputs)
+        return delta.T @ (np.abs(self.inputs.value) + self.inputs.error) / len(delta)
 
 
 def forward(
@@ -193,6 +193,16 @@ def _softmax(z: Bounded, a: np.ndarray, precision: Precision) -> Bounded:
     exponent = z.variance + precision.unit**2 * (shifted**2 + EXP_ROUNDINGS**2)
     spread = (a * exponent).sum(axis=1, keepdims=True) + a.shape[1] * precision.unit**2
     return Bounded(a, error + precision.tiny, 2 * a**2 * (exponent + spread))
+
+
+def drop(a: Bounded, mask: np.ndarray | None, precision: Precision) -> Bounded:
+    """Bounds of a ⊙ m, whose mask is 0 or 1/(1 − p): that number is rounded, and its product with what is kept."""
+    if mask is None:
+        return a
+    value, rounding = a.value * mask, precision.gamma(2)
+    error = mask * (a.error + rounding * (np.abs(a.value) + a.error)) + precision.tiny * (mask > 0)
+    variance = mask**2 * a.variance + (rounding * value) ** 2
+    return Bounded(value, error, variance, None if a.kink is None else mask * a.kink)
 
 
 def pull_back(
@@ -353,6 +363,7 @@ def hidden_delta(
     a: Bounded,
     activation: Activation,
     precision: Precision,
+    mask: np.ndarray | None = None,
 ) -> Bounded:
     """Bounds of BP2."""
     gamma = precision.product_gamma(len(weights_next))
@@ -362,7 +373,7 @@ def hidden_delta(
     value = delta_next.value @ weights_next
     variance = _product_variance(delta_next, weights_next**2, value, len(weights_next), precision)
     gradient = Bounded(value, spread @ size + len(weights_next) * precision.tiny, variance, kink)
-    return pull_back(gradient, z, a, activation, precision)
+    return pull_back(drop(gradient, mask, precision), z, a, activation, precision)
 
 
 def _few_rows(kink: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -485,27 +496,31 @@ def backpropagate(
     targets: np.ndarray,
     sample_weight: np.ndarray,
     precision: Precision,
+    masks: Sequence[np.ndarray | None] | None = None,
 ) -> BoundedStep:
     """One batch through the reference in float64, with the error a correct evaluation in ``precision`` may have.
 
-    Inputs (B, n_in), targets (B, n_out) and sample weights (B,) hold values of its dtype, and so do parameters.
+    Inputs (B, n_in), targets (B, n_out) and sample weights (B,) hold values of its dtype, and so do parameters;
+    ``masks`` are those of the inputs of each layer, in float64.
     """
     weights = [w.astype(np.float64) for w, _ in parameters]
     targets, sample_weight = targets.astype(np.float64), sample_weight.astype(np.float64)
 
-    a, z = [Bounded.exact(inputs.astype(np.float64))], [Bounded.exact(np.zeros(()))]
-    for w, (_, bias), activation in zip(weights, parameters, activations, strict=True):
-        z_layer, a_layer = forward(a[-1], w, bias.astype(np.float64), activation, precision)
+    masks = masks or [None] * len(weights)
+    a, z, taken = [Bounded.exact(inputs.astype(np.float64))], [Bounded.exact(np.zeros(()))], []
+    for w, (_, bias), activation, mask in zip(weights, parameters, activations, masks, strict=True):
+        taken.append(drop(a[-1], mask, precision))
+        z_layer, a_layer = forward(taken[-1], w, bias.astype(np.float64), activation, precision)
         z.append(z_layer)
         a.append(a_layer)
     mean_cost = cost(z[-1], a[-1], targets, sample_weight, activations[-1], loss, precision)
 
     delta = output_delta(z[-1], a[-1], targets, sample_weight, activations[-1], loss, precision)
-    gradients = [*weight_grad(delta, a[-2], precision)]
+    gradients = [*weight_grad(delta, taken[-1], precision)]
     for i in range(len(weights) - 1, 0, -1):
-        delta = hidden_delta(delta, weights[i], z[i], a[i], activations[i - 1], precision)
-        gradients[:0] = weight_grad(delta, a[i - 1], precision)
-    return BoundedStep(mean_cost, gradients, _hits(a[-1], targets), delta, a[0].value)
+        delta = hidden_delta(delta, weights[i], z[i], a[i], activations[i - 1], precision, masks[i])
+        gradients[:0] = weight_grad(delta, taken[i - 1], precision)
+    return BoundedStep(mean_cost, gradients, _hits(a[-1], targets), delta, taken[0])
 
 
 def worst_only(value: np.ndarray | float, error: np.ndarray | float) -> Bounded:

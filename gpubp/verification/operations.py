@@ -10,12 +10,16 @@ from gpubp import reference
 from gpubp.backends.backend import Array, Backend
 from gpubp.backends.plan import Problem
 from gpubp.data.samples import Samples, as_inputs, dense_inputs
+from gpubp.dropout import Mask
 from gpubp.network import labels_of
 from gpubp.optimizers import OPTIMIZERS, SGD
 from gpubp.verification import bounds
 from gpubp.verification.bounds import Bounded, Precision
 from gpubp.verification.compare import TensorCheck, compare
 from gpubp.verification.steps import bounded_update
+
+# That of a step of its own, for the operations that drop; not every backend's plan composes them.
+DROPPED = Mask(key=(20, 14), purpose=1, step=7, dropped=20_000)
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
@@ -39,6 +43,7 @@ class Operations:
     def run(self) -> list[TensorCheck]:
         order = np.arange(len(self.samples))[::-1].copy()
         batch, a = self.samples.take(order), [self._gather(order)]
+        self._drop(a[0], order)
         for i in range(len(self.activations)):
             z, a_layer = self._forward(i, a[-1])
             a.append(a_layer)
@@ -46,6 +51,7 @@ class Operations:
         for i in range(len(self.activations) - 1, -1, -1):
             self._weight_grad(i, delta, a[i])
             if i:
+                self._hidden_delta(i, delta, a[i], DROPPED, order)
                 delta = self._hidden_delta(i, delta, a[i])
         self._update()
         return self.checks
@@ -94,14 +100,33 @@ class Operations:
         self._check("hits output_delta", hit, _exact(labels_of(a) == labels_of(batch.targets)))
         return reference.output_delta(a, batch.targets, batch.sample_weight, activation, loss)
 
-    def _hidden_delta(self, i: int, delta_next: np.ndarray, a: np.ndarray) -> np.ndarray:
+    def _drop(self, a: np.ndarray, order: np.ndarray) -> None:
+        out = self._poisoned(*a.shape)
+        self.backend.drop(self._send(a), DROPPED, self._send(order), out)
+        factors = DROPPED.of(order, a.shape[1], np.float64)
+        self._check("drop", out, bounds.drop(_exact(a), factors, self.precision))
+
+    def _hidden_delta(
+        self,
+        i: int,
+        delta_next: np.ndarray,
+        a: np.ndarray,
+        mask: Mask | None = None,
+        order: np.ndarray | None = None,
+    ) -> np.ndarray:
         weights, activation = self.parameters[i][0], self.activations[i - 1]
         delta = self._poisoned(*a.shape)
         given = self._send(delta_next), self._send(weights), self._send(a)
-        self.backend.hidden_delta(*given, activation, delta)
         exact = _exact(delta_next), _wide(weights), bounds.known_side(_wide(a)), _exact(a)
-        bounded = bounds.hidden_delta(*exact, activation, self.precision)
-        self._check(f"δ{i} hidden_delta", delta, bounded, len(weights))
+        if mask is None or order is None:
+            self.backend.hidden_delta(*given, activation, delta)
+            bounded = bounds.hidden_delta(*exact, activation, self.precision)
+        else:
+            self.backend.hidden_delta(*given, activation, delta, mask, self._send(order))
+            factors = mask.of(order, a.shape[1], np.float64)
+            bounded = bounds.hidden_delta(*exact, activation, self.precision, factors)
+        dropped = " with dropout" if mask else ""
+        self._check(f"δ{i} hidden_delta{dropped}", delta, bounded, len(weights))
         return reference.hidden_delta(delta_next, weights, a, activation)
 
     def _weight_grad(self, i: int, delta: np.ndarray, a_prev: np.ndarray) -> None:

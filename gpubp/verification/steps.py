@@ -60,11 +60,14 @@ def _check_gradients(
     """Cost, hits and every gradient of one batch, end to end, elementwise and in norm; and what they are held to."""
     problem, batch = plan.problem, plan.problem.samples.take(order)
     given = as_inputs(batch.inputs, problem.dtype), batch.targets, batch.sample_weight
-    own_cost, working = reference.backpropagate(before.layers, problem.activations, problem.loss, *given)
+    own_cost, working = reference.backpropagate(
+        before.layers, problem.activations, problem.loss, *given, problem.masks(before.step, order)
+    )
     if not np.isfinite(own_cost) or not all(np.isfinite(g).all() for pair in working for g in pair):
         # the reference itself overflows in this dtype: a run that diverges, which the trainer reports
         return [], None
-    step = bounded_step(problem, before.layers, batch, plan.products)
+    masks = problem.masks(before.step, order, np.float64)
+    step = bounded_step(problem, before.layers, batch, plan.products, masks)
     own = np.asarray(own_cost, problem.dtype)
     checks = [
         compare("cost", cost, step.cost, own, terms=len(order)),
@@ -89,12 +92,19 @@ def compare_gradients(
 
 
 def bounded_step(
-    problem: Problem, parameters: Parameters, samples: Samples, products: str
+    problem: Problem,
+    parameters: Parameters,
+    samples: Samples,
+    products: str,
+    masks: Sequence[np.ndarray | None] | None = None,
 ) -> bounds.BoundedStep:
-    """One mini-batch through the reference at these parameters, with the error that a plan may make in it."""
+    """One mini-batch through the reference at these parameters, with the error that a plan may make in it.
+
+    ``masks`` are a training step's, of the inputs of each layer, in float64.
+    """
     given = as_inputs(samples.inputs, problem.dtype), samples.targets, samples.sample_weight
     precision = Precision.of(problem.dtype, products)
-    return bounds.backpropagate(parameters, problem.activations, problem.loss, *given, precision)
+    return bounds.backpropagate(parameters, problem.activations, problem.loss, *given, precision, masks)
 
 
 def bounded_update(

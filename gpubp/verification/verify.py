@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from gpubp import backends
 from gpubp.backends.backend import Backend
 from gpubp.backends.plan import Problem
+from gpubp.dropout import Dropout
 from gpubp.functions import LOSSES, lookup
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Optimizer
@@ -24,6 +26,7 @@ def verify(
     *,
     loss: str = "cross_entropy",
     optimizer: Optimizer | None = None,
+    dropout: float | Sequence[float] = 0.0,
     sample_weight: np.ndarray | None = None,
     backend: str | Backend = "auto",
 ) -> Report:
@@ -36,7 +39,7 @@ def verify(
 
     Args:
         inputs: (N, n_in), uint8 or float. targets: (N,) labels or (N, n_out). sample_weight: (N,) or None.
-        optimizer: of the step, by default SGD with momentum.
+        optimizer: of the step, by default SGD with momentum. dropout: as ``fit`` takes it.
 
     Returns:
         A report: ``report.ok``, ``report.worst``, ``str(report)``.
@@ -55,7 +58,8 @@ def verify(
     parameters = [
         (w, np.where(b == 0, 0.1 * drawn(b.shape), b).astype(b.dtype)) for w, b in network.parameters
     ]
-    problem = Problem(network.layers, parameters, objective, optimizer, batch, samples)
+    dropped = Dropout.of(dropout, len(network.layers), seed=0)
+    problem = Problem(network.layers, parameters, objective, optimizer, batch, samples, dropped)
     report = Report(f"{chosen.name} backend ({chosen.describe()}) on {network!r}, {len(samples)} samples")
     with chosen.limits():
         with np.errstate(all="ignore"):

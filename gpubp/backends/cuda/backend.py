@@ -81,8 +81,13 @@ class CupyBackend(Device, Backend):
         arguments = (z, a, targets, sample_weight, *codes, delta, row_cost, row_hit)
         self._launch("output_delta", _row_grid(len(a), 1), arguments, a.shape, a.dtype)
 
-    def hidden_delta(self, delta_next, weights_next, a, activation, delta):
+    def drop(self, a, mask, order, out):
+        raise UsageError("dropout is not there on a GPU yet: choose backend numba or numpy")
+
+    def hidden_delta(self, delta_next, weights_next, a, activation, delta, mask=None, order=None):
         self.matmul(delta_next, weights_next, delta)
+        if mask is not None:
+            self.drop(delta, mask, order, out=delta)
         code = np.int32(kernels.ACTIVATIONS[activation.name])
         grid = _row_grid(len(a), 1 if activation.name == "softmax" else a.shape[1])
         self._launch("hidden_delta", grid, (delta, a, code), a.shape, a.dtype)
