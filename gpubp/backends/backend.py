@@ -16,10 +16,10 @@ from gpubp.backends.composed import ComposedPlan
 from gpubp.backends.operations import Array, Operations
 from gpubp.backends.plan import Plan, Problem
 from gpubp.data.samples import as_inputs
-from gpubp.dropout import Mask
 from gpubp.errors import UsageError
 from gpubp.kernels import RULES
 from gpubp.optimizers import Optimizer
+from gpubp.randomness.dropout import Mask
 
 
 class Backend(Operations):

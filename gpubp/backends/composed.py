@@ -11,8 +11,8 @@ import numpy as np
 from gpubp.backends.operations import Array, Operations
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, pairs, sums_by_step
 from gpubp.data.samples import Samples, dense_inputs
-from gpubp.dropout import Mask
 from gpubp.network import Layer
+from gpubp.randomness.dropout import Mask
 
 EVALUATION_ROWS = 1024  # rows an evaluation takes at a time, at least
 
@@ -159,7 +159,8 @@ class ComposedPlan(Plan):
 
     def _mask(self, i: int) -> Mask | None:
         """That of what goes into layer i in the step that comes."""
-        return self.problem.dropout and self.problem.dropout.mask(i, self.step)
+        dropout = self.problem.dropout
+        return None if dropout is None else dropout.mask(i, self.step)
 
     def _forward(self, inputs: Array, order: Array, work: Workspace, *, train: bool = False) -> None:
         self.backend.gather(inputs, order, work.activations[0])

@@ -33,11 +33,11 @@ from gpubp.backends.plan import (
     sums_by_step,
 )
 from gpubp.data.samples import Samples, dense_inputs
-from gpubp.dropout import Dropout
 from gpubp.functions import Activation
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE, AdamCoefficients, SGDCoefficients
 from gpubp.network import Layer, labels_of
 from gpubp.optimizers import SGD, Adam, Array, Optimizer, Slots
+from gpubp.randomness.dropout import Dropout
 
 EVALUATION_ROWS = 1024  # that an evaluation takes at a time
 BLOCK = 1 << 15  # elements updated at a time: they stay in the second-level cache from one call to the next

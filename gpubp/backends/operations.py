@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.dropout import Mask
 from gpubp.functions import Activation, Loss
 from gpubp.optimizers import Optimizer
+from gpubp.randomness.dropout import Mask
 
 Array = Any  # an array of the backend's own kind, wherever that lives
 

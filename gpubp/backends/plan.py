@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from gpubp.data.samples import Samples
-from gpubp.dropout import Dropout
 from gpubp.errors import UsageError
 from gpubp.functions import ACTIVATIONS, Activation, Loss
 from gpubp.network import Layer
 from gpubp.optimizers import Optimizer
+from gpubp.randomness.dropout import Dropout
 from gpubp.reference import Parameters
 
 

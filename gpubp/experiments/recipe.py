@@ -39,7 +39,8 @@ _SYNONYMS = {  # of the keys of a recipe, as other libraries call them
     "learning_rate": "lr", "learning_rate_init": "lr", "eta": "lr", "batch": "batch_size", "minibatch": "batch_size",
     "activation": "hidden", "activations": "hidden", "architecture": "layers", "sizes": "layers",
     "hidden_layer_sizes": "layers", "max_iter": "epochs", "alpha": "weight_decay", "l2": "weight_decay",
-    "early_stopping": "patience", "dropout_rate": "dropout", "dropouts": "dropout", "random_state": "seed", "solver": "optimizer", "dataset": "data",
+    "early_stopping": "patience", "dropout_rate": "dropout", "dropouts": "dropout", "random_state": "seed",
+    "solver": "optimizer", "dataset": "data",
 }  # fmt: skip
 _OF_SCHEDULES = {"factor": ("step", "exponential"), "every": ("step",), "final": ("cosine",)}
 
@@ -108,8 +109,8 @@ class Recipe:
     seed: int = _setting("Seeds initial weights, shuffling and splits", 0)
 
     def __post_init__(self) -> None:
-        from gpubp.dropout import Dropout
         from gpubp.optimizers import OPTIMIZERS
+        from gpubp.randomness.dropout import Dropout
 
         if self.name in (".", "..") or {"/", "\\"} & set(self.name):
             raise UsageError(f"name becomes part of a folder's, and cannot be {self.name!r}")

@@ -19,11 +19,11 @@ from gpubp.backends.plan import PlanState, Problem
 from gpubp.backends.work import Work
 from gpubp.data.dataset import Split
 from gpubp.data.inputs import BYTES, UNKNOWN, Inputs, kind_of, names_of, size_of
-from gpubp.dropout import Dropout
 from gpubp.errors import GpubpError, TrainingWarning, UsageError
 from gpubp.functions import LOSSES, Loss, lookup
 from gpubp.network import CLASSES, VALUES, Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Optimizer, Schedule
+from gpubp.randomness.dropout import Dropout
 from gpubp.support.warning import warn_caller
 from gpubp.training import checkpoint
 from gpubp.training.checkpoint import Settings
@@ -71,7 +71,7 @@ def fit(
         optimizer: by default ``SGD(lr=0.1, momentum=0.9)``.
         dropout: the rate at which each step drops activations of the hidden layers, one for all or one each; or one
             more, the first of which is the inputs': [0.2, 0.5, 0.5] of a network of two hidden layers. Training alone
-            has it (:mod:`gpubp.dropout`): evaluation, predictions and saved networks have none.
+            has it (:mod:`gpubp.randomness.dropout`): evaluation, predictions and saved networks have none.
         batch_size: samples a step; the last batch of an epoch may be shorter and counts by its own mean.
         schedule: the factor on the learning rate over time; by default constant.
         sample_weight: (N,) factors on each sample's cost.

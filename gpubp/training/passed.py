@@ -23,8 +23,7 @@ from gpubp.support.machine import processor
 
 FORGOTTEN = 90 * 24 * 3600  # seconds after which what was verified is verified anew
 SOURCES = (
-    "backends", "verification", "data/samples.py",
-    "dropout.py", "functions.py", "optimizers.py", "philox.py", "reference.py",
+    "backends", "verification", "randomness", "data/samples.py", "functions.py", "optimizers.py", "reference.py",
 )  # fmt: skip
 
 _passed: dict[Hashable, int] = {}  # steps

@@ -10,10 +10,10 @@ import numpy as np
 from gpubp import backends
 from gpubp.backends.backend import Backend
 from gpubp.backends.plan import Problem
-from gpubp.dropout import Dropout
 from gpubp.functions import LOSSES, lookup
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Optimizer
+from gpubp.randomness.dropout import Dropout
 from gpubp.verification.operations import Operations
 from gpubp.verification.report import Report
 from gpubp.verification.steps import VERIFY_ROWS, check_cut, check_evaluation, check_step

@@ -7,7 +7,7 @@ Inverted, as in Srivastava et al. (Dropout: a simple way to prevent neural netwo
     back       δ = ((δ_next W_next) ⊙ m) ⊙ σ'(z)
     gradient   ∂C/∂W = δᵀ (a_prev ⊙ m) / B
 
-The mask m is a function of the seed, the layer, the step, the sample and the element (:mod:`gpubp.philox`), and so the
+The mask m is a function of the seed, the layer, the step, the sample and the element (:mod:`gpubp.randomness.philox`), and so the
 same on every backend.
 """
 
@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from gpubp import philox
 from gpubp.errors import UsageError
+from gpubp.randomness import philox
 
 RANGE = 1 << 16  # that random numbers lie below
 
@@ -103,14 +102,15 @@ class Dropout:
     ) -> list[np.ndarray | None]:
         """Of a step, what the inputs of each layer, of these sizes (L), are multiplied by; None where all is kept."""
         masks = [self.mask(layer, step) for layer in range(len(self.dropped))]
-        return [mask and mask.of(samples, size, dtype) for mask, size in zip(masks, sizes, strict=True)]
+        both = zip(masks, sizes, strict=True)
+        return [None if mask is None else mask.of(samples, size, dtype) for mask, size in both]
 
     def __str__(self) -> str:
         return f"dropout {', '.join(f'{rate:.3g}' for rate in self.rates)}"
 
 
 def _dropped(rate: Any) -> int:
-    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= rate < 1:
+    if isinstance(rate, bool) or not isinstance(rate, float | int | np.number) or not 0 <= rate < 1:
         raise UsageError(f"a rate of dropout is from 0 up to below 1, not {rate!r}")
     dropped = round(float(rate) * RANGE)
     if (rate and not dropped) or dropped == RANGE:
