@@ -104,7 +104,7 @@ def trace(
 ) -> Trace:
     """Forward and back through a mini-batch, (B, n_in) and (B, n_out), with everything on the way kept.
 
-    ``masks`` are those of the inputs of each layer, (B, n_in), as :meth:`gpubp.randomness.dropout.Dropout.masks` gives them.
+    ``masks`` are those of each layer's inputs, (B, n_in), as :meth:`.Dropout.masks` gives them.
     """
     if sample_weight is None:
         sample_weight = np.ones(len(inputs), inputs.dtype)

@@ -7,8 +7,8 @@ Inverted, as in Srivastava et al. (Dropout: a simple way to prevent neural netwo
     back       δ = ((δ_next W_next) ⊙ m) ⊙ σ'(z)
     gradient   ∂C/∂W = δᵀ (a_prev ⊙ m) / B
 
-The mask m is a function of the seed, the layer, the step, the sample and the element (:mod:`gpubp.randomness.philox`), and so the
-same on every backend.
+The mask m is a function of the seed, the layer, the step, the sample and the element
+(:mod:`gpubp.randomness.philox`), and so the same on every backend.
 """
 
 from __future__ import annotations
