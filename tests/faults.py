@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
@@ -15,6 +16,7 @@ OUTPUTS = {
     "gather": ("out",),
     "forward": ("z", "a"),
     "output_delta": ("delta", "row_cost"),
+    "drop": ("out",),
     "hidden_delta": ("delta",),
     "weight_grad": ("grad_weights", "grad_bias"),
     "update": ("parameter", "slots"),
@@ -89,9 +91,46 @@ def cost_without_last_row(i, before, after):
     after["row_cost"][-1] = 0
 
 
+def nothing_dropped(i, before, after):
+    after["out"][...] = i["a"]
+
+
+def not_multiplied(i, before, after):
+    after["out"][...] = np.where(after["out"] == 0, 0, i["a"])
+
+
+def dropped_as_in(what: str) -> Fault:
+    """With the mask of another sample, step or layer."""
+
+    def fault(i, before, after):
+        mask, order = i["mask"], i["order"]
+        if what == "sample":
+            order = np.roll(order, 1)
+        else:
+            mask = replace(mask, **{what: getattr(mask, what) + 1})
+        after["out"][...] = i["a"] * mask.of(order, i["a"].shape[1], i["a"].dtype)
+
+    return fault
+
+
 OF_ALL = {"dropped row": dropped_row, "swapped index": swapped_index, "stale buffer": stale_buffer}
+# Of training with dropout; in hidden_delta the mask is not asked for.
+OF_DROPOUT: dict[tuple[str, str], Fault | None] = {
+    ("drop", "nothing dropped"): nothing_dropped,
+    ("drop", "not multiplied"): not_multiplied,
+    ("drop", "wrong tail element"): wrong_tail,
+    **{
+        ("drop", f"the mask of another {what}"): dropped_as_in(what) for what in ("sample", "step", "purpose")
+    },
+    ("hidden_delta", "nothing dropped"): None,
+}
 FAULTS: dict[tuple[str, str], Fault] = {
-    **{(operation, name): fault for operation in OUTPUTS for name, fault in OF_ALL.items()},
+    **{
+        (operation, name): fault
+        for operation in OUTPUTS
+        if operation != "drop"
+        for name, fault in OF_ALL.items()
+    },
     ("gather", "wrong tail element"): wrong_tail,
     ("forward", "missing bias"): missing_bias,
     ("forward", "wrong tail element"): wrong_tail_of_product,
@@ -119,7 +158,7 @@ def plant(backend: Backend, operation: str, fault: Fault) -> Backend:
     names = list(signature(getattr(Backend, operation)).parameters)[1:]
 
     def faulty(self, *args):
-        arguments = dict(zip(names, args, strict=True))
+        arguments = dict(zip(names, args, strict=False))  # the last may be left out
         outputs = {name: arguments[name] for name in OUTPUTS[operation]}
         outputs |= {f"slots{k}": slot for k, slot in enumerate(outputs.pop("slots", ()))}
         inputs = {
@@ -134,3 +173,8 @@ def plant(backend: Backend, operation: str, fault: Fault) -> Backend:
             self.to_device(np.ascontiguousarray(after[name]), out=value)
 
     return overridden(backend, **{operation: faulty})
+
+
+def without_mask_on_the_way_back(backend: Backend) -> Backend:
+    """A copy of ``backend`` whose hidden_delta drops nothing."""
+    return overridden(backend, hidden_delta=lambda self, *args: type(backend).hidden_delta(self, *args[:5]))

@@ -57,9 +57,9 @@ class FaultyPlan(InPlacePlan):
         )
         return costs, hits
 
-    def _hidden_delta(self, i, work):
+    def _hidden_delta(self, i, work, mask):
         stale = work.delta[i - 1].copy()
-        super()._hidden_delta(i, work)
+        super()._hidden_delta(i, work, mask)
         self._planted("hidden_delta", {}, {"delta": stale}, {"delta": work.delta[i - 1]})
 
     def _weight_grad(self, i, work):
@@ -67,7 +67,7 @@ class FaultyPlan(InPlacePlan):
         gradient = dict(zip(names, self.gradient.flat[2 * i : 2 * i + 2], strict=True))
         stale = {name: array.copy() for name, array in gradient.items()}
         super()._weight_grad(i, work)
-        inputs = {"delta": work.delta[i] * len(work.delta[i]), "a_prev": work.a[i]}
+        inputs = {"delta": work.delta[i] * len(work.delta[i]), "a_prev": work.taken[i]}
         self._planted("weight_grad", inputs, stale, gradient)
 
     def _update(self, lr):

@@ -35,8 +35,12 @@ SYNC_SIZE = 16  # words of a barrier
     GRADIENT,  # as W
     SLOT1,  # as W, or −1
     SLOT2,
+    DROPPED,  # of 65,536 random numbers, those that drop one of the layer's inputs; A_PREV has then what is left
+    FACTOR,  # that is left, of the memory
+    KEPT,  # (chunk, n_in) bits, of the array of these
+    KEPT_ROW,
     LAYER_FIELDS,
-) = range(15)
+) = range(19)
 
 TRAIN, GRADIENTS, EVALUATE, PREDICT = range(4)  # what a call is for
 
@@ -45,6 +49,7 @@ GATHER, FORWARD, OUTPUT_DELTA, HIDDEN_DELTA, WEIGHT_GRAD, PHASES = range(6)
 ALL = -1
 
 BITS = 64  # of a word of a bitmap
+DRAW_BYTES = 16  # of the bits of elements that random numbers are drawn for together
 MARK = 64  # columns between the marks in a sparse row
 SPAN = 256  # columns that a byte can tell apart: those of a mark count from the last multiple of this
 PACK_ROWS = 32  # from so many rows on, a copied panel of B pays
@@ -67,7 +72,7 @@ class Net(NamedTuple):
     chunk: int  # samples that the working memory holds
     zero: int  # a row of zeros
     one: int  # the number 1
-    table: int  # i/255 for every byte i
+    table: int  # i/255 for every byte i, times the factor of dropout
     places: np.ndarray  # (chunk) int64, where the records of the samples in work begin
     unfolded: np.ndarray  # (threads · chunk · pitch) uint8: inputs as they were given, with their zeros
     maps: (
@@ -77,6 +82,8 @@ class Net(NamedTuple):
     words: int  # that the samples in work take
     map_words: int  # of a sample's bitmap
     map_row: int  # from one bitmap to the next
+    kept: np.ndarray  # uint8: a bit for each input of a layer, set where dropout keeps it
+    key: int  # of the random numbers, two words of 32 bits
     inputs: int  # (chunk, most) non-zero inputs
     most: int  # non-zero inputs a row may have
     targets: int  # (chunk, n_out)

@@ -2,7 +2,8 @@
 
 A step runs through these phases, each in the cache of the core that runs it::
 
-    gather        the batch's inputs: as floats, only those that are not 0, or those by column (by_column.py)
+    gather        the batch's inputs: as floats, only those that are not 0, or those by column (by_column.py);
+                  with dropout, what is kept of each layer's inputs is drawn (random.py), and that of the first's taken
     forward       z = a_prev Wᵀ + b, a = σ(z)                              for each layer
     output_delta  δ = ∇ₐC ⊙ σ'(z), cost and hits                     (BP1)
     hidden_delta  δ = (δ_next W_next) ⊙ σ'(z)                        (BP2) for each layer but the last
@@ -45,12 +46,17 @@ from gpubp.kernels.cpu.layout import (
     BY_UNITS,
     DELTA,
     DEPTH,
+    DRAW_BYTES,
+    DROPPED,
+    FACTOR,
     FORWARD,
     FORWARD_MARKS,
     GATHER,
     GRADIENT,
     GRADIENTS,
     HIDDEN_DELTA,
+    KEPT,
+    KEPT_ROW,
     MARK,
     N_IN,
     N_OUT,
@@ -72,6 +78,7 @@ from gpubp.kernels.cpu.layout import (
     words_before,
 )
 from gpubp.kernels.cpu.machine import BYTES
+from gpubp.kernels.cpu.random import draw_kept, drop_rows, drop_unfolded
 from gpubp.kernels.cpu.rowwise import activate, pull_back, update_rows
 from gpubp.kernels.cpu.sync import barrier
 from gpubp.kernels.cpu.turned import SOFTMAX, count_hits, output, pull_back_softmax, softmax
@@ -95,11 +102,12 @@ part(types.intp)(words_before)
 
 
 @kernel
-def steps(net, data, order, batch, coefficients, mode, only, thread, sync, costs, hits, outputs):
+def steps(net, data, order, batch, coefficients, updates, mode, only, thread, sync, costs, hits, outputs):
     """Run the mini-batches of ``order``, ``batch`` samples each, one after the other, as ``thread`` of the team.
 
     coefficients are the optimizer's of each step, first the weights' and then the biases'; costs and hits (threads,
     steps) get this thread's part of each step's sums, and outputs (samples, n_out), where asked for, the predictions.
+    ``updates`` are those made before: dropout draws its numbers by that.
     Where ``only`` is a :func:`phase` and not ALL, no other is run, on what the ones before it left in the memory.
     """
     samples = len(order)
@@ -115,7 +123,10 @@ def steps(net, data, order, batch, coefficients, mode, only, thread, sync, costs
             b0 = begin + (end - begin) * thread // net.threads
             b1 = begin + (end - begin) * (thread + 1) // net.threads
             if runs(only, GATHER, 0):
-                gather_inputs(net, data, order, begin, end, b0, b1, min(batch, net.chunk), sparse, thread)
+                draw(net, order, begin, b0, b1, updates + s)
+                gather_inputs(
+                    net, data, order, begin, end, b0, b1, min(batch, net.chunk), sparse, thread, sync
+                )
             forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync)
             if runs(only, OUTPUT_DELTA, 0):
                 cost, hit = output_all(net, begin, b0, b1, stop - first, thread, outputs)
@@ -155,7 +166,19 @@ def is_sparse(data, order, begin, end):
 
 
 @part()
-def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread):
+def draw(net, order, begin, b0, b1, step):
+    """What dropout keeps of the inputs of each layer that has it, for samples b0 … b1."""
+    for i in range(len(net.layers)):
+        layer = net.layers[i]
+        if layer[DROPPED] > 0:
+            blocks, place = layer[KEPT_ROW] // DRAW_BYTES, layer[KEPT] + (b0 - begin) * layer[KEPT_ROW]
+            for b in range(b0, b1):
+                draw_kept(net.kept, place, blocks, layer[DROPPED], net.key, step, get(order, b), np.int64(i))
+                place += layer[KEPT_ROW]
+
+
+@part()
+def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread, sync):
     """Samples b0 … b1: targets, weights, and inputs as numbers, (rows, n_in), or only those that are not 0.
 
     What the samples ``ahead`` places further on will need, the next batch's, is asked for meanwhile.
@@ -180,6 +203,8 @@ def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread):
         put(memory, net.weights + b - begin, weight)
     place, row = first[A_PREV] + (b0 - begin) * first[A_PREV_ROW], first[A_PREV_ROW]
     if sparse and data.pitch > 0:
+        if first[DROPPED] > 0:  # by bits that other threads have drawn
+            barrier(sync, net.threads)
         unfold(net, data, order, begin, end, thread)
     elif sparse:
         for b in range(b0, b1):
@@ -188,10 +213,31 @@ def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread):
             count = get_short(data.records, record + head - 2)
             place = net.inputs + (b - begin) * net.most
             expand_record(memory, place, data.records, record + head + count, count, len(data.bytes) > 0)
+            if first[DROPPED] > 0:
+                drop_listed(net, data, b - begin, record)
     elif len(data.bytes) > 0:
         take(memory, place, row, data.bytes, n_in, order, b0, b1)
     else:
         take(memory, place, row, data.numbers, n_in, order, b0, b1)
+    if first[DROPPED] > 0 and not sparse:
+        lanes = BYTES // memory.itemsize
+        drop_rows(
+            memory, place, place, row, b1 - b0, np.int64(0), (n_in + lanes - 1) // lanes, net.kept,
+            first[KEPT] + (b0 - begin) * first[KEPT_ROW], first[KEPT_ROW], get(memory, first[FACTOR]),
+        )  # fmt: skip
+
+
+@part()
+def drop_listed(net, data, b, record):
+    """Of the listed inputs of sample b of the chunk, what is dropped becomes 0, and the rest is multiplied."""
+    memory, first = net.memory, net.layers[0]
+    head, place = head_of(first[N_IN]), net.inputs + b * net.most
+    bits, factor = first[KEPT] + b * first[KEPT_ROW], get(memory, first[FACTOR])
+    for m in range(head // 2 - 1):
+        for k in range(get_short(data.records, record + 2 * m), get_short(data.records, record + 2 * m + 2)):
+            column = m * MARK // SPAN * SPAN + get(data.records, record + head + k)
+            kept = get(net.kept, bits + column // 8) >> (column % 8) & 1
+            put(memory, place + k, get(memory, place + k) * factor if kept else get(memory, net.zero))
 
 
 @part()
@@ -201,7 +247,7 @@ def unfold(net, data, order, begin, end, thread):
     Every thread has all of them to itself: it makes them sooner than it gets them from another core's cache. The
     samples of each thread begin a word of bitmaps.
     """
-    row, place = net.map_row, thread * net.chunk * data.pitch
+    row, place, first = net.map_row, thread * net.chunk * data.pitch, net.layers[0]
     word = thread * net.words
     for t in range(net.threads):
         b0 = begin + (end - begin) * t // net.threads
@@ -214,6 +260,11 @@ def unfold(net, data, order, begin, end, thread):
                 unfold_numbers(
                     net.memory, data.records, record, net.map_words, net.unfolded, place, net.maps, bitmap
                 )
+            if first[DROPPED] > 0:
+                drop_unfolded(
+                    net.memory, len(data.bytes) > 0, net.unfolded, place, net.map_words, net.maps, bitmap, net.kept,
+                    first[KEPT] + (b - begin) * first[KEPT_ROW], get(net.memory, first[FACTOR]),
+                )  # fmt: skip
             place += data.pitch
         for b in range(b0, b1, BITS):
             bitmap = word * BITS * row
@@ -268,8 +319,21 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
             softmax_rows(net, i, first - begin, stop - begin, thread)
         elif i < last:
             activate(net.memory, place, layer[ROW], stop - first, v1 - v0, layer[ACTIVATION])
+        if i < last and net.layers[i + 1, DROPPED] > 0:
+            target = net.layers[i + 1, A_PREV] + place - layer[A]
+            drop(net, i + 1, place, target, first - begin, stop - first, v0, v1)
     if by_units:
         barrier(sync, net.threads)
+
+
+@part()
+def drop(net, i, source, target, first, rows, v0, v1):
+    """Units v0 … v1, in vectors, of what layer i takes of the one below, or of ∂C/∂a, from row ``first`` on."""
+    layer, row, lanes = net.layers[i], net.layers[i - 1, ROW], BYTES // net.memory.itemsize
+    drop_rows(
+        net.memory, source, target, row, rows, v0 * lanes, v1 - v0, net.kept,
+        layer[KEPT] + first * layer[KEPT_ROW], layer[KEPT_ROW], get(net.memory, layer[FACTOR]),
+    )  # fmt: skip
 
 
 @part()
@@ -424,6 +488,9 @@ def back_all(net, begin, end, b0, b1, only, thread, sync):
             below[DELTA] + shift, below[ROW], stop - first, v1 - v0,
             panel_of(net, thread), net.zero, below[N_OUT] - v0 * lanes, get(net.memory, net.one),
         )  # fmt: skip
+        if layer[DROPPED] > 0:
+            arriving = below[DELTA] + shift
+            drop(net, i, arriving, arriving, first - begin, stop - first, v0, v1)
         if below[ACTIVATION] == SOFTMAX:
             pull_back_softmax_rows(net, i - 1, first - begin, stop - begin, thread)
         else:

@@ -111,7 +111,7 @@ class NumbaBackend(HostBackend):
     def plan(self, problem: Problem) -> Plan:
         if not is_compiled(problem.dtype) and (reason := why_no_compiler()):
             raise BackendUnavailable(f"backend 'numba' cannot run here: {reason}")
-        if self.plan_kind == "composed" or problem.dropout:
+        if self.plan_kind == "composed":
             return super().plan(problem)
         return fused.FusedPlan(self.describe(), self.threads, problem)
 
@@ -174,7 +174,7 @@ class NumbaBackend(HostBackend):
     def hidden_delta(self, delta_next, weights_next, a, activation, delta, mask=None, order=None):
         gradient = self._multiply(delta_next, weights_next)
         if mask is not None:
-            self.drop(gradient, mask, order, out=gradient)
+            self.drop(gradient, mask, order, gradient)
         blocks = turned(np.hstack([gradient, a]))
         entries.pull_back_blocks(blocks.reshape(-1), a.shape[1], kernels.ACTIVATIONS[activation.name])
         delta[...] = turned_back(blocks, len(a))[:, : a.shape[1]]

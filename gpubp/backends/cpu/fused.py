@@ -20,6 +20,8 @@ from gpubp.data.sparse import is_sparse
 from gpubp.kernels.cpu import entries, layout
 from gpubp.kernels.cpu.entry import Packed
 from gpubp.kernels.cpu.machine import BYTES, LINE
+from gpubp.randomness import philox
+from gpubp.randomness.dropout import RANGE
 
 # Up to this density, the first layer takes the non-zero inputs of each sample; measured, the same for 32 to 512 units.
 SPARSE_DENSITY = 0.4
@@ -115,10 +117,12 @@ def is_compiled(dtype: np.dtype) -> bool:
     """Whether :func:`gpubp.kernels.cpu.steps.steps` is, for ``dtype``: all else takes little time to compile."""
     numbers, bytes_ = np.empty(0, dtype), np.empty(0, np.uint8)
     places, table = np.empty(0, np.int64), np.empty((0, 0), np.int64)
-    net = layout.Net(numbers, table, table, 0, 0, 0, 0, places, bytes_, places, places, *[0] * 12)
+    net = layout.Net(
+        numbers, table, table, 0, 0, 0, 0, places, bytes_, places, places, 0, 0, 0, bytes_, *[0] * 10
+    )
     data = layout.Data(bytes_, numbers, places, bytes_, 0, 0, numbers, numbers)
     sums, outputs = np.empty((0, 0)), np.empty((0, 0), dtype)
-    return entries.steps.is_kept(net, data, places, 0, numbers, 0, 0, 0, places, sums, table, outputs)
+    return entries.steps.is_kept(net, data, places, 0, numbers, 0, 0, 0, 0, places, sums, table, outputs)
 
 
 class FusedPlan(Plan):
@@ -162,6 +166,9 @@ class FusedPlan(Plan):
         rows = np.zeros((len(self.layers), team + 1), np.int64)
         widest = max(self._row(max(layer.n_in, layer.n_out)) for layer in self.layers)
         zero, one, quotients = memory.take(widest), memory.take(1), memory.take(256)
+        self._quotients, dropout, bits = quotients, self.problem.dropout, Memory(np.dtype(np.uint8))
+        factors = [memory.take(1) for _ in self.layers] if dropout else []
+        left = memory.take(256) if dropout else quotients  # of bytes, where inputs are dropped
         a_prev = memory.take(chunk * self._row(self.layers[0].n_in))
         for i, layer in enumerate(self.layers):
             entry, row = table[i], self._row(layer.n_out)
@@ -177,6 +184,12 @@ class FusedPlan(Plan):
             entry[layout.SLOT1], entry[layout.SLOT2] = slots[:2]
             entry[layout.A] = a_prev = memory.take(chunk * row)
             entry[layout.DELTA] = memory.take(chunk * row)
+            if dropout and dropout.dropped[i]:
+                entry[layout.DROPPED], entry[layout.FACTOR] = dropout.dropped[i], factors[i]
+                entry[layout.KEPT_ROW] = -(-layer.n_in // philox.BLOCK) * layout.DRAW_BYTES
+                entry[layout.KEPT] = bits.take(chunk * int(entry[layout.KEPT_ROW]))
+                if i:
+                    entry[layout.A_PREV] = memory.take(chunk * self._row(layer.n_in))
             rows[i] = self._share_rows(layer.n_in, i == 0)
         most = -(-self._most // self._lanes) * self._lanes
         inputs = memory.take(chunk * most)
@@ -190,20 +203,31 @@ class FusedPlan(Plan):
         array = memory.allocate()
         array[one] = 1
         array[quotients : quotients + 256] = byte_table(self.dtype)
+        if dropout:
+            array[factors] = [RANGE / (RANGE - dropped) for dropped in dropout.dropped]
+            array[left : left + 256] = byte_table(self.dtype) * array[factors[0]]
         n_in = self.layers[0].n_in
         room = chunk * (n_in <= MOST_COLUMNS)  # samples that there is room for by column
         words = layout.words_before(room, team, team)
         net = layout.Net(
-            array, table, rows, chunk, zero, one, quotients, np.zeros(chunk, np.int64),
+            array, table, rows, chunk, zero, one, left, np.zeros(chunk, np.int64),
             zeros(team * room * layout.pitch_of(n_in, self.dtype.itemsize), np.uint8),
             zeros(team * words * layout.BITS * layout.map_row(n_in), np.int64), np.zeros(team * words, np.int64), words,
-            layout.map_words(n_in), layout.map_row(n_in), inputs, most, targets, weights, scratch, scratch_size,
+            layout.map_words(n_in), layout.map_row(n_in), bits.allocate(), _signed(dropout.key) if dropout else 0,
+            inputs, most, targets, weights, scratch, scratch_size,
             kernels.LOSSES[self.problem.loss.name], check_rule(self.optimizer), team,
         )  # fmt: skip
         self._use(net)
 
     def _use(self, net: layout.Net) -> None:
-        self._net, self._packed = net, Packed(net)
+        """Take this network, and for evaluations the same without dropout."""
+        self._net = net
+        self._packed = self._whole = Packed(net)
+        if self.problem.dropout:
+            layers = net.layers.copy()
+            layers[:, layout.DROPPED] = 0
+            layers[1:, layout.A_PREV] = layers[:-1, layout.A]
+            self._whole = Packed(net._replace(layers=layers, table=self._quotients))
 
     def _share_rows(self, n_in: int, first: bool) -> np.ndarray:
         """Return where each thread's rows of a layer's W begin, (threads + 1,), for an even share of the work."""
@@ -324,10 +348,11 @@ class FusedPlan(Plan):
         asked = self._no_outputs if outputs is None else outputs
         rule = self._no_coefficients if coefficients is None else coefficients
         costs, hits = (np.zeros((self.threads, count), kind) for kind in (np.float64, np.int64))
+        net = self._packed if mode <= layout.GRADIENTS else self._whole
         jobs = [
             entries.steps.bind(
-                self._packed, samples.packed, order, batch_size, rule, mode, only, rank,
-                self._sync, costs, hits, asked,
+                net, samples.packed, order, batch_size, rule, self.step, mode, only, rank, self._sync, costs, hits,
+                asked,
             )
             for rank in range(self.threads)
         ]  # fmt: skip
@@ -398,6 +423,12 @@ class FusedPlan(Plan):
         none, no_bytes, no_starts = (np.empty(0, kind) for kind in (self.dtype, np.uint8, np.int64))
         weight = none if (weight == 1).all() else weight
         return layout.Data(no_bytes, none, no_starts, no_bytes, 0, 0, targets, weight)
+
+
+def _signed(key: tuple[int, int]) -> int:
+    """The words of a key, the low one first, as a whole number of 64 bits with a sign."""
+    low, high = key
+    return (high << 32 | low) - (high >> 31 << 64)
 
 
 def _thousand(inputs: Any) -> np.ndarray:

@@ -87,7 +87,7 @@ class CupyBackend(Device, Backend):
     def hidden_delta(self, delta_next, weights_next, a, activation, delta, mask=None, order=None):
         self.matmul(delta_next, weights_next, delta)
         if mask is not None:
-            self.drop(delta, mask, order, out=delta)
+            self.drop(delta, mask, order, delta)
         code = np.int32(kernels.ACTIVATIONS[activation.name])
         grid = _row_grid(len(a), 1 if activation.name == "softmax" else a.shape[1])
         self._launch("hidden_delta", grid, (delta, a, code), a.shape, a.dtype)
