@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpubp.network import Network
+from gpubp.randomness.dropout import Dropout
 
 # What is counted before the first step, in seconds. Compiling takes some five, and loading 0.03, but
 # they serve every later run of this installation and of this process as well.
@@ -20,15 +21,28 @@ COMPILING, LOADING = 1.5, 0.01
 
 @dataclass(frozen=True)
 class Work:
-    """multiply_adds: of all products. updates: of weights, each once a step. calls: layers times steps."""
+    """What training takes, in all.
+
+    multiply_adds: of all products. updates: of weights, each once a step. calls: layers times steps. drawn: random
+    numbers of dropout.
+    """
 
     multiply_adds: float
     updates: float
     calls: float
     dtype: np.dtype
+    drawn: float = 0.0
 
     @classmethod
-    def of(cls, network: Network, samples: int, batch_size: int, epochs: int, evaluated: int = 0) -> Work:
+    def of(
+        cls,
+        network: Network,
+        samples: int,
+        batch_size: int,
+        epochs: int,
+        evaluated: int = 0,
+        dropout: Dropout | None = None,
+    ) -> Work:
         """The work of epochs on so many samples, each with ``evaluated`` others taken forward at its end."""
         layers = network.layers
         steps = epochs * -(-samples // batch_size)
@@ -36,13 +50,17 @@ class Work:
         a_sample = 3 * sum(weights) - weights[0]  # forward, δ and gradient; inputs have no δ
         multiply_adds = epochs * (samples * a_sample + evaluated * sum(weights))
         dtype = network.parameters[0][0].dtype
-        return cls(multiply_adds, steps * sum(weights), steps * len(layers), dtype)
+        dropped = dropout.dropped if dropout else [0] * len(layers)
+        drawn = sum(layer.n_in for layer, some in zip(layers, dropped, strict=True) if some)
+        return cls(multiply_adds, steps * sum(weights), steps * len(layers), dtype, epochs * samples * drawn)
 
     def seconds_of_numpy(self) -> float:
         """About how long the plan of the ``numpy`` backend takes."""
-        return self.multiply_adds / 50e9 + self.updates / 1.5e9 + self.calls * 40e-6
+        drawn = self.drawn * 20e-9
+        return self.multiply_adds / 50e9 + self.updates / 1.5e9 + self.calls * 40e-6 + drawn
 
     def seconds_of_numba(self, *, compiled: bool) -> float:
         """About how long the fused plan of the ``numba`` backend takes, with what comes before it."""
         before = LOADING if compiled else COMPILING
-        return before + self.multiply_adds / 150e9 + self.updates / 10e9 + self.calls * 1e-6
+        drawn = self.drawn * 0.3e-9
+        return before + self.multiply_adds / 150e9 + self.updates / 10e9 + self.calls * 1e-6 + drawn

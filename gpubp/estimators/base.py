@@ -55,6 +55,7 @@ class Parameters(BaseEstimator):
     nesterovs_momentum: bool = True
     early_stopping: bool = False
     validation_fraction: float = 0.1
+    dropout: float | Sequence[float] = 0.0
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
@@ -86,8 +87,10 @@ class MLP(Parameters):
                 raise UsageError(f"{name} must be an integer of 1 or more, not {value!r}")
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(field.default, float) and (
-                isinstance(value, bool) or not isinstance(value, float | int | np.number)
+            if (
+                isinstance(field.default, float)
+                and field.name != "dropout"
+                and (isinstance(value, bool) or not isinstance(value, float | int | np.number))
             ):
                 raise UsageError(f"{field.name} must be a number, not {value!r}")
         for name in ("alpha", "tol"):
@@ -199,6 +202,7 @@ class MLP(Parameters):
             loss=job.loss,
             optimizer=self._optimizer(batch_size * mean_weight),
             schedule=self._schedule(),
+            dropout=self.dropout,
             batch_size=batch_size,
             epochs=epochs,
             sample_weight=None if job.weight is None else job.weight / mean_weight,

@@ -48,6 +48,8 @@ class MLPClassifier(ClassifierMixin, MLP):
         verbose: show progress on stderr.
         warm_start: ``fit`` goes on from the network of the last one, with a new optimizer.
         momentum, nesterovs_momentum: of sgd.
+        dropout: the rate at which training drops activations of the hidden layers, one for all or one each; or one
+            more, the first of which is the inputs'. Predictions have none.
         early_stopping, validation_fraction: hold out that part of the training data, stratified by class, watch
             the accuracy on it, and keep the best epoch's parameters. With ``partial_fit`` each call holds out a part
             of its own; once the score has stopped improving the best parameters are kept, and further calls warn and

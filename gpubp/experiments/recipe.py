@@ -22,6 +22,7 @@ from gpubp.support.warning import warn_caller
 if TYPE_CHECKING:  # the command line reads the fields of a recipe and must not wait for NumPy
     from gpubp.network import Network
     from gpubp.optimizers import Optimizer, Schedule
+    from gpubp.randomness.dropout import Dropout
 
 FORMAT = 1  # raised when an older gpubp could no longer run what a recipe says
 
@@ -110,7 +111,6 @@ class Recipe:
 
     def __post_init__(self) -> None:
         from gpubp.optimizers import OPTIMIZERS
-        from gpubp.randomness.dropout import Dropout
 
         if self.name in (".", "..") or {"/", "\\"} & set(self.name):
             raise UsageError(f"name becomes part of a folder's, and cannot be {self.name!r}")
@@ -130,7 +130,7 @@ class Recipe:
                     raise UsageError(f"{name} belongs to {role} {' and '.join(owners)}, not to {chosen}")
         self.build_optimizer()  # which check their own values
         self.build_schedule()
-        Dropout.of(self.dropout or 0.0, max(1, len(self.layers) - 1), self.seed)
+        self.build_dropout(self.seed)
 
     @property
     def heading(self) -> str:
@@ -154,6 +154,11 @@ class Recipe:
         from gpubp.optimizers import Schedule
 
         return Schedule(kind=self.schedule, **self._given(Schedule))
+
+    def build_dropout(self, seed: int) -> Dropout | None:
+        from gpubp.randomness.dropout import Dropout
+
+        return Dropout.of(self.dropout or 0.0, max(1, len(self.layers) - 1), seed)
 
     def _given(self, kind: type) -> dict[str, Any]:
         """The settings of a dataclass that the recipe has, and has set."""

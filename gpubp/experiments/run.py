@@ -240,7 +240,8 @@ def _work(result: Result, parts: Parts) -> Work:
     recipe, samples = result.recipe, len(parts.train)
     watched = 0 if parts.watched is None else len(parts.watched)
     size = min(recipe.batch_size, samples)
-    return Work.of(result.network, samples, size, recipe.epochs * recipe.splits, watched)
+    dropout = recipe.build_dropout(recipe.seed)
+    return Work.of(result.network, samples, size, recipe.epochs * recipe.splits, watched, dropout)
 
 
 def _train(

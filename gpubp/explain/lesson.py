@@ -74,7 +74,10 @@ def _forward(layer: LayerWalk, sample: int) -> Section:
     weights, bias = layer.parameters
     numbers = {f"W{n}": weights, f"b{n}": bias, f"z{n}": layer.z[sample], f"a{n}": layer.a[sample]}
     formula = f"a = {layer.activation.formula}"
-    return Section(f"Layer {n}, {layer.activation.name}", formula, [Quiet(shapes), numbers])
+    parts: list[str | Numbers] = [Quiet(shapes), numbers]
+    if layer.mask is not None:
+        parts[1:1] = [words.dropout(layer), {f"a{n - 1} ⊙ m{n - 1}": layer.a_prev[sample]}]
+    return Section(f"Layer {n}, {layer.activation.name}", formula, parts)
 
 
 def _output_delta(step: Walk, sample: int) -> list[str | Numbers]:
@@ -91,10 +94,12 @@ def _hidden_delta(layer: LayerWalk, after: LayerWalk, sample: int) -> Section:
     n, batch, n_out = layer.number, len(layer.a), layer.layer.n_out
     shapes = (
         f"δ{n + 1} ({batch}, {after.layer.n_out}) times W{n + 1} ({after.layer.n_out}, {n_out}), each element times "
+        f"{'' if after.mask is None else f'the same of the mask m{n} and '}"
         f"that of σ'(z{n}): δ{n} ({batch}, {n_out})"
     )
     assert layer.arriving is not None
-    numbers = {f"δ{n + 1} W{n + 1}": layer.arriving[sample]}
+    masked = "" if after.mask is None else f" ⊙ m{n}"
+    numbers = {f"δ{n + 1} W{n + 1}{masked}": layer.arriving[sample]}
     if layer.slope is not None:
         numbers[f"σ'(z{n})"] = layer.slope[sample]
     numbers[f"δ{n}"] = layer.delta[sample]
@@ -110,7 +115,8 @@ def _gradients(layer: LayerWalk) -> Section:
         f"{found.name}, from unit {found.k} of layer {n - 1} to unit {found.j} of layer {n}, has the largest: the mean "
         f"of δ × a_prev, {words.number(found.gradient)}; {shown}:"
     )
-    factors = {f"a{n - 1}[{found.k}]": found.a_prev, f"δ{n}[{found.j}]": found.delta}
+    masked = "" if layer.mask is None else f" m{n - 1}[{found.k}]"
+    factors = {f"a{n - 1}[{found.k}]{masked}": found.a_prev, f"δ{n}[{found.j}]": found.delta}
     factors["product"] = found.products
     gradients = dict(zip((f"∂C/∂W{n}", f"∂C/∂b{n}"), layer.gradients, strict=True))
     return Section(f"Layer {n}", "", [gradients, told, {name: x[:FOLLOWED] for name, x in factors.items()}])

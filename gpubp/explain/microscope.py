@@ -32,6 +32,7 @@ from gpubp.verification.bounds import KINKS
 STEP = 2.0**-17
 DEVIATIONS = 6.0  # of the roundings' standard deviation that a difference may be off by
 
+Masks = Sequence[np.ndarray | None]  # of dropout, for the inputs of each layer
 Pair = tuple[np.ndarray, np.ndarray]  # W (n_out, n_in) and b (n_out,) of a layer, or their gradients
 
 # How the derivatives of the losses read; the tests hold the words to the functions that compute them.
@@ -113,7 +114,8 @@ class LayerWalk:
     ``arriving`` (B, n) is ∂C/∂a, which BP1 and BP2 multiply by σ'(z): ∇ₐC of the output layer (None where the loss is
     matched to the activation and δ is a − y), δ_next W_next of a hidden one. ``slope`` is σ'(z), None for softmax.
     ``carried`` and ``kept`` are the factors by which the mean of |δ| changes on its way from the next layer: through
-    its weights, and by σ'(z); None for the output layer.
+    its weights, and by σ'(z); None for the output layer. ``mask`` is what dropout multiplies the layer's inputs by, of
+    which ``a_prev`` is what is left; None without. ``arriving`` has been through that of the next layer.
     """
 
     number: int
@@ -130,6 +132,7 @@ class LayerWalk:
     carried: float | None
     kept: float | None
     differences: list[Difference]
+    mask: np.ndarray | None
 
     @property
     def slope(self) -> np.ndarray | None:
@@ -186,11 +189,17 @@ class Walk:
 
 
 def walk(
-    network: Network, samples: Samples, loss: Loss, optimizer: Optimizer, lr: float | None = None
+    network: Network,
+    samples: Samples,
+    loss: Loss,
+    optimizer: Optimizer,
+    lr: float | None = None,
+    masks: Masks | None = None,
 ) -> Walk:
     """Take prepared host samples, as one mini-batch, through a training step of the network, which stays as it is.
 
-    The optimizer's slots start at 0, as at the first step of a run; ``lr`` is η where a schedule changes it.
+    The optimizer's slots start at 0, as at the first step of a run; ``lr`` is η where a schedule changes it; ``masks``
+    are dropout's, (B, n_in) in float64 for the inputs of each layer that has it.
 
     Raises:
         GpubpError: the cost is no finite number.
@@ -201,16 +210,16 @@ def walk(
     samples = Samples(as_inputs(samples.inputs, np.float64), *targets)
     given = samples.inputs, samples.targets, samples.sample_weight
     with np.errstate(all="ignore"):  # what overflows shows in the cost
-        whole = reference.trace(network.parameters, network.activations, loss, *given)
+        whole = reference.trace(network.parameters, network.activations, loss, *given, masks)
         pairs = zip(network.parameters, whole.gradients, strict=True)
         updated = [_updated(pair, gradients, optimizer, lr) for pair, gradients in pairs]
-        later = reference.trace(updated, network.activations, loss, *given)
+        later = reference.trace(updated, network.activations, loss, *given, masks)
         cost, after = float(whole.costs.mean()), float(later.costs.mean())
         if not math.isfinite(cost):
             raise GpubpError(
                 f"the cost of this mini-batch is {cost}: nothing can be learned from it; look at another model"
             )
-        layers = _layers(network, samples, loss, whole, updated)
+        layers = _layers(network, samples, loss, whole, updated, masks or [None] * len(updated))
     tensors = (chain.from_iterable(pairs) for pairs in (network.parameters, whole.gradients, updated))
     predicted = sum(float((g * (new - old)).sum()) for old, g, new in zip(*tensors, strict=True))
     return Walk(network, samples, loss, optimizer, lr, layers, whole.costs, cost, after, predicted)
@@ -220,17 +229,19 @@ def first_step(network: Network, train: Split, recipe: Recipe) -> Walk:
     """The step that the recipe's training takes first, from this network and on this data."""
     network, loss = in_float64(network), lookup(LOSSES, recipe.loss, "loss")
     samples = network.prepare(train, loss, recipe.data).samples
-    batch = first_mini_batch(samples, recipe.batch_size, recipe.seed)
+    order = first_order(len(samples), recipe.batch_size, recipe.seed)
+    dropout = recipe.build_dropout(recipe.seed)
+    masks = None if dropout is None else dropout.masks(0, order, network.sizes[:-1], np.float64)
     optimizer, steps = recipe.build_optimizer(), -(-len(samples) // recipe.batch_size)
     factor = recipe.build_schedule().factors(0, 1, steps, recipe.epochs)[0]
-    return walk(network, batch, loss, optimizer, float(optimizer.lr * factor))
+    return walk(network, samples.take(order), loss, optimizer, float(optimizer.lr * factor), masks)
 
 
-def first_mini_batch(samples: Samples, batch_size: int, seed: int) -> Samples:
-    """The mini-batch that training with this seed takes first."""
+def first_order(samples: int, batch_size: int, seed: int) -> np.ndarray:
+    """The samples of the mini-batch that training with this seed takes first, by their places in the data."""
     if batch_size < 1:
         raise UsageError(f"batch_size must be a positive integer, not {batch_size}")
-    return samples.take(np.random.default_rng(seed).permutation(len(samples))[:batch_size])
+    return np.random.default_rng(seed).permutation(samples)[:batch_size]
 
 
 def in_float64(network: Network) -> Network:
@@ -253,23 +264,23 @@ def _updated(parameters: Pair, gradients: Pair, optimizer: Optimizer, lr: float)
 
 
 def _layers(
-    network: Network, samples: Samples, loss: Loss, whole: reference.Trace, updated: list
+    network: Network, samples: Samples, loss: Loss, whole: reference.Trace, updated: list, masks: Masks
 ) -> list[LayerWalk]:
-    differences = central_differences(network, samples, loss, whole)
+    differences = central_differences(network, samples, loss, whole, masks)
     last = len(network.layers) - 1
     layers = []
     for i, (layer, activation) in enumerate(zip(network.layers, network.activations, strict=True)):
         a, delta = whole.a[i + 1], whole.delta[i]
         arriving, carried, kept = None, None, None
         if i < last:
-            arriving = whole.delta[i + 1] @ network.parameters[i + 1][0]
+            arriving = reference.drop(whole.delta[i + 1] @ network.parameters[i + 1][0], masks[i + 1])
             carried = _ratio(np.abs(arriving).mean(), np.abs(whole.delta[i + 1]).mean())
             kept = _ratio(np.abs(delta).mean(), np.abs(arriving).mean())
         elif loss.matched != activation.name:
             arriving = loss.gradient(a, samples.targets)
         before, after, gradients = network.parameters[i], updated[i], whole.gradients[i]
-        numbers = before, after, whole.a[i], whole.z[i], a, arriving, delta, gradients
-        layers.append(LayerWalk(i + 1, layer, activation, *numbers, carried, kept, differences[i]))
+        numbers = before, after, whole.taken[i], whole.z[i], a, arriving, delta, gradients
+        layers.append(LayerWalk(i + 1, layer, activation, *numbers, carried, kept, differences[i], masks[i]))
     return layers
 
 
@@ -278,7 +289,7 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def central_differences(
-    network: Network, samples: Samples, loss: Loss, whole: reference.Trace
+    network: Network, samples: Samples, loss: Loss, whole: reference.Trace, masks: Masks
 ) -> list[list[Difference]]:
     """For each layer of a float64 network, the gradients in ``whole`` beside central differences of the cost.
 
@@ -289,7 +300,7 @@ def central_differences(
     """
     found = [
         [
-            (which, at, *_shifted(network, samples, loss, whole.a[i], i, which, at))
+            (which, at, *_shifted(network, samples, loss, whole.taken[i], i, which, at, masks))
             for which in (0, 1)
             for at in _instructive(gradients[which])
         ]
@@ -320,11 +331,18 @@ def _instructive(gradient: np.ndarray) -> list[tuple[int, ...]]:
 
 
 def _shifted(
-    network: Network, samples: Samples, loss: Loss, a: np.ndarray, i: int, which: int, at: tuple[int, ...]
+    network: Network,
+    samples: Samples,
+    loss: Loss,
+    taken: np.ndarray,
+    i: int,
+    which: int,
+    at: tuple[int, ...],
+    masks: Masks,
 ) -> tuple[np.ndarray, bool]:
     """Costs at w − 2h, w − h, w, w + h and w + 2h of one element w, and whether there is a kink in between.
 
-    It is element ``at`` of W (``which`` 0) or b (1) of layer ``i``, whose inputs are ``a``.
+    It is element ``at`` of W (``which`` 0) or b (1) of layer ``i``, which takes ``taken``.
     """
     costs, sides = [], []
     for s in (-2, -1, 0, 1, 2):
@@ -332,28 +350,35 @@ def _shifted(
         pair[which] = pair[which].copy()
         pair[which][at] += s * STEP
         parameters = [(pair[0], pair[1]), *network.parameters[i + 1 :]]
-        cost, masks = _cost_from(network, samples, loss, a, parameters)
+        cost, above = _cost_from(network, samples, loss, taken, parameters, masks[i + 1 :])
         costs.append(cost)
-        sides.append(np.concatenate([mask.ravel() for mask in masks] or [np.zeros(0, bool)]))
+        sides.append(np.concatenate([of_layer.ravel() for of_layer in above] or [np.zeros(0, bool)]))
     return np.array(costs), bool((np.array(sides) != sides[0]).any())
 
 
 def _cost_from(
-    network: Network, samples: Samples, loss: Loss, a: np.ndarray, parameters: reference.Parameters
+    network: Network,
+    samples: Samples,
+    loss: Loss,
+    taken: np.ndarray,
+    parameters: reference.Parameters,
+    masks: Masks,
 ) -> tuple[float, list[np.ndarray]]:
     """The mean cost by the last layers, whose ``parameters`` are given, and on which side of their kinks units are.
 
-    The masks are the same wherever the cost is smooth in between.
+    The first of them takes ``taken``, and the others what their masks leave. The sides are the same wherever the cost
+    is smooth in between.
     """
-    masks = []
+    sides = []
     activations = network.activations[-len(parameters) :]
-    for (weights, bias), activation in zip(parameters, activations, strict=True):
-        z, a = reference.forward(a, weights, bias, activation)
-        masks += [z > place for place, _ in KINKS.get(activation.name, ())]
+    for (weights, bias), activation, mask in zip(parameters, activations, [*masks, None], strict=True):
+        z, a = reference.forward(taken, weights, bias, activation)
+        taken = reference.drop(a, mask)
+        sides += [z > place for place, _ in KINKS.get(activation.name, ())]
     if loss.probabilities and loss.matched != activations[-1].name:
-        masks.append(clipped(a)[1])
+        sides.append(clipped(a)[1])
     costs = reference.cost(z, a, samples.targets, samples.sample_weight, activations[-1], loss)
-    return float(costs.mean()), masks
+    return float(costs.mean()), sides
 
 
 def wrong_and_saturated(step: Walk) -> float | None:

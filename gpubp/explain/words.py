@@ -38,6 +38,16 @@ def introduction(step: Walk, sample: int) -> str:
     )
 
 
+def dropout(layer: LayerWalk) -> str:
+    """What dropout does to the inputs of a layer that has it."""
+    assert layer.mask is not None
+    n, size = layer.number - 1, layer.mask.size
+    return (
+        f"Dropout takes away {np.count_nonzero(layer.mask == 0):,} of the {size:,} numbers of a{n} in this mini-batch, "
+        f"and multiplies the others by {number(layer.mask.max())}: a mask m{n}, drawn anew in each step."
+    )
+
+
 def output_delta(step: Walk) -> str:
     """The form that BP1 takes here, and the reason."""
     output, loss = step.layers[-1].activation.name, step.loss.name
@@ -231,6 +241,7 @@ def _layer(layer: LayerWalk, sample: int) -> dict[str, Any]:
         "sizes": [layer.layer.n_in, layer.layer.n_out],
         "activation": layer.activation.name,
         **{name: getattr(layer, name)[sample].tolist() for name in ("z", "a", "delta")},
+        "mask": None if layer.mask is None else layer.mask[sample].tolist(),
         "grad_weights": weights,
         "grad_bias": bias,
         **vars(layer.signal),

@@ -68,14 +68,18 @@ def register(function: Callable, result: Result, lower: Callable) -> None:
     lower_builtin(function, types.VarArg(types.Any))(lower)
 
 
-def part(result: Result = types.void):
+def part(result: Result = types.void, *, optional: bool = False):
     """A function that only kernels call, compiled into them; ``result`` is its type, or gives it.
 
-    One without a result stays a function of its own in LLVM, which takes less time to compile than a large one.
+    One without a result stays a function of its own in LLVM, which takes less time to compile than a large one. One
+    that is ``optional`` is left out where its first argument, an array, is not there and a whole number stands for it:
+    so kernels that have no use for it need not wait for it to be compiled.
     """
 
     def decorate(function):
         def lower(context, builder, signature, arguments):
+            if optional and isinstance(signature.args[0], types.Integer):
+                return context.get_dummy_value()
             made = context.compile_subroutine(builder, function, signature).fndesc
             if result == types.void:
                 _apart.add(made.mangled_name)

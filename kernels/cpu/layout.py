@@ -82,7 +82,9 @@ class Net(NamedTuple):
     words: int  # that the samples in work take
     map_words: int  # of a sample's bitmap
     map_row: int  # from one bitmap to the next
-    kept: np.ndarray  # uint8: a bit for each input of a layer, set where dropout keeps it
+    kept: (
+        np.ndarray | int
+    )  # uint8: a bit for each input of a layer, set where dropout keeps it; 0 without dropout
     key: int  # of the random numbers, two words of 32 bits
     inputs: int  # (chunk, most) non-zero inputs
     most: int  # non-zero inputs a row may have

@@ -123,7 +123,7 @@ def steps(net, data, order, batch, coefficients, updates, mode, only, thread, sy
             b0 = begin + (end - begin) * thread // net.threads
             b1 = begin + (end - begin) * (thread + 1) // net.threads
             if runs(only, GATHER, 0):
-                draw(net, order, begin, b0, b1, updates + s)
+                draw(net.kept, net, order, begin, b0, b1, updates + s)
                 gather_inputs(
                     net, data, order, begin, end, b0, b1, min(batch, net.chunk), sparse, thread, sync
                 )
@@ -165,15 +165,15 @@ def is_sparse(data, order, begin, end):
     return total <= data.most_bytes * (end - begin)
 
 
-@part()
-def draw(net, order, begin, b0, b1, step):
+@part(optional=True)
+def draw(kept, net, order, begin, b0, b1, step):
     """What dropout keeps of the inputs of each layer that has it, for samples b0 … b1."""
     for i in range(len(net.layers)):
         layer = net.layers[i]
         if layer[DROPPED] > 0:
             blocks, place = layer[KEPT_ROW] // DRAW_BYTES, layer[KEPT] + (b0 - begin) * layer[KEPT_ROW]
             for b in range(b0, b1):
-                draw_kept(net.kept, place, blocks, layer[DROPPED], net.key, step, get(order, b), np.int64(i))
+                draw_kept(kept, place, blocks, layer[DROPPED], net.key, step, get(order, b), np.int64(i))
                 place += layer[KEPT_ROW]
 
 
@@ -214,21 +214,18 @@ def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread, s
             place = net.inputs + (b - begin) * net.most
             expand_record(memory, place, data.records, record + head + count, count, len(data.bytes) > 0)
             if first[DROPPED] > 0:
-                drop_listed(net, data, b - begin, record)
+                drop_listed(net.kept, net, data, b - begin, record)
     elif len(data.bytes) > 0:
         take(memory, place, row, data.bytes, n_in, order, b0, b1)
     else:
         take(memory, place, row, data.numbers, n_in, order, b0, b1)
     if first[DROPPED] > 0 and not sparse:
         lanes = BYTES // memory.itemsize
-        drop_rows(
-            memory, place, place, row, b1 - b0, np.int64(0), (n_in + lanes - 1) // lanes, net.kept,
-            first[KEPT] + (b0 - begin) * first[KEPT_ROW], first[KEPT_ROW], get(memory, first[FACTOR]),
-        )  # fmt: skip
+        drop(net.kept, net, first, place, place, row, b0 - begin, b1 - b0, 0, (n_in + lanes - 1) // lanes)
 
 
-@part()
-def drop_listed(net, data, b, record):
+@part(optional=True)
+def drop_listed(kept, net, data, b, record):
     """Of the listed inputs of sample b of the chunk, what is dropped becomes 0, and the rest is multiplied."""
     memory, first = net.memory, net.layers[0]
     head, place = head_of(first[N_IN]), net.inputs + b * net.most
@@ -236,8 +233,18 @@ def drop_listed(net, data, b, record):
     for m in range(head // 2 - 1):
         for k in range(get_short(data.records, record + 2 * m), get_short(data.records, record + 2 * m + 2)):
             column = m * MARK // SPAN * SPAN + get(data.records, record + head + k)
-            kept = get(net.kept, bits + column // 8) >> (column % 8) & 1
-            put(memory, place + k, get(memory, place + k) * factor if kept else get(memory, net.zero))
+            stays = get(kept, bits + column // 8) >> (column % 8) & 1
+            put(memory, place + k, get(memory, place + k) * factor if stays else get(memory, net.zero))
+
+
+@part(optional=True)
+def drop_by_column(kept, net, data, b, place, bitmap):
+    """The same of a sample's unfolded inputs and its bitmap."""
+    first = net.layers[0]
+    drop_unfolded(
+        net.memory, len(data.bytes) > 0, net.unfolded, place, net.map_words, net.maps, bitmap, kept,
+        first[KEPT] + b * first[KEPT_ROW], get(net.memory, first[FACTOR]),
+    )  # fmt: skip
 
 
 @part()
@@ -261,10 +268,7 @@ def unfold(net, data, order, begin, end, thread):
                     net.memory, data.records, record, net.map_words, net.unfolded, place, net.maps, bitmap
                 )
             if first[DROPPED] > 0:
-                drop_unfolded(
-                    net.memory, len(data.bytes) > 0, net.unfolded, place, net.map_words, net.maps, bitmap, net.kept,
-                    first[KEPT] + (b - begin) * first[KEPT_ROW], get(net.memory, first[FACTOR]),
-                )  # fmt: skip
+                drop_by_column(net.kept, net, data, b - begin, place, bitmap)
             place += data.pitch
         for b in range(b0, b1, BITS):
             bitmap = word * BITS * row
@@ -320,18 +324,19 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
         elif i < last:
             activate(net.memory, place, layer[ROW], stop - first, v1 - v0, layer[ACTIVATION])
         if i < last and net.layers[i + 1, DROPPED] > 0:
-            target = net.layers[i + 1, A_PREV] + place - layer[A]
-            drop(net, i + 1, place, target, first - begin, stop - first, v0, v1)
+            above = net.layers[i + 1]
+            target = above[A_PREV] + place - layer[A]
+            drop(net.kept, net, above, place, target, layer[ROW], first - begin, stop - first, v0, v1)
     if by_units:
         barrier(sync, net.threads)
 
 
-@part()
-def drop(net, i, source, target, first, rows, v0, v1):
-    """Units v0 … v1, in vectors, of what layer i takes of the one below, or of ∂C/∂a, from row ``first`` on."""
-    layer, row, lanes = net.layers[i], net.layers[i - 1, ROW], BYTES // net.memory.itemsize
+@part(optional=True)
+def drop(kept, net, layer, source, target, row, first, rows, v0, v1):
+    """Vectors v0 … v1 of what a layer takes of its inputs, or of ∂C/∂a, ``rows`` of them from sample ``first`` on."""
+    lanes = BYTES // net.memory.itemsize
     drop_rows(
-        net.memory, source, target, row, rows, v0 * lanes, v1 - v0, net.kept,
+        net.memory, source, target, row, rows, v0 * lanes, v1 - v0, kept,
         layer[KEPT] + first * layer[KEPT_ROW], layer[KEPT_ROW], get(net.memory, layer[FACTOR]),
     )  # fmt: skip
 
@@ -490,7 +495,7 @@ def back_all(net, begin, end, b0, b1, only, thread, sync):
         )  # fmt: skip
         if layer[DROPPED] > 0:
             arriving = below[DELTA] + shift
-            drop(net, i, arriving, arriving, first - begin, stop - first, v0, v1)
+            drop(net.kept, net, layer, arriving, arriving, below[ROW], first - begin, stop - first, v0, v1)
         if below[ACTIVATION] == SOFTMAX:
             pull_back_softmax_rows(net, i - 1, first - begin, stop - begin, thread)
         else:

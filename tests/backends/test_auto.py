@@ -17,13 +17,14 @@ from gpubp.backends.work import Work
 from gpubp.errors import BackendUnavailable
 from gpubp.formats import npz
 from gpubp.network import Network
+from gpubp.randomness.dropout import Dropout
 
 MNIST, IRIS = (60_000, 128, 10, 10_000), (150, 150, 200)
 
 
 @pytest.fixture(params=[True, False], ids=["compiled", "nothing compiled"])
 def compiled(request, monkeypatch) -> bool:
-    monkeypatch.setattr("gpubp.backends.cpu.backend.is_compiled", lambda dtype: request.param)
+    monkeypatch.setattr("gpubp.backends.cpu.backend.is_compiled", lambda dtype, dropout=False: request.param)
     monkeypatch.setattr("gpubp.backends.cuda.backend.why_unavailable", lambda: "no NVIDIA driver")
     return request.param
 
@@ -38,6 +39,18 @@ def test_work_is_counted_from_shapes():
     assert found.multiply_adds == 10 * (60_000 * (2 * forward + 128 * 10) + 10_000 * forward)
     assert found.updates == 10 * 469 * forward
     assert found.calls == 10 * 469 * 2
+    assert found.drawn == 0
+    dropout = Dropout.of([0, 0.5], 2, seed=0)
+    assert Work.of(Network([784, 128, 10]), *MNIST, dropout).drawn == 10 * 60_000 * 128
+
+
+def test_what_is_compiled_without_dropout_is_not_compiled_with_it(monkeypatch):
+    """Small trainings then wait for no compiler."""
+    monkeypatch.setattr("gpubp.backends.cpu.backend.is_compiled", lambda dtype, dropout=False: not dropout)
+    monkeypatch.setattr("gpubp.backends.cuda.backend.why_unavailable", lambda: "no NVIDIA driver")
+    network = Network([4, 100, 3], seed=0)
+    for dropout, expected in ((None, "numba"), (Dropout.of(0.5, 2, seed=0), "numpy")):
+        assert backends.choose("auto", Work.of(network, *IRIS, dropout=dropout))[0] == expected
 
 
 @pytest.mark.parametrize(

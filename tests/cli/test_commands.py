@@ -68,11 +68,12 @@ def test_options_override_a_recipe(ok):
         *("train", "parity", "--layers", "10-4-5-2", "--hidden", "tanh,relu", "--output", "softmax"),
         *("--loss", "cross_entropy", "--optimizer", "adam", "--epochs", 2, "--batch-size", 50),
         *("--dtype", "float64", "--schedule", "cosine", "--warmup", 0.5, "--seed", 3, "--json", "-"),
-        *("--verify", "step", *QUIET),
+        *("--verify", "step", "--dropout", "0.1,0.25,0.5", *QUIET),
     )
     result = json.loads(out)
     assert result["device"].endswith(", 1 thread")
     recipe = result["recipe"]
+    assert recipe["dropout"] == [0.1, 0.25, 0.5]
     assert recipe["layers"] == [10, 4, 5, 2]
     assert recipe["hidden"] == ["tanh", "relu"]
     assert "lr" not in recipe  # adam's own, not what sgd had
@@ -187,6 +188,9 @@ CASES = [
     (("train", "mnist-sampel"), 2, "'mnist-sample'"),
     (("train", "--backend", "cupyy"), 2, "'cupy'"),
     (("train", "--layers", "784-x"), 2, "784-128-10"),
+    (("train", "--dropout", "half"), 2, "numbers such as 0.2,0.5"),
+    (("train", "--dropout", "0.1,0.2,0.3"), 2, "3 rates for 1 hidden layers"),
+    (("train", "--dropout", "1.5"), 2, "from 0 up to below 1"),
     (("train", "--optimizer", "adamm"), 2, "'adamw'|'adam'"),
     (("train", "--verify", "often"), 2, "off, first, epoch, step"),
     (("train", "--epochs", "many"), 2, "--epochs"),
@@ -306,13 +310,14 @@ def test_wrong_threads_are_refused_before_anything_is_done(run, command, backend
 
 def test_after_a_warm_up_training_compiles_nothing(ok, monkeypatch):
     *lines, last = ok("warmup").splitlines()
-    inputs = [line.split(" s  float32 network, ")[1] for line in lines]
-    assert inputs == ["uint8 inputs", "float32 inputs"]
+    compiled = [line.split(" s  float32 network")[1] for line in lines]
+    assert compiled == [", uint8 inputs", ", float32 inputs", " with dropout"]
     assert last == f"kept in {kept.folder()}"
     assert list(kept.folder().glob("steps-*.kernel"))
     monkeypatch.setattr(compile, "machine_code", None)
     for recipe in ("mnist-sample", "digits"):
-        ok("train", recipe, "--epochs", 1, "--backend", "numba", "-q", "--no-report")
+        for more in ((), ("--dropout", "0.1,0.5")):
+            ok("train", recipe, "--epochs", 1, "--backend", "numba", "-q", "--no-report", *more)
 
 
 def test_warmup_compiles_for_every_dtype_and_a_gpu_that_answers(ok, monkeypatch):

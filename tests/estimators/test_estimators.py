@@ -601,7 +601,9 @@ def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
         assert {k: v for k, v in mine.items() if k in their} == {k: their[k] for k in mine if k in their}
         assert set(their) - set(mine) == {"power_t", "max_fun"} | ({"loss"} if "loss" in their else set())
         more = {"class_weight"} if isinstance(ours, MLPClassifier) else set()
-        assert set(mine) - set(their) == {"init", "backend", "threads", "verify", "dtype", "callbacks"} | more
+        assert set(mine) - set(their) == {
+            "init", "dropout", "backend", "threads", "verify", "dtype", "callbacks", *more
+        }  # fmt: skip
     for refused in ({"class_weight": "balanced"}, {"power_t": 0.5}):
         with pytest.raises(TypeError, match="unexpected keyword argument"):
             MLPRegressor(**refused)
@@ -632,6 +634,9 @@ def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
         ({"activation": None}, "activation must be a name"),
         ({"hidden_layer_sizes": None}, "hidden_layer_sizes must be integers"),
         ({"hidden_layer_sizes": 50.0}, "hidden_layer_sizes must be integers"),
+        ({"dropout": 1.0}, "from 0 up to below 1"),
+        ({"dropout": [0.1, 0.2, 0.3]}, "3 rates for 1 hidden layers"),
+        ({"dropout": None}, "a rate of dropout"),
         ({"init": "helium"}, "init 'helium' is not offered: choose sklearn, auto, normal"),
         ({"init": ["he"]}, r"init \['he'\] is not offered"),
         ({"callbacks": print}, "callbacks must be a list of functions"),
@@ -642,6 +647,16 @@ def test_parameters_and_defaults_are_scikit_learns_where_they_mean_the_same():
 def test_parameters_that_cannot_be_used_are_one_clear_message(settings, message):
     with pytest.raises(ValueError, match=message):
         quick(**settings).fit(X, Y)
+
+
+def test_dropout_is_of_training_alone():
+    plain, dropped, again = (
+        quick(dropout=rate, random_state=1).fit(X, Y) for rate in (0.0, [0.1, 0.5], [0.1, 0.5])
+    )
+    assert "dropout 0.1, 0.5" in dropped.history_.plan
+    assert (dropped.coefs_[0] != plain.coefs_[0]).any()
+    np.testing.assert_array_equal(dropped.coefs_[0], again.coefs_[0])
+    np.testing.assert_array_equal(dropped.predict_proba(X), dropped.predict_proba(X))
 
 
 def test_schedules_are_gpubps():

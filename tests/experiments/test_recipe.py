@@ -31,7 +31,7 @@ EVERY_FIELD = (
         layers=(4, 5, 6, 3), hidden=("relu", "tanh"), output="sigmoid", init="he", dtype="float64", loss="quadratic",
         optimizer="adamw", lr=1 / 3, beta1=0.8, beta2=0.9, epsilon=1e-7, weight_decay=1e-9,
         schedule="step", factor=0.1, every=2.5, warmup=1.0,
-        batch_size=7, epochs=9, patience=3, validation_fraction=0.2, seed=7,
+        dropout=(0.2, 0.5, 0.25), batch_size=7, epochs=9, patience=3, validation_fraction=0.2, seed=7,
     ),
     Recipe(name="cosine", momentum=0.9, nesterov=True, schedule="cosine", final=0.1),
 )  # fmt: skip
@@ -88,7 +88,9 @@ def test_a_wrong_run_table_is_named(tmp_path, table, says):
         ("batch = 32", UsageError, "did you mean 'batch_size'"),
         ("batchsize = 32", UsageError, "did you mean 'batch_size'"),
         ("alpha = 0.1", UsageError, "did you mean 'weight_decay'"),
-        ("dropout = 0.5", UsageError, "unknown key 'dropout': There are"),
+        ("augment = 0.5", UsageError, "unknown key 'augment': There are"),
+        ("dropout_rate = 0.5", UsageError, "did you mean 'dropout'"),
+        ('dropout = ["0.5"]', UsageError, "dropout must be a list of float"),
         ("run = {batch = 3}", UsageError, "unknown key 'batch': There are backend"),
         ('epochs = "3"', UsageError, "epochs must be int"),
         ("epochs = true", UsageError, "epochs must be int"),
@@ -122,6 +124,9 @@ NAMED = 'data = "iris"\nlayers = [4, 3]\n'
         (NAMED + "beta1 = 0.9", "beta1 belongs to optimizer adam and adamw, not to sgd"),
         (NAMED + 'optimizer = "adam"\nmomentum = 0.9', "momentum belongs to optimizer sgd, not to adam"),
         (NAMED + "lr = -1", "learning rate must be positive"),
+        (NAMED + "dropout = 1", "a rate of dropout is from 0 up to below 1, not 1"),
+        (NAMED + "dropout = [0.1, 0.2]", "2 rates for 0 hidden layers"),
+        (NAMED + f"dropout = 0.5\nseed = {2**64}", "64 bits"),
         (NAMED + "factor = 0.5", "factor belongs to schedule step and exponential, not to constant"),
         (NAMED + 'schedule = "exponential"\nevery = 2', "every belongs to schedule step, not to exponential"),
         (NAMED + 'schedule = "step"\nfinal = 0.1', "final belongs to schedule cosine, not to step"),
@@ -265,3 +270,19 @@ def test_a_recipe_reaches_its_figure(name, backend):
     result = run_recipe(load_recipe(name), backend=backend)
     assert result.reached, result.accuracy
     assert result.warnings == []
+
+
+def test_a_recipe_trains_with_its_dropout_and_without():
+    """A whole number, one rate and a list mean what they say, and what is said of the run tells it."""
+    plain = load_recipe("iris").overridden({"epochs": 2, "splits": 1})
+    assert plain.dropout == ()
+    assert "dropout" not in plain.to_dict()
+    for text, told in (
+        ("0.5", "0, 0.5, 0.5, 0.5"),
+        ("[0, 0.5, 0.5, 0.5]", "0, 0.5, 0.5, 0.5"),
+        ("[0.1, 0, 0]", "0, 0.1, 0, 0"),
+    ):
+        recipe, _ = parse_recipe(to_toml(plain) + f"dropout = {text}\n", "x", "x")
+        result = run_recipe(recipe, backend="numpy", quiet=True)
+        assert result.histories[0].plan.partition("; dropout ")[2] == told
+    assert "dropout" not in run_recipe(plain, backend="numpy", quiet=True).histories[0].plan

@@ -34,8 +34,8 @@ def look(name="parity", batch_size=None, **changes):
     network = microscope.in_float64(recipe.network(recipe.seed))
     train = load_parts(recipe, recipe.seed, None, True).train
     samples = samples_of(network, train.inputs, train.targets, loss=recipe.loss)
-    batch = microscope.first_mini_batch(samples, batch_size or recipe.batch_size, recipe.seed)
-    return walk(network, batch, recipe.loss, recipe.build_optimizer())
+    order = microscope.first_order(len(samples), batch_size or recipe.batch_size, recipe.seed)
+    return walk(network, samples.take(order), recipe.loss, recipe.build_optimizer())
 
 
 def walk(network, samples, loss, *how):
@@ -119,6 +119,42 @@ def test_the_recipes_gradients_agree_to_many_digits(name):
     assert all(d.agrees for d in found)
     assert np.median([d.digits for d in found]) >= 8
     assert max(d.expected for d in found) < 1e-9
+
+
+def test_a_walk_with_dropout_is_the_step_that_training_takes_and_says_what_is_dropped(ok):
+    """Central differences with the masks of that step, and the numbers that are left."""
+    recipe = load_recipe("parity").overridden(
+        {"dropout": (0.1, 0.4), "layers": (10, 12, 2), "hidden": ("tanh",)}
+    )
+    parts, network = load_parts(recipe, recipe.seed, None, True), recipe.network(recipe.seed)
+    step = microscope.first_step(network, parts.train, recipe)
+    assert all(d.agrees for d in step.differences)
+    first, second = step.layers
+    np.testing.assert_array_equal(first.a_prev, step.samples.inputs * first.mask)
+    np.testing.assert_array_equal(second.a_prev, first.a * second.mask)
+    assert set(np.unique(second.mask)) == {0, 65536 / (65536 - 26214)}
+    network = microscope.in_float64(network)
+    how = {
+        "optimizer": recipe.build_optimizer(),
+        "batch_size": recipe.batch_size,
+        "loss": recipe.loss,
+        "epochs": 1,
+    }
+    one = parts.train.inputs[: recipe.batch_size], parts.train.targets[: recipe.batch_size]
+    few = microscope.first_step(
+        network, dataclasses.replace(parts.train, inputs=one[0], targets=one[1]), recipe
+    )
+    gpubp.fit(network, *one, dropout=recipe.dropout, seed=recipe.seed, backend="numpy", **how)
+    for layer, (weights, _) in zip(few.layers, network.parameters, strict=True):
+        np.testing.assert_allclose(layer.updated[0], weights, rtol=1e-9)
+    told = ok("explain", "parity", "--dropout", "0.1,0.4", "--layers", "10-12-2", "--hidden", "tanh")
+    assert (
+        f"Dropout takes away {(second.mask == 0).sum():,} of the {second.mask.size:,} numbers of a1"
+        in " ".join(told.split())
+    )
+    assert "a1 ⊙ m1" in told
+    assert "δ2 W2 ⊙ m1" in told
+    assert "Dropout" not in ok("explain", "parity")
 
 
 @pytest.mark.parametrize("factor", [1 + 1e-6, 2.0, -1.0])

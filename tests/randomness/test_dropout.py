@@ -303,7 +303,7 @@ def test_fit_repeats_to_the_bit_and_depends_on_rates_and_seed(backend, rng):
 
 
 def test_threads_make_no_difference_to_what_is_dropped(rng):
-    """On two threads sums of a gradient may be in another order; what one sample alone decides is the same."""
+    """To the bit, in layers that threads share by samples and by units."""
     data = rng.standard_normal((400, 300)), rng.integers(0, 3, 400)
     plans = []
     for threads in (1, 2):

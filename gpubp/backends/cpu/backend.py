@@ -21,6 +21,7 @@ from gpubp.errors import BackendUnavailable, UsageError
 from gpubp.functions import LOSSES
 from gpubp.network import Layer
 from gpubp.optimizers import SGD
+from gpubp.randomness.dropout import Dropout
 from gpubp.support.machine import cores
 
 try:
@@ -47,9 +48,9 @@ def why_unavailable() -> str | None:
     return None if is_compiled(np.dtype(np.float32)) else why_no_compiler()
 
 
-def is_compiled(dtype: np.dtype) -> bool:
-    """Whether the kernels that train in ``dtype`` are compiled already."""
-    return _import_error is None and fused.is_compiled(dtype)
+def is_compiled(dtype: np.dtype, *, dropout: bool = False) -> bool:
+    """Whether the kernels that train in ``dtype``, with dropout or without, are compiled already."""
+    return _import_error is None and fused.is_compiled(dtype, dropout=dropout)
 
 
 @cache
@@ -109,7 +110,8 @@ class NumbaBackend(HostBackend):
         return blas_threads(1)
 
     def plan(self, problem: Problem) -> Plan:
-        if not is_compiled(problem.dtype) and (reason := why_no_compiler()):
+        there = is_compiled(problem.dtype, dropout=problem.dropout is not None)
+        if not there and (reason := why_no_compiler()):
             raise BackendUnavailable(f"backend 'numba' cannot run here: {reason}")
         if self.plan_kind == "composed":
             return super().plan(problem)
@@ -125,15 +127,19 @@ class NumbaBackend(HostBackend):
             for zeros in (0, 500):  # dense inputs, and inputs of which only those that are not 0 are kept
                 self._train_a_little(np.dtype(dtype), np.dtype(kind), zeros)
             yield f"{dtype} network, {kind} inputs", time.perf_counter() - started
+        started = time.perf_counter()
+        self._train_a_little(np.dtype(dtype), np.dtype(dtype), 0, dropout=0.5)
+        yield f"{dtype} network with dropout", time.perf_counter() - started
 
-    def _train_a_little(self, dtype: np.dtype, kind: np.dtype, zeros: int) -> None:
+    def _train_a_little(self, dtype: np.dtype, kind: np.dtype, zeros: int, dropout: float = 0.0) -> None:
         """All that a plan offers, once, on 4 samples of 512 inputs of this kind."""
         inputs = np.ones((4, 512), kind)
         inputs[:, :zeros] = 0
         samples = Samples(inputs, np.eye(4, 2, dtype=dtype), np.ones(4, dtype))
         parameters = [(np.zeros((2, 512), dtype), np.zeros(2, dtype))]
         how = LOSSES["cross_entropy"], SGD(0.1), 2
-        plan = self.plan(Problem([Layer(512, 2, "softmax")], parameters, *how, samples))
+        dropped = Dropout.of([dropout], layers=1, seed=0)
+        plan = self.plan(Problem([Layer(512, 2, "softmax")], parameters, *how, samples, dropped))
         plan.run(np.arange(4), np.array([0.1, 0.1]))
         plan.gradients(np.arange(2))
         plan.evaluate(plan.upload(samples))

@@ -113,12 +113,15 @@ def zeros(count: int, dtype: np.dtype | type) -> np.ndarray:
     return raw[shift : shift + size].view(dtype)
 
 
-def is_compiled(dtype: np.dtype) -> bool:
-    """Whether :func:`gpubp.kernels.cpu.steps.steps` is, for ``dtype``: all else takes little time to compile."""
+def is_compiled(dtype: np.dtype, *, dropout: bool = False) -> bool:
+    """Whether :func:`gpubp.kernels.cpu.steps.steps` is, for ``dtype``, with dropout or without.
+
+    All else takes little time to compile.
+    """
     numbers, bytes_ = np.empty(0, dtype), np.empty(0, np.uint8)
-    places, table = np.empty(0, np.int64), np.empty((0, 0), np.int64)
+    places, table, kept = np.empty(0, np.int64), np.empty((0, 0), np.int64), bytes_ if dropout else 0
     net = layout.Net(
-        numbers, table, table, 0, 0, 0, 0, places, bytes_, places, places, 0, 0, 0, bytes_, *[0] * 10
+        numbers, table, table, 0, 0, 0, 0, places, bytes_, places, places, 0, 0, 0, kept, *[0] * 10
     )
     data = layout.Data(bytes_, numbers, places, bytes_, 0, 0, numbers, numbers)
     sums, outputs = np.empty((0, 0)), np.empty((0, 0), dtype)
@@ -208,12 +211,12 @@ class FusedPlan(Plan):
             array[left : left + 256] = byte_table(self.dtype) * array[factors[0]]
         n_in = self.layers[0].n_in
         room = chunk * (n_in <= MOST_COLUMNS)  # samples that there is room for by column
-        words = layout.words_before(room, team, team)
+        words, kept = layout.words_before(room, team, team), bits.allocate() if dropout else 0
         net = layout.Net(
             array, table, rows, chunk, zero, one, left, np.zeros(chunk, np.int64),
             zeros(team * room * layout.pitch_of(n_in, self.dtype.itemsize), np.uint8),
             zeros(team * words * layout.BITS * layout.map_row(n_in), np.int64), np.zeros(team * words, np.int64), words,
-            layout.map_words(n_in), layout.map_row(n_in), bits.allocate(), _signed(dropout.key) if dropout else 0,
+            layout.map_words(n_in), layout.map_row(n_in), kept, _signed(dropout.key) if dropout else 0,
             inputs, most, targets, weights, scratch, scratch_size,
             kernels.LOSSES[self.problem.loss.name], check_rule(self.optimizer), team,
         )  # fmt: skip
