@@ -170,7 +170,7 @@ def verify_net(cupy: str, plan: str, precision: str, net: dict[str, Any], sample
     chosen, content = Net.from_json(net), data.load(Path(samples))
     report = gpubp.verify(
         chosen.network(), content.inputs, content.labels, loss=chosen.loss, optimizer=SGD(chosen.lr, chosen.momentum),
-        backend=backend(cupy, plan, precision),
+        dropout=chosen.dropout or 0.0, backend=backend(cupy, plan, precision),
     )  # fmt: skip
     return {**worker.verdict(report), "seconds": report.seconds}
 
@@ -185,7 +185,7 @@ def repeat(
         network, optimizer = chosen.network(), SGD(chosen.lr, chosen.momentum)
         history = gpubp.fit(
             network, content.inputs, content.labels, loss=chosen.loss, optimizer=optimizer, batch_size=chosen.batch,
-            epochs=epochs, backend=backend(cupy, plan, precision), verify="off", seed=0,
+            dropout=chosen.dropout or 0.0, epochs=epochs, backend=backend(cupy, plan, precision), verify="off", seed=0,
         )  # fmt: skip
         digests.append(digest(network))
     return {"same": len(set(digests)) == 1, "digests": digests, "loss": history["loss"][-1]}

@@ -22,6 +22,7 @@ class Net:
 
     layers: inputs, hidden widths, outputs. batch: samples a mini-batch. lr: the learning rate.
     data: a name of ``gpubp.benchmark.data.SOURCES``. init: as ``gpubp.Network`` takes it. momentum: plain SGD if 0.
+    dropout: rates as ``gpubp.fit`` takes them, by which it is verified on a GPU; times are without.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Net:
     data: str
     init: str = "auto"
     momentum: float = 0.0
+    dropout: tuple[float, ...] = ()
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:

@@ -369,7 +369,16 @@ def test_predict_reads_a_png(run, ok):
 
 def test_recipes_are_listed(ok):
     out = ok("recipes")
-    for name in ("mnist-sample", "mnist", "mnist-mlp32", "mnist-nielsen", "parity", "iris", "digits"):
+    for name in (
+        "mnist-sample",
+        "mnist",
+        "mnist-dropout",
+        "mnist-mlp32",
+        "mnist-nielsen",
+        "parity",
+        "iris",
+        "digits",
+    ):
         assert name in out
 
 

@@ -260,12 +260,12 @@ QUICK = {("digits", "numba"), ("mnist-sample", "numba")}  # the others take long
     ("name", "backend"),
     [
         param(name, backend, always=(name, backend) in QUICK)
-        for name in ("mnist-sample", "digits", "parity", "iris", "mnist")
+        for name in ("mnist-sample", "digits", "parity", "iris", "mnist", "mnist-dropout")
         for backend in ("numpy", "numba")
     ],
 )
 def test_a_recipe_reaches_its_figure(name, backend):
-    if name == "mnist" and "GPUBP_DATA_DIR" not in os.environ:
+    if name in ("mnist", "mnist-dropout") and "GPUBP_DATA_DIR" not in os.environ:
         pytest.skip("MNIST's files: set GPUBP_DATA_DIR to their folder")
     result = run_recipe(load_recipe(name), backend=backend)
     assert result.reached, result.accuracy
