@@ -89,6 +89,30 @@ def cost_without_last_row(i, before, after):
     after["row_cost"][-1] = 0
 
 
+def deformed_by(i, step=0, sample=0):
+    """The images of a batch, deformed with the random numbers of another step or of other samples."""
+    order, classes = i["order"], i["classes"]
+    labels = None if classes is None else classes[order]
+    images = i["deformation"].images(i["source"][order], order + sample, i["step"] + step, labels)
+    return images / np.float64(255)
+
+
+def undeformed(i, before, after):
+    after["out"][...] = i["source"][i["order"]] / np.float64(255)
+
+
+def deformed_by_another_step(i, before, after):
+    after["out"][...] = deformed_by(i, step=1)
+
+
+def deformed_by_another_sample(i, before, after):
+    after["out"][...] = deformed_by(i, sample=1)
+
+
+def one_level_off(i, before, after):
+    after["out"][-1, -1] = (round(after["out"][-1, -1] * 255) ^ 1) / 255
+
+
 OF_ALL = {"dropped row": dropped_row, "swapped index": swapped_index, "stale buffer": stale_buffer}
 FAULTS: dict[tuple[str, str], Fault] = {
     **{(operation, name): fault for operation in OUTPUTS for name, fault in OF_ALL.items()},
@@ -106,6 +130,13 @@ FAULTS: dict[tuple[str, str], Fault] = {
     ("update", "wrong tail element"): wrong_tail,
 }
 
+DEFORMED = {  # of the operation deform, which only problems with a deformation have
+    "undeformed": undeformed,
+    "another step's numbers": deformed_by_another_step,
+    "another sample's numbers": deformed_by_another_sample,
+    "one level off in the last pixel": one_level_off,
+}
+
 
 def overridden(backend: Backend, **methods: Callable) -> Backend:
     """A copy of ``backend`` with these methods in place of its own."""
@@ -119,11 +150,11 @@ def plant(backend: Backend, operation: str, fault: Fault) -> Backend:
     names = list(signature(getattr(Backend, operation)).parameters)[1:]
 
     def faulty(self, *args):
-        arguments = dict(zip(names, args, strict=True))
-        outputs = {name: arguments[name] for name in OUTPUTS[operation]}
+        arguments = dict(zip(names, args, strict=False))
+        outputs = {name: arguments[name] for name in OUTPUTS.get(operation, ("out",))}
         outputs |= {f"slots{k}": slot for k, slot in enumerate(outputs.pop("slots", ()))}
         inputs = {
-            name: self.to_host(value) if hasattr(value, "shape") else value
+            name: self.to_host(value) if hasattr(value, "dtype") else value
             for name, value in arguments.items()
         }
         before = {name: self.to_host(value) for name, value in outputs.items()}

@@ -111,7 +111,7 @@ class NumbaBackend(HostBackend):
     def plan(self, problem: Problem) -> Plan:
         if not is_compiled(problem.dtype) and (reason := why_no_compiler()):
             raise BackendUnavailable(f"backend 'numba' cannot run here: {reason}")
-        if self.plan_kind == "composed" or problem.dropout:
+        if self.plan_kind == "composed" or problem.dropout or problem.deformation:
             return super().plan(problem)
         return fused.FusedPlan(self.describe(), self.threads, problem)
 
