@@ -13,7 +13,7 @@ any order and on any number of threads.
 ``PURPOSE``) as in :mod:`gpubp.randomness.philox`. Eight counters make 128 bytes: the first two words of each of the
 eight, then the last two of each. A vector of 64-bit lanes keeps one counter in each, whose products it needs no shuffle
 for, and stores the words in pairs as they are. The first four words say how the image is turned, scaled and sheared;
-all bytes after these are noise, row by row, in each row that of x and then that of y.
+all bytes after these are noise, row by row, in turn that of x and that of y.
 
 **The field.** Simard's is α times uniform noise in [−1, 1] of variance 1/3, smoothed by a Gaussian g of standard
 deviation σ: its variance is α²/3 Σg² = α²/3 · 1/(4πσ²), its autocorrelation at distance d is exp(−d²/4σ²). Smoothed
@@ -240,12 +240,12 @@ class Deformation:
             return 0, 0
         rows, columns = self.noise
         noise = np.ascontiguousarray(words, "<u4").view(np.uint8)[:, HEAD : HEAD + 2 * rows * columns]
-        u = ((noise | 1).astype(np.int32) - 128).reshape(-1, rows, 2, columns)
-        smooth = _smoothed(_smoothed(u, self.weights, 1), self.weights, 3)
+        u = ((noise | 1).astype(np.int32) - 128).reshape(-1, rows, columns, 2)
+        smooth = _smoothed(_smoothed(u, self.weights, 1), self.weights, 2)
         if self.spacing == 2:
-            smooth = _between(_between(smooth, 1, self.shape[0]), 3, self.shape[1])
+            smooth = _between(_between(smooth, 1, self.shape[0]), 2, self.shape[1])
         moved = np.rint(smooth * np.float64(self.scale)).astype(np.int64)
-        return moved[:, :, 0], moved[:, :, 1]
+        return moved[..., 0], moved[..., 1]
 
     def places(self, matrix: Matrix, field: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Where each pixel comes from, x and y in 1/256 pixel, (B, h, w) int64 each."""

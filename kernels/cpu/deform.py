@@ -3,10 +3,10 @@
 ========================  =============================================================================================
 stage                     what it leaves in a thread's working memory
 ========================  =============================================================================================
-random_stream             the sample's random bytes; as noise, int16. A counter in each 64-bit lane: the halves of a
+random_stream             the sample's random bytes; as noise, int8. A counter in each 64-bit lane: the halves of a
                           product are where the next round wants them, without a shuffle
-smooth_down               noise smoothed along y, in int16, both fields beside each other; then as float32
-smooth_across             smoothed along x
+smooth_down               noise smoothed along y, in int16, x and y of the field in turn
+smooth_across             smoothed along x, in int32; then as float32, x and y apart
 spread_across             the field of the rows of the grid, at each pixel along x: even pixels and odd ones apart, as
                           these come from the grid in whole vectors, and as bytes join to 16 bits without a shuffle
 gather_quads              for each pixel of the box that is not all 0 in the image, with it three of its neighbours: 32
@@ -169,7 +169,7 @@ def _after(emit: Emit, place, *terms: tuple):
 
 @emitted()
 def random_stream(emit, memory, tables, keys, purpose, sample, step, blocks, raw, noise):
-    """So many blocks of the stream of ``sample`` to ``raw``, and as noise u, int16, to ``noise``."""
+    """So many blocks of the stream of ``sample`` to ``raw``, and as noise u, int8, to ``noise``."""
     lanes = LONG.count
 
     def block(b):
@@ -188,71 +188,128 @@ def random_stream(emit, memory, tables, keys, purpose, sample, step, blocks, raw
                 place = _after(emit, index(pair * BLOCK // 2 + first * 8), (b, BLOCK))
                 emit.store_as(words.value, memory, emit.add(raw, place))
                 u = (words.bits_as(OCTETS) | 1) ^ 0x80
-                for which in (0, 1):
-                    wide = u.half(which).widened(INT16)
-                    target = _after(emit, noise, (place, 2), (which, BYTES))
-                    emit.store_as(wide.value, memory, target)
+                emit.store_as(u.value, memory, emit.add(noise, place))
 
     emit.loop(index(0), blocks, 1, [], block)
 
 
-@emitted()
-def smooth_down(emit, memory, tables, weights, taps, noise, width, count, rows, row):
-    """Sums of ``taps`` rows of noise, ``width`` int16 each, times their weights: ``count`` rows of float32.
+def _interleaved(emit: Emit, a, b) -> list:
+    """Lanes of two vectors in turn, as x86 does it: by parts of 16 bytes, first the lower halves of all, then the upper."""
+    count = a.type.count
+    per = 16 * 8 // a.type.element.width
+    kind = ir.VectorType(INT32, count)
+    made = []
+    for start in (0, per // 2):
+        order = [x + k for part in range(0, count, per) for k in range(part + start, part + start + per // 2)
+                 for x in (0, count)]  # fmt: skip
+        made.append(emit.builder.shuffle_vector(a, b, ir.Constant(kind, order)))
+    return made
 
-    ``weights`` has them once in each lane, between zeros, so that rows that are not of a sum are times 0.
+
+def _x86(emit: Emit, names: dict[int, tuple[str, str]], result: ir.Type, *arguments):
+    """An instruction of x86 for vectors of this machine's size, by size its feature and name; None without it."""
+    feature, name = names.get(BYTES, ("", ""))
+    if not feature or not has(feature):
+        return None
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(emit.builder.module, kind, f"llvm.x86.{name}")
+    return emit.builder.call(function, arguments)
+
+
+def _byte_products(emit: Emit, weights, numbers) -> Whole:
+    """Sums of two products beside each other, of unsigned bytes and signed ones; they fit into int16."""
+    names = {64: ("avx512bw", "avx512.pmaddubs.w.512"), 32: ("avx2", "avx2.pmadd.ub.sw")}
+    made = _x86(emit, names, NARROW, weights, numbers)
+    if made is not None:
+        return Whole(emit, made)
+    w, n = Whole(emit, weights).bits_as(NARROW), Whole(emit, numbers).bits_as(NARROW)
+    return (w & 255) * ((n << 8) >> 8) + w.down(8) * (n >> 8)
+
+
+def _short_products(emit: Emit, a, b) -> Whole:
+    """Sums of two products beside each other, of int16."""
+    names = {64: ("avx512bw", "avx512.pmaddw.d.512"), 32: ("avx2", "avx2.pmadd.wd")}
+    made = _x86(emit, names, WIDE, a, b)
+    if made is not None:
+        return Whole(emit, made)
+    a, b = Whole(emit, a).bits_as(WIDE), Whole(emit, b).bits_as(WIDE)
+    return ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16)
+
+
+@emitted()
+def smooth_down(emit, memory, tables, weights, pairs, noise, width, count, rows, row):
+    """Sums of rows of noise, ``width`` bytes each, times weights: ``count`` rows of int16.
+
+    Two rows of noise at a time, ``pairs`` times, for ``TILE`` rows of sums; for each of these there is a row of
+    ``pairs`` vectors of two weights, 0 where noise is not of its sum.
     """
-    lanes = NARROW.count
+    builder = emit.builder
 
     def tile(r):
         def columns(c):
-            def tap(j, *sums):
-                place = _after(emit, noise, (emit.add(r, j), emit.multiply(width, index(2))), (c, 2))
-                values = [_load(emit, NARROW, memory, emit.add(place, index(v * BYTES)), 2) for v in (0, 1)]
-                new = list(sums)
-                for i in range(TILE):
-                    at = emit.add(j, index(TILE - 1 - i))
-                    weight = _load(emit, NARROW, tables, _after(emit, weights, (at, BYTES)), BYTES)
-                    for v, value in enumerate(values):
-                        k = 2 * i + v
-                        new[k] = (Whole(emit, sums[k]) + value * weight).value
+            def two(p, *sums):
+                first = _after(emit, noise, (emit.add(r, emit.multiply(p, index(2))), width), (c, 1))
+                values = [emit.load_as(OCTETS, memory, place) for place in (first, emit.add(first, width))]
+                values = _interleaved(emit, *values)
+                new = []
+                for k, total in enumerate(sums):
+                    place = _after(emit, weights, (emit.add(p, emit.multiply(pairs, index(k // 2))), BYTES))
+                    weight = emit.load_as(OCTETS, tables, place, BYTES)
+                    new.append((Whole(emit, total) + _byte_products(emit, weight, values[k % 2])).value)
                 return new
 
-            zero = ir.Constant(NARROW, None)
-            sums = emit.loop(index(0), emit.add(taps, index(TILE - 1)), 1, [zero] * (2 * TILE), tap)
-            for k, total in enumerate(sums):
-                place = _after(emit, rows, (emit.add(r, index(k // 2)), row), (c, 4))
-                for which in (0, 1):
-                    floats = Whole(emit, total).half(which).widened(INT32).as_floats()
-                    emit.store_as(floats.value, memory, _after(emit, place, (2 * (k % 2) + which, BYTES)), 4)
+            sums = emit.loop(index(0), pairs, 1, [ir.Constant(NARROW, None)] * (2 * TILE), two)
+            for i in range(TILE):
+                for half, values in enumerate(_in_order(emit, *sums[2 * i : 2 * i + 2])):
+                    place = _after(emit, rows, (emit.add(r, index(i)), row), (c, 2), (half, BYTES))
+                    emit.store_as(values, memory, place, 2)
 
-        emit.loop(index(0), width, 2 * lanes, [], columns)
+        emit.loop(index(0), width, BYTES, [], columns)
+
+    def _in_order(emit, low, high):
+        """Vectors as they were before :func:`_interleaved`, each pair now one number."""
+        lanes, part = NARROW.count, 8
+        order = [x + k for q in range(0, lanes, part) for x in (0, lanes) for k in range(q, q + part)]
+        kind = ir.VectorType(INT32, lanes)
+        return [builder.shuffle_vector(low, high, ir.Constant(kind, order[h : h + lanes])) for h in (0, lanes)]
 
     emit.loop(index(0), count, TILE, [], tile)
 
 
 @emitted()
-def smooth_across(emit, memory, tables, weights, taps, rows, row, field_bytes, count, columns, both, pitch):
-    """Sums of ``taps`` neighbours in rows of float32, for each of the two fields: (``count``, 2) rows."""
+def smooth_across(emit, memory, tables, weights, pairs, rows, row, count, columns, both, pitch):
+    """Sums of neighbours in rows of int16, x and y in turn, times weights: rows of float32, of x and of y in turn.
+
+    Two neighbours at a time, ``pairs`` times, each with a vector of two weights.
+    """
+    builder = emit.builder
+    kind = ir.VectorType(INT32, LANES)
+    evens = [[4 * q + k + part * LANES for q in range(LANES // 4) for part in (0, 1) for k in (f, f + 2)]
+             for f in (0, 1)]  # fmt: skip
 
     def tile(r):
-        for field in (0, 1):
+        def vector(c):
+            start = _after(emit, rows, (r, row), (c, 4))
 
-            def vector(c, field=field):
-                start = _after(emit, rows, (r, row), (field, field_bytes), (c, 4))
+            def two(p, *sums):
+                weight = emit.load_as(NARROW, tables, _after(emit, weights, (p, BYTES)), BYTES)
+                new = []
+                for i in range(TILE):
+                    place = _after(emit, start, (i, row), (p, 8))
+                    values = [emit.load_as(NARROW, memory, at, 4) for at in (place, emit.add(place, index(4)))]
+                    for total, value in zip(sums[2 * i : 2 * i + 2], _interleaved(emit, *values), strict=True):
+                        new.append((Whole(emit, total) + _short_products(emit, value, weight)).value)
+                return new
 
-                def tap(d, *sums):
-                    weight = Lanes(emit, emit.load_as(emit.vector, tables, _after(emit, weights, (d, BYTES)), BYTES))
-                    places = [_after(emit, start, (i, row), (d, 4)) for i in range(TILE)]
-                    values = [_floats(emit, memory, place) for place in places]
-                    return [multiply_add(value, weight, total) for value, total in zip(values, sums, strict=True)]
-
-                sums = emit.loop(index(0), taps, 1, [emit.constant(0)] * TILE, tap)
-                for i, total in enumerate(sums):
+            sums = emit.loop(index(0), pairs, 1, [ir.Constant(WIDE, None)] * (2 * TILE), two)
+            for i in range(TILE):
+                for field, order in enumerate(evens):
+                    total = builder.shuffle_vector(*sums[2 * i : 2 * i + 2], ir.Constant(kind, order))
                     at = _after(emit, index(field), (emit.add(r, index(i)), 2))
-                    emit.store_as(total.value, memory, _after(emit, both, (at, pitch), (c, 4)), 4)
+                    floats = Whole(emit, total).as_floats()
+                    emit.store_as(floats.value, memory, _after(emit, both, (at, pitch), (c, 4)), 4)
 
-            emit.loop(index(0), columns, emit.lanes, [], vector)
+        emit.loop(index(0), columns, LANES, [], vector)
 
     emit.loop(index(0), count, TILE, [], tile)
 
@@ -571,11 +628,12 @@ def deform_image(d, sample, step, limit, memory, base):
     vectors = (d.w + 2 * LANES - 1) // (2 * LANES)
     if d.elastic:
         smooth_down(
-            memory, d.tables, d.narrow, d.taps, base + d.noise + 2 * HEAD, 2 * d.noise_w, d.grid_h, base + d.rows, d.row
-        )
+            memory, d.tables, d.weights_down, d.pairs_down, base + d.noise + HEAD, 2 * d.noise_w, d.grid_h,
+            base + d.rows, d.row,
+        )  # fmt: skip
         smooth_across(
-            memory, d.tables, d.wide, d.taps, base + d.rows, d.row, 4 * d.noise_w, d.grid_h, d.grid_w, base + d.both,
-            d.pitch,
+            memory, d.tables, d.weights_across, d.pairs_across, base + d.rows, d.row, d.grid_h, d.grid_w,
+            base + d.both, d.pitch,
         )  # fmt: skip
         spread_across(memory, d.spacing, base + d.both, d.pitch, 2 * d.grid_h, vectors, base + d.field)
     pitch = 4 * ((right - left + 3 + LANES - 1) // LANES * LANES)

@@ -28,8 +28,8 @@ class Deforming(NamedTuple):
     tables: np.ndarray  # uint8
     keys: int  # (ROUNDS, 2) int64: the key of each round
     turns: int  # (limits, ANGLES, 2) int32
-    narrow: int  # (TILE − 1 zeros, taps, TILE − 1 zeros) vectors of int16: a weight in each lane
-    wide: int  # (taps) vectors of float32
+    weights_down: int  # (TILE, pairs_down) vectors of two weights in turn, bytes: those of one row of sums below another
+    weights_across: int  # (pairs_across) vectors of two weights in turn, int16
     factors: int  # 2 vectors of float32: the scale, and what the nearer row counts
     h: int
     w: int
@@ -38,15 +38,16 @@ class Deforming(NamedTuple):
     spacing: int
     scaling: int  # the largest, in fixed point
     shear: int
-    taps: int
+    pairs_down: int
+    pairs_across: int
     grid_h: int
     grid_w: int
     noise_w: int
     blocks: int  # of counters
     image: int  # a copy
     raw: int  # the stream
-    noise: int  # int16
-    rows: int  # float32, smoothed down: rows of both fields
+    noise: int  # int8, x and y in turn
+    rows: int  # int16, smoothed down
     row: int  # bytes of one
     both: int  # float32, smoothed down and across: (grid_h, 2) rows
     pitch: int  # bytes of one
@@ -78,18 +79,19 @@ def layout(
     h, w = shape
     elastic, taps = int(noise[0] > 0), len(weights)
     grid_h, grid_w = grid
-    lanes16 = 2 * LANES
-
-    zeros = np.zeros(TILE - 1, np.int64)
-    narrow = np.concatenate([zeros, weights, zeros]).astype(np.int16)
+    pairs_down, pairs_across = -(-(taps + TILE - 1) // 2), -(-taps // 2)
+    down, sums_across = np.zeros((TILE, 2 * pairs_down), np.uint8), np.zeros(2 * pairs_across, np.int16)
+    for i in range(TILE):
+        down[i, i : i + taps] = weights
+    sums_across[:taps] = weights
     near = 3 if spacing == 2 else 1
     spacing = spacing if elastic else 1  # where there is no field, it is a row of zeros
     parts = {
         "keys": np.array([[(k + r * step) % (1 << 32) for k, step in zip(key, weyl, strict=True)]
                           for r in range(ROUNDS)], np.int64),
         "turns": np.ascontiguousarray(turns, np.int32),
-        "narrow": np.repeat(narrow, lanes16),
-        "wide": np.repeat(weights.astype(np.float32), LANES),
+        "weights_down": np.repeat(down.reshape(-1, 1, 2), BYTES // 2, axis=1),
+        "weights_across": np.repeat(sums_across.reshape(-1, 1, 2), LANES, axis=1),
         "factors": np.repeat(np.array([scale, near], np.float32), LANES),
     }  # fmt: skip
     places, whole = {}, b""
@@ -101,14 +103,14 @@ def layout(
     tables[:] = np.frombuffer(whole, np.uint8)
 
     tiled = _up(grid_h, TILE)
-    wide = _up(2 * noise[1], 2 * lanes16)  # two vectors of int16 at a time
+    wide = 2 * _up(2 * noise[1], BYTES) + 2 * BYTES  # bytes of a row of sums, and what is read beside its end
     pitch = 4 * (_up(max(grid_w, 1), 2 * LANES) + 2 * LANES)  # what is read beside its end counts for nothing
     across = _up(w, 2 * LANES)  # pixels of a row
     sizes = {
         "image": BYTES + h * w + 2 * BYTES,
         "raw": blocks * BLOCK,
-        "noise": 2 * (blocks * BLOCK + 2 * noise[1] * TILE + 4 * lanes16),
-        "rows": (4 * wide * tiled + 4 * BYTES) * elastic,
+        "noise": blocks * BLOCK + 2 * noise[1] * (TILE + 1) + 2 * BYTES,
+        "rows": wide * tiled * elastic,
         "both": pitch * 2 * tiled * elastic,
         "field": 4 * across * 2 * grid_h * elastic,
         "zero": 4 * across,
@@ -122,9 +124,9 @@ def layout(
         size += _up(part, LINE)
     places["image"] += BYTES  # there is room to read before it
     return Deforming(
-        tables, places["keys"], places["turns"], places["narrow"], places["wide"], places["factors"],
-        h, w, purpose, elastic, spacing, *ranges, taps, grid_h, grid_w, noise[1], blocks,
-        places["image"], places["raw"], places["noise"], places["rows"], 4 * wide, places["both"], pitch,
+        tables, places["keys"], places["turns"], places["weights_down"], places["weights_across"],
+        places["factors"], h, w, purpose, elastic, spacing, *ranges, pairs_down, pairs_across, grid_h, grid_w, noise[1], blocks,
+        places["image"], places["raw"], places["noise"], places["rows"], wide, places["both"], pitch,
         places["field"] if elastic else places["zero"], 4 * across * 2 * elastic, places["zero"], places["quads"],
         places["out"], places["entries"], size,
     )  # fmt: skip
