@@ -493,6 +493,8 @@ def put_pixels(
     scale, near_part = (_floats(emit, tables, _after(emit, factors, (k, BYTES))) for k in (0, 1))
     magic = emit.constant(MAGIC)
     half_row = builder.lshr(field_row, index(1))
+    sparse = builder.icmp_signed("==", spacing, index(2))
+    far_half = builder.select(sparse, half_row, index(0))
     lanes = range(LANES)
     x_slope, y_slope = (_numbers(emit, [4 * k for k in lanes]) * _spread(emit, entry) for entry in (xx, yx))
 
@@ -512,52 +514,86 @@ def put_pixels(
     beyond = builder.add(emit.multiply(quads_row, index(MAGIC_BITS >> 8)), index(MAGIC_BITS >> 8))
     row_of_quads, beyond = _spread(emit, quads_row), _spread(emit, beyond)
 
-    def row(y):
-        v = builder.sub(builder.add(emit.multiply(y, index(2)), index(1)), h)
-        x_of_row = builder.add(x_start, emit.multiply(xy, v))
-        y_of_row = builder.add(y_start, emit.multiply(yy, v))
-        odd = builder.and_(y, index(1))
-        halved = builder.lshr(y, index(1))
-        sparse = builder.icmp_signed("==", spacing, index(2))
-        near = builder.select(sparse, builder.add(halved, index(1)), y)
-        near_at = emit.add(field, emit.multiply(near, field_row))
-        far_row = builder.add(halved, emit.multiply(odd, index(2)))
-        far_at = builder.select(sparse, emit.add(field, emit.multiply(far_row, field_row)), zero)
-        far_half = builder.select(sparse, half_row, index(0))
+    def column(j):
+        firsts = [builder.sub(_after(emit, index(2 * parity + 1), (j, 4 * LANES)), w) for parity in (0, 1)]
+        slopes = [
+            [slope + _spread(emit, emit.multiply(entry, first)) for slope, entry in ((x_slope, xx), (y_slope, yx))]
+            for first in firsts
+        ]
+        beside = emit.multiply(j, index(2 * BYTES))
 
-        def vector(j):
-            pixels = []
+        def row(y):
+            v = builder.sub(builder.add(emit.multiply(y, index(2)), index(1)), h)
+            starts = [
+                _spread(emit, builder.add(begin, emit.multiply(entry, v)))
+                for begin, entry in ((x_start, xy), (y_start, yy))
+            ]
+            odd, halved = builder.and_(y, index(1)), builder.lshr(y, index(1))
+            near = builder.select(sparse, builder.add(halved, index(1)), y)
+            near_at = emit.add(emit.add(field, beside), emit.multiply(near, field_row))
+            far_row = builder.add(halved, emit.multiply(odd, index(2)))
+            far_at = builder.select(sparse, emit.add(field, emit.multiply(far_row, field_row)), zero)
+            far_at = emit.add(far_at, beside)
+            places = []
             for parity in (0, 1):
-                at = _after(emit, index(parity * BYTES), (j, 2 * BYTES))
-                u = builder.sub(_after(emit, index(2 * parity + 1), (j, 4 * LANES)), w)
-                bits = []
-                for way in (0, 1):
-                    near_value = _floats(emit, memory, _after(emit, emit.add(near_at, at), (half_row, way)))
-                    far_value = _floats(emit, memory, _after(emit, emit.add(far_at, at), (far_half, way)))
+                of_pixels = []
+                for way, most_ in enumerate((x_most, y_most)):
+                    near_place = _after(emit, near_at, (parity, BYTES), (half_row, way))
+                    far_place = _after(emit, far_at, (parity, BYTES), (far_half, way))
+                    near_value, far_value = (_floats(emit, memory, place) for place in (near_place, far_place))
                     moved = multiply_add(multiply_add(near_value, near_part, far_value), scale, magic)
-                    bits.append(Whole(emit, builder.bitcast(moved.value, WIDE)))
-                x = ((x_slope + _spread(emit, builder.add(x_of_row, emit.multiply(xx, u)))) >> 7) + bits[0]
-                y_ = ((y_slope + _spread(emit, builder.add(y_of_row, emit.multiply(yx, u)))) >> 7) + bits[1]
-                x = x.at_least(MAGIC_BITS).at_most(x_most)
-                y_ = y_.at_least(MAGIC_BITS).at_most(y_most)
-                places = (y_ >> 8) * row_of_quads + (x >> 8) - beyond
-                pixels.append(_between(emit, _looked_up(emit, memory, quads, places), x & 255, y_ & 255))
-            both = pixels[0] | (pixels[1] << 8)
-            narrow = builder.trunc(both.value, ir.VectorType(INT16, LANES))
-            emit.store_as(narrow, memory, _after(emit, out, (y, w), (j, 2 * LANES)))
+                    bits = Whole(emit, builder.bitcast(moved.value, WIDE))
+                    place = ((slopes[parity][way] + starts[way]) >> 7) + bits
+                    of_pixels.append(place.at_least(MAGIC_BITS).at_most(most_))
+                places.append(of_pixels)
+            some = [
+                builder.and_(
+                    builder.icmp_signed(">", y_.value, y_._value(MAGIC_BITS)),
+                    builder.icmp_signed("<", y_.value, y_most.value),
+                )
+                for _, y_ in places
+            ]
+            bits = builder.bitcast(builder.or_(*some), ir.IntType(LANES))
+            before = builder.basic_block
+            shorts = ir.VectorType(INT16, LANES)
+            with builder.if_then(builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))):
+                pixels = []
+                for x, y_ in places:
+                    at = (y_ >> 8) * row_of_quads + (x >> 8) - beyond
+                    pixels.append(_between(emit, _looked_up(emit, memory, quads, at), x, y_))
+                both = pixels[0] | (pixels[1] << 8)
+                narrow = builder.trunc(both.value, shorts)
+                inside = builder.basic_block
+            found = builder.phi(shorts)
+            found.add_incoming(ir.Constant(shorts, None), before)
+            found.add_incoming(narrow, inside)
+            emit.store_as(found, memory, _after(emit, out, (y, w), (j, 2 * LANES)))
 
-        emit.loop(index(0), vectors, 1, [], vector)
+        emit.loop(index(0), h, 1, [], row)
 
-    emit.loop(index(0), h, 1, [], row)
+    # From the right, so that what is written beyond a row's end is overwritten.
+    emit.loop(index(0), vectors, 1, [], lambda j: column(builder.sub(builder.sub(vectors, index(1)), j)))
 
 
-def _between(emit: Emit, quads: Whole, fx: Whole, fy: Whole) -> Whole:
-    """Between four pixels each, fx / 256 to the right and fy / 256 down, rounded."""
+def _between(emit: Emit, quads: Whole, x: Whole, y: Whole) -> Whole:
+    """Between four pixels each, at the last 8 bits of x and y to the right and down, rounded."""
     pairs = quads.bits_as(NARROW)
     change = pairs.down(8) - (pairs & 255)
-    across = ((pairs << 8) + change * (fx | (fx << 16)).bits_as(NARROW)).bits_as(WIDE)
-    above = across & 0xFFFF
-    return ((above << 8) + (across.down(16) - above) * fy + 32768).down(16)
+    # As int16 from −32768 on, since products of int16 are signed; the weights, which sum to 256, take it back.
+    across = ((pairs << 8) + change * _twice(emit, x)) ^ 0x8000
+    down = (_twice(emit, y) ^ _numbers(emit, [0xFFFF, 0] * LANES, NARROW)) + _numbers(emit, [257, 0] * LANES, NARROW)
+    total = _short_products(emit, across.value, down.value)
+    return (total + (32768 * 256 + 32768)).down(16)
+
+
+def _twice(emit: Emit, numbers: Whole) -> Whole:
+    """The lowest byte of each number, twice as int16."""
+    octets = numbers.bits_as(OCTETS).value
+    zero = BYTES  # the first of a second vector, of zeros
+    order = [place for k in range(0, BYTES, 4) for place in (k, zero, k, zero)]
+    kind = ir.VectorType(INT32, BYTES)
+    made = emit.builder.shuffle_vector(octets, ir.Constant(OCTETS, None), ir.Constant(kind, order))
+    return Whole(emit, made).bits_as(NARROW)
 
 
 @emitted(inline=True)
