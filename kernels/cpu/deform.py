@@ -53,6 +53,7 @@ from gpubp.kernels.cpu.vector import (
     get,
     index,
     multiply_add,
+    prefetch_row,
 )
 
 WIDE, NARROW, LONG = (ir.VectorType(kind, BYTES * 8 // kind.width) for kind in (INT32, INT16, INT64))
@@ -106,6 +107,10 @@ class Whole:
         """Zeros come in from the left."""
         return self._do("lshr", bits)
 
+    def below(self, other):
+        """The mask of lanes that are less than those of the other."""
+        return self.emit.builder.icmp_signed("<", self.value, self._value(other))
+
     def at_least(self, other):
         return self._chosen(">", other)
 
@@ -113,9 +118,9 @@ class Whole:
         return self._chosen("<", other)
 
     def _chosen(self, sign: str, other):
-        builder, other = self.emit.builder, self._value(other)
-        mask = builder.icmp_signed(sign, self.value, other)
-        return Whole(self.emit, builder.select(mask, self.value, other))
+        other = self._value(other)
+        mask = self.emit.builder.icmp_signed(sign, self.value, other)
+        return Whole(self.emit, self.emit.builder.select(mask, self.value, other))
 
     def bits_as(self, kind: ir.VectorType) -> Whole:
         return Whole(self.emit, self.emit.builder.bitcast(self.value, kind))
@@ -194,7 +199,7 @@ def random_stream(emit, memory, tables, keys, purpose, sample, step, blocks, raw
 
 
 def _interleaved(emit: Emit, a, b) -> list:
-    """Lanes of two vectors in turn, as x86 does it: by parts of 16 bytes, first the lower halves of all, then the upper."""
+    """Lanes of two vectors in turn, in the order of x86: the lower halves of each 16 bytes, and then the upper ones."""
     count = a.type.count
     per = 16 * 8 // a.type.element.width
     kind = ir.VectorType(INT32, count)
@@ -271,7 +276,9 @@ def smooth_down(emit, memory, tables, weights, pairs, noise, width, count, rows,
         lanes, part = NARROW.count, 8
         order = [x + k for q in range(0, lanes, part) for x in (0, lanes) for k in range(q, q + part)]
         kind = ir.VectorType(INT32, lanes)
-        return [builder.shuffle_vector(low, high, ir.Constant(kind, order[h : h + lanes])) for h in (0, lanes)]
+        return [
+            builder.shuffle_vector(low, high, ir.Constant(kind, order[h : h + lanes])) for h in (0, lanes)
+        ]
 
     emit.loop(index(0), count, TILE, [], tile)
 
@@ -296,8 +303,12 @@ def smooth_across(emit, memory, tables, weights, pairs, rows, row, count, column
                 new = []
                 for i in range(TILE):
                     place = _after(emit, start, (i, row), (p, 8))
-                    values = [emit.load_as(NARROW, memory, at, 4) for at in (place, emit.add(place, index(4)))]
-                    for total, value in zip(sums[2 * i : 2 * i + 2], _interleaved(emit, *values), strict=True):
+                    values = [
+                        emit.load_as(NARROW, memory, at, 4) for at in (place, emit.add(place, index(4)))
+                    ]
+                    for total, value in zip(
+                        sums[2 * i : 2 * i + 2], _interleaved(emit, *values), strict=True
+                    ):
                         new.append((Whole(emit, total) + _short_products(emit, value, weight)).value)
                 return new
 
@@ -329,7 +340,9 @@ def spread_across(emit, memory, spacing, both, pitch, count, vectors, field):
         low, high = (_floats(emit, memory, _after(emit, source, (k, BYTES))).value for k in (0, 1))
         masks = [[2 * k + parity for k in range(emit.lanes)] for parity in (0, 1)]
         kind = ir.VectorType(INT32, emit.lanes)
-        return [Lanes(emit, emit.builder.shuffle_vector(low, high, ir.Constant(kind, mask))) for mask in masks]
+        return [
+            Lanes(emit, emit.builder.shuffle_vector(low, high, ir.Constant(kind, mask))) for mask in masks
+        ]
 
     def rows(step: int, two: Callable) -> None:
         def row(r):
@@ -366,13 +379,6 @@ def copy_bytes(emit, source, first, memory, target, size):
             vector(last)
 
 
-def _inside(emit: Emit, count, lanes: int):
-    """Which of so many lanes are among the first ``count``."""
-    kind = ir.VectorType(INT16, lanes)
-    spread = _spread(emit, count, kind)
-    return emit.builder.icmp_signed("<", ir.Constant(kind, list(range(lanes))), spread.value)
-
-
 @emitted(inline=True)
 def put_box(emit, memory, image, h, w, box):
     """The first and last column and row that are not all 0, four int64 at ``box``; of a black image, last < first."""
@@ -382,7 +388,8 @@ def put_box(emit, memory, image, h, w, box):
         return builder.select(builder.icmp_signed(sign, a, b), a, b)
 
     def columns(x, left, right, top, bottom):
-        inside = _inside(emit, builder.sub(w, x), BYTES)
+        numbers = _numbers(emit, range(BYTES), ir.VectorType(INT16, BYTES))
+        inside = numbers.below(_spread(emit, builder.sub(w, x), numbers.value.type))
 
         def row(y, some, top, bottom):
             pixels = emit.load_as(OCTETS, memory, _after(emit, emit.add(image, x), (y, w)))
@@ -428,21 +435,23 @@ def gather_quads(emit, memory, image, w, left, right, top, bottom, quads, pitch)
     builder, lanes = emit.builder, LANES
     octets, zero = ir.VectorType(INT8, lanes), ir.Constant(ir.VectorType(INT8, lanes), None)
     columns = builder.sub(builder.add(right, index(1)), left)
-    numbers = ir.Constant(ir.VectorType(INT16, lanes), list(range(lanes)))
+    shorts = ir.VectorType(INT16, lanes)
 
     def vector(c):
-        beyond = _spread(emit, builder.sub(columns, c), numbers.type).value
-        within = builder.icmp_signed("<", numbers, beyond)  # of the pixel to the right
-        begun = builder.icmp_signed(">", builder.add(numbers, _spread(emit, c, numbers.type).value),
-                                    ir.Constant(numbers.type, [0] * lanes))
-        own = builder.and_(begun, builder.icmp_signed("<=", numbers, beyond))
+        numbers = _numbers(emit, range(lanes), shorts) + _spread(emit, c, shorts)
+        beyond = _spread(emit, columns, shorts)
+        within = numbers.below(beyond)  # the box, of the pixel to the right
+        begun = _numbers(emit, [0] * lanes, shorts).below(numbers)
+        own = builder.and_(begun, numbers.below(beyond + 1))
 
         def row(y, above):
             place = _after(emit, emit.add(image, emit.add(left, c)), (y, w))
             here = emit.load_as(octets, memory, emit.add(place, index(-1)))
             next_ = emit.load_as(octets, memory, place)
-            pair = [Whole(emit, builder.select(mask, pixels, zero)).widened(INT32, signed=False)
-                    for mask, pixels in ((own, here), (within, next_))]
+            pair = [
+                Whole(emit, builder.select(mask, pixels, zero)).widened(INT32, signed=False)
+                for mask, pixels in ((own, here), (within, next_))
+            ]
             below = pair[0] | (pair[1] << 8)
             store(y, above, below)
             return [below.value]
@@ -501,7 +510,9 @@ def put_pixels(
     def start(side, first):
         """The middle of a side, from the box's border on, in 1/32768 pixel; and the half for rounding."""
         middle = emit.multiply(builder.sub(side, index(1)), index(1 << 14))
-        return builder.add(builder.sub(middle, emit.multiply(builder.sub(first, index(1)), index(1 << 15))), index(64))
+        return builder.add(
+            builder.sub(middle, emit.multiply(builder.sub(first, index(1)), index(1 << 15))), index(64)
+        )
 
     def most(first, last):
         """The far border of the box, from the near one on, as the bits of a float that ``MAGIC`` was added to."""
@@ -517,7 +528,10 @@ def put_pixels(
     def column(j):
         firsts = [builder.sub(_after(emit, index(2 * parity + 1), (j, 4 * LANES)), w) for parity in (0, 1)]
         slopes = [
-            [slope + _spread(emit, emit.multiply(entry, first)) for slope, entry in ((x_slope, xx), (y_slope, yx))]
+            [
+                slope + _spread(emit, emit.multiply(entry, first))
+                for slope, entry in ((x_slope, xx), (y_slope, yx))
+            ]
             for first in firsts
         ]
         beside = emit.multiply(j, index(2 * BYTES))
@@ -540,33 +554,32 @@ def put_pixels(
                 for way, most_ in enumerate((x_most, y_most)):
                     near_place = _after(emit, near_at, (parity, BYTES), (half_row, way))
                     far_place = _after(emit, far_at, (parity, BYTES), (far_half, way))
-                    near_value, far_value = (_floats(emit, memory, place) for place in (near_place, far_place))
+                    near_value, far_value = (
+                        _floats(emit, memory, place) for place in (near_place, far_place)
+                    )
                     moved = multiply_add(multiply_add(near_value, near_part, far_value), scale, magic)
                     bits = Whole(emit, builder.bitcast(moved.value, WIDE))
                     place = ((slopes[parity][way] + starts[way]) >> 7) + bits
                     of_pixels.append(place.at_least(MAGIC_BITS).at_most(most_))
                 places.append(of_pixels)
-            some = [
-                builder.and_(
-                    builder.icmp_signed(">", y_.value, y_._value(MAGIC_BITS)),
-                    builder.icmp_signed("<", y_.value, y_most.value),
-                )
-                for _, y_ in places
+            inside = [
+                builder.and_(_spread(emit, index(MAGIC_BITS)).below(down), down.below(y_most))
+                for _, down in places
             ]
-            bits = builder.bitcast(builder.or_(*some), ir.IntType(LANES))
+            bits = builder.bitcast(builder.or_(*inside), ir.IntType(LANES))
             before = builder.basic_block
             shorts = ir.VectorType(INT16, LANES)
             with builder.if_then(builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))):
                 pixels = []
-                for x, y_ in places:
-                    at = (y_ >> 8) * row_of_quads + (x >> 8) - beyond
-                    pixels.append(_between(emit, _looked_up(emit, memory, quads, at), x, y_))
+                for across, down in places:
+                    at = (down >> 8) * row_of_quads + (across >> 8) - beyond
+                    pixels.append(_between(emit, _looked_up(emit, memory, quads, at), across, down))
                 both = pixels[0] | (pixels[1] << 8)
                 narrow = builder.trunc(both.value, shorts)
-                inside = builder.basic_block
+                then = builder.basic_block
             found = builder.phi(shorts)
             found.add_incoming(ir.Constant(shorts, None), before)
-            found.add_incoming(narrow, inside)
+            found.add_incoming(narrow, then)
             emit.store_as(found, memory, _after(emit, out, (y, w), (j, 2 * LANES)))
 
         emit.loop(index(0), h, 1, [], row)
@@ -581,7 +594,9 @@ def _between(emit: Emit, quads: Whole, x: Whole, y: Whole) -> Whole:
     change = pairs.down(8) - (pairs & 255)
     # As int16 from −32768 on, since products of int16 are signed; the weights, which sum to 256, take it back.
     across = ((pairs << 8) + change * _twice(emit, x)) ^ 0x8000
-    down = (_twice(emit, y) ^ _numbers(emit, [0xFFFF, 0] * LANES, NARROW)) + _numbers(emit, [257, 0] * LANES, NARROW)
+    down = (_twice(emit, y) ^ _numbers(emit, [0xFFFF, 0] * LANES, NARROW)) + _numbers(
+        emit, [257, 0] * LANES, NARROW
+    )
     total = _short_products(emit, across.value, down.value)
     return (total + (32768 * 256 + 32768)).down(16)
 
@@ -611,10 +626,12 @@ def put_matrix(emit, memory, raw, tables, turns, limit, scaling, shear, entries)
         builder.sext(emit.load_as(INT32, tables, emit.add(place, index(k))), INT64) for k in (0, 4)
     )
     odd = [
-        builder.sub(emit.multiply(builder.lshr(word, index(16)), index(2)), index(65535)) for word in words[1:]
+        builder.sub(emit.multiply(builder.lshr(word, index(16)), index(2)), index(65535))
+        for word in words[1:]
     ]
     x, y, s = (
-        shifted(emit.multiply(number, most), 16) for number, most in zip(odd, (scaling, scaling, shear), strict=True)
+        shifted(emit.multiply(number, most), 16)
+        for number, most in zip(odd, (scaling, scaling, shear), strict=True)
     )
     one = index(1 << ONE_BITS)
     x, y = builder.add(x, one), builder.add(y, one)
@@ -684,12 +701,15 @@ def deform_image(d, sample, step, limit, memory, base):
 def deform_rows(d, source, order, limits, step, out, memory, base, first, stop):
     """out[b] = the deformed image of source[order[b]], rows of bytes, for rows first … stop.
 
-    ``limits`` has for each sample which limit of rotation is its, or is empty. Working memory begins at ``base``.
+    ``limits`` says of each row which limit of rotation it has, or is empty. Working memory begins at ``base``.
     """
     n = d.h * d.w
     for b in range(first, stop):
         sample = get(order, b)
-        limit = get(limits, sample) if len(limits) > 0 else 0
+        limit = get(limits, b) if len(limits) > 0 else 0
+        if b + 1 < stop:
+            following = get(order, b + 1) * n
+            prefetch_row(source, following, following + n)
         copy_bytes(source, sample * n, memory, base + d.image, n)
         deform_image(d, sample, step, limit, memory, base)
         copy_bytes(memory, base + d.out, out, b * n, n)

@@ -28,7 +28,7 @@ class Deforming(NamedTuple):
     tables: np.ndarray  # uint8
     keys: int  # (ROUNDS, 2) int64: the key of each round
     turns: int  # (limits, ANGLES, 2) int32
-    weights_down: int  # (TILE, pairs_down) vectors of two weights in turn, bytes: those of one row of sums below another
+    weights_down: int  # (TILE, pairs_down) vectors of two weights in turn, bytes; for each row of sums some
     weights_across: int  # (pairs_across) vectors of two weights in turn, int16
     factors: int  # 2 vectors of float32: the scale, and what the nearer row counts
     h: int
@@ -125,8 +125,8 @@ def layout(
     places["image"] += BYTES  # there is room to read before it
     return Deforming(
         tables, places["keys"], places["turns"], places["weights_down"], places["weights_across"],
-        places["factors"], h, w, purpose, elastic, spacing, *ranges, pairs_down, pairs_across, grid_h, grid_w, noise[1], blocks,
-        places["image"], places["raw"], places["noise"], places["rows"], wide, places["both"], pitch,
+        places["factors"], h, w, purpose, elastic, spacing, *ranges, pairs_down, pairs_across,
+        grid_h, grid_w, noise[1], blocks, places["image"], places["raw"], places["noise"], places["rows"], wide, places["both"], pitch,
         places["field"] if elastic else places["zero"], 4 * across * 2 * elastic, places["zero"], places["quads"],
         places["out"], places["entries"], size,
     )  # fmt: skip

@@ -45,7 +45,7 @@ class Deformer:
         self, source: np.ndarray, order: np.ndarray, step: int, classes: np.ndarray | None = None
     ) -> np.ndarray:
         """The images source[order] (N, n_in) deformed at a step, (B, n_in) uint8; ``classes`` (N,) are the source's."""
-        limits = self.none if classes is None else self.deformation.limit_of(classes, len(source))
+        limits = self.none if classes is None else self.deformation.limit_of(classes[order], len(order))
         out = np.empty((len(order), source.shape[1]), np.uint8)
         order = np.ascontiguousarray(order, np.int64)
         given = self._packed, source.reshape(-1), order, limits, step, out.reshape(-1), self.memory
