@@ -16,6 +16,7 @@ _HOME = {
     "Adam": "gpubp.optimizers",
     "AdamW": "gpubp.optimizers",
     "Schedule": "gpubp.optimizers",
+    "Deform": "gpubp.randomness.settings",
     "EarlyStopping": "gpubp.training.stopping",
     "History": "gpubp.training.history",
     "fit": "gpubp.training.fit",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from gpubp.formats.torch import from_torch, to_torch
     from gpubp.network import Network
     from gpubp.optimizers import SGD, Adam, AdamW, Schedule
+    from gpubp.randomness.settings import Deform
     from gpubp.training.fit import fit, gradients
     from gpubp.training.history import History
     from gpubp.training.stopping import EarlyStopping

@@ -113,6 +113,30 @@ def dropped_as_in(what: str) -> Fault:
     return fault
 
 
+def deformed_by(i, step=0, sample=0):
+    """The images of a batch, deformed with the random numbers of another step or of other samples."""
+    order, classes = i["order"], i["classes"]
+    labels = None if classes is None else classes[order]
+    images = i["deformation"].images(i["source"][order], order + sample, i["step"] + step, labels)
+    return images / np.float64(255)
+
+
+def undeformed(i, before, after):
+    after["out"][...] = i["source"][i["order"]] / np.float64(255)
+
+
+def deformed_by_another_step(i, before, after):
+    after["out"][...] = deformed_by(i, step=1)
+
+
+def deformed_by_another_sample(i, before, after):
+    after["out"][...] = deformed_by(i, sample=1)
+
+
+def one_level_off(i, before, after):
+    after["out"][-1, -1] = (round(after["out"][-1, -1] * 255) ^ 1) / 255
+
+
 OF_ALL = {"dropped row": dropped_row, "swapped index": swapped_index, "stale buffer": stale_buffer}
 # Of training with dropout; in hidden_delta the mask is not asked for.
 OF_DROPOUT: dict[tuple[str, str], Fault | None] = {
@@ -145,6 +169,13 @@ FAULTS: dict[tuple[str, str], Fault] = {
     ("update", "wrong tail element"): wrong_tail,
 }
 
+DEFORMED = {  # of the operation deform, which only problems with a deformation have
+    "undeformed": undeformed,
+    "another step's numbers": deformed_by_another_step,
+    "another sample's numbers": deformed_by_another_sample,
+    "one level off in the last pixel": one_level_off,
+}
+
 
 def overridden(backend: Backend, **methods: Callable) -> Backend:
     """A copy of ``backend`` with these methods in place of its own."""
@@ -159,10 +190,10 @@ def plant(backend: Backend, operation: str, fault: Fault) -> Backend:
 
     def faulty(self, *args):
         arguments = dict(zip(names, args, strict=False))  # the last may be left out
-        outputs = {name: arguments[name] for name in OUTPUTS[operation]}
+        outputs = {name: arguments[name] for name in OUTPUTS.get(operation, ("out",))}
         outputs |= {f"slots{k}": slot for k, slot in enumerate(outputs.pop("slots", ()))}
         inputs = {
-            name: self.to_host(value) if hasattr(value, "shape") else value
+            name: self.to_host(value) if hasattr(value, "dtype") else value
             for name, value in arguments.items()
         }
         before = {name: self.to_host(value) for name, value in outputs.items()}

@@ -28,6 +28,10 @@ class FaultyPlan(InPlacePlan):
         stale = work.a[0].copy()
         super()._gather(order, work)
         self._planted("gather", {}, {"out": stale}, {"out": work.a[0]})
+        if deformation := self.problem.deformation:
+            how = {"deformation": deformation, "step": self.step, "classes": self.problem.classes}
+            given = {"source": self.samples.inputs, "order": order, **how}
+            self._planted("deform", given, {"out": stale}, {"out": work.a[0]})
 
     def _forward(self, i, a_prev, z, a):
         before = {"z": z.copy(), "a": a.copy()}

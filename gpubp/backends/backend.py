@@ -19,6 +19,7 @@ from gpubp.data.samples import as_inputs
 from gpubp.errors import UsageError
 from gpubp.kernels import RULES
 from gpubp.optimizers import Optimizer
+from gpubp.randomness.deform import Deformation
 from gpubp.randomness.dropout import Mask
 
 
@@ -84,6 +85,18 @@ class HostBackend(Backend):
 
     def gather(self, source: Array, order: Array, out: Array) -> None:
         out[...] = as_inputs(source[order], out.dtype)
+
+    def deform(
+        self,
+        source: Array,
+        order: Array,
+        deformation: Deformation,
+        step: int,
+        classes: Array | None,
+        out: Array,
+    ) -> None:
+        labels = None if classes is None else classes[order]
+        out[...] = as_inputs(deformation.images(source[order], order, step, labels), out.dtype)
 
     def drop(self, a: Array, mask: Mask, order: Array, out: Array) -> None:
         np.multiply(a, mask.of(order, a.shape[1], a.dtype), out=out)

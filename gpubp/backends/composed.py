@@ -79,12 +79,14 @@ class ComposedPlan(Plan):
         self._order = backend.to_device(np.zeros(len(self.samples), np.int64))
         self._row_cost = backend.to_device(np.zeros(len(self.samples), self.dtype))
         self._row_hit = backend.to_device(np.zeros(len(self.samples), np.uint8))
+        self._classes = None if problem.classes is None else backend.to_device(problem.classes)
         self._drops = [bool(count) for count in problem.dropout.dropped] if problem.dropout else []
         how = backend, self.layers, self.batch_size, self.dtype
         self._workspace = Workspace(*how, train=True, dropped=self._drops)
 
     def describe(self) -> str:
-        parts = "composed plan, one call an operation", self.why, self.backend.describe()
+        deformed = str(self.problem.deformation or "")
+        parts = "composed plan, one call an operation", self.why, deformed, self.backend.describe()
         return "; ".join(filter(None, parts))
 
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
@@ -163,7 +165,11 @@ class ComposedPlan(Plan):
         return None if dropout is None else dropout.mask(i, self.step)
 
     def _forward(self, inputs: Array, order: Array, work: Workspace, *, train: bool = False) -> None:
-        self.backend.gather(inputs, order, work.activations[0])
+        deformation = self.problem.deformation
+        if train and deformation:
+            self.backend.deform(inputs, order, deformation, self.step, self._classes, work.activations[0])
+        else:
+            self.backend.gather(inputs, order, work.activations[0])
         last = len(self.layers) - 1
         for i, activation in enumerate(self.activations):
             a = work.activations[i + 1]

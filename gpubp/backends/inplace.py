@@ -132,7 +132,8 @@ class InPlacePlan(Plan):
         self._updates = self._lay_out_updates()
 
     def describe(self) -> str:
-        return f"in-place plan, all parameters updated as one array; {self.device}"
+        parts = "in-place plan, all parameters updated as one array", str(self.problem.deformation or "")
+        return "; ".join(filter(None, (*parts, self.device)))
 
     @np.errstate(over="ignore")  # e⁻ᶻ of a saturated sigmoid is infinite, and its output rightly 0
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
@@ -219,6 +220,9 @@ class InPlacePlan(Plan):
     def _gather(self, order: np.ndarray, work: Workspace) -> None:
         if self.samples.inputs.dtype == np.uint8:
             _take(self.samples.inputs, order, work.bytes)
+            if deformation := self.problem.deformation:
+                labels = None if self.problem.classes is None else self.problem.classes[order]
+                work.bytes[...] = deformation.images(work.bytes, order, self.step, labels)
             _scaled(work.bytes, work.a[0])
         else:
             _take(self.samples.inputs, order, work.a[0])

@@ -10,6 +10,7 @@ import numpy as np
 
 from gpubp.functions import Activation, Loss
 from gpubp.optimizers import Optimizer
+from gpubp.randomness.deform import Deformation
 from gpubp.randomness.dropout import Mask
 
 Array = Any  # an array of the backend's own kind, wherever that lives
@@ -33,6 +34,21 @@ class Operations(ABC):
     @abstractmethod
     def gather(self, source: Array, order: Array, out: Array) -> None:
         """out[b] = source[order[b]]; uint8 source rows become floats as in ``byte_table``, to the bit."""
+
+    @abstractmethod
+    def deform(
+        self,
+        source: Array,
+        order: Array,
+        deformation: Deformation,
+        step: int,
+        classes: Array | None,
+        out: Array,
+    ) -> None:
+        """out[b] = source[order[b]] deformed at a step, as :meth:`.Deformation.images` has it, to the bit.
+
+        ``source`` (N, n_in) are bytes, whose samples are of these ``classes`` (N,), and become floats as in ``gather``.
+        """
 
     @abstractmethod
     def forward(

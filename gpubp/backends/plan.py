@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ import numpy as np
 from gpubp.data.samples import Samples
 from gpubp.errors import UsageError
 from gpubp.functions import ACTIVATIONS, Activation, Loss
-from gpubp.network import Layer
+from gpubp.network import Layer, labels_of
 from gpubp.optimizers import Optimizer
+from gpubp.randomness.deform import Deformation
 from gpubp.randomness.dropout import Dropout
 from gpubp.reference import Parameters
 
@@ -25,7 +27,8 @@ from gpubp.reference import Parameters
 class Problem:
     """A network to be trained, from these (W, b) of each layer on, by mini-batches of host samples.
 
-    ``dropout`` is that of training; evaluation and predictions have none.
+    ``dropout`` is that of training, and so is ``deformation``, that of inputs which are images of bytes; evaluation and
+    predictions have neither.
     """
 
     layers: Sequence[Layer]
@@ -35,6 +38,7 @@ class Problem:
     batch_size: int
     samples: Samples
     dropout: Dropout | None = None
+    deformation: Deformation | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -50,6 +54,20 @@ class Problem:
     def activations(self) -> list[Activation]:
         """The activation of each layer."""
         return [ACTIVATIONS[layer.activation] for layer in self.layers]
+
+    @cached_property
+    def classes(self) -> np.ndarray | None:
+        """The class of each sample, (N,), if the deformation goes by classes."""
+        by_class = self.deformation is not None and self.deformation.by_class
+        return labels_of(self.samples.targets) if by_class else None
+
+    def batch(self, step: int, order: np.ndarray) -> Samples:
+        """These samples as the step after so many updates takes them, on the host."""
+        samples = self.samples.take(order)
+        if self.deformation is None:
+            return samples
+        classes = None if self.classes is None else self.classes[order]
+        return replace(samples, inputs=self.deformation.images(samples.inputs, order, step, classes))
 
     def masks(
         self, step: int, order: np.ndarray, dtype: np.dtype | type | None = None

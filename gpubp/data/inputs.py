@@ -234,6 +234,12 @@ def size_of(inputs: Any) -> float:
     return float(np.sqrt(np.median(squares) / few.shape[1])) if len(squares) else 0.0
 
 
+def shape_of(before: Inputs, inputs: Any) -> tuple[int, ...]:
+    """The shape of a sample, as a network knew it before or as these inputs have it; () of rows."""
+    shape = tuple(getattr(inputs, "shape", ()))[1:]
+    return before.shape or (shape if len(shape) > 1 else ())
+
+
 def names_of(values: Any) -> tuple[str, ...]:
     """The names of a table's columns, as text; () of anything else, and where they are but counted from 0."""
     columns = list(

@@ -42,7 +42,8 @@ class Settings:
         own = {name: value for name, value in asdict(self).items() if name != "epochs"}
         optimizer = {"kind": problem.optimizer.kind, **asdict(problem.optimizer)}
         dropout = problem.dropout and list(problem.dropout.rates)
-        return {"loss": problem.loss.name, "optimizer": optimizer, "dropout": dropout, **own}
+        chances = {"dropout": dropout, "deform": problem.deformation and problem.deformation.to_dict()}
+        return {"loss": problem.loss.name, "optimizer": optimizer, **chances, **own}
 
 
 IN_HEADER = ("epoch", "step", "seconds", "elapsed", "generator")  # of a standing; its sums are arrays

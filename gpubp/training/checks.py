@@ -25,7 +25,9 @@ def what_is_computed(backend: Backend, plan: Plan) -> Hashable:
     data = samples.inputs.dtype.str, is_sparse(samples.inputs), bool((samples.sample_weight == 1).all())
     shapes = tuple(problem.layers), size, len(samples) % size, problem.dtype.str
     dropped = problem.dropout and tuple(map(bool, problem.dropout.dropped))
-    return type(backend), plan.kind, data, shapes, problem.loss.name, problem.optimizer.kind, rules, dropped
+    deformed = problem.deformation and str(problem.deformation.to_dict())
+    chances = dropped, deformed
+    return type(backend), plan.kind, data, shapes, problem.loss.name, problem.optimizer.kind, rules, chances
 
 
 class CheckSchedule:

@@ -18,12 +18,14 @@ from gpubp.backends.backend import Backend
 from gpubp.backends.plan import PlanState, Problem
 from gpubp.backends.work import Work
 from gpubp.data.dataset import Split
-from gpubp.data.inputs import BYTES, UNKNOWN, Inputs, kind_of, names_of, size_of
+from gpubp.data.inputs import BYTES, UNKNOWN, Inputs, kind_of, names_of, shape_of, size_of
 from gpubp.errors import GpubpError, TrainingWarning, UsageError
 from gpubp.functions import LOSSES, Loss, lookup
 from gpubp.network import CLASSES, VALUES, Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Optimizer, Schedule
+from gpubp.randomness.deform import Deformation
 from gpubp.randomness.dropout import Dropout
+from gpubp.randomness.settings import Deform
 from gpubp.support.warning import warn_caller
 from gpubp.training import checkpoint
 from gpubp.training.checkpoint import Settings
@@ -43,6 +45,7 @@ def fit(
     loss: str = "cross_entropy",
     optimizer: Optimizer | None = None,
     dropout: float | Sequence[float] = 0.0,
+    deform: Deform | None = None,
     batch_size: int = 128,
     epochs: int = 10,
     schedule: Schedule | None = None,
@@ -72,6 +75,9 @@ def fit(
         dropout: the rate at which each step drops activations of the hidden layers, one for all or one each; or one
             more, the first of which is the inputs': [0.2, 0.5, 0.5] of a network of two hidden layers. Training alone
             has it (:mod:`gpubp.randomness.dropout`): evaluation, predictions and saved networks have none.
+        deform: a :class:`gpubp.Deform`: how each step deforms the images of its batch anew, which are bytes of shape
+            (N, height, width), or rows of pixels where the network knows their shape. Training alone has it
+            (:mod:`gpubp.randomness.deform`).
         batch_size: samples a step; the last batch of an epoch may be shorter and counts by its own mean.
         schedule: the factor on the learning rate over time; by default constant.
         sample_weight: (N,) factors on each sample's cost.
@@ -83,7 +89,8 @@ def fit(
             the one that :func:`gpubp.backends.choose` takes for this much work.
         verify: "first" (the first three steps and the first epoch's last), "epoch" (those and one batch of every
             epoch, while that costs at most 3% of the run or 0.2 s), "step" (every step), "off".
-        seed: of the generator that shuffles, and of dropout; every backend sees the same batches and drops the same.
+        seed: of the generator that shuffles, of dropout and of deformations; every backend sees the same batches, and
+            drops and deforms the same.
         save_to: a checkpoint file, written as the run goes and at its end.
         resume: a checkpoint to go on from, bitwise as if never stopped; its data and recipe must be the same.
         state: ``history.state`` of a former run of this network with the same optimizer, whose velocities, moments
@@ -137,11 +144,14 @@ def fit(
     usual = np.geterr()
     optimizer = optimizer or SGD(lr=0.1, momentum=0.9)
     dropped = Dropout.of(dropout, len(network.layers), settings.seed)
+    deformation = Deformation.of(deform, train.samples.inputs, learned.shape, settings.seed)
+    _refuse_classes(deformation, train.classification)
     size, held_out = min(settings.batch_size, len(train.samples)), 0 if watched is None else len(watched)
     work = Work.of(network, len(train.samples), size, settings.epochs, held_out, dropped)
     if not isinstance(backend, Backend):  # else it is chosen, and a checkpoint need not be read for that
         backend = backends.get(backend, work=work, before=checkpoint.backend_of(resume))
-    problem = Problem(network.layers, network.parameters, objective, optimizer, size, train.samples, dropped)
+    chances = dropped, deformation
+    problem = Problem(network.layers, network.parameters, objective, optimizer, size, train.samples, *chances)
     watching = train.classification, watched, early_stopping
     # A run that diverges is reported once, by name, at the end of the epoch.
     with _until_interrupted() as interrupted, shown, np.errstate(all="ignore"), backend.limits():
@@ -207,6 +217,11 @@ def _check_arguments(
         raise UsageError("callbacks must be a list of functions")
 
 
+def _refuse_classes(deformation: Deformation | None, classification: bool) -> None:
+    if deformation is not None and deformation.by_class and not classification:
+        raise UsageError("rotation_by_class goes by class labels, and these targets are values")
+
+
 def _warn_of_clipping(network: Network, loss: Loss) -> None:
     """Warn of outputs that are no probabilities: clipped to (0, 1) they learn nothing, which is seldom meant."""
     output = network.layers[-1].activation
@@ -219,12 +234,11 @@ def _warn_of_clipping(network: Network, loss: Loss) -> None:
 
 def _learned(before: Inputs, inputs: Any, split: Split) -> Inputs:
     """What a network has learned from after these inputs, of which ``split`` has those that were checked."""
-    shape = tuple(getattr(inputs, "shape", ()))[1:]
     return replace(
         before,
         kind=kind_of(split.inputs),
         names=before.names or names_of(inputs),
-        shape=before.shape or (shape if len(shape) > 1 else ()),
+        shape=shape_of(before, inputs),
         size=before.size or size_of(split.inputs),
     )
 

@@ -18,8 +18,9 @@ from gpubp.verification.bounds import Bounded, Precision
 from gpubp.verification.compare import TensorCheck, compare
 from gpubp.verification.steps import bounded_update
 
-# That of a step of its own, for the operations that drop; not every backend's plan composes them.
-DROPPED = Mask(key=(20, 14), purpose=1, step=7, dropped=20_000)
+STEP = 7  # one of its own, for the operations that draw random numbers
+# That of this step, for the operations that drop; not every backend's plan composes them.
+DROPPED = Mask(key=(20, 14), purpose=1, step=STEP, dropped=20_000)
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
@@ -34,7 +35,8 @@ class Operations:
     """Each operation of a backend by itself, on the reference's own inputs and into poisoned buffers."""
 
     def __init__(self, backend: Backend, problem: Problem) -> None:
-        self.backend, self.parameters, self.loss = backend, problem.parameters, problem.loss
+        self.backend, self.problem = backend, problem
+        self.parameters, self.loss = problem.parameters, problem.loss
         self.activations, self.dtype = problem.activations, problem.dtype
         self.samples = replace(problem.samples, inputs=dense_inputs(problem.samples.inputs, problem.dtype))
         self.precision = Precision.of(self.dtype)
@@ -43,6 +45,7 @@ class Operations:
     def run(self) -> list[TensorCheck]:
         order = np.arange(len(self.samples))[::-1].copy()
         batch, a = self.samples.take(order), [self._gather(order)]
+        self._deform(order)
         self._drop(a[0], order)
         for i in range(len(self.activations)):
             z, a_layer = self._forward(i, a[-1])
@@ -71,6 +74,16 @@ class Operations:
         expected = as_inputs(self.samples.inputs[order], self.dtype)
         self._check("gather", out, _exact(expected))
         return expected
+
+    def _deform(self, order: np.ndarray) -> None:
+        """Of images, if the problem has them deformed; each byte to the bit."""
+        if (deformation := self.problem.deformation) is None:
+            return
+        classes, out = self.problem.classes, self._poisoned(*self.samples.inputs.shape)
+        labels = None if classes is None else self._send(classes)
+        source = self._send(self.samples.inputs)
+        self.backend.deform(source, self._send(order), deformation, STEP, labels, out)
+        self._check("deform", out, _exact(as_inputs(self.problem.batch(STEP, order).inputs, self.dtype)))
 
     def _forward(self, i: int, a_prev: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         weights, bias = self.parameters[i]

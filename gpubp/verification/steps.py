@@ -58,7 +58,7 @@ def _check_gradients(
     plan: Plan, before: PlanState, order: np.ndarray, cost: float, gradients: Parameters, stats: StepStats
 ) -> tuple[list[TensorCheck], bounds.BoundedStep | None]:
     """Cost, hits and every gradient of one batch, end to end, elementwise and in norm; and what they are held to."""
-    problem, batch = plan.problem, plan.problem.samples.take(order)
+    problem, batch = plan.problem, plan.problem.batch(before.step, order)
     given = as_inputs(batch.inputs, problem.dtype), batch.targets, batch.sample_weight
     own_cost, working = reference.backpropagate(
         before.layers, problem.activations, problem.loss, *given, problem.masks(before.step, order)

@@ -10,10 +10,13 @@ import numpy as np
 from gpubp import backends
 from gpubp.backends.backend import Backend
 from gpubp.backends.plan import Problem
+from gpubp.data.inputs import shape_of
 from gpubp.functions import LOSSES, lookup
 from gpubp.network import Network
 from gpubp.optimizers import SGD, Optimizer
+from gpubp.randomness.deform import Deformation
 from gpubp.randomness.dropout import Dropout
+from gpubp.randomness.settings import Deform
 from gpubp.verification.operations import Operations
 from gpubp.verification.report import Report
 from gpubp.verification.steps import VERIFY_ROWS, check_cut, check_evaluation, check_step
@@ -27,6 +30,7 @@ def verify(
     loss: str = "cross_entropy",
     optimizer: Optimizer | None = None,
     dropout: float | Sequence[float] = 0.0,
+    deform: Deform | None = None,
     sample_weight: np.ndarray | None = None,
     backend: str | Backend = "auto",
 ) -> Report:
@@ -39,7 +43,7 @@ def verify(
 
     Args:
         inputs: (N, n_in), uint8 or float. targets: (N,) labels or (N, n_out). sample_weight: (N,) or None.
-        optimizer: of the step, by default SGD with momentum. dropout: as ``fit`` takes it.
+        optimizer: of the step, by default SGD with momentum. dropout, deform: as ``fit`` takes them.
 
     Returns:
         A report: ``report.ok``, ``report.worst``, ``str(report)``.
@@ -59,7 +63,9 @@ def verify(
         (w, np.where(b == 0, 0.1 * drawn(b.shape), b).astype(b.dtype)) for w, b in network.parameters
     ]
     dropped = Dropout.of(dropout, len(network.layers), seed=0)
-    problem = Problem(network.layers, parameters, objective, optimizer, batch, samples, dropped)
+    deformation = Deformation.of(deform, samples.inputs, shape_of(network.inputs, inputs), seed=0)
+    chances = dropped, deformation
+    problem = Problem(network.layers, parameters, objective, optimizer, batch, samples, *chances)
     report = Report(f"{chosen.name} backend ({chosen.describe()}) on {network!r}, {len(samples)} samples")
     with chosen.limits():
         with np.errstate(all="ignore"):

@@ -14,3 +14,5 @@ activate_blocks = Entry("gpubp.kernels.cpu.operations", "activate_blocks")
 pull_back_blocks = Entry("gpubp.kernels.cpu.operations", "pull_back_blocks")
 output_blocks = Entry("gpubp.kernels.cpu.operations", "output_blocks")
 update_padded = Entry("gpubp.kernels.cpu.operations", "update_padded")
+
+deform_rows = Entry("gpubp.kernels.cpu.deform", "deform_rows")

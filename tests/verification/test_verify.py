@@ -14,6 +14,7 @@ from gpubp.functions import ACTIVATIONS, LOSSES, Activation
 from gpubp.kernels.cpu import layout
 from gpubp.network import Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam
+from gpubp.randomness.deform import Deformation
 from gpubp.training import passed
 from gpubp.training.checks import CheckSchedule
 from gpubp.verification.bounds import ACTIVATION_ROUNDINGS, KINKS, SLOPE_ERRORS, worst_only
@@ -21,8 +22,8 @@ from gpubp.verification.compare import compare
 from gpubp.verification.report import Report, VerificationError
 from tests import fused_faults, inplace_faults, param
 from tests.conftest import BACKENDS, PLANS, backend_by_name
-from tests.faults import FAULTS, OUTPUTS, overridden, plant
-from tests.networks import EVERY_OPTIMIZER
+from tests.faults import DEFORMED, FAULTS, OUTPUTS, overridden, plant
+from tests.networks import EVERY_OPTIMIZER, random_problem
 
 SHAPES = {"2 layers": [20, 15, 5], "4 layers": [64, 40, 30, 20, 10], "10 layers": [20, *[16] * 9, 5]}
 
@@ -112,6 +113,53 @@ def assert_caught(faulty, net, x, y):
     with pytest.raises(VerificationError) as caught:
         gpubp.fit(net, x, y, batch_size=64, epochs=1, backend=faulty, verify="first")
     assert caught.value.exit_code == 3
+
+
+def deformed_problem(rng):
+    """Images that are deformed in every way, and the net of another size for them."""
+    net = Network([72, 15, 5], hidden="tanh", init="lecun", seed=4)
+    deform = gpubp.Deform(alpha=15, sigma=3, rotation=15, scaling=0.1, rotation_by_class={1: 5})
+    return net, rng.integers(0, 256, (90, 9, 8), np.uint8), rng.integers(0, 5, 90), deform
+
+
+DEFORMING = [name for name in FAULTY if "cupy" not in name and name != "numba, fused"]
+
+
+@pytest.mark.parametrize("name", DEFORMING)
+@pytest.mark.parametrize("fault", DEFORMED)
+def test_a_fault_in_deformed_images_is_caught(name, fault, rng):
+    """By the operation's own check where a plan has it, and by the gradients of each step."""
+    net, x, y, deform = deformed_problem(rng)
+    options = {"batch_size": 64, "epochs": 1, "verify": "step"}
+    assert gpubp.verify(net, x, y, deform=deform, backend=FAULTY[name]("deform", no_fault)).ok
+    faulty = FAULTY[name]("deform", DEFORMED[fault])
+    report = gpubp.verify(net, x, y, deform=deform, backend=faulty)
+    failed = {check.name for check in report.checks if not check.ok}
+    assert ("deform" in failed) == ("composed" in name)
+    assert "∂C/∂W1" in failed
+    with pytest.raises(VerificationError):
+        gpubp.fit(net, x, y, deform=deform, backend=faulty, **options)
+
+
+def test_only_training_is_deformed(rng):
+    net, x, _, deform = deformed_problem(rng)
+    outputs = net.forward(x)
+    for name in ("numpy, composed", "numpy", "numba"):
+        plan = backend_by_name(name).plan(replace(random_problem((72, 15, 5)), deformation=None))
+        deformed = backend_by_name(name).plan(
+            replace(
+                random_problem((72, 15, 5)), deformation=Deformation.of(deform, x.reshape(90, 72), (9, 8), 0)
+            )
+        )
+        assert "deformed images: elastic α 15 σ 3" in deformed.describe()
+        assert "deformed" not in plan.describe()
+        given = plan.problem.samples
+        np.testing.assert_array_equal(plan.predict(given.inputs), deformed.predict(given.inputs))
+        costs = [p.evaluate(p.upload(given)).costs for p in (plan, deformed)]
+        np.testing.assert_allclose(*costs, rtol=1e-12)
+        gradients = [p.gradients(np.arange(30))[1][0][0] for p in (plan, deformed)]
+        assert np.abs(gradients[0] - gradients[1]).max() > 1e-3
+    np.testing.assert_array_equal(net.forward(x), outputs)
 
 
 def one_percent_off(name):

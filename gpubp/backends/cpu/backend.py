@@ -16,16 +16,18 @@ from gpubp.backends.backend import HostBackend, check_rule
 from gpubp.backends.cpu.team import Team
 from gpubp.backends.plan import Plan, Problem
 from gpubp.backends.threads import blas_threads, counted
-from gpubp.data.samples import Samples
+from gpubp.data.samples import Samples, as_inputs
 from gpubp.errors import BackendUnavailable, UsageError
 from gpubp.functions import LOSSES
 from gpubp.network import Layer
 from gpubp.optimizers import SGD
+from gpubp.randomness.deform import Deformation
 from gpubp.randomness.dropout import Dropout
 from gpubp.support.machine import cores
 
 try:
     from gpubp.backends.cpu import fused
+    from gpubp.backends.cpu.deform import Deformer
     from gpubp.kernels.cpu import entries
     from gpubp.kernels.cpu.layout import padded, turned, turned_back
 
@@ -113,7 +115,7 @@ class NumbaBackend(HostBackend):
         there = is_compiled(problem.dtype, dropout=problem.dropout is not None)
         if not there and (reason := why_no_compiler()):
             raise BackendUnavailable(f"backend 'numba' cannot run here: {reason}")
-        if self.plan_kind == "composed":
+        if self.plan_kind == "composed" or problem.deformation:
             return super().plan(problem)
         return fused.FusedPlan(self.describe(), self.threads, problem)
 
@@ -145,6 +147,8 @@ class NumbaBackend(HostBackend):
         plan.evaluate(plan.upload(samples))
         plan.predict(inputs)
 
+    _deforms: Deformer | None = None
+
     @cached_property
     def _team(self) -> Team:
         return Team(self.threads)
@@ -161,6 +165,15 @@ class NumbaBackend(HostBackend):
         else:
             self._team.share(len(a), lambda _, first, stop: entries.multiply(*given, first, stop))
         return c[:, :n]
+
+    def deform(self, source, order, deformation, step, classes, out):
+        out[...] = as_inputs(self._deformer(deformation).images(source, order, step, classes), out.dtype)
+
+    def _deformer(self, deformation: Deformation) -> Deformer:
+        """Of the last deformation there was, whose tables and working memory are there."""
+        if self._deforms is None or self._deforms.deformation != deformation:
+            self._deforms = Deformer(deformation, self._team)
+        return self._deforms
 
     def forward(self, a_prev, weights, bias, activation, z, a):
         z[...] = self._multiply(a_prev, weights.T, bias)

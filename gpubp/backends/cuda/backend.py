@@ -81,6 +81,9 @@ class CupyBackend(Device, Backend):
         arguments = (z, a, targets, sample_weight, *codes, delta, row_cost, row_hit)
         self._launch("output_delta", _row_grid(len(a), 1), arguments, a.shape, a.dtype)
 
+    def deform(self, source, order, deformation, step, classes, out):
+        raise UsageError("deformed images are not there on a GPU yet: choose backend numba or numpy")
+
     def drop(self, a, mask, order, out):
         raise UsageError("dropout is not there on a GPU yet: choose backend numba or numpy")
 
@@ -118,8 +121,10 @@ class CupyBackend(Device, Backend):
 
         Raises:
             GpubpError: the kernels do not compile, or there is not enough memory.
-            UsageError: the plan that is asked for cannot train this network.
+            UsageError: the plan that is asked for cannot train this network, or images are to be deformed.
         """
+        if problem.deformation:
+            raise UsageError("deformed images are not there on a GPU yet: choose backend numba or numpy")
         kind, why = self._choose(problem)
         plan: Plan
         if kind in PLANS:

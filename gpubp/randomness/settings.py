@@ -1,0 +1,94 @@
+"""What is said of deformed images in a recipe or a call of ``fit``; free of NumPy, as a recipe is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gpubp.errors import UsageError
+
+SIGMA = 1.0, 16.0  # of the smoothing, in pixels
+LIMITS = {"rotation": 180.0, "scaling": 0.5, "shear": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deform:
+    """How each step of training deforms images anew: elastically, and turned, scaled and sheared about the middle.
+
+    Attributes:
+        alpha: how strong the elastic part is: a field of uniform numbers in [−1, 1] is smoothed and multiplied by
+            this, in pixels (Simard, Steinkraus, Platt 2003); 0 for none.
+        sigma: standard deviation of the Gaussian that smooths it, 1 to 16 pixels.
+        rotation: the largest angle, in degrees; each angle up to it, to either side, is as likely.
+        scaling: the largest part by which width, and by itself height, changes; 0.15 for ±15%.
+        shear: the largest sideways shift of a row, as a part of its distance from the middle.
+        rotation_by_class: the largest angle of some classes, by label: {1: 7.5, 7: 7.5} (Cireşan and others 2010).
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    alpha: float = 0.0
+    sigma: float = 4.0
+    rotation: float = 0.0
+    scaling: float = 0.0
+    shear: float = 0.0
+    rotation_by_class: Any = ()  # a mapping when given, and kept as pairs (label, degrees) in order
+
+    def __post_init__(self) -> None:
+        _within("alpha", self.alpha, 0, math.inf)
+        _within("sigma", self.sigma, *SIGMA)
+        for name, largest in LIMITS.items():
+            _within(name, getattr(self, name), 0, largest)
+        object.__setattr__(self, "rotation_by_class", _by_class(self.rotation_by_class))
+
+    def __bool__(self) -> bool:
+        """Whether anything is deformed."""
+        turned = self.rotation, self.scaling, self.shear, *(limit for _, limit in self.rotation_by_class)
+        return any((self.alpha, *turned))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON and TOML: the settings that say something."""
+        table = {key: value for key, value in asdict(self).items() if value and key != "rotation_by_class"}
+        if not self.alpha:
+            del table["sigma"]
+        if self.rotation_by_class:
+            table["rotation_by_class"] = {str(label): limit for label, limit in self.rotation_by_class}
+        return table
+
+    def __str__(self) -> str:
+        said = [f"elastic α {self.alpha:g} σ {self.sigma:g}"] if self.alpha else []
+        said += [f"rotation ±{self.rotation:g}°"] if self.rotation else []
+        said += [f"±{limit:g}° for {label}" for label, limit in self.rotation_by_class]
+        said += [f"scaling ±{100 * self.scaling:g}%"] if self.scaling else []
+        said += [f"shear ±{100 * self.shear:g}%"] if self.shear else []
+        return ", ".join(said) or "none"
+
+
+def _within(name: str, value: Any, least: float, largest: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and least <= value <= largest and math.isfinite(value)):
+        most = "" if largest == math.inf else f" to {largest:g}"
+        raise UsageError(f"{name} of a deformation is {least:g}{most or ' or more'}, not {value!r}")
+
+
+def _by_class(given: Any) -> tuple[tuple[int, float], ...]:
+    """Pairs (label, degrees) in order, from a mapping or pairs; labels may be text, as TOML has them."""
+    items = given.items() if isinstance(given, Mapping) else given
+    try:
+        pairs = [
+            (int(str(label)), limit) for label, limit in (items if isinstance(items, Iterable) else [items])
+        ]
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"rotation_by_class takes degrees by label, such as {{1: 7.5}}, not {given!r}"
+        ) from None
+    for label, limit in pairs:
+        _within(f"rotation for class {label}", limit, 0, LIMITS["rotation"])
+        if not 0 <= label <= 255:
+            raise UsageError(f"rotation_by_class takes labels from 0 to 255, not {label}")
+    if len(dict(pairs)) < len(pairs):
+        raise UsageError(f"rotation_by_class has a label twice: {given!r}")
+    return tuple(sorted((label, float(limit)) for label, limit in pairs))

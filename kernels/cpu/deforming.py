@@ -1,0 +1,143 @@
+"""What the deforming kernel and its caller agree on: tables of a deformation, and a thread's working memory.
+
+Nothing here is compiled, or needs Numba.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gpubp.kernels.cpu.machine import BYTES, LINE
+
+HEAD = 16  # bytes of a sample's stream before its noise
+ROUNDS = 10  # of Philox
+BLOCK, COUNTERS = 128, 8  # bytes, and the counters that they come from
+ONE_BITS = 14  # of fixed point
+ANGLES = 256
+TILE = 4  # rows that a pass of smoothing takes at a time
+LANES = BYTES // 4
+# Added to a float32 below 2²² in size, it leaves that rounded to a whole number, in the low bits.
+MAGIC, MAGIC_BITS = 1.5 * 2**23, 0x4B400000
+
+
+class Deforming(NamedTuple):
+    """A deformation of images (h, w). Places of tables count bytes of ``tables``, the others of working memory."""
+
+    tables: np.ndarray  # uint8
+    keys: int  # (ROUNDS, 2) int64: the key of each round
+    turns: int  # (limits, ANGLES, 2) int32
+    weights_down: int  # (TILE, pairs_down) vectors of two weights in turn, bytes; for each row of sums some
+    weights_across: int  # (pairs_across) vectors of two weights in turn, int16
+    factors: int  # 2 vectors of float32: the scale, and what the nearer row counts
+    h: int
+    w: int
+    purpose: int  # of random numbers
+    elastic: int  # 1 if there is a field
+    spacing: int
+    scaling: int  # the largest, in fixed point
+    shear: int
+    pairs_down: int
+    pairs_across: int
+    grid_h: int
+    grid_w: int
+    noise_w: int
+    blocks: int  # of counters
+    image: int  # a copy
+    raw: int  # the stream
+    noise: int  # int8, x and y in turn
+    rows: int  # int16, smoothed down
+    row: int  # bytes of one
+    both: int  # float32, smoothed down and across: (grid_h, 2) rows
+    pitch: int  # bytes of one
+    field: int  # float32, for each row and field in turn vectors of even and of odd pixels
+    field_row: int  # bytes of a row of both fields, or 0 without a field
+    zero: int  # a row of it, of zeros
+    quads: int  # four neighbours each, as 32 bits
+    out: int  # the deformed image
+    entries: int  # M, 4 int64, and after it the box of what is not 0 in the image
+    size: int  # of working memory
+
+
+def layout(
+    *,
+    shape: tuple[int, int],
+    grid: tuple[int, int],
+    noise: tuple[int, int],
+    spacing: int,
+    blocks: int,
+    key: tuple[int, int],
+    weyl: tuple[int, int],
+    purpose: int,
+    turns: np.ndarray,
+    weights: np.ndarray,
+    scale: float,
+    ranges: tuple[int, int],
+) -> Deforming:
+    """The tables, and where all lies; without a field, ``noise`` is (0, 0)."""
+    h, w = shape
+    elastic, taps = int(noise[0] > 0), len(weights)
+    grid_h, grid_w = grid
+    pairs_down, pairs_across = -(-(taps + TILE - 1) // 2), -(-taps // 2)
+    down, sums_across = np.zeros((TILE, 2 * pairs_down), np.uint8), np.zeros(2 * pairs_across, np.int16)
+    for i in range(TILE):
+        down[i, i : i + taps] = weights
+    sums_across[:taps] = weights
+    near = 3 if spacing == 2 else 1
+    spacing = spacing if elastic else 1  # where there is no field, it is a row of zeros
+    parts = {
+        "keys": np.array([[(k + r * step) % (1 << 32) for k, step in zip(key, weyl, strict=True)]
+                          for r in range(ROUNDS)], np.int64),
+        "turns": np.ascontiguousarray(turns, np.int32),
+        "weights_down": np.repeat(down.reshape(-1, 1, 2), BYTES // 2, axis=1),
+        "weights_across": np.repeat(sums_across.reshape(-1, 1, 2), LANES, axis=1),
+        "factors": np.repeat(np.array([scale, near], np.float32), LANES),
+    }  # fmt: skip
+    places, whole = {}, b""
+    for name, table in parts.items():
+        places[name] = len(whole)
+        whole += table.tobytes()
+        whole += bytes(-len(whole) % LINE)
+    tables = lined(len(whole))
+    tables[:] = np.frombuffer(whole, np.uint8)
+
+    tiled = _up(grid_h, TILE)
+    wide = 2 * _up(2 * noise[1], BYTES) + 2 * BYTES  # bytes of a row of sums, and what is read beside its end
+    pitch = 4 * (_up(max(grid_w, 1), 2 * LANES) + 2 * LANES)  # what is read beside its end counts for nothing
+    across = _up(w, 2 * LANES)  # pixels of a row
+    sizes = {
+        "image": BYTES + h * w + 2 * BYTES,
+        "raw": blocks * BLOCK,
+        "noise": blocks * BLOCK + 2 * noise[1] * (TILE + 1) + 2 * BYTES,
+        "rows": wide * tiled * elastic,
+        "both": pitch * 2 * tiled * elastic,
+        "field": 4 * across * 2 * grid_h * elastic,
+        "zero": 4 * across,
+        "quads": 4 * (h + 2) * _up(w + 2, LANES),
+        "out": h * w + across + BYTES,
+        "entries": 64,
+    }
+    size = 0
+    for name, part in sizes.items():
+        places[name] = size
+        size += _up(part, LINE)
+    places["image"] += BYTES  # there is room to read before it
+    return Deforming(
+        tables, places["keys"], places["turns"], places["weights_down"], places["weights_across"],
+        places["factors"], h, w, purpose, elastic, spacing, *ranges, pairs_down, pairs_across,
+        grid_h, grid_w, noise[1], blocks, places["image"], places["raw"], places["noise"], places["rows"], wide, places["both"], pitch,
+        places["field"] if elastic else places["zero"], 4 * across * 2 * elastic, places["zero"], places["quads"],
+        places["out"], places["entries"], size,
+    )  # fmt: skip
+
+
+def lined(size: int) -> np.ndarray:
+    """So many bytes, zeros, from the beginning of a cache line on."""
+    whole = np.zeros(size + LINE, np.uint8)
+    start = -whole.ctypes.data % LINE
+    return whole[start : start + size]
+
+
+def _up(count: int, to: int) -> int:
+    return -(-count // to) * to
