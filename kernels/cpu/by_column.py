@@ -93,6 +93,26 @@ def unfold_numbers(emit, memory, records, record, words, rows, row, maps, map_):
 
 
 @emitted()
+def map_bytes(emit, rows, row, words, maps, map_):
+    """The bitmap maps[map_ : map_ + words] of rows[row : row + 64 words], bytes: set where one is not 0."""
+    builder, lanes = emit.builder, min(BYTES, BITS)
+    zeros = ir.Constant(ir.VectorType(INT8, lanes), None)
+
+    def word(w):
+        bits, first = index(0), emit.add(row, emit.multiply(w, index(BITS)))
+        for part in range(0, BITS, lanes):
+            mask = builder.icmp_unsigned(
+                "!=", emit.load_as(zeros.type, rows, emit.add(first, index(part))), zeros
+            )
+            some = builder.bitcast(mask, ir.IntType(lanes))
+            some = builder.zext(some, INT64) if lanes < BITS else some
+            bits = builder.or_(bits, builder.shl(some, index(part)))
+        emit.store_as(bits, maps, emit.add(map_, w), 8)
+
+    emit.loop(index(0), words, 1, [], word)
+
+
+@emitted()
 def turn_bits(emit, maps, place, words):
     """Of 64 rows of bitmaps, ``words`` a row, bit b of word w in row r becomes bit r of word w in row b.
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gpubp.kernels.cpu.deforming import Deforming
 from gpubp.kernels.cpu.machine import BYTES, LINE, REGISTERS
 
 # The largest tile: as many sums as leave registers for the operands.
@@ -73,7 +74,9 @@ class Net(NamedTuple):
     zero: int  # a row of zeros
     one: int  # the number 1
     table: int  # i/255 for every byte i, times the factor of dropout
-    places: np.ndarray  # (chunk) int64, where the records of the samples in work begin
+    places: (
+        np.ndarray
+    )  # (chunk) int64, where the records of the samples in work begin; their numbers, if deformed
     unfolded: np.ndarray  # (threads · chunk · pitch) uint8: inputs as they were given, with their zeros
     maps: (
         np.ndarray
@@ -86,6 +89,10 @@ class Net(NamedTuple):
         np.ndarray | int
     )  # uint8: a bit for each input of a layer, set where dropout keeps it; 0 without dropout
     key: int  # of the random numbers, two words of 32 bits
+    deformed: int  # where deformed images lie among the unfolded, (chunk · pitch); −1 if none are deformed
+    deforming: Deforming | int  # how, or 0 where none ever are
+    limits: np.ndarray  # (N) int64: which limit of rotation each image has, if these differ
+    working: np.ndarray  # uint8: each thread's working memory for it
     inputs: int  # (chunk, most) non-zero inputs
     most: int  # non-zero inputs a row may have
     targets: int  # (chunk, n_out)

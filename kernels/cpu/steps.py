@@ -3,7 +3,8 @@
 A step runs through these phases, each in the cache of the core that runs it::
 
     gather        the batch's inputs: as floats, only those that are not 0, or those by column (by_column.py);
-                  with dropout, what is kept of each layer's inputs is drawn (random.py), and that of the first's taken
+                  with dropout, what is kept of each layer's inputs is drawn (random.py), and that of the first's taken;
+                  images are deformed before (deform.py)
     forward       z = a_prev Wᵀ + b, a = σ(z)                              for each layer
     output_delta  δ = ∇ₐC ⊙ σ'(z), cost and hits                     (BP1)
     hidden_delta  δ = (δ_next W_next) ⊙ σ'(z)                        (BP2) for each layer but the last
@@ -28,11 +29,13 @@ from gpubp.kernels import COEFFICIENTS
 from gpubp.kernels.cpu.by_column import (
     column_gradient,
     column_product,
+    map_bytes,
     turn_bits,
     unfold_bytes,
     unfold_numbers,
 )
 from gpubp.kernels.cpu.compile import kernel, part
+from gpubp.kernels.cpu.deform import copy_bytes, deform_image
 from gpubp.kernels.cpu.inner import expand_record, sparse_gradient, sparse_product, take, tiles
 from gpubp.kernels.cpu.layout import (
     A_PREV,
@@ -119,11 +122,12 @@ def steps(net, data, order, batch, coefficients, updates, mode, only, thread, sy
         costs[thread, s], hits[thread, s] = 0.0, 0
         for begin in range(first, stop, net.chunk):
             end = min(begin + net.chunk, stop)
-            sparse = is_sparse(data, order, begin, end)
+            sparse = (net.deformed >= 0 and data.pitch > 0) or is_sparse(data, order, begin, end)
             b0 = begin + (end - begin) * thread // net.threads
             b1 = begin + (end - begin) * (thread + 1) // net.threads
             if runs(only, GATHER, 0):
                 draw(net.kept, net, order, begin, b0, b1, updates + s)
+                deform(net.deforming, net, data, order, begin, b0, b1, updates + s, thread)
                 gather_inputs(
                     net, data, order, begin, end, b0, b1, min(batch, net.chunk), sparse, thread, sync
                 )
@@ -177,6 +181,33 @@ def draw(kept, net, order, begin, b0, b1, step):
                 place += layer[KEPT_ROW]
 
 
+@part(optional=True)
+def deform(d, net, data, order, begin, b0, b1, step, thread):
+    """Images b0 … b1 as they are deformed in this step, with their zeros; what dropout takes of them is 0 then."""
+    if net.deformed < 0:
+        return
+    n, pitch, base = net.layers[0, N_IN], deformed_pitch(net, data), thread * d.size
+    for b in range(b0, b1):
+        sample = get(order, b)
+        limit = get(net.limits, sample) if len(net.limits) > 0 else np.int64(0)
+        if b + 1 < b1:
+            following = get(order, b + 1) * n
+            prefetch_row(data.bytes, following, following + n)
+        copy_bytes(data.bytes, sample * n, net.working, base + d.image, n)
+        deform_image(d, sample, step, limit, net.working, base)
+        place = net.deformed + (b - begin) * pitch
+        copy_bytes(net.working, base + d.out, net.unfolded, place, n)
+        if data.pitch > 0 and net.layers[0, DROPPED] > 0:
+            scratch = thread * net.words * BITS * net.map_row  # of bitmaps, which are made of what is left
+            drop_by_column(net.kept, net, data, b - begin, place, scratch)
+
+
+@part(types.intp)
+def deformed_pitch(net, data):
+    """Bytes from one deformed image to the next."""
+    return data.pitch if data.pitch > 0 else net.layers[0, N_IN]
+
+
 @part()
 def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread, sync):
     """Samples b0 … b1: targets, weights, and inputs as numbers, (rows, n_in), or only those that are not 0.
@@ -189,6 +220,8 @@ def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread, s
     for b in range(b0 + ahead, min(b1 + ahead, len(order))):
         soon = get(order, b)
         prefetch_row(data.targets, soon * n_out, soon * n_out + n_out)
+        if net.deformed >= 0:
+            continue
         if sparse:
             prefetch_row(data.records, get(data.starts, soon), get(data.starts, soon + 1))
         elif len(data.bytes) > 0:
@@ -203,7 +236,7 @@ def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread, s
         put(memory, net.weights + b - begin, weight)
     place, row = first[A_PREV] + (b0 - begin) * first[A_PREV_ROW], first[A_PREV_ROW]
     if sparse and data.pitch > 0:
-        if first[DROPPED] > 0:  # by bits that other threads have drawn
+        if first[DROPPED] > 0 or net.deformed >= 0:  # by bits, or of images, that other threads have made
             barrier(sync, net.threads)
         unfold(net, data, order, begin, end, thread)
     elif sparse:
@@ -215,6 +248,8 @@ def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread, s
             expand_record(memory, place, data.records, record + head + count, count, len(data.bytes) > 0)
             if first[DROPPED] > 0:
                 drop_listed(net.kept, net, data, b - begin, record)
+    elif net.deformed >= 0:
+        take(memory, place, row, net.unfolded[net.deformed :], n_in, net.places, b0 - begin, b1 - begin)
     elif len(data.bytes) > 0:
         take(memory, place, row, data.bytes, n_in, order, b0, b1)
     else:
@@ -251,16 +286,21 @@ def drop_by_column(kept, net, data, b, place, bitmap):
 def unfold(net, data, order, begin, end, thread):
     """The inputs of the samples in work from their records, with their zeros, and bitmaps of each input's samples.
 
-    Every thread has all of them to itself: it makes them sooner than it gets them from another core's cache. The
-    samples of each thread begin a word of bitmaps.
+    Every thread has all of them to itself: it makes them sooner than it gets them from another core's cache. Deformed
+    images take longer to make, and threads have them in common. The samples of each thread begin a word of bitmaps.
     """
-    row, place, first = net.map_row, thread * net.chunk * data.pitch, net.layers[0]
+    row, place, first = net.map_row, unfolded_at(net, data, thread), net.layers[0]
     word = thread * net.words
     for t in range(net.threads):
         b0 = begin + (end - begin) * t // net.threads
         b1 = begin + (end - begin) * (t + 1) // net.threads
         for b in range(b0, b1):
-            record, bitmap = get(data.starts, get(order, b)), (word * BITS + b - b0) * row
+            bitmap = (word * BITS + b - b0) * row
+            if net.deformed >= 0:
+                map_bytes(net.unfolded, place, net.map_words, net.maps, bitmap)
+                place += data.pitch
+                continue
+            record = get(data.starts, get(order, b))
             if len(data.bytes) > 0:
                 unfold_bytes(data.records, record, net.map_words, net.unfolded, place, net.maps, bitmap)
             else:
@@ -279,6 +319,12 @@ def unfold(net, data, order, begin, end, thread):
             turn_bits(net.maps, bitmap, row)
             put(net.firsts, word, b - begin)
             word += 1
+
+
+@part(types.intp)
+def unfolded_at(net, data, thread):
+    """Return where the inputs of the samples in work lie, which this thread takes by column."""
+    return net.deformed if net.deformed >= 0 else thread * net.chunk * data.pitch
 
 
 @part(types.UniTuple(types.intp, 2))
@@ -381,7 +427,7 @@ def forward_by_column(net, data, begin, end, first, stop, v0, v1, thread):
         w, room = layer[W] + v * lanes, wide * lanes
         copy(memory, w + n_in * row, 0, panel, room, count, wide)
         column_product(
-            memory, net.table, net.unfolded, thread * net.chunk * data.pitch, data.pitch, len(data.bytes) > 0,
+            memory, net.table, net.unfolded, unfolded_at(net, data, thread), data.pitch, len(data.bytes) > 0,
             net.maps, net.map_row, net.firsts, j0, j1, 0, n_in, w, row, panel - before * room, room, wide,
         )  # fmt: skip
         copy(memory, panel, room, layer[A] + before * row + v * lanes, row, count, wide)
@@ -550,7 +596,7 @@ def gradient(net, data, order, i, begin, end, sparse, thread, go_on, to_memory, 
                 copy(memory, start, start_row, g, g_row, rows, wide)
             if sparse and k < n_in and data.pitch > 0:
                 column_gradient(
-                    memory, net.table, net.unfolded, thread * net.chunk * data.pitch, data.pitch,
+                    memory, net.table, net.unfolded, unfolded_at(net, data, thread), data.pitch,
                     len(data.bytes) > 0, net.maps, net.map_row, net.firsts, thread * net.words,
                     thread * net.words + words_before(end - begin, net.threads, net.threads), k, k + rows,
                     delta, row, g, g_row, wide, rate,

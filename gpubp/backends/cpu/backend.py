@@ -50,9 +50,9 @@ def why_unavailable() -> str | None:
     return None if is_compiled(np.dtype(np.float32)) else why_no_compiler()
 
 
-def is_compiled(dtype: np.dtype, *, dropout: bool = False) -> bool:
-    """Whether the kernels that train in ``dtype``, with dropout or without, are compiled already."""
-    return _import_error is None and fused.is_compiled(dtype, dropout=dropout)
+def is_compiled(dtype: np.dtype, *, dropout: bool = False, deformation: bool = False) -> bool:
+    """Whether the kernels that train in ``dtype`` are compiled already, with dropout and deformed images or without."""
+    return _import_error is None and fused.is_compiled(dtype, dropout=dropout, deformation=deformation)
 
 
 @cache
@@ -112,10 +112,11 @@ class NumbaBackend(HostBackend):
         return blas_threads(1)
 
     def plan(self, problem: Problem) -> Plan:
-        there = is_compiled(problem.dtype, dropout=problem.dropout is not None)
+        chances = {"dropout": problem.dropout is not None, "deformation": problem.deformation is not None}
+        there = is_compiled(problem.dtype, **chances)
         if not there and (reason := why_no_compiler()):
             raise BackendUnavailable(f"backend 'numba' cannot run here: {reason}")
-        if self.plan_kind == "composed" or problem.deformation:
+        if self.plan_kind == "composed":
             return super().plan(problem)
         return fused.FusedPlan(self.describe(), self.threads, problem)
 

@@ -12,12 +12,14 @@ import numpy as np
 
 import gpubp.kernels as kernels
 from gpubp.backends.backend import check_rule
+from gpubp.backends.cpu.deform import tables_of
 from gpubp.backends.cpu.team import Team
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, check_order
 from gpubp.backends.threads import counted
 from gpubp.data.samples import Samples, byte_table, dense_inputs
 from gpubp.data.sparse import is_sparse
 from gpubp.kernels.cpu import entries, layout
+from gpubp.kernels.cpu.deforming import Deforming
 from gpubp.kernels.cpu.entry import Packed
 from gpubp.kernels.cpu.machine import BYTES, LINE
 from gpubp.randomness import philox
@@ -113,15 +115,17 @@ def zeros(count: int, dtype: np.dtype | type) -> np.ndarray:
     return raw[shift : shift + size].view(dtype)
 
 
-def is_compiled(dtype: np.dtype, *, dropout: bool = False) -> bool:
-    """Whether :func:`gpubp.kernels.cpu.steps.steps` is, for ``dtype``, with dropout or without.
+def is_compiled(dtype: np.dtype, *, dropout: bool = False, deformation: bool = False) -> bool:
+    """Whether :func:`gpubp.kernels.cpu.steps.steps` is, for ``dtype``, with dropout and deformed images or without.
 
     All else takes little time to compile.
     """
     numbers, bytes_ = np.empty(0, dtype), np.empty(0, np.uint8)
     places, table, kept = np.empty(0, np.int64), np.empty((0, 0), np.int64), bytes_ if dropout else 0
+    deforming = Deforming(bytes_, *[0] * (len(Deforming._fields) - 1)) if deformation else 0
+    drawn = kept, 0, 0, deforming, places, bytes_
     net = layout.Net(
-        numbers, table, table, 0, 0, 0, 0, places, bytes_, places, places, 0, 0, 0, kept, *[0] * 10
+        numbers, table, table, 0, 0, 0, 0, places, bytes_, places, places, 0, 0, 0, *drawn, *[0] * 9
     )
     data = layout.Data(bytes_, numbers, places, bytes_, 0, 0, numbers, numbers)
     sums, outputs = np.empty((0, 0)), np.empty((0, 0), dtype)
@@ -136,7 +140,10 @@ class FusedPlan(Plan):
         self.device = device
         self._lanes = BYTES // self.dtype.itemsize
         self.team = Team(threads)
-        self.samples = self._store(problem.samples, room=self.layers[0].n_in, batch=self.batch_size)
+        if problem.deformation:
+            self.samples = self._store_images(problem.samples)
+        else:
+            self.samples = self._store(problem.samples, room=self.layers[0].n_in, batch=self.batch_size)
         self._most = self.samples.most  # non-zero inputs that there is room for in each sample
         first, *others = (layer.n_in * layer.n_out for layer in self.layers)
         work = sum(others) + first * self.samples.density
@@ -211,26 +218,45 @@ class FusedPlan(Plan):
             array[left : left + 256] = byte_table(self.dtype) * array[factors[0]]
         n_in = self.layers[0].n_in
         room = chunk * (n_in <= MOST_COLUMNS)  # samples that there is room for by column
+        unfolded, deformation = (
+            team * room * layout.pitch_of(n_in, self.dtype.itemsize),
+            self.problem.deformation,
+        )
+        tables = tables_of(deformation) if deformation else None
         words, kept = layout.words_before(room, team, team), bits.allocate() if dropout else 0
         net = layout.Net(
-            array, table, rows, chunk, zero, one, left, np.zeros(chunk, np.int64),
-            zeros(team * room * layout.pitch_of(n_in, self.dtype.itemsize), np.uint8),
+            array, table, rows, chunk, zero, one, left, np.arange(chunk),
+            zeros(unfolded + self._deformed_bytes(chunk), np.uint8),
             zeros(team * words * layout.BITS * layout.map_row(n_in), np.int64), np.zeros(team * words, np.int64), words,
             layout.map_words(n_in), layout.map_row(n_in), kept, _signed(dropout.key) if dropout else 0,
-            inputs, most, targets, weights, scratch, scratch_size,
+            unfolded if tables else -1, tables or 0, self._limits(),
+            zeros(team * tables.size if tables else 0, np.uint8), inputs, most, targets, weights, scratch, scratch_size,
             kernels.LOSSES[self.problem.loss.name], check_rule(self.optimizer), team,
         )  # fmt: skip
         self._use(net)
 
+    def _deformed_bytes(self, chunk: int) -> int:
+        """Of so many deformed images, and a vector beyond; none where there are none."""
+        n_in = self.layers[0].n_in
+        pitch = self.samples.data.pitch or n_in
+        return chunk * pitch + BYTES if self.problem.deformation else 0
+
+    def _limits(self) -> np.ndarray:
+        """Which limit of rotation each image of the training data has, (N,), if they differ by class."""
+        deformation, classes = self.problem.deformation, self.problem.classes
+        if deformation is None or classes is None:
+            return np.empty(0, np.int64)
+        return deformation.limit_of(classes, len(classes))
+
     def _use(self, net: layout.Net) -> None:
-        """Take this network, and for evaluations the same without dropout."""
+        """Take this network, and for evaluations the same without dropout and deformed images."""
         self._net = net
         self._packed = self._whole = Packed(net)
-        if self.problem.dropout:
+        if self.problem.dropout or self.problem.deformation:
             layers = net.layers.copy()
             layers[:, layout.DROPPED] = 0
             layers[1:, layout.A_PREV] = layers[:-1, layout.A]
-            self._whole = Packed(net._replace(layers=layers, table=self._quotients))
+            self._whole = Packed(net._replace(layers=layers, table=self._quotients, deformed=-1))
 
     def _share_rows(self, n_in: int, first: bool) -> np.ndarray:
         """Return where each thread's rows of a layer's W begin, (threads + 1,), for an even share of the work."""
@@ -251,7 +277,7 @@ class FusedPlan(Plan):
         of_all = counted(self.threads)
         if self.threads < self.team.size:
             of_all = f"1 of {self.team.size} threads, since there is too little to share"
-        first = "non-zero inputs only" if len(data.data.records) else "all inputs"
+        first = "non-zero inputs only" if len(data.data.records) or data.data.pitch else "all inputs"
         first += ", by column" if data.data.pitch else ", W1 changed by each sample" if self.by_sample else ""
         many = f"a row may have over {LONGEST_SPARSE:,} of them"
         since = f"{data.density:.0%} are not 0" if data.counted else many
@@ -399,6 +425,17 @@ class FusedPlan(Plan):
         worth = limit if np.diff(starts).max() > limit else 0
         data = data._replace(starts=starts, records=records, pitch=form.pitch, most_bytes=worth)
         return StoredSamples(data, n, density, 0 if form.by_column else most, _work(some))
+
+    def _store_images(self, samples: Samples) -> StoredSamples:
+        """Images that are to be deformed: bytes as they are, taken by column where those are alike and few not 0."""
+        n, n_in = samples.inputs.shape
+        some = _thousand(samples.inputs)
+        pitch = Form(_by_column(some, self.batch_size), n_in, 1).pitch
+        data = self._data(samples)._replace(
+            bytes=np.ascontiguousarray(samples.inputs).reshape(-1), pitch=pitch
+        )
+        work = _work(some) if pitch else np.ones(-(-n_in // layout.MARK))
+        return StoredSamples(data, n, float(some.mean()) if pitch else 1.0, 0, work)
 
     def _store_sparse(self, samples: Samples, counts: np.ndarray, batch: int) -> StoredSamples:
         """The records of sparse inputs, so many in each row; they are not kept in any other way."""
