@@ -256,7 +256,9 @@ def _train(
     """Train on one split and add what came of it to the result; gives the error that ended the training, if one did."""
     recipe, test = result.recipe, parts.test
     network, train, watched = recipe.network(seed), parts.train, parts.watched
-    network.inputs = Inputs(scaling=parts.scaling)  # what is told of the inputs is of them as they came
+    # What is told of the inputs is of them as they came; what deforms images is told their shape.
+    shape = (parts.dataset.image_shape or ()) if recipe.deform else ()
+    network.inputs = Inputs(shape=shape, scaling=parts.scaling)
     recorder = SignalRecorder(train, lookup(LOSSES, recipe.loss, "loss"), signals)
     if settings["resume"] is None:
         with backend.limits():
@@ -271,6 +273,7 @@ def _train(
             optimizer=recipe.build_optimizer(),
             schedule=recipe.build_schedule(),
             dropout=recipe.dropout or 0.0,
+            deform=recipe.deform,
             batch_size=recipe.batch_size,
             epochs=recipe.epochs,
             sample_weight=train.sample_weight,

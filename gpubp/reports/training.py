@@ -113,4 +113,6 @@ def _machine(result: Result) -> list[tuple[str, str]]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_shown(inner)}" for key, inner in value.items())
     return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
