@@ -52,13 +52,33 @@ class Parts:
         return split if self.scaling is None else replace(split, inputs=self.scaling.apply(split.inputs))
 
 
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """A few training images (k, h·w) that were deformed as bytes, their places in the training data, and labels."""
+
+    images: np.ndarray
+    places: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def of(cls, train: Split, count: int = 6) -> Examples:
+        """The first of each class, or the first there are."""
+        labels = np.asarray(train.targets)
+        places = (
+            np.unique(labels, return_index=True)[1] if labels.dtype.kind in "iu" else np.arange(len(train))
+        )
+        places = np.sort(places[:count])
+        return cls(train.inputs[places], places, labels[places] if labels.dtype.kind in "iu" else places * 0)
+
+
 @dataclass(eq=False)
 class Evidence:
     """Evidence of one split for the report, besides its history.
 
     ``outputs`` are those for the test part, (N, n_out); None without one, or of a run that diverged. ``inputs`` and
     ``targets`` are the test part as it came, the inputs None where they are no longer to be had, and ``tested_on`` is
-    its fingerprint. ``signals`` are those of ``samples`` training samples.
+    its fingerprint. ``signals`` are those of ``samples`` training samples. ``examples`` are of a run that deformed its
+    images.
     """
 
     outputs: np.ndarray | None
@@ -67,6 +87,7 @@ class Evidence:
     inputs: Any = None
     targets: np.ndarray | None = None
     tested_on: str | None = None
+    examples: Examples | None = None
 
 
 @dataclass(frozen=True)
@@ -296,6 +317,8 @@ def _train(
     measured = Evidence(outputs, recorder.signals, recorder.samples)
     if test is not None:
         measured.inputs, measured.targets, measured.tested_on = test.inputs, test.targets, tested_on
+    if recipe.deform:
+        measured.examples = Examples.of(train)
     result.evidence.append(measured)
     _finish(network, parts)
     return failure

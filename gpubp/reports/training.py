@@ -24,6 +24,7 @@ def write_report(path: str | os.PathLike, result: Result, folder: Path) -> Path:
         "facts": _facts(result),
         "curves": learning.curves(result),
         "signals": learning.signals(result),
+        "deformed": pictures.deformed(result),
         "test": tested.results(result),
         "weights": pictures.weights(result),
         "verifications": [history.verification for history in result.histories],
