@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import typing
-from collections.abc import Callable, Iterable
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import Field, fields, is_dataclass
 from functools import partial, wraps
 from inspect import Parameter, signature
 from pathlib import Path
@@ -54,29 +54,61 @@ RecipeArgument = Annotated[
 
 
 def recipe_options(command: Callable) -> Callable:
-    """Give the command an option for every field of a recipe, and hand it those that were used as ``changes``."""
+    """Give the command an option for every field of a recipe, and hand it those that were used as ``changes``.
+
+    Of a field that has settings of its own, it is a dictionary of those that were used.
+    """
     from gpubp.experiments.recipe import Recipe, field_types
 
-    kinds = field_types(Recipe)
-    options = []
-    for field in fields(Recipe):
-        kind = str if typing.get_origin(kinds[field.name]) is tuple else kinds[field.name]
-        flag = "--" + field.name.replace("_", "-")
+    options, places = (
+        [],
+        dict[str, tuple[str, str | None, Any]](),
+    )  # by option: a field, which of its settings, a kind
+    for field, inner in _with_settings(Recipe):
+        kind = field_types(Recipe)[field.name]
+        if inner is not None:
+            kind = field_types(kind)[inner.name]
+        name = field.name if inner is None else f"{field.name}_{inner.name}"
+        places[name] = field.name, None if inner is None else inner.name, kind
+        taken = str if kind is Any or typing.get_origin(kind) is tuple else kind
+        flag = "--" + name.replace("_", "-")
         declared = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-        about = {"help": field.metadata["help"], "rich_help_panel": "Recipe", "show_default": False}
-        annotation = Annotated[kind | None, typer.Option(declared, **about)]  # type: ignore[valid-type]
-        options.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+        about = {
+            "help": (inner or field).metadata["help"],
+            "rich_help_panel": "Recipe",
+            "show_default": False,
+        }
+        annotation = Annotated[taken | None, typer.Option(declared, **about)]  # type: ignore[valid-type]
+        options.append(Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
 
     @wraps(command)
     def wrapped(**values: Any) -> None:
-        changes = {name: values.pop(name) for name in kinds}
-        command(**values, changes={n: _parsed(n, kinds[n], v) for n, v in changes.items() if v is not None})
+        changes: dict[str, Any] = {}
+        for name, (field, setting, kind) in places.items():
+            if (value := values.pop(name)) is None:
+                continue
+            if setting is None:
+                changes[field] = _parsed(name, kind, value)
+            else:
+                changes.setdefault(field, {})[setting] = _parsed(name, kind, value)
+        command(**values, changes=changes)
 
     own = signature(command, eval_str=True).parameters.values()
     parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in own if p.name != "changes"] + options
     wrapped.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapped
+
+
+def _with_settings(kind: type) -> Iterator[tuple[Field, Field | None]]:
+    """The fields of a dataclass; those that have settings of their own, once for each of these."""
+    from gpubp.experiments.recipe import field_types
+
+    kinds = field_types(kind)
+    for field in fields(kind):
+        inner = fields(kinds[field.name]) if is_dataclass(kinds[field.name]) else (None,)
+        for setting in inner:
+            yield field, setting
 
 
 def _parsed(name: str, kind: Any, value: Any) -> Any:

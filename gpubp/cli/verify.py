@@ -22,6 +22,7 @@ def verify(
     """Hold a backend to the reference on a recipe's network and data: every operation and gradient, and one step."""
     import gpubp
     from gpubp import backends
+    from gpubp.data.inputs import Inputs
     from gpubp.experiments.recipe import load_recipe
     from gpubp.experiments.run import load_parts
 
@@ -31,8 +32,17 @@ def verify(
     parts = load_parts(chosen, chosen.seed, data_dir, quiet)
     train = parts.scaled(parts.dataset.train)
     network, step = chosen.network(chosen.seed), chosen.build_optimizer()
-    given, dropout = (network, train.inputs, train.targets), chosen.dropout or 0.0
-    report = gpubp.verify(*given, loss=chosen.loss, optimizer=step, dropout=dropout, backend=device)
+    network.inputs = Inputs(shape=parts.dataset.image_shape or ())
+    report = gpubp.verify(
+        network,
+        train.inputs,
+        train.targets,
+        loss=chosen.loss,
+        optimizer=step,
+        dropout=chosen.dropout or 0.0,
+        deform=chosen.deform,
+        backend=device,
+    )
     if not quiet and json_path != "-":
         print(report)
     about = {"recipe": chosen.name, "backend": device.name, "device": device.describe()}

@@ -5,7 +5,8 @@ split: the fields of :class:`gpubp.training.history.Epoch`. ``signals.csv`` has 
 after the inputs) at each epoch that was measured, epoch 0 being before training: the fields of
 :class:`gpubp.training.signals.LayerSignal`. Cells are empty where there is nothing to say. ``run.json`` has all that
 ``gpubp train --json`` writes and what else the page tells, and ``outputs.npz`` each split's outputs for the test part
-with their targets, as ``outputs_1``, ``targets_1`` …: :func:`gpubp.experiments.saved.read_result` reads them.
+with their targets, as ``outputs_1``, ``targets_1`` …, and a few images that were deformed:
+:func:`gpubp.experiments.saved.read_result` reads them.
 """
 
 from __future__ import annotations
@@ -74,11 +75,13 @@ def write_records(folder: Path, result: Result, run: RunSettings) -> None:
 
 
 def _write_outputs(path: Path, result: Result) -> None:
-    """Each split's outputs and targets, and the network of a run that failed, which may have left no model."""
+    """Each split's outputs, targets and examples, and the network of a run that failed: it may have left no model."""
     arrays = npz.network_arrays(result.network) if result.failure else {}
     for split, evidence in enumerate(result.evidence, start=1):
         if evidence.outputs is not None and evidence.targets is not None:
             arrays |= {f"outputs_{split}": evidence.outputs, f"targets_{split}": evidence.targets}
+        if evidence.examples is not None:
+            arrays |= {f"examples_{name}_{split}": array for name, array in vars(evidence.examples).items()}
     npz.write(path, {"network": npz.network_header(result.network)}, arrays)
 
 

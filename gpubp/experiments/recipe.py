@@ -1,19 +1,21 @@
 """Recipes: named, reproducible runs, each a TOML file with the result it must reach and where that comes from.
 
-Every field of :class:`Recipe` is a key of the file and an option of ``gpubp train``; there is no other list.
+Every field of :class:`Recipe` is a key of the file and an option of ``gpubp train``; there is no other list. One that
+has settings of its own, ``deform``, is a table of the file, and each of these is an option.
 """
 
 from __future__ import annotations
 
 import tomllib
 import typing
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from gpubp.errors import DataError, UsageError
+from gpubp.randomness.settings import Deform
 from gpubp.support.files import user_path
 from gpubp.support.hints import did_you_mean
 from gpubp.support.optional import need
@@ -101,6 +103,9 @@ class Recipe:
         "Part of each hidden layer dropped in a step, one for all or one each; with one more, the inputs' first",
         (),
     )
+    deform: Deform | None = field(
+        default=None, metadata={"help": "How each step of training deforms its images"}
+    )
     batch_size: int = _setting("Samples in a mini-batch", 128)
     epochs: int = _setting("Passes over the training data", 10)
     patience: int | None = _setting("Stop after this many epochs without a better validation loss")
@@ -131,6 +136,10 @@ class Recipe:
         self.build_optimizer()  # which check their own values
         self.build_schedule()
         self.build_dropout(self.seed)
+        if self.deform and self.standardize:
+            raise UsageError(
+                "deform takes images of bytes, and standardize makes numbers of them: leave one out"
+            )
 
     @property
     def heading(self) -> str:
@@ -173,6 +182,8 @@ class Recipe:
         changes = {key: value for key, value in changes.items() if value is not None}
         if not changes:
             return self
+        if isinstance(deform := changes.get("deform"), dict):  # some of its settings
+            changes["deform"] = replace(self.deform or Deform(), **deform)
         follow: dict[str, Any] = {}
         if not set(changes) <= {"reach", "seed"}:
             title = f"{self.title.partition('; but ')[0]}; but {', '.join(changes)} changed"
@@ -199,7 +210,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the fields that say something."""
-        return {key: value for key, value in asdict(self).items() if value not in (None, "", ())}
+        table = {**asdict(self), "deform": self.deform.to_dict() if self.deform else None}
+        return {key: value for key, value in table.items() if value not in (None, "", ())}
 
     @classmethod
     def from_dict(cls, table: dict[str, Any], where: str) -> Recipe:
@@ -381,8 +393,13 @@ def _converted(key: str, value: Any, wanted: Any, where: str) -> Any:
         raise UsageError(f"{where}: {key} must be a list of {element.__name__}, not {value!r}")
     if wanted is float and type(value) is int:
         return float(value)
+    if wanted is Any:
+        return value
+    if is_dataclass(wanted) and isinstance(wanted, type) and type(value) is dict:
+        return wanted(**_fields_of(wanted, value, f"{where}: {key}"))
     if type(value) is not wanted:
-        raise UsageError(f"{where}: {key} must be {wanted.__name__}, not {value!r}")
+        name = "a table" if is_dataclass(wanted) else wanted.__name__
+        raise UsageError(f"{where}: {key} must be {name}, not {value!r}")
     return value
 
 

@@ -52,13 +52,33 @@ class Parts:
         return split if self.scaling is None else replace(split, inputs=self.scaling.apply(split.inputs))
 
 
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """A few training images (k, h·w) that were deformed as bytes, their places in the training data, and labels."""
+
+    images: np.ndarray
+    places: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def of(cls, train: Split, count: int = 6) -> Examples:
+        """The first of each class, or the first there are."""
+        labels = np.asarray(train.targets)
+        places = (
+            np.unique(labels, return_index=True)[1] if labels.dtype.kind in "iu" else np.arange(len(train))
+        )
+        places = np.sort(places[:count])
+        return cls(train.inputs[places], places, labels[places] if labels.dtype.kind in "iu" else places * 0)
+
+
 @dataclass(eq=False)
 class Evidence:
     """Evidence of one split for the report, besides its history.
 
     ``outputs`` are those for the test part, (N, n_out); None without one, or of a run that diverged. ``inputs`` and
     ``targets`` are the test part as it came, the inputs None where they are no longer to be had, and ``tested_on`` is
-    its fingerprint. ``signals`` are those of ``samples`` training samples.
+    its fingerprint. ``signals`` are those of ``samples`` training samples. ``examples`` are of a run that deformed its
+    images.
     """
 
     outputs: np.ndarray | None
@@ -67,6 +87,7 @@ class Evidence:
     inputs: Any = None
     targets: np.ndarray | None = None
     tested_on: str | None = None
+    examples: Examples | None = None
 
 
 @dataclass(frozen=True)
@@ -257,7 +278,9 @@ def _train(
     """Train on one split and add what came of it to the result; gives the error that ended the training, if one did."""
     recipe, test = result.recipe, parts.test
     network, train, watched = recipe.network(seed), parts.train, parts.watched
-    network.inputs = Inputs(scaling=parts.scaling)  # what is told of the inputs is of them as they came
+    # What is told of the inputs is of them as they came; what deforms images is told their shape.
+    shape = (parts.dataset.image_shape or ()) if recipe.deform else ()
+    network.inputs = Inputs(shape=shape, scaling=parts.scaling)
     recorder = SignalRecorder(train, lookup(LOSSES, recipe.loss, "loss"), signals)
     if settings["resume"] is None:
         with backend.limits():
@@ -272,6 +295,7 @@ def _train(
             optimizer=recipe.build_optimizer(),
             schedule=recipe.build_schedule(),
             dropout=recipe.dropout or 0.0,
+            deform=recipe.deform,
             batch_size=recipe.batch_size,
             epochs=recipe.epochs,
             sample_weight=train.sample_weight,
@@ -294,6 +318,8 @@ def _train(
     measured = Evidence(outputs, recorder.signals, recorder.samples)
     if test is not None:
         measured.inputs, measured.targets, measured.tested_on = test.inputs, test.targets, tested_on
+    if recipe.deform:
+        measured.examples = Examples.of(train)
     result.evidence.append(measured)
     _finish(network, parts)
     return failure

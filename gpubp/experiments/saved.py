@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.experiments.folder import CHECKPOINT, FORMAT, MODEL, OUTPUTS, RECIPE, RUN, checksum
 from gpubp.experiments.recipe import Recipe, load_with_run
-from gpubp.experiments.run import About, Evidence, Result, load_parts
+from gpubp.experiments.run import About, Evidence, Examples, Result, load_parts
 from gpubp.formats import npz
 from gpubp.support.records import from_plain
 from gpubp.training.checkpoint import fingerprint
@@ -54,6 +54,7 @@ def read_result(folder: Path, *, data_dir: str | os.PathLike | None = None, quie
                 from_plain(int, of_split["samples"]),
                 targets=arrays.get(f"targets_{split}"),
                 tested_on=from_plain(str | None, of_split["tested_on"]),
+                examples=_examples(arrays, split),
             )
             for split, of_split in enumerate(about, start=1)
         ]
@@ -114,6 +115,12 @@ def _file(path: Path, table: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
             f"train again: gpubp train {path.parent / RECIPE}"
         )
     return npz.read(path, "file")
+
+
+def _examples(arrays: dict[str, np.ndarray], split: int) -> Examples | None:
+    """Those of a split; a file that has but a part of them was not written here."""
+    names = [f"examples_{field.name}_{split}" for field in fields(Examples)]
+    return Examples(*(arrays[name] for name in names)) if names[0] in arrays else None
 
 
 def _signals(rows: list[dict[str, Any]], splits: int) -> list[Signals]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gpubp.errors import UsageError
 
 SIGMA = 1.0, 16.0  # of the smoothing, in pixels
 LIMITS = {"rotation": 180.0, "scaling": 0.5, "shear": 1.0}
+
+
+def _setting(help_text: str, default: Any) -> Any:
+    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +34,15 @@ class Deform:
         UsageError: a value out of range.
     """
 
-    alpha: float = 0.0
-    sigma: float = 4.0
-    rotation: float = 0.0
-    scaling: float = 0.0
-    shear: float = 0.0
-    rotation_by_class: Any = ()  # a mapping when given, and kept as pairs (label, degrees) in order
+    alpha: float = _setting("How strong images are deformed elastically: α, in pixels", 0.0)
+    sigma: float = _setting("How smoothly, σ in pixels", 4.0)
+    rotation: float = _setting("Largest angle that images are turned by, in degrees", 0.0)
+    scaling: float = _setting("Largest part by which width and height change: 0.15", 0.0)
+    shear: float = _setting("Largest sideways shift of a row, as a part of its distance from the middle", 0.0)
+    # A mapping, pairs, or text such as 1:7.5,7:7.5 when given; kept as pairs (label, degrees) in order.
+    rotation_by_class: Any = field(
+        default=(), metadata={"help": "Largest angle of some classes: 1:7.5,7:7.5"}
+    )
 
     def __post_init__(self) -> None:
         _within("alpha", self.alpha, 0, math.inf)
@@ -75,15 +82,18 @@ def _within(name: str, value: Any, least: float, largest: float) -> None:
 
 
 def _by_class(given: Any) -> tuple[tuple[int, float], ...]:
-    """Pairs (label, degrees) in order, from a mapping or pairs; labels may be text, as TOML has them."""
-    items = given.items() if isinstance(given, Mapping) else given
+    """Pairs (label, degrees) in order, from a mapping, pairs or text; labels may be text, as TOML has them."""
+    items: Any = given.items() if isinstance(given, Mapping) else given
     try:
-        pairs = [
-            (int(str(label)), limit) for label, limit in (items if isinstance(items, Iterable) else [items])
-        ]
+        if isinstance(given, str):
+            items = [
+                (label, float(limit))
+                for label, limit in (pair.split(":") for pair in given.split(",") if pair)
+            ]
+        pairs = [(int(str(label)), limit) for label, limit in items]
     except (TypeError, ValueError):
         raise UsageError(
-            f"rotation_by_class takes degrees by label, such as {{1: 7.5}}, not {given!r}"
+            f"rotation_by_class takes degrees by label, such as {{1: 7.5}} or 1:7.5,7:7.5, not {given!r}"
         ) from None
     for label, limit in pairs:
         _within(f"rotation for class {label}", limit, 0, LIMITS["rotation"])

@@ -1,4 +1,4 @@
-"""Weights as pictures that serve light and dark: the colour is the sign, how opaque it is the size.
+"""Weights as pictures that serve light and dark: the colour is the sign, how opaque it is the size; deformed images.
 
 What is transparent shows the page, so that a weight of 0 is white on a white page and black on a black one.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpubp.experiments.run import Result
+from gpubp.randomness.deform import Deformation
 from gpubp.reports.charts import picture
 
 POSITIVE, NEGATIVE = (38, 126, 214), (226, 103, 24)  # blue and orange, light enough to show on either page
@@ -18,6 +19,7 @@ LEVELS = 48  # of opacity; more would not be seen, and PNGs would be twice as la
 PIXELS = 80_000  # in all the pictures of a page together
 UNITS = 64
 LAYERS_SHOWN = 6
+DEFORMED = 7  # of each example
 NUMBERS = (32, 8)  # rows and columns up to which a matrix is shown as numbers
 
 
@@ -68,6 +70,35 @@ def weights(result: Result) -> dict[str, Any] | None:
         "inputs": names,
         "heaviest": _heaviest_input(parameters[0], names),
     }
+
+
+def deformed(result: Result) -> dict[str, Any] | None:
+    """A few training images, each with what the first steps of training make of it; None of a run without.
+
+    ``rows`` are of (class, its image, deformed ones), images as data URIs.
+    """
+    examples = result.evidence[-1].examples if result.evidence else None
+    shape = result.data.image_shape if result.data else None
+    settings = result.recipe.deform
+    if examples is None or shape is None or not settings:
+        return None
+    count = max(1, min(len(examples.images), PIXELS // ((DEFORMED + 1) * shape[0] * shape[1])))
+    images, places, labels = (array[:count] for array in vars(examples).values())
+    seed = result.recipe.seed + len(result.evidence) - 1  # of the last split
+    made = Deformation.of(settings, images, shape, seed)
+    if made is None:
+        return None
+    steps = [made.images(images, places, step, labels) for step in range(DEFORMED)]
+    names = result.data.class_names if result.data else None
+    rows = [
+        (
+            names[label] if names and label < len(names) else str(label),
+            picture(images[k].reshape(shape)),
+            [picture(step[k].reshape(shape)) for step in steps],
+        )
+        for k, label in enumerate(labels.tolist())
+    ]
+    return {"rows": rows, "settings": str(settings), "columns": DEFORMED + 1}
 
 
 def _unit_pictures(rows: np.ndarray, image_shape: tuple[int, int]) -> dict[str, Any]:

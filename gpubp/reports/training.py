@@ -24,6 +24,7 @@ def write_report(path: str | os.PathLike, result: Result, folder: Path) -> Path:
         "facts": _facts(result),
         "curves": learning.curves(result),
         "signals": learning.signals(result),
+        "deformed": pictures.deformed(result),
         "test": tested.results(result),
         "weights": pictures.weights(result),
         "verifications": [history.verification for history in result.histories],
@@ -113,4 +114,6 @@ def _machine(result: Result) -> list[tuple[str, str]]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_shown(inner)}" for key, inner in value.items())
     return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -132,6 +132,8 @@ def fit(
     by_accuracy = early_stopping is not None and early_stopping.monitor == "validation_accuracy"
     if by_accuracy and not train.classification:
         raise UsageError("validation_accuracy needs class labels; monitor validation_loss instead")
+    deformation = Deformation.of(deform, train.samples.inputs, learned.shape, settings.seed)
+    _refuse_classes(deformation, train.classification)
     if network.inputs.kind == UNKNOWN:
         _warn_of_dark_images(split.inputs)
     network.inputs = learned
@@ -144,8 +146,6 @@ def fit(
     usual = np.geterr()
     optimizer = optimizer or SGD(lr=0.1, momentum=0.9)
     dropped = Dropout.of(dropout, len(network.layers), settings.seed)
-    deformation = Deformation.of(deform, train.samples.inputs, learned.shape, settings.seed)
-    _refuse_classes(deformation, train.classification)
     size, held_out = min(settings.batch_size, len(train.samples)), 0 if watched is None else len(watched)
     work = Work.of(network, len(train.samples), size, settings.epochs, held_out, dropped)
     if not isinstance(backend, Backend):  # else it is chosen, and a checkpoint need not be read for that

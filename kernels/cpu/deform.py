@@ -29,14 +29,21 @@ from numba.core import cgutils
 
 from gpubp.kernels.cpu.compile import kernel, part
 from gpubp.kernels.cpu.deforming import (
+    ACROSS,
+    ALL,
     ANGLES,
     BLOCK,
+    BOX,
     COUNTERS,
+    DOWN,
     HEAD,
     LANES,
     MAGIC,
     MAGIC_BITS,
     ONE_BITS,
+    PIXELS,
+    QUADS,
+    RANDOM,
     ROUNDS,
     TILE,
 )
@@ -662,39 +669,45 @@ def get_long(emit, bytes_, offset):
 
 
 @part()
-def deform_image(d, sample, step, limit, memory, base):
+def deform_image(d, sample, step, limit, memory, base, stage):
     """The image at ``d.image`` of the working memory deformed, to ``d.out``: that of ``sample`` at a step.
 
-    ``limit`` says which of the limits of rotation it has. The working memory begins at ``base``.
+    ``limit`` says which of the limits of rotation it has. The working memory begins at ``base``, and is zeros at first.
+    ``stage`` is one of :data:`.deforming.STAGES` by its number, on what the ones before have left, or ``ALL``.
     """
     image, raw, out = base + d.image, base + d.raw, base + d.out
     entries = base + d.entries
     box = entries + 32
-    put_box(memory, image, d.h, d.w, box)
+    if stage in (ALL, BOX):
+        put_box(memory, image, d.h, d.w, box)
     left, right = get_long(memory, box), get_long(memory, box + 8)
     top, bottom = get_long(memory, box + 16), get_long(memory, box + 24)
     if right < left:
         clear(memory, out, d.h * d.w)
         return
-    random_stream(memory, d.tables, d.keys, d.purpose, sample, step, d.blocks, raw, base + d.noise)
-    put_matrix(memory, raw, d.tables, d.turns, limit, d.scaling, d.shear, entries)
+    if stage in (ALL, RANDOM):
+        random_stream(memory, d.tables, d.keys, d.purpose, sample, step, d.blocks, raw, base + d.noise)
+        put_matrix(memory, raw, d.tables, d.turns, limit, d.scaling, d.shear, entries)
     vectors = (d.w + 2 * LANES - 1) // (2 * LANES)
-    if d.elastic:
+    if d.elastic and stage in (ALL, DOWN):
         smooth_down(
             memory, d.tables, d.weights_down, d.pairs_down, base + d.noise + HEAD, 2 * d.noise_w, d.grid_h,
             base + d.rows, d.row,
         )  # fmt: skip
+    if d.elastic and stage in (ALL, ACROSS):
         smooth_across(
             memory, d.tables, d.weights_across, d.pairs_across, base + d.rows, d.row, d.grid_h, d.grid_w,
             base + d.both, d.pitch,
         )  # fmt: skip
         spread_across(memory, d.spacing, base + d.both, d.pitch, 2 * d.grid_h, vectors, base + d.field)
     pitch = 4 * ((right - left + 3 + LANES - 1) // LANES * LANES)
-    gather_quads(memory, image, d.w, left, right, top, bottom, base + d.quads, pitch)
-    put_pixels(
-        memory, d.tables, d.factors, d.spacing, base + d.field, d.field_row, base + d.zero, d.h, d.w, vectors,
-        entries, box, base + d.quads, pitch, out,
-    )  # fmt: skip
+    if stage in (ALL, QUADS):
+        gather_quads(memory, image, d.w, left, right, top, bottom, base + d.quads, pitch)
+    if stage in (ALL, PIXELS):
+        put_pixels(
+            memory, d.tables, d.factors, d.spacing, base + d.field, d.field_row, base + d.zero, d.h, d.w, vectors,
+            entries, box, base + d.quads, pitch, out,
+        )  # fmt: skip
 
 
 @kernel
@@ -711,5 +724,12 @@ def deform_rows(d, source, order, limits, step, out, memory, base, first, stop):
             following = get(order, b + 1) * n
             prefetch_row(source, following, following + n)
         copy_bytes(source, sample * n, memory, base + d.image, n)
-        deform_image(d, sample, step, limit, memory, base)
+        deform_image(d, sample, step, limit, memory, base, ALL)
         copy_bytes(memory, base + d.out, out, b * n, n)
+
+
+@kernel
+def deform_stage(d, memory, stage, count):
+    """One stage, ``count`` times, on what the ones before have left: for what it costs."""
+    for sample in range(count):
+        deform_image(d, sample, 0, 0, memory, 0, stage)

@@ -20,6 +20,8 @@ TILE = 4  # rows that a pass of smoothing takes at a time
 LANES = BYTES // 4
 # Added to a float32 below 2²² in size, it leaves that rounded to a whole number, in the low bits.
 MAGIC, MAGIC_BITS = 1.5 * 2**23, 0x4B400000
+STAGES = "box", "random", "down", "across", "quads", "pixels"
+ALL, BOX, RANDOM, DOWN, ACROSS, QUADS, PIXELS = range(-1, len(STAGES))
 
 
 class Deforming(NamedTuple):
@@ -53,7 +55,7 @@ class Deforming(NamedTuple):
     pitch: int  # bytes of one
     field: int  # float32, for each row and field in turn vectors of even and of odd pixels
     field_row: int  # bytes of a row of both fields, or 0 without a field
-    zero: int  # a row of it, of zeros
+    zero: int  # a row of it, of zeros, as working memory is at first
     quads: int  # four neighbours each, as 32 bits
     out: int  # the deformed image
     entries: int  # M, 4 int64, and after it the box of what is not 0 in the image
@@ -77,23 +79,21 @@ def layout(
 ) -> Deforming:
     """The tables, and where all lies; without a field, ``noise`` is (0, 0)."""
     h, w = shape
-    elastic, taps = int(noise[0] > 0), len(weights)
-    grid_h, grid_w = grid
+    elastic, taps, (grid_h, grid_w) = int(noise[0] > 0), len(weights), grid
+    spacing = spacing if elastic else 1  # where there is no field, it is a row of zeros
     pairs_down, pairs_across = -(-(taps + TILE - 1) // 2), -(-taps // 2)
-    down, sums_across = np.zeros((TILE, 2 * pairs_down), np.uint8), np.zeros(2 * pairs_across, np.int16)
+    down, along = np.zeros((TILE, 2 * pairs_down), np.uint8), np.zeros(2 * pairs_across, np.int16)
     for i in range(TILE):
         down[i, i : i + taps] = weights
-    sums_across[:taps] = weights
-    near = 3 if spacing == 2 else 1
-    spacing = spacing if elastic else 1  # where there is no field, it is a row of zeros
+    along[:taps] = weights
+    keys = [[(k + r * step) % (1 << 32) for k, step in zip(key, weyl, strict=True)] for r in range(ROUNDS)]
     parts = {
-        "keys": np.array([[(k + r * step) % (1 << 32) for k, step in zip(key, weyl, strict=True)]
-                          for r in range(ROUNDS)], np.int64),
+        "keys": np.array(keys, np.int64),
         "turns": np.ascontiguousarray(turns, np.int32),
         "weights_down": np.repeat(down.reshape(-1, 1, 2), BYTES // 2, axis=1),
-        "weights_across": np.repeat(sums_across.reshape(-1, 1, 2), LANES, axis=1),
-        "factors": np.repeat(np.array([scale, near], np.float32), LANES),
-    }  # fmt: skip
+        "weights_across": np.repeat(along.reshape(-1, 1, 2), LANES, axis=1),
+        "factors": np.repeat(np.array([scale, 3 if spacing == 2 else 1], np.float32), LANES),
+    }
     places, whole = {}, b""
     for name, table in parts.items():
         places[name] = len(whole)
@@ -103,19 +103,19 @@ def layout(
     tables[:] = np.frombuffer(whole, np.uint8)
 
     tiled = _up(grid_h, TILE)
-    wide = 2 * _up(2 * noise[1], BYTES) + 2 * BYTES  # bytes of a row of sums, and what is read beside its end
-    pitch = 4 * (_up(max(grid_w, 1), 2 * LANES) + 2 * LANES)  # what is read beside its end counts for nothing
-    across = _up(w, 2 * LANES)  # pixels of a row
+    row = 2 * _up(2 * noise[1], BYTES) + 2 * BYTES  # of sums; what is read beside its end counts for nothing
+    pitch = 4 * (_up(grid_w, 2 * LANES) + 2 * LANES)  # as well
+    across = 4 * _up(w, 2 * LANES)  # bytes of a row of pixels
     sizes = {
         "image": BYTES + h * w + 2 * BYTES,
         "raw": blocks * BLOCK,
         "noise": blocks * BLOCK + 2 * noise[1] * (TILE + 1) + 2 * BYTES,
-        "rows": wide * tiled * elastic,
+        "rows": row * tiled * elastic,
         "both": pitch * 2 * tiled * elastic,
-        "field": 4 * across * 2 * grid_h * elastic,
-        "zero": 4 * across,
+        "field": across * 2 * grid_h * elastic,
+        "zero": across,
         "quads": 4 * (h + 2) * _up(w + 2, LANES),
-        "out": h * w + across + BYTES,
+        "out": h * w + across // 4 + BYTES,
         "entries": 64,
     }
     size = 0
@@ -123,13 +123,30 @@ def layout(
         places[name] = size
         size += _up(part, LINE)
     places["image"] += BYTES  # there is room to read before it
+    if not elastic:
+        places["field"] = places["zero"]
+    scaling, shear = ranges
     return Deforming(
-        tables, places["keys"], places["turns"], places["weights_down"], places["weights_across"],
-        places["factors"], h, w, purpose, elastic, spacing, *ranges, pairs_down, pairs_across,
-        grid_h, grid_w, noise[1], blocks, places["image"], places["raw"], places["noise"], places["rows"], wide, places["both"], pitch,
-        places["field"] if elastic else places["zero"], 4 * across * 2 * elastic, places["zero"], places["quads"],
-        places["out"], places["entries"], size,
-    )  # fmt: skip
+        tables=tables,
+        h=h,
+        w=w,
+        purpose=purpose,
+        elastic=elastic,
+        spacing=spacing,
+        scaling=scaling,
+        shear=shear,
+        pairs_down=pairs_down,
+        pairs_across=pairs_across,
+        grid_h=grid_h,
+        grid_w=grid_w,
+        noise_w=noise[1],
+        blocks=blocks,
+        row=row,
+        pitch=pitch,
+        field_row=2 * across * elastic,
+        size=size,
+        **places,
+    )
 
 
 def lined(size: int) -> np.ndarray:

@@ -16,3 +16,4 @@ output_blocks = Entry("gpubp.kernels.cpu.operations", "output_blocks")
 update_padded = Entry("gpubp.kernels.cpu.operations", "update_padded")
 
 deform_rows = Entry("gpubp.kernels.cpu.deform", "deform_rows")
+deform_stage = Entry("gpubp.kernels.cpu.deform", "deform_stage")

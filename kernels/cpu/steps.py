@@ -194,7 +194,7 @@ def deform(d, net, data, order, begin, b0, b1, step, thread):
             following = get(order, b + 1) * n
             prefetch_row(data.bytes, following, following + n)
         copy_bytes(data.bytes, sample * n, net.working, base + d.image, n)
-        deform_image(d, sample, step, limit, net.working, base)
+        deform_image(d, sample, step, limit, net.working, base, ALL)
         place = net.deformed + (b - begin) * pitch
         copy_bytes(net.working, base + d.out, net.unfolded, place, n)
         if data.pitch > 0 and net.layers[0, DROPPED] > 0:

@@ -20,6 +20,7 @@ from gpubp.experiments.recipe import (
     to_toml,
 )
 from gpubp.experiments.run import run_recipe
+from gpubp.randomness.settings import Deform
 from tests import param
 
 # Every field off its default at least once.
@@ -33,7 +34,10 @@ EVERY_FIELD = (
         schedule="step", factor=0.1, every=2.5, warmup=1.0,
         dropout=(0.2, 0.5, 0.25), batch_size=7, epochs=9, patience=3, validation_fraction=0.2, seed=7,
     ),
-    Recipe(name="cosine", momentum=0.9, nesterov=True, schedule="cosine", final=0.1),
+    Recipe(
+        name="cosine", momentum=0.9, nesterov=True, schedule="cosine", final=0.1,
+        deform=Deform(alpha=34, sigma=5, rotation=15, scaling=0.15, shear=0.1, rotation_by_class={1: 7.5, 7: 5}),
+    ),
 )  # fmt: skip
 
 
@@ -92,6 +96,10 @@ def test_a_wrong_run_table_is_named(tmp_path, table, says):
         ("dropout_rate = 0.5", UsageError, "did you mean 'dropout'"),
         ('dropout = ["0.5"]', UsageError, "dropout must be a list of float"),
         ("run = {batch = 3}", UsageError, "unknown key 'batch': There are backend"),
+        ("deform = 0.5", UsageError, "deform must be a table, not 0.5"),
+        ("deform = {aplha = 34}", UsageError, "mine: deform: unknown key 'aplha': did you mean 'alpha'"),
+        ("deform = {alpha = '34'}", UsageError, "mine: deform: alpha must be float"),
+        ("deform = {sigma = 0.1}", UsageError, "sigma of a deformation is 1 to 16, not 0.1"),
         ('epochs = "3"', UsageError, "epochs must be int"),
         ("epochs = true", UsageError, "epochs must be int"),
         ("layers = [1.5, 2]", UsageError, "list of int"),

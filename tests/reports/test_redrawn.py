@@ -26,6 +26,7 @@ KINDS = {
     "images": (0, ("mnist-sample", "--epochs", 2, "--reach", 0.5)),
     "a result not reached": (1, ("mnist-sample", "--epochs", 1, "--reach", 1)),
     "numba": (0, ("mnist-sample", "--epochs", 2, "--backend", "numba")),
+    "deformed": (0, ("mnist-sample", "--epochs", 1, "--deform-alpha", 34, "--deform-rotation", 9)),
     "numbers": (0, ("parity", "--epochs", 30)),
     "splits": (0, ("iris", "--epochs", 20, "--splits", 3)),
     "regression": (0, WAVES),

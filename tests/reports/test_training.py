@@ -17,7 +17,9 @@ import gpubp
 from gpubp.errors import GpubpError
 from gpubp.experiments.recipe import load_recipe
 from gpubp.experiments.run import load_parts, run_recipe
+from gpubp.randomness.deform import Deformation
 from gpubp.reports import pictures
+from gpubp.reports.charts import picture
 from gpubp.reports.tested import confusion_matrix, fits, most_confident
 from gpubp.reports.training import write_report
 from tests.browser import problems
@@ -28,6 +30,16 @@ NUMPY = ("--backend", "numpy", "--threads", 1, "-q", "--folder", "run")
 PAGE = Path("run/report.html")
 KINDS = {
     "images": ("--epochs", 3, "--reach", 0.8),
+    "deformed": (
+        "--epochs",
+        2,
+        "--deform-alpha",
+        34,
+        "--deform-rotation",
+        15,
+        "--deform-rotation-by-class",
+        "1:7.5",
+    ),
     "numbers": ("parity", "--epochs", 80),
     "splits": ("iris", "--epochs", 20, "--splits", 3),
     "regression": ("--data", "waves.csv", "--layers", "3-8-1", "--output", "identity", "--loss", "quadratic"),
@@ -102,6 +114,26 @@ def test_the_report_of_images(made):
     assert f"{(~wrong).mean():.4f}" in words
     for fact in ("reached 0.8", "verification ok", "gpubp train run/recipe.toml", np.__version__):
         assert fact in words
+
+
+def test_the_report_of_deformed_images_shows_them_beside_the_originals(made):
+    words, _ = made("deformed")
+    source, train = PAGE.read_text(), gpubp.load_data("mnist-sample", seed=0).train
+    section = re.findall(r'id="deformed".*?</section>', source, re.DOTALL)[0]
+    images = re.findall(r'src="(.*?)" alt="(.*?)"', section)
+    assert len({image for image, _ in images}) == 6 * 8
+    places = np.sort([np.flatnonzero(train.targets == label)[0] for label in range(6)])
+    labels = [int(label) for label in train.targets[places]]
+    assert [alt for _, alt in images[::8]] == [f"training image of class {label}" for label in labels]
+    deform = gpubp.Deform(alpha=34, rotation=15, rotation_by_class={1: 7.5})
+    deformation = Deformation.of(deform, train.inputs, (28, 28), 0)
+    for place, label, row in zip(places, labels, range(6), strict=True):
+        image = train.inputs[[place]]
+        steps = [deformation.images(image, np.array([place]), step, np.array([label])) for step in range(7)]
+        shown = [picture(made.reshape(28, 28)) for made in (image, *steps)]
+        assert [image for image, _ in images[8 * row : 8 * row + 8]] == shown
+    assert "Elastic α 34 σ 4, rotation ±15°, ±7.5° for 1." in words
+    assert "deform alpha 34.0, sigma 4.0, rotation 15.0, rotation by class 1 7.5" in words
 
 
 def test_the_report_of_parity_shows_that_the_last_bit_weighs_most(made):
