@@ -24,6 +24,7 @@ from gpubp.backends.cuda.units import PLANS, Grid
 from gpubp.backends.plan import Plan, Problem
 from gpubp.errors import UsageError
 from gpubp.kernels import cuda
+from gpubp.randomness.philox import BLOCK, LANES, seed_of
 
 __all__ = ["CupyBackend", "why_unavailable"]
 
@@ -82,7 +83,15 @@ class CupyBackend(Device, Backend):
         self._launch("output_delta", _row_grid(len(a), 1), arguments, a.shape, a.dtype)
 
     def drop(self, a, mask, order, out):
-        raise UsageError("dropout is not there on a GPU yet: choose backend numba or numpy")
+        grid = _row_grid(len(a), _tiles(a.shape[1], BLOCK) * LANES)  # a counter a lane
+        codes = (
+            np.uint64(seed_of(mask.key)),
+            np.int32(mask.purpose),
+            np.int64(mask.step),
+            np.int32(mask.dropped),
+        )
+        arguments = (a, order, *codes, a.dtype.type(mask.factor), out)
+        self._launch("drop", grid, arguments, a.shape, a.dtype)
 
     def hidden_delta(self, delta_next, weights_next, a, activation, delta, mask=None, order=None):
         self.matmul(delta_next, weights_next, delta)
@@ -138,6 +147,10 @@ class CupyBackend(Device, Backend):
 
         Raises UsageError: the plan or the precision is not for it.
         """
+        if problem.dropout:
+            if self.precision != "float32" or self.plan_kind not in ("auto", "composed"):
+                raise UsageError("on a GPU only the composed plan, in precision float32, has dropout")
+            return "composed", "which alone has dropout"
         if self.precision != "float32":
             if problem.dtype != np.float32:
                 raise UsageError(f"precision {self.precision} is for float32 networks, not {problem.dtype}")
