@@ -38,6 +38,14 @@ struct Mask {
         }
     }
 
+    // What one element is multiplied by. Each draws a whole counter: it is for those who have few of a counter's.
+    __device__ real at(index_t sample, int e) const {
+        const Words words = draw(sample, e / 128 * 16 + e % 16);
+        const int number = e / 16 % 8;
+        const unsigned low = number & 2 ? words.x[1] : words.x[0], high = number & 2 ? words.x[3] : words.x[2];
+        return of(half(number & 4 ? high : low, number & 1));
+    }
+
   private:
     static __device__ int first_of(int counter) { return counter / 16 * 128 + counter % 16; }
     static __device__ unsigned half(unsigned word, int high) { return high ? word >> 16 : word & 0xFFFF; }

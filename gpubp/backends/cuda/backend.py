@@ -147,10 +147,6 @@ class CupyBackend(Device, Backend):
 
         Raises UsageError: the plan or the precision is not for it.
         """
-        if problem.dropout:
-            if self.precision != "float32" or self.plan_kind not in ("auto", "composed"):
-                raise UsageError("on a GPU only the composed plan, in precision float32, has dropout")
-            return "composed", "which alone has dropout"
         if self.precision != "float32":
             if problem.dtype != np.float32:
                 raise UsageError(f"precision {self.precision} is for float32 networks, not {problem.dtype}")
@@ -181,6 +177,9 @@ class CupyBackend(Device, Backend):
         compilations: dict[str, Callable[[], Any]] = {
             "composed plan": partial(self.kernels, kind),
             "fused plan": partial(self.persistent_kernel, "epoch", kind, shared_bytes(2)),
+            "fused plan with dropout": partial(
+                self.persistent_kernel, "epoch", kind, shared_bytes(2, dropout=True), dropout=True
+            ),
         }
         for plan, count in product(PLANS.values(), cuda.UNITS_OF_A_CLUSTER):
             if plan.cluster == 1 or self.why_no_clusters() is None:

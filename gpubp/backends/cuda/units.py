@@ -64,6 +64,8 @@ class UnitsPlan(EpochPlan):
     def deal(cls, device: Device, problem: Problem) -> Grid | str:
         """How the network is dealt to blocks, or why it cannot be."""
         layers = problem.layers
+        if problem.dropout:
+            return "it has no dropout"
         if len(layers) != 2:
             return f"it is for one hidden layer, not {len(layers) - 1}"
         if layers[0].activation == "softmax":
