@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
@@ -13,6 +14,7 @@ from gpubp.data.samples import Samples, as_inputs
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer
+from gpubp.randomness.dropout import Dropout
 from gpubp.verification import bounds
 from gpubp.verification.bounds import Bounded, Precision
 from tests import param
@@ -55,9 +57,11 @@ def problem_of(
     batch: int = 32,
     optimizer: Optimizer = MOMENTUM,
     loss: str = "cross_entropy",
+    dropout: float | Sequence[float] = 0.0,
 ) -> Problem:
     """What every plan in the tests is made of."""
-    return Problem(net.layers, net.parameters, LOSSES[loss], optimizer, batch, samples)
+    dropped = Dropout.of(dropout, len(net.layers), seed=2**40 + 5)
+    return Problem(net.layers, net.parameters, LOSSES[loss], optimizer, batch, samples, dropped)
 
 
 def random_problem(

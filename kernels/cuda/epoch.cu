@@ -335,15 +335,15 @@ struct Step {
             if (b0 + threadIdx.y < now().rows) body(b0 + threadIdx.y);
     }
 
-    // Where the memory has what goes into a layer, if it is not the data as it lies.
-    struct Taken { index_t place; int pitch; };
+    // What goes into a layer, where it is not the data as it lies.
+    struct Taken { real* lines; int pitch; };
 #if DROPOUT
     static __device__ Taken taken(int i) {
         const Layer& of = layer(i);
-        if (!of.dropped) return {layer(i - 1).a, layer(i - 1).pitch};
+        if (!of.dropped) return {launch.memory + layer(i - 1).a, layer(i - 1).pitch};
         // Of a step's inputs, which are written while other blocks may still read those of the step before.
         const index_t other = i == 0 && now().number % 2 ? index_t(launch.batch) * of.taken_pitch : 0;
-        return {of.taken + other, of.taken_pitch};
+        return {launch.memory + of.taken + other, of.taken_pitch};
     }
 
     // The first layer's inputs, ready in memory: gathered, and some of them dropped. All warps of the grid share them, of
@@ -364,12 +364,12 @@ struct Step {
     // What goes into layer i of input(n), the inputs of row b, or of one of the pieces that warps share them in.
     template <class Input> static __device__ void drop(int i, index_t b, int piece, int pieces, const Input& input) {
         const Taken of = taken(i);
-        real* const to = launch.memory + of.place + b * of.pitch;
+        real* const to = of.lines + b * of.pitch;
         mask_of(i).each(order()[b], layer(i).n_in, piece * WARP + threadIdx.x, pieces * WARP,
                         [&](int n, real m) { to[n] = input(n) * m; });
     }
 #else
-    static __device__ Taken taken(int i) { return {layer(i - 1).a, layer(i - 1).pitch}; }
+    static __device__ Taken taken(int i) { return {launch.memory + layer(i - 1).a, layer(i - 1).pitch}; }
     static __device__ void inputs() {}
 #endif
 
@@ -381,7 +381,7 @@ struct Step {
         constexpr bool ALONG_TERMS = Other::ALONG_TERMS;
         if (i > 0 || is_dropped(0)) {
             const Taken of = taken(i);
-            const Operand<ALONG_TERMS, real> a_prev{launch.memory + of.place, nullptr, of.pitch};
+            const Operand<ALONG_TERMS, real> a_prev{of.lines, nullptr, of.pitch};
             return tile_with(shape, a_prev, other, product, number);
         } else if (launch.bytes) {
             const Operand<ALONG_TERMS, Byte> bytes{launch.bytes, order(), n_in};

@@ -134,9 +134,7 @@ class EpochPlan(Plan):
             # What comes next adds up z's parts by rows, if it is by rows itself, as dropout is; else it takes a barrier
             # more.
             dropped_next = any(dropped[i + 1 : i + 2])
-            next_by_rows = (
-                layer.activation == "softmax" or dropped_next or by_rows[i + 1 : i + 2] != [False]
-            )
+            next_by_rows = layer.activation == "softmax" or dropped_next or by_rows[i + 1 : i + 2] != [False]
             further = 0 if next_by_rows else BARRIER_CYCLES
             # Aligned lines begin at a multiple of four elements.
             aligned = layer.n_in % 4 == 0 and weights % 4 == 0

@@ -17,6 +17,7 @@ from gpubp.errors import UsageError
 from gpubp.experiments.recipe import load_recipe
 from gpubp.experiments.run import run_recipe
 from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.kernels import cuda
 from gpubp.kernels.cuda import UNITS_OF_A_CLUSTER
 from gpubp.network import Network
 from gpubp.verification.report import VerificationError
@@ -208,16 +209,18 @@ def test_what_is_held_of_the_inputs_goes_by_the_room_there_is(
 @needs_compiler
 @pytest.mark.parametrize("dtype", [param("float32", always=False), "float64"])
 @pytest.mark.parametrize(
-    ("plan", "sizes"),
+    ("plan", "sizes", "dropout"),
     [
-        ("composed", (20, 23, 10)),
-        ("fused", (30, 150, 130, 7)),
-        ("units", (30, 23, 7)),
-        ("cluster", (150, 23, 7)),
+        ("composed", (20, 23, 10), 0),
+        ("fused", (30, 150, 130, 7), 0),
+        ("fused", (30, 150, 130, 7), [0.2, 0.5, 0.5]),
+        ("units", (30, 23, 7), 0),
+        ("cluster", (150, 23, 7), 0),
     ],
 )
-def test_bits_do_not_depend_on_the_schedule(plan, sizes, dtype):
-    results = [train(make_plan(host_backend(plan), sizes, dtype=dtype)) for _ in range(3)]
+def test_bits_do_not_depend_on_the_schedule(plan, sizes, dropout, dtype):
+    options = {"dtype": dtype, "dropout": dropout}
+    results = [train(make_plan(host_backend(plan), sizes, **options)) for _ in range(3)]
     for other in results[1:]:
         assert_agrees(other, results[0], bound=0)
 
@@ -233,6 +236,84 @@ def test_an_epoch_allocates_nothing_and_waits_only_at_its_ends(plan):
     assert launches > 1 if plan == "composed" else launches == 1
     # The order, for whole epochs coefficients, the barrier's counter and the launch too; costs and hits.
     assert counts == {"uploads": 1 if plan == "composed" else 4, "downloads": 2}
+
+
+# Dropout -----------------------------------------------------------------------------------------------------
+
+
+# Of inputs and of each hidden layer; layers that blocks share by rows, by tiles and in parts, and all in turn; lines
+# that are aligned and not; more blocks than rows.
+DROPPED = [
+    ((20, 10), {"dropout": [0.3]}),
+    ((20, 37, 10), {"dropout": 0.5}),
+    ((20, 37, 10), {"dropout": [0.2, 0.0]}),
+    ((21, 150, 3), {"dropout": [0.2, 0.5]}),
+    ((600, 30, 5), {"dropout": [0.8, 0.5], "hidden": "softmax"}),
+    ((5, 150, 3, 150, 2), {"dropout": [0.2, 0.5, 0.1, 0.3]}),
+    ((30, 150, 130, 7), {"dropout": [0.5, 0.5], "hidden": "relu"}),
+    ((300, 9, 260, 4), {"dropout": [0.1, 0.9, 0.0], "hidden": ["softmax", "sigmoid"], "batch": 130}),
+]
+
+
+@pytest.mark.parametrize(("sizes", "options"), DROPPED, ids=str)
+@pytest.mark.parametrize("as_bytes", [True, param(False, always=False)])
+@pytest.mark.parametrize("most", [param(1, always=False), 2, param(5, always=False)])
+def test_dropout_in_any_network(sizes, options, as_bytes, most, blocks):
+    blocks(most)
+    assert_agrees(*both(sizes=sizes, as_bytes=as_bytes, **options))
+
+
+@pytest.mark.parametrize("plan", ["composed", "fused"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dropout_is_verified_and_leaves_evaluation_alone(plan, dtype, rng):
+    network, data = small_net((12, 40, 33, 4), dtype=dtype), small_data(rng, 60)
+    backend = cuda_backend(plan)
+    report = gpubp.verify(network, *data, dropout=[0.2, 0.5, 0.3], backend=backend)
+    assert report.ok, report
+    options = {"batch_size": 16, "epochs": 2, "verify": "step", "dropout": 0.5}
+    assert gpubp.fit(network, *data, backend=backend, **options).verification.ok
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("precision", ["tf32", "3xtf32"])
+def test_dropout_in_every_precision_is_held_to_its_bound(precision):
+    network, inputs, labels = wide_problem()
+    options = {"batch_size": 70, "epochs": 1, "verify": "step", "dropout": [0.2, 0.5, 0.5]}
+    history = gpubp.fit(network, inputs, labels, backend=cuda_backend("fused", precision), **options)
+    assert history.verification.ok
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("if (mask.dropped)", "if (false)"),  # δ is not dropped
+        ("pull_back.mask = mask_of(i)", "pull_back.mask = mask_of(i - 1)"),
+        ("unsigned(launch.step + now().number)", "unsigned(launch.step)"),
+        ("drop(i + 1, b, 0, 1, [&](int n) { return a[n]; });", ""),
+        ("mask_of(i).each(order()[b]", "mask_of(i).each(order()[0]"),
+        ("draw(sample, c)", "draw(sample + 1, c)"),
+    ],
+)
+def test_a_mask_that_is_another_is_caught(line, instead, rng, monkeypatch):
+    whole = cuda.source
+    assert line in whole(cuda.EPOCH)
+    monkeypatch.setattr(cuda, "source", lambda files=cuda.OPERATIONS: whole(files).replace(line, instead))
+    network, data = small_net((12, 40, 33, 4)), small_data(rng, 60)
+    assert not gpubp.verify(network, *data, dropout=[0.2, 0.5, 0.3], backend=host_backend("fused")).ok
+
+
+@needs_compiler
+def test_dropout_in_the_plan_that_has_it():
+    def described(plan="auto", **options):
+        return make_plan(host_backend(plan), (20, 24, 10), dropout=0.5, **options).describe()
+
+    assert "; chosen since the units plan does not fit: it has no dropout" in described()
+    for plan in ("units", "cluster"):
+        with pytest.raises(
+            UsageError, match=f"the {plan} plan does not fit: it has no dropout; choose the fu"
+        ):
+            described(plan)
 
 
 @pytest.mark.exhaustive
