@@ -28,7 +28,7 @@ Compile = Callable[[str, tuple[str, ...], str], bytes]
 
 
 def jobs(architectures: Sequence[str], dtypes: Sequence[np.dtype] = DTYPES) -> list[tuple]:
-    """All that is compiled for these architectures: files, dtype, precision, units, dropout and architecture of each."""
+    """All that is compiled for these architectures: files, dtype, precision, units, dropout, architecture of each."""
     kinds: list[tuple] = []
     for dtype in dtypes:
         kinds.append((cuda.OPERATIONS, dtype, "float32", None, False))
