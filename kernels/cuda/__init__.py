@@ -18,7 +18,7 @@ _ROWS = ("functions.cuh", "output.cuh", "rules.cuh")
 OPERATIONS = (*_ROWS, "random.cuh", "operations.cu")
 _PERSISTENT = (*_ROWS, "grid.cuh", "launch.cuh")
 EPOCH = (*_PERSISTENT, "async.cuh", "vectors.cuh", "product.cuh", "profile.cuh", "random.cuh", "epoch.cu")
-UNITS = (*_PERSISTENT, "async.cuh", "vectors.cuh", "cluster.cuh", "profile.cuh", "units.cu")
+UNITS = (*_PERSISTENT, "async.cuh", "vectors.cuh", "cluster.cuh", "profile.cuh", "random.cuh", "units.cu")
 PERSISTENT = {"epoch": EPOCH, "units": UNITS}  # kernels that stay for whole epochs
 # Of ``units``, each compiled by itself: hidden units that a cluster can own, and its blocks; 8 is the most that every
 # GPU with clusters has.
@@ -123,7 +123,11 @@ _LAUNCHES = {
 }
 
 # And of dropout, where it is compiled for that.
-_DROPOUT = {"epoch": {"key": "uint64", "step": "index", "factors": "real*"}}
+_DROPPED = {"key": "uint64", "step": "index", "factors": "real*"}
+_DROPOUT = {
+    "epoch": _DROPPED,
+    "units": {**_DROPPED, **dict.fromkeys(("dropped1", "mask1", "pull1", "last_room"), "int")},
+}
 
 _CONSTANTS = ("LEAKY_SLOPE", "LECUN_SCALE", "LECUN_RATE", "PROBABILITY_FLOOR")
 # For tools that compile one file; here the headers come first anyway.
@@ -175,8 +179,8 @@ def definitions(
 ) -> tuple[str, ...]:
     """The compiler's -D options: the real type, the precision of products, and the codes of gpubp.kernels and here.
 
-    ``units.cu`` is compiled for so many hidden units of a cluster of so many blocks, ``epoch.cu`` with dropout or
-    without.
+    ``units.cu`` is compiled for so many hidden units of a cluster of so many blocks, and kernels that stay for whole
+    epochs with dropout or without.
     """
     dtype = np.dtype(dtype)
     values: dict[str, object] = {"REAL": {"float32": "float", "float64": "double"}[dtype.name]}
@@ -205,8 +209,7 @@ def definitions(
         values["OUTPUT_LANES"] = output_lanes(units[1])
     if dropout:
         values["DROPOUT"] = 1
-    for name in _LAUNCHES:
-        values[f"{name.upper()}_LAUNCH"] = launch_record(name, dropout and name in _DROPOUT).itemsize
+    values |= {f"{name.upper()}_LAUNCH": launch_record(name, dropout).itemsize for name in _LAUNCHES}
     columns = layer_fields(dropout)
     values |= {f"LAYER_{name.upper()}": k for k, name in enumerate(columns)}
     values |= {"LAYER_FIELDS": len(columns), "LAYER_BYTES": layer_bytes(dropout)}

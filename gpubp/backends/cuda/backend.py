@@ -174,17 +174,15 @@ class CupyBackend(Device, Backend):
         Raises GpubpError: it does not compile.
         """
         kind = np.dtype(dtype)
-        compilations: dict[str, Callable[[], Any]] = {
-            "composed plan": partial(self.kernels, kind),
-            "fused plan": partial(self.persistent_kernel, "epoch", kind, shared_bytes(2)),
-            "fused plan with dropout": partial(
-                self.persistent_kernel, "epoch", kind, shared_bytes(2, dropout=True), dropout=True
-            ),
-        }
-        for plan, count in product(PLANS.values(), cuda.UNITS_OF_A_CLUSTER):
-            if plan.cluster == 1 or self.why_no_clusters() is None:
-                units = partial(self.persistent_kernel, "units", kind, 0, (count, plan.cluster))
-                compilations[f"{plan.name} plan, {count} hidden units {plan.of_units}"] = units
+        compilations: dict[str, Callable[[], Any]] = {"composed plan": partial(self.kernels, kind)}
+        for dropout, has in (False, ""), (True, ", with dropout"):
+            shared = shared_bytes(2, dropout)
+            kernel = partial(self.persistent_kernel, "epoch", kind, shared, dropout=dropout)
+            compilations[f"fused plan{has}"] = kernel
+            for plan, count in product(PLANS.values(), cuda.UNITS_OF_A_CLUSTER):
+                if plan.cluster == 1 or self.why_no_clusters() is None:
+                    kernel = partial(self.persistent_kernel, "units", kind, 0, (count, plan.cluster), dropout)
+                    compilations[f"{plan.name} plan, {count} hidden units {plan.of_units}{has}"] = kernel
         for what, compilation in compilations.items():
             started = time.perf_counter()
             compilation()

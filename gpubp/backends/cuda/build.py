@@ -32,10 +32,11 @@ def jobs(architectures: Sequence[str], dtypes: Sequence[np.dtype] = DTYPES) -> l
     kinds: list[tuple] = []
     for dtype in dtypes:
         kinds.append((cuda.OPERATIONS, dtype, "float32", None, False))
-        pairs = product(cuda.UNITS_OF_A_CLUSTER, cuda.CLUSTERS)
-        kinds += [(cuda.UNITS, dtype, "float32", units, False) for units in pairs]
-        precisions = cuda.PRECISIONS if dtype == np.float32 else ["float32"]
-        kinds += [(cuda.EPOCH, dtype, precision, None, d) for precision in precisions for d in (False, True)]
+        for dropout in (False, True):
+            pairs = product(cuda.UNITS_OF_A_CLUSTER, cuda.CLUSTERS)
+            kinds += [(cuda.UNITS, dtype, "float32", units, dropout) for units in pairs]
+            precisions = cuda.PRECISIONS if dtype == np.float32 else ["float32"]
+            kinds += [(cuda.EPOCH, dtype, precision, None, dropout) for precision in precisions]
     every = product(kinds, architectures)
     return [(*kind, of) for kind, of in every if of not in NO_CLUSTERS or kind[3] is None or kind[3][1] == 1]
 

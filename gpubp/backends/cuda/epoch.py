@@ -308,11 +308,16 @@ class EpochPlan(Plan):
         """Launch the kernel that is for this mode; ``launch`` is what all of them are told."""
         more = {
             "layers": layout.table, "layer_count": len(self.layers), "row_cost": self._row_cost,
-            "row_hit": self._row_hit, "outputs": outputs,
+            "row_hit": self._row_hit, "outputs": outputs, **self._of_dropout(),
         }  # fmt: skip
-        if self.problem.dropout:
-            more |= {"key": seed_of(self.problem.dropout.key), "step": self.step, "factors": self._factors}
         self.device.start_persistent(self._kernel, (layout.blocks,), launch | more, self._shared)
+
+    def _of_dropout(self) -> dict[str, Any]:
+        """What a launch of any kernel is told of dropout, if there is some."""
+        dropout = self.problem.dropout
+        if dropout is None:
+            return {}
+        return {"key": seed_of(dropout.key), "step": self.step, "factors": self._factors}
 
 
 def shared_bytes(layers: int, dropout: bool = False) -> int:

@@ -224,7 +224,7 @@ def test_nvidias_compiler_builds_what_the_driver_is_given(all_of_them, tmp_path,
     for files, *kind, architecture in wanted:
         path = cubins.find(cuda.source(files), cuda.options(*kind), architecture)
         assert path.read_bytes()[:4] == b"\x7fELF"
-    assert len(list(tmp_path.glob("*.cubin"))) == len(wanted) == (22 if all_of_them else 1)
+    assert len(list(tmp_path.glob("*.cubin"))) == len(wanted) == (34 if all_of_them else 1)
 
 
 @needs_nvrtc
@@ -254,10 +254,10 @@ def test_every_kernel_of_the_backend_is_built():
         for dtype in ("float32", "float64") if precision == "float32" else ("float32",):
             asked = [(backend.kernels, (np.dtype(dtype),))]
             for name in cuda.PERSISTENT:
-                if name == "epoch":
-                    kinds = [(None, False), (None, True)]  # with dropout and without
-                else:
-                    kinds = [(n, False) for n in product(cuda.UNITS_OF_A_CLUSTER, cuda.CLUSTERS)]
+                pairs = product(cuda.UNITS_OF_A_CLUSTER, cuda.CLUSTERS)
+                kinds = product(
+                    pairs if name == "units" else [None], (False, True)
+                )  # with dropout and without
                 if precision == "float32" or name == "epoch":
                     asked += [
                         (backend.persistent_kernel, (name, np.dtype(dtype), 0, *kind)) for kind in kinds

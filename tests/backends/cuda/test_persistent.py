@@ -216,6 +216,7 @@ def test_what_is_held_of_the_inputs_goes_by_the_room_there_is(
         ("fused", (30, 150, 130, 7), [0.2, 0.5, 0.5]),
         ("units", (30, 23, 7), 0),
         ("cluster", (150, 23, 7), 0),
+        ("cluster", (150, 23, 7), 0.5),
     ],
 )
 def test_bits_do_not_depend_on_the_schedule(plan, sizes, dropout, dtype):
@@ -263,14 +264,29 @@ def test_dropout_in_any_network(sizes, options, as_bytes, most, blocks):
     assert_agrees(*both(sizes=sizes, as_bytes=as_bytes, **options))
 
 
-@pytest.mark.parametrize("plan", ["composed", "fused"])
+# Hidden units that fill their clusters and not; batches whose rows fill their blocks and not.
+@pytest.mark.parametrize(
+    ("sizes", "batch"),
+    [((20, 23, 10), 32), ((30, 5, 4), 3), ((64, 9, 33), 130), param((20, 48, 1), 44, always=False)],
+    ids=str,
+)
+@pytest.mark.parametrize("as_bytes", [True, param(False, always=False)])
+@one_hidden
+def test_dropout_of_units(plan, as_bytes, sizes, batch):
+    options = {"output": "sigmoid", "loss": "binary_cross_entropy", "dropout": 0.3}
+    assert_agrees(*both(plan=plan, sizes=sizes, batch=batch, as_bytes=as_bytes, **options))
+
+
+@every_plan
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_dropout_is_verified_and_leaves_evaluation_alone(plan, dtype, rng):
-    network, data = small_net((12, 40, 33, 4), dtype=dtype), small_data(rng, 60)
-    backend = cuda_backend(plan)
-    report = gpubp.verify(network, *data, dropout=[0.2, 0.5, 0.3], backend=backend)
+def test_dropout_is_verified(plan, dtype, rng):
+    """Evaluation, which has none, too."""
+    several = plan in ("composed", "fused")
+    sizes, rates = ((12, 40, 33, 4), [0.2, 0.5, 0.3]) if several else ((12, 20, 4), 0.5)
+    network, data, backend = small_net(sizes, dtype=dtype), small_data(rng, 60), cuda_backend(plan)
+    report = gpubp.verify(network, *data, dropout=rates, backend=backend)
     assert report.ok, report
-    options = {"batch_size": 16, "epochs": 2, "verify": "step", "dropout": 0.5}
+    options = {"batch_size": 16, "epochs": 2, "verify": "step", "dropout": rates}
     assert gpubp.fit(network, *data, backend=backend, **options).verification.ok
 
 
@@ -287,7 +303,7 @@ def test_dropout_in_every_precision_is_held_to_its_bound(precision):
 @pytest.mark.parametrize(
     ("line", "instead"),
     [
-        ("if (mask.dropped)", "if (false)"),  # δ is not dropped
+        ("if (mask.dropped)", "if (false)"),
         ("pull_back.mask = mask_of(i)", "pull_back.mask = mask_of(i - 1)"),
         ("unsigned(launch.step + now().number)", "unsigned(launch.step)"),
         ("drop(i + 1, b, 0, 1, [&](int n) { return a[n]; });", ""),
@@ -295,25 +311,49 @@ def test_dropout_in_every_precision_is_held_to_its_bound(precision):
         ("draw(sample, c)", "draw(sample + 1, c)"),
     ],
 )
-def test_a_mask_that_is_another_is_caught(line, instead, rng, monkeypatch):
+def test_a_wrong_mask_of_the_fused_plan_is_caught(line, instead, rng, monkeypatch):
+    assert not verified_with(line, instead, "fused", (12, 40, 33, 4), [0.2, 0.5, 0.3], rng, monkeypatch).ok
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("sum *= at<real>(launch.pull1)[e];", "sum *= slope(launch.activation, a1[e]);"),
+        ("a1[e] *= m;", ""),
+        ("first_unit() + e % UNITS);", "e % UNITS);"),
+        ("unsigned(launch.step + step)", "unsigned(launch.step)"),
+        ("draw(step + 1);", ""),
+        ("mask.at(order[e / UNITS]", "mask.at(order[0]"),
+    ],
+)
+@one_hidden
+def test_a_wrong_mask_of_units_is_caught(plan, line, instead, rng, monkeypatch):
+    assert not verified_with(line, instead, plan, (12, 20, 4), 0.5, rng, monkeypatch).ok
+
+
+def verified_with(line, instead, plan, sizes, rates, rng, monkeypatch):
+    """The report on a plan of whose source a line is another."""
     whole = cuda.source
-    assert line in whole(cuda.EPOCH)
+    assert line in whole(cuda.EPOCH if plan == "fused" else cuda.UNITS)
     monkeypatch.setattr(cuda, "source", lambda files=cuda.OPERATIONS: whole(files).replace(line, instead))
-    network, data = small_net((12, 40, 33, 4)), small_data(rng, 60)
-    assert not gpubp.verify(network, *data, dropout=[0.2, 0.5, 0.3], backend=host_backend("fused")).ok
+    return gpubp.verify(small_net(sizes), *small_data(rng, 60), dropout=rates, backend=host_backend(plan))
 
 
 @needs_compiler
 def test_dropout_in_the_plan_that_has_it():
-    def described(plan="auto", **options):
-        return make_plan(host_backend(plan), (20, 24, 10), dropout=0.5, **options).describe()
+    def described(rates, plan="auto", sizes=(20, 24, 10)):
+        return make_plan(host_backend(plan), sizes, dropout=rates).describe()
 
-    assert "; chosen since the units plan does not fit: it has no dropout" in described()
+    assert described(0.5).startswith("units plan")
+    assert described(0.5, sizes=(65, 24, 10)).startswith("cluster plan")
+    assert described(0.5, sizes=(20, 24, 9, 10)).startswith("fused plan")
+    of_inputs = [0.2, 0.5]
+    assert "; chosen since the units plan does not fit: it cannot drop inputs" in described(of_inputs)
     for plan in ("units", "cluster"):
-        with pytest.raises(
-            UsageError, match=f"the {plan} plan does not fit: it has no dropout; choose the fu"
-        ):
-            described(plan)
+        why = f"the {plan} plan does not fit: it cannot drop inputs; choose the fused plan"
+        with pytest.raises(UsageError, match=why):
+            described(of_inputs, plan)
 
 
 @pytest.mark.exhaustive

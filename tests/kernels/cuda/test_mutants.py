@@ -268,6 +268,7 @@ UNITS_NETS = [
         memory=100_000,
     ),
     net((132, 56, 1), 43, optimizer=AdamW(0.01), memory=76_000, **BINARY),
+    net((40, 30, 3), 64, dropout=0.5, count=150),
 ]
 CLUSTER, CLUSTERS = 2, 4
 # In tiles of every shape on tensor cores.
