@@ -267,7 +267,7 @@ def test_dropout_in_any_network(sizes, options, as_bytes, most, blocks):
 # Hidden units that fill their clusters and not; batches whose rows fill their blocks and not.
 @pytest.mark.parametrize(
     ("sizes", "batch"),
-    [((20, 23, 10), 32), ((30, 5, 4), 3), ((64, 9, 33), 130), param((20, 48, 1), 44, always=False)],
+    [((20, 23, 10), 32), ((30, 5, 4), 3), ((33, 9, 10), 130), param((20, 48, 1), 44, always=False)],
     ids=str,
 )
 @pytest.mark.parametrize("as_bytes", [True, param(False, always=False)])
