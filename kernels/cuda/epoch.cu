@@ -352,12 +352,12 @@ struct Step {
         constexpr int AT_ONCE = 8 * WARP;
         const int n_in = layer(0).n_in, pieces = ceil_div(n_in, AT_ONCE), all = now().rows * pieces;
         for (int i = threadIdx.y * gridDim.x + blockIdx.x; i < all; i += ROW_BLOCK * gridDim.x) {
-            const index_t b = i / pieces, sample = order()[b] * n_in;
+            const index_t b = i / pieces, first = order()[b] * n_in;
             const int piece = i % pieces;
             if (launch.bytes)
-                drop(0, b, piece, pieces, [&](int n) { return of_byte(launch.bytes[sample + n]); });
+                drop(0, b, piece, pieces, [&](int n) { return of_byte(launch.bytes[first + n]); });
             else
-                drop(0, b, piece, pieces, [&](int n) { return launch.numbers[sample + n]; });
+                drop(0, b, piece, pieces, [&](int n) { return launch.numbers[first + n]; });
         }
     }
 

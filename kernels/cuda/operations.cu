@@ -36,7 +36,8 @@ extern "C" __global__ void drop(const real* a_bi, const index_t* order_b, unsign
     const Mask mask{key, unsigned(purpose), unsigned(step), unsigned(dropped), factor};
     const real* a = a_bi + b * i_count;
     real* out = out_bi + b * i_count;
-    mask.each(order_b[b], i_count, blockIdx.y * WARP + threadIdx.x, gridDim.y * WARP, [&](int i, real m) { out[i] = a[i] * m; });
+    mask.each(order_b[b], i_count, blockIdx.y * WARP + threadIdx.x, gridDim.y * WARP,
+              [&](int i, real m) { out[i] = a[i] * m; });
 }
 
 // forward, after the product: z[b, o] = (a_prev Wᵀ)[b, o] + bias[o], a[b, :] = σ(z[b, :]).

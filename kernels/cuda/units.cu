@@ -18,9 +18,8 @@
 // converted once a step, and used twice. Every sum has a fixed order. UNITS and CLUSTER are -D options, so that no more
 // is compiled than is launched; with CLUSTER = 1 blocks know of no clusters, and any GPU has these.
 //
-// With -DDROPOUT, a₁ is dropped (random.cuh): a block draws the next step's mask while it waits in 2, and keeps of a₁ only
-// what is left of it, and m σ'(z₁) for the way back. Inputs are not dropped here, since every cluster would have to draw
-// all of them.
+// With -DDROPOUT, a₁ is dropped (random.cuh): a block draws the next step's mask while it waits in 2, keeps of a₁ only what
+// is left of it, and m σ'(z₁) for the way back. Inputs are not dropped here: every cluster would have to draw all of them.
 #include "async.cuh"
 #include "cluster.cuh"
 #include "grid.cuh"

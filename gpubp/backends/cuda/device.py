@@ -185,7 +185,7 @@ class Device:
     ) -> PersistentKernel:
         """The kernel of ``epoch.cu``, or of ``units.cu`` for so many hidden units of a cluster of so many blocks.
 
-        It is to be launched with up to so many bytes of shared memory.
+        It is to be launched with up to so many bytes of shared memory; with ``dropout`` it is one that can drop.
 
         Raises GpubpError: it does not compile.
         """

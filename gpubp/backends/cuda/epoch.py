@@ -17,7 +17,6 @@ from gpubp.backends.operations import Array
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, check_order, pairs
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.kernels import cuda
-from gpubp.randomness.dropout import Mask
 from gpubp.randomness.philox import seed_of
 
 ANY_LINES, ALIGNED_AS_ANY = 4, 6  # the tile for lines that are not aligned, and the one whose size it has
@@ -88,8 +87,9 @@ class EpochPlan(Plan):
         self._coefficients = self._device(steps * 2 * cuda.COEFFICIENTS, self.dtype)
         self._costs, self._hits = self._device(steps, np.float64), self._device(steps, np.int64)
         self._no_outputs = self._device(1, self.dtype)
-        masks = [Mask((0, 0), layer, 0, count) for layer, count in enumerate(self._dropped)]
-        self._factors = device.to_device(np.array([mask.factor for mask in masks], self.dtype))
+        if problem.dropout:
+            factors = 1 / (1 - np.array(problem.dropout.rates))  # the very ones of its masks
+            self._factors = device.to_device(factors.astype(self.dtype))
         self._none_arrived = np.zeros(cuda.COUNTER_DISTANCE * max(cuda.CLUSTERS), np.uint64)
         self._arrived = device.to_device(self._none_arrived)
         self._as_they_are = device.to_device(np.arange(1))  # an order, of as many as were ever evaluated
@@ -313,7 +313,7 @@ class EpochPlan(Plan):
         self.device.start_persistent(self._kernel, (layout.blocks,), launch | more, self._shared)
 
     def _of_dropout(self) -> dict[str, Any]:
-        """What a launch of any kernel is told of dropout, if there is some."""
+        """What a launch is told of dropout, if there is some."""
         dropout = self.problem.dropout
         if dropout is None:
             return {}

@@ -227,9 +227,10 @@ def test_bits_do_not_depend_on_the_schedule(plan, sizes, dropout, dtype):
 
 
 @needs_compiler
+@pytest.mark.parametrize("dropout", [0, 0.5])
 @every_plan
-def test_an_epoch_allocates_nothing_and_waits_only_at_its_ends(plan):
-    made = make_plan(host_backend(plan), (20, 23, 10))
+def test_an_epoch_allocates_nothing_and_waits_only_at_its_ends(plan, dropout):
+    made = make_plan(host_backend(plan), (20, 23, 10), dropout=dropout)
     before = fake_cupy.counts.copy()
     made.run(np.arange(130), np.full(5, 0.05))
     counts = fake_cupy.counts - before
