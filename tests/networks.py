@@ -58,7 +58,7 @@ def problem_of(
     optimizer: Optimizer = MOMENTUM,
     loss: str = "cross_entropy",
     dropout: float | Sequence[float] = 0.0,
-    seed: int = 0,
+    seed: int = 2**40 + 5,
 ) -> Problem:
     """What every plan in the tests is made of; the seed is that of dropout."""
     dropped = Dropout.of(dropout, len(net.layers), seed)

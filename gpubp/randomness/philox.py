@@ -39,6 +39,12 @@ def key_of(seed: int) -> tuple[int, int]:
     return seed & 0xFFFFFFFF, seed >> 32
 
 
+def seed_of(key: tuple[int, int]) -> int:
+    """The seed whose words these are."""
+    low, high = key
+    return high << 32 | low
+
+
 def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     """Four random words (…, 4) of each counter (…, 4), uint32 both."""
     c0, c1, c2, c3 = (counters[..., i].astype(np.uint64) for i in range(4))

@@ -15,17 +15,17 @@ import numpy as np
 from gpubp import kernels
 
 _ROWS = ("functions.cuh", "output.cuh", "rules.cuh")
-OPERATIONS = (*_ROWS, "operations.cu")
+OPERATIONS = (*_ROWS, "random.cuh", "operations.cu")
 _PERSISTENT = (*_ROWS, "grid.cuh", "launch.cuh")
-EPOCH = (*_PERSISTENT, "async.cuh", "vectors.cuh", "product.cuh", "profile.cuh", "epoch.cu")
-UNITS = (*_PERSISTENT, "async.cuh", "vectors.cuh", "cluster.cuh", "profile.cuh", "units.cu")
+EPOCH = (*_PERSISTENT, "async.cuh", "vectors.cuh", "product.cuh", "profile.cuh", "random.cuh", "epoch.cu")
+UNITS = (*_PERSISTENT, "async.cuh", "vectors.cuh", "cluster.cuh", "profile.cuh", "random.cuh", "units.cu")
 PERSISTENT = {"epoch": EPOCH, "units": UNITS}  # kernels that stay for whole epochs
 # Of ``units``, each compiled by itself: hidden units that a cluster can own, and its blocks; 8 is the most that every
 # GPU with clusters has.
 UNITS_OF_A_CLUSTER = (4, 8, 16)
 CLUSTERS = (1, 8)
 
-KERNELS = ("gather", "gather_bytes", *kernels.OPERATIONS)  # of OPERATIONS
+KERNELS = ("gather", "gather_bytes", "drop", *kernels.OPERATIONS)  # of OPERATIONS
 
 WARP = 32
 SUM_ROWS = 32  # threads of weight_grad that share a column
@@ -34,8 +34,8 @@ THREADS = 256  # of a block
 ROW_BLOCK = THREADS // WARP  # rows of a batch that a block takes at a time, a warp each
 ROW_THREADS = (WARP, ROW_BLOCK)
 HEAD_BYTES = 32  # of shared memory, before all else, for the barrier's count, and what step it is
-# Of shared memory, for a tile of ``epoch``, and for each layer. A block has 64 KiB on any GPU that NVRTC compiles for.
-PRODUCT_BYTES, LAYER_BYTES = 62 << 10, 72
+# Of shared memory, for a tile of ``epoch``. A block has 64 KiB on any GPU that NVRTC compiles for.
+PRODUCT_BYTES = 62 << 10
 COUNTER_DISTANCE = 16  # from a barrier's counter to another's, of 8 bytes: in lines of their own
 MOST_POLLS = 1 << 27  # of a barrier, about a minute, after which it stops the kernel; 0: as many as it takes
 COEFFICIENTS = max(map(len, (c._fields for c in kernels.COEFFICIENTS.values())))  # room for those of a step
@@ -56,6 +56,12 @@ LAYER = (
     "z",  # (splits, B, pitch), of layers whose z is added up by rows
     "a",  # (B, pitch)
     "delta",  # (B, pitch)
+)
+# Further ones with dropout.
+DROPPED_LAYER = (
+    "taken",  # (B, taken_pitch), what goes into the layer; of the first layer two of them
+    "taken_pitch",
+    "dropped",  # of 65,536 random numbers, how many drop one of the layer's inputs
 )
 
 # What a launch of each persistent kernel is told, as launch.cuh and the kernels have it: "*" after what is pointed to.
@@ -81,7 +87,7 @@ _RUN = {
     "slots": "int",
     "room": "int",
 }
-LAUNCHES = {
+_LAUNCHES = {
     "epoch": {
         **_RUN,
         "layers": "int64*",
@@ -116,6 +122,13 @@ LAUNCHES = {
     },
 }
 
+# And of dropout, where it is compiled for that.
+_DROPPED = {"key": "uint64", "step": "index", "factors": "real*"}
+_DROPOUT = {
+    "epoch": _DROPPED,
+    "units": {**_DROPPED, **dict.fromkeys(("dropped1", "mask1", "pull1", "last_room"), "int")},
+}
+
 _CONSTANTS = ("LEAKY_SLOPE", "LECUN_SCALE", "LECUN_RATE", "PROBABILITY_FLOOR")
 # For tools that compile one file; here the headers come first anyway.
 _INCLUDE = re.compile(r'#include "\w+\.cuh"')
@@ -136,19 +149,38 @@ def output_lanes(cluster: int) -> int:
     return 16 if cluster > 1 else 2
 
 
-def launch_record(kernel: str) -> np.dtype:
+def launch_fields(kernel: str, dropout: bool = False) -> dict[str, str]:
+    """What a launch of a persistent kernel is told, with or without dropout: names and kinds."""
+    return _LAUNCHES[kernel] | (_DROPOUT[kernel] if dropout else {})
+
+
+def launch_record(kernel: str, dropout: bool = False) -> np.dtype:
     """The launch of a persistent kernel as it lies in memory; pointers are 64 bits."""
     kinds = {"index": np.int64, "int": np.int32}
-    fields = [(name, kinds.get(kind, np.uint64)) for name, kind in LAUNCHES[kernel].items()]
+    fields = [(name, kinds.get(kind, np.uint64)) for name, kind in launch_fields(kernel, dropout).items()]
     return np.dtype(fields, align=True)
 
 
+def layer_fields(dropout: bool = False) -> tuple[str, ...]:
+    """The columns of the table of layers."""
+    return LAYER + (DROPPED_LAYER if dropout else ())
+
+
+def layer_bytes(dropout: bool = False) -> int:
+    """What ``epoch`` has of each layer in shared memory."""
+    return 88 if dropout else 72
+
+
 def definitions(
-    dtype: np.dtype | type, precision: str = "float32", units: tuple[int, int] | None = None
+    dtype: np.dtype | type,
+    precision: str = "float32",
+    units: tuple[int, int] | None = None,
+    dropout: bool = False,
 ) -> tuple[str, ...]:
     """The compiler's -D options: the real type, the precision of products, and the codes of gpubp.kernels and here.
 
-    ``units.cu`` is compiled for so many hidden units of a cluster of so many blocks.
+    ``units.cu`` is compiled for so many hidden units of a cluster of so many blocks, and kernels that stay for whole
+    epochs with dropout or without.
     """
     dtype = np.dtype(dtype)
     values: dict[str, object] = {"REAL": {"float32": "float", "float64": "double"}[dtype.name]}
@@ -169,20 +201,26 @@ def definitions(
             "COUNTER_DISTANCE",
             "MOST_POLLS",
             "PRODUCT_BYTES",
-            "LAYER_BYTES",
             "COEFFICIENTS",
         )
     }
     if units is not None:
         values["UNITS"], values["CLUSTER"] = units
         values["OUTPUT_LANES"] = output_lanes(units[1])
-    values |= {f"{name.upper()}_LAUNCH": launch_record(name).itemsize for name in LAUNCHES}
-    values |= {f"LAYER_{name.upper()}": k for k, name in enumerate(LAYER)} | {"LAYER_FIELDS": len(LAYER)}
+    if dropout:
+        values["DROPOUT"] = 1
+    values |= {f"{name.upper()}_LAUNCH": launch_record(name, dropout).itemsize for name in _LAUNCHES}
+    columns = layer_fields(dropout)
+    values |= {f"LAYER_{name.upper()}": k for k, name in enumerate(columns)}
+    values |= {"LAYER_FIELDS": len(columns), "LAYER_BYTES": layer_bytes(dropout)}
     return tuple(f"-D{name}={value}" for name, value in values.items())
 
 
 def options(
-    dtype: np.dtype | type, precision: str = "float32", units: tuple[int, int] | None = None
+    dtype: np.dtype | type,
+    precision: str = "float32",
+    units: tuple[int, int] | None = None,
+    dropout: bool = False,
 ) -> tuple[str, ...]:
     """All that the compiler is told, but for the architecture and what CuPy adds."""
-    return ("--std=c++17", *definitions(dtype, precision, units))
+    return ("--std=c++17", *definitions(dtype, precision, units, dropout))

@@ -12,17 +12,27 @@
 // phase that is shared by tiles, or follows one that is; and before the gradients, or the sum of the costs where there
 // are none. With one hidden layer and few outputs these are three: before forward, before what is done by rows, and
 // before the gradients.
+//
+// With -DDROPOUT, what goes into some layers is dropped (random.cuh): they take it from memory of its own, since
+// σ'(z) needs a hidden layer's activations whole. It is written by rows: with the activations, whose z is then kept
+// apart as if it were in parts; and the inputs at the beginning of a step, before its first barrier. On the way back
+// the mask is drawn anew.
 #include "grid.cuh"
 #include "launch.cuh"
 #include "output.cuh"
 #include "profile.cuh"
 #include "product.cuh"
+#include "random.cuh"
 #include "rules.cuh"
 
 // Of a layer: where the memory has what, and how its products are shared. a, z and δ have lines of ``pitch``.
 struct Layer {
     int n_in, n_out, pitch, activation, by_rows, splits, forward_shape, back_shape, gradient_shape;
     index_t weights, z, a, delta;
+#if DROPOUT
+    index_t taken;  // what goes into the layer, in lines of ``taken_pitch``, where some of it is dropped
+    int taken_pitch, dropped;
+#endif
 
     __device__ index_t biases() const { return weights + index_t(n_in) * n_out; }
 };
@@ -32,13 +42,22 @@ struct Launch : Run {
     Global<const index_t> layers;  // LAYER_FIELDS a layer, as LAYER in __init__.py has them
     index_t layer_count, row_cost, row_hit;
     Global<real> outputs;
+#if DROPOUT
+    unsigned long long key;
+    index_t step;  // updates made before
+    Global<const real> factors;  // that what is kept of each layer's inputs is multiplied by
+#endif
 
     __device__ Layer read_layer(int i) const {
         const index_t* const of = layers + index_t(i) * LAYER_FIELDS;
         return {int(of[LAYER_N_IN]), int(of[LAYER_N_OUT]), int(of[LAYER_PITCH]), int(of[LAYER_ACTIVATION]),
                 int(of[LAYER_BY_ROWS]), int(of[LAYER_SPLITS]), int(of[LAYER_FORWARD_SHAPE]),
                 int(of[LAYER_BACK_SHAPE]), int(of[LAYER_GRADIENT_SHAPE]), of[LAYER_WEIGHTS], of[LAYER_Z], of[LAYER_A],
-                of[LAYER_DELTA]};
+                of[LAYER_DELTA],
+#if DROPOUT
+                of[LAYER_TAKEN], int(of[LAYER_TAKEN_PITCH]), int(of[LAYER_DROPPED]),
+#endif
+        };
     }
     __device__ int last() const { return layer_count - 1; }
 };
@@ -56,6 +75,16 @@ __device__ inline Now& now() {
     return reinterpret_cast<Now*>(shared)[1];
 }
 static_assert(2 * sizeof(Now) <= HEAD_BYTES, "there is room for both");
+
+// Whether some of what goes into layer i is dropped in this launch, and which, in this step.
+#if DROPOUT
+__device__ inline bool is_dropped(int i) { return layer(i).dropped; }
+__device__ inline Mask mask_of(int i) {
+    return {launch.key, unsigned(i), unsigned(launch.step + now().number), unsigned(layer(i).dropped), launch.factors[i]};
+}
+#else
+constexpr bool is_dropped(int) { return false; }
+#endif
 
 // The tiles by their code. Of as many rows as a block takes at a time, narrow and wide; and for lines that are not aligned.
 #define ROW_SHAPES(DO) \
@@ -177,13 +206,22 @@ struct Forward {
     }
 };
 
-// δ = sum ⊙ σ'(z), or of softmax the sum.
+// δ = sum ⊙ σ'(z), or of softmax the sum; with dropout (sum ⊙ m) ⊙ σ'(z).
 struct PullBack {
     const real* a;
     real* delta;
     int pitch, activation;
+#if DROPOUT
+    const index_t* order;
+    Mask mask;
+#endif
     __device__ Wide before(index_t b, int j) const { return *reinterpret_cast<const Wide*>(a + b * pitch + j); }
     __device__ void operator()(index_t b, int j, Wide sum, const Wide& a) const {
+#if DROPOUT
+        if (mask.dropped)
+#pragma unroll
+            for (int v = 0; v < VECTOR; ++v) sum.x[v] *= mask.at(order[b], j + v);
+#endif
         if (activation != SOFTMAX)
 #pragma unroll
             for (int v = 0; v < VECTOR; ++v) sum.x[v] *= slope(activation, a.x[v]);
@@ -264,6 +302,7 @@ struct Step {
 
     __device__ void take() {
         profile.begin();
+        if (is_dropped(0)) inputs();
         for (int i = 0; i < launch.layer_count; ++i) forward(i);
         profile.ended(FORWARD);
         output();
@@ -296,15 +335,53 @@ struct Step {
             if (b0 + threadIdx.y < now().rows) body(b0 + threadIdx.y);
     }
 
+    // What goes into a layer, where it is not the data as it lies.
+    struct Taken { real* lines; int pitch; };
+#if DROPOUT
+    static __device__ Taken taken(int i) {
+        const Layer& of = layer(i);
+        if (!of.dropped) return {launch.memory + layer(i - 1).a, layer(i - 1).pitch};
+        // Of a step's inputs, which are written while other blocks may still read those of the step before.
+        const index_t other = i == 0 && now().number % 2 ? index_t(launch.batch) * of.taken_pitch : 0;
+        return {launch.memory + of.taken + other, of.taken_pitch};
+    }
+
+    // The first layer's inputs, ready in memory: gathered, and some of them dropped. All warps of the grid share them, of
+    // a row what 32 counters make.
+    static __device__ void inputs() {
+        constexpr int AT_ONCE = 8 * WARP;
+        const int n_in = layer(0).n_in, pieces = ceil_div(n_in, AT_ONCE), all = now().rows * pieces;
+        for (int i = threadIdx.y * gridDim.x + blockIdx.x; i < all; i += ROW_BLOCK * gridDim.x) {
+            const index_t b = i / pieces, first = order()[b] * n_in;
+            const int piece = i % pieces;
+            if (launch.bytes)
+                drop(0, b, piece, pieces, [&](int n) { return of_byte(launch.bytes[first + n]); });
+            else
+                drop(0, b, piece, pieces, [&](int n) { return launch.numbers[first + n]; });
+        }
+    }
+
+    // What goes into layer i of input(n), the inputs of row b, or of one of the pieces that warps share them in.
+    template <class Input> static __device__ void drop(int i, index_t b, int piece, int pieces, const Input& input) {
+        const Taken of = taken(i);
+        real* const to = of.lines + b * of.pitch;
+        mask_of(i).each(order()[b], layer(i).n_in, piece * WARP + threadIdx.x, pieces * WARP,
+                        [&](int n, real m) { to[n] = input(n) * m; });
+    }
+#else
+    static __device__ Taken taken(int i) { return {launch.memory + layer(i - 1).a, layer(i - 1).pitch}; }
+    static __device__ void inputs() {}
+#endif
+
     // A tile of the product of what goes into layer i with another operand: the batch's samples, gathered as they are
-    // copied, or the activations of the layer before.
+    // copied, or the activations of the layer before, or what dropout left of either.
     template <class Other>
     __device__ Sums tile_of_inputs(int i, int n_in, int shape, const Other& other, const Product& product,
                                    int number) const {
         constexpr bool ALONG_TERMS = Other::ALONG_TERMS;
-        if (i > 0) {
-            const Layer& before = layer(i - 1);
-            const Operand<ALONG_TERMS, real> a_prev{launch.memory + before.a, nullptr, before.pitch};
+        if (i > 0 || is_dropped(0)) {
+            const Taken of = taken(i);
+            const Operand<ALONG_TERMS, real> a_prev{of.lines, nullptr, of.pitch};
             return tile_with(shape, a_prev, other, product, number);
         } else if (launch.bytes) {
             const Operand<ALONG_TERMS, Byte> bytes{launch.bytes, order(), n_in};
@@ -325,7 +402,8 @@ struct Step {
     // z = a_prev Wᵀ + b, a = σ(z). Where it is not shared by tiles alone, z is kept apart, in parts.
     __device__ void forward(int i) {
         const Layer& of = layer(i);
-        const bool last = i == launch.last(), in_parts = last || of.splits > 1 || of.activation == SOFTMAX;
+        const bool last = i == launch.last();
+        const bool in_parts = last || of.splits > 1 || of.activation == SOFTMAX || is_dropped(i + 1);
         const Rows<> w{launch.memory + of.weights, nullptr, of.n_in};
         const Product z{now().rows, of.n_out, of.n_in, of.splits};
         meet(of.by_rows);
@@ -336,7 +414,7 @@ struct Step {
                   real* to = launch.memory + (in_parts ? of.z + split * part_of_z(of) : of.a);
                   return Forward{in_parts ? nullptr : bias, to, of.n_out, of.pitch, of.activation};
               });
-        if (in_parts && !last) activate_rows(of);
+        if (in_parts && !last) activate_rows(i);
     }
 
     __device__ index_t part_of_z(const Layer& of) const { return index_t(now().rows) * of.pitch; }
@@ -361,23 +439,33 @@ struct Step {
         return sum;
     }
 
-    // a of a hidden layer whose z is in parts.
-    __device__ void activate_rows(const Layer& of) {
+    // a of a hidden layer whose z is in parts, and what the next layer takes of it.
+    __device__ void activate_rows(int i) {
         meet(true);
         each_row([&](index_t b) {
+            const Layer& of = layer(i);
             real* a = launch.memory + of.a + b * of.pitch;
-            if (of.activation == SOFTMAX) {
-                for (index_t n = threadIdx.x; n < of.n_out; n += WARP) a[n] = z_of<1>(of, b * of.pitch, n).x[0];
-                row_softmax(a, a, of.n_out);
-                return;
-            }
-            for (int n = threadIdx.x * VECTOR; n < of.n_out; n += WARP * VECTOR) {
-                Wide some = z_of<VECTOR>(of, b * of.pitch, n);
-#pragma unroll
-                for (int v = 0; v < VECTOR; ++v) some.x[v] = apply(of.activation, some.x[v]);
-                *reinterpret_cast<Wide*>(a + n) = some;
-            }
+            activate_row(of, b, a);
+#if DROPOUT
+            if (!is_dropped(i + 1)) return;
+            __syncwarp();  // all of the row is there
+            drop(i + 1, b, 0, 1, [&](int n) { return a[n]; });
+#endif
         });
+    }
+
+    __device__ void activate_row(const Layer& of, index_t b, real* a) const {
+        if (of.activation == SOFTMAX) {
+            for (index_t n = threadIdx.x; n < of.n_out; n += WARP) a[n] = z_of<1>(of, b * of.pitch, n).x[0];
+            row_softmax(a, a, of.n_out);
+            return;
+        }
+        for (int n = threadIdx.x * VECTOR; n < of.n_out; n += WARP * VECTOR) {
+            Wide some = z_of<VECTOR>(of, b * of.pitch, n);
+#pragma unroll
+            for (int v = 0; v < VECTOR; ++v) some.x[v] = apply(of.activation, some.x[v]);
+            *reinterpret_cast<Wide*>(a + n) = some;
+        }
     }
 
     // δ of the output layer, with each row's cost and hit; the outputs too, where they are asked for.
@@ -412,7 +500,7 @@ struct Step {
         if (launch.mode == PREDICT) each<WARP>(n_out, [&](int n) { launch.outputs[(now().first + b) * of.n_out + n] = a[n]; });
     }
 
-    // δ of layer i − 1: (δ W) ⊙ σ'(z).
+    // δ of layer i − 1: (δ W) ⊙ σ'(z), or with dropout ((δ W) ⊙ m) ⊙ σ'(z).
     __device__ void back(int i) {
         const Layer &of = layer(i), &to = layer(i - 1);
         const Rows<> delta_next{launch.memory + of.delta, nullptr, of.pitch};
@@ -421,7 +509,13 @@ struct Step {
         const Product delta{now().rows, of.n_in, of.n_out, 1};
         share(by_rows, of.back_shape, delta, 0,
               [&](int number) { return tile_of(of.back_shape, delta_next, w, delta, number); },
-              [&](int) { return PullBack{launch.memory + to.a, launch.memory + to.delta, to.pitch, to.activation}; });
+              [&](int) {
+                  PullBack pull_back{launch.memory + to.a, launch.memory + to.delta, to.pitch, to.activation};
+#if DROPOUT
+                  pull_back.order = order(), pull_back.mask = mask_of(i);
+#endif
+                  return pull_back;
+              });
         if (to.activation != SOFTMAX) return;
         meet(true);
         each_row([&](index_t b) {

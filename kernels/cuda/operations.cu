@@ -1,6 +1,7 @@
 // The operations of backpropagation one by one, around cuBLAS's products.
 #include "functions.cuh"
 #include "output.cuh"
+#include "random.cuh"
 #include "rules.cuh"
 
 // gather: out[b, i] = source[order[b], i], and for bytes out[b, i] = source[order[b], i] / 255.
@@ -23,6 +24,20 @@ extern "C" __global__ void gather(const real* source_si, const index_t* order_b,
 extern "C" __global__ void gather_bytes(const unsigned char* source_si, const index_t* order_b, real* out_bi,
                                         index_t b_count, index_t i_count) {
     gather_rows(source_si, order_b, out_bi, b_count, i_count, of_byte);
+}
+
+// drop: out[b, i] = a[b, i] m[b, i], with dropout's mask of one layer's inputs in one step.
+
+// (B, n), of the samples ``order``; a and out may be one buffer. A warp a row and counters beside each other.
+extern "C" __global__ void drop(const real* a_bi, const index_t* order_b, unsigned long long key, int purpose, index_t step,
+                                int dropped, real factor, real* out_bi, index_t b_count, index_t i_count) {
+    const index_t b = index_t(blockIdx.x) * blockDim.y + threadIdx.y;
+    if (b >= b_count) return;
+    const Mask mask{key, unsigned(purpose), unsigned(step), unsigned(dropped), factor};
+    const real* a = a_bi + b * i_count;
+    real* out = out_bi + b * i_count;
+    mask.each(order_b[b], i_count, blockIdx.y * WARP + threadIdx.x, gridDim.y * WARP,
+              [&](int i, real m) { out[i] = a[i] * m; });
 }
 
 // forward, after the product: z[b, o] = (a_prev Wᵀ)[b, o] + bias[o], a[b, :] = σ(z[b, :]).

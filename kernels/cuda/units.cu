@@ -17,12 +17,16 @@
 // grid; with one cluster, for none. While a block waits, it makes the next batch ready: its slice's numbers are
 // converted once a step, and used twice. Every sum has a fixed order. UNITS and CLUSTER are -D options, so that no more
 // is compiled than is launched; with CLUSTER = 1 blocks know of no clusters, and any GPU has these.
+//
+// With -DDROPOUT, a₁ is dropped (random.cuh): a block draws the next step's mask while it waits in 2, keeps of a₁ only what
+// is left of it, and m σ'(z₁) for the way back. Inputs are not dropped here: every cluster would have to draw all of them.
 #include "async.cuh"
 #include "cluster.cuh"
 #include "grid.cuh"
 #include "launch.cuh"
 #include "output.cuh"
 #include "profile.cuh"
+#include "random.cuh"
 #include "rules.cuh"
 #include "vectors.cuh"
 
@@ -53,6 +57,14 @@ struct Launch : Run {
     int step_coefficients;    // of the step (2, COEFFICIENTS)
     int orders;               // samples of four steps (4, B)
     int more_room;            // for a multiple of eight bytes
+#if DROPOUT
+    unsigned long long key;
+    index_t step;                 // updates made before
+    Global<const real> factors;   // that what is kept of each layer's inputs is multiplied by
+    int dropped1;                 // of 65,536 random numbers, how many drop one of a₁
+    int mask1, pull1;             // m, of the step that comes, and m σ'(z₁) (share, UNITS)
+    int last_room;                // for a multiple of eight bytes
+#endif
 
     __device__ int share() const { return 1 << share_log2; }
 };
@@ -284,7 +296,20 @@ template <class Held> __device__ __noinline__ void forward(int step, int rows) {
     }
 }
 
-// a₁ of this block's rows.
+#if DROPOUT
+// The mask of a₁ for this block's rows of a step; there may be no such step.
+__device__ __noinline__ void draw(int step) {
+    if (step >= launch.steps) return;
+    const Mask mask{launch.key, 1, unsigned(launch.step + step), unsigned(launch.dropped1), launch.factors[1]};
+    const index_t* order = order_of(step) + rank() * launch.share();
+    const int numbers = rows_here(rows_of(step)) * UNITS;
+#pragma unroll 1
+    for (int e = thread(); e < numbers; e += THREADS)
+        at<real>(launch.mask1)[e] = mask.at(order[e / UNITS], first_unit() + e % UNITS);
+}
+#endif
+
+// a₁ of this block's rows, or what dropout leaves of it.
 __device__ __noinline__ void activate(int mine) {
     const real* z1 = at<real>(launch.z1);
     real* a1 = at<real>(launch.a1);
@@ -297,6 +322,11 @@ __device__ __noinline__ void activate(int mine) {
 #pragma unroll
             for (int r = 0; r < CLUSTER; ++r) z += z1[(part * CLUSTER + r) * launch.share() * UNITS + e];
         a1[e] = e % UNITS < units_here() ? apply(launch.activation, z) : real(0);
+#if DROPOUT
+        const real m = at<real>(launch.mask1)[e];
+        at<real>(launch.pull1)[e] = m * slope(launch.activation, a1[e]);
+        a1[e] *= m;
+#endif
     }
     __syncthreads();  // a₁ is there
 }
@@ -399,7 +429,11 @@ __device__ __noinline__ void back(int mine) {
             real sum = 0;
 #pragma unroll 4
             for (int o = 0; o < n_out; ++o) sum += delta[o] * w[o * UNITS];
+#if DROPOUT
+            sum *= at<real>(launch.pull1)[e];
+#else
             sum *= slope(launch.activation, a1[e]);
+#endif
 #pragma unroll
             for (int r = 0; r < CLUSTER; ++r) put(at<real>(launch.delta1) + rank() * launch.share() * UNITS + e, r, sum);
         }
@@ -565,6 +599,9 @@ template <class T, class Held> __device__ inline void steps() {
     come();
     settle<T, Held>(0);
     if (CONVERTS) fetch<T, Held>(1);
+#if DROPOUT
+    draw(0);
+#endif
     come();
     cluster_begins();
     profile.begin();
@@ -581,6 +618,9 @@ template <class T, class Held> __device__ inline void steps() {
         const auto next = [&] {  // while the other clusters arrive
             get_ready(step, mine);
             commit();
+#if DROPOUT
+            draw(step + 1);
+#endif
             if (ahead) settle<T, Held>(step + 1);
             wait<0>();
             if (ahead) fetch<T, Held>(step + 1 + CONVERTS);

@@ -11,6 +11,7 @@ from gpubp import reference
 from gpubp.backends.cpu.backend import NumbaBackend
 from gpubp.data.samples import as_inputs
 from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.randomness.dropout import Dropout
 from gpubp.verification import bounds
 from gpubp.verification.bounds import (
     ACTIVATION_ROUNDINGS,
@@ -126,6 +127,21 @@ def test_gather_of_a_vector(backend, dtype):
     source, order = np.arange(7, dtype=dtype), np.array([6, 0, 0, 3])
     out = run_gather(backend, source, order, dtype)
     np.testing.assert_array_equal(out, source[order])
+
+
+@every_dtype
+@examples(6, 25)
+@given(n=widths, b=batches, seed=seeds, rate=st.sampled_from([2.0**-16, 0.2, 0.9]), in_place=st.booleans())
+def test_drop(backend, dtype, n, b, seed, rate, in_place):
+    """Masks are those of the reference, bit for bit."""
+    rng = np.random.default_rng(seed)
+    mask = Dropout.of([0, rate], 2, seed << 20).mask(1, step=int(rng.integers(2**31)))
+    order, (a,) = rng.integers(0, 2**31, b), normal(seed, dtype, (b, n))
+    source = backend.to_device(a)
+    out = source if in_place else backend.to_device(np.full((b, n), np.nan, dtype))
+    backend.drop(source, mask, backend.to_device(order), out)
+    expected = a * mask.of(order, n, a.dtype)
+    assert backend.to_host(out).tobytes() == expected.tobytes()
 
 
 @every_activation

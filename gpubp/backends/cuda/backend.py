@@ -24,6 +24,7 @@ from gpubp.backends.cuda.units import PLANS, Grid
 from gpubp.backends.plan import Plan, Problem
 from gpubp.errors import UsageError
 from gpubp.kernels import cuda
+from gpubp.randomness.philox import BLOCK, LANES, seed_of
 
 __all__ = ["CupyBackend", "why_unavailable"]
 
@@ -85,7 +86,15 @@ class CupyBackend(Device, Backend):
         raise UsageError("deformed images are not there on a GPU yet: choose backend numba or numpy")
 
     def drop(self, a, mask, order, out):
-        raise UsageError("dropout is not there on a GPU yet: choose backend numba or numpy")
+        grid = _row_grid(len(a), _tiles(a.shape[1], BLOCK) * LANES)  # a counter a lane
+        codes = (
+            np.uint64(seed_of(mask.key)),
+            np.int32(mask.purpose),
+            np.int64(mask.step),
+            np.int32(mask.dropped),
+        )
+        arguments = (a, order, *codes, a.dtype.type(mask.factor), out)
+        self._launch("drop", grid, arguments, a.shape, a.dtype)
 
     def hidden_delta(self, delta_next, weights_next, a, activation, delta, mask=None, order=None):
         self.matmul(delta_next, weights_next, delta)
@@ -170,14 +179,15 @@ class CupyBackend(Device, Backend):
         Raises GpubpError: it does not compile.
         """
         kind = np.dtype(dtype)
-        compilations: dict[str, Callable[[], Any]] = {
-            "composed plan": partial(self.kernels, kind),
-            "fused plan": partial(self.persistent_kernel, "epoch", kind, shared_bytes(2)),
-        }
-        for plan, count in product(PLANS.values(), cuda.UNITS_OF_A_CLUSTER):
-            if plan.cluster == 1 or self.why_no_clusters() is None:
-                units = partial(self.persistent_kernel, "units", kind, 0, (count, plan.cluster))
-                compilations[f"{plan.name} plan, {count} hidden units {plan.of_units}"] = units
+        compilations: dict[str, Callable[[], Any]] = {"composed plan": partial(self.kernels, kind)}
+        for dropout, has in (False, ""), (True, ", with dropout"):
+            shared = shared_bytes(2, dropout)
+            kernel = partial(self.persistent_kernel, "epoch", kind, shared, dropout=dropout)
+            compilations[f"fused plan{has}"] = kernel
+            for plan, count in product(PLANS.values(), cuda.UNITS_OF_A_CLUSTER):
+                if plan.cluster == 1 or self.why_no_clusters() is None:
+                    kernel = partial(self.persistent_kernel, "units", kind, 0, (count, plan.cluster), dropout)
+                    compilations[f"{plan.name} plan, {count} hidden units {plan.of_units}{has}"] = kernel
         for what, compilation in compilations.items():
             started = time.perf_counter()
             compilation()

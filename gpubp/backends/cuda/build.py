@@ -28,15 +28,15 @@ Compile = Callable[[str, tuple[str, ...], str], bytes]
 
 
 def jobs(architectures: Sequence[str], dtypes: Sequence[np.dtype] = DTYPES) -> list[tuple]:
-    """All that is compiled for these architectures: files, dtype, precision, units and architecture of each."""
+    """All that is compiled for these architectures: files, dtype, precision, units, dropout, architecture of each."""
     kinds: list[tuple] = []
     for dtype in dtypes:
-        kinds.append((cuda.OPERATIONS, dtype, "float32", None))
-        for name, files in cuda.PERSISTENT.items():
+        kinds.append((cuda.OPERATIONS, dtype, "float32", None, False))
+        for dropout in (False, True):
             pairs = product(cuda.UNITS_OF_A_CLUSTER, cuda.CLUSTERS)
-            kinds += [(files, dtype, "float32", units) for units in (pairs if name == "units" else [None])]
-    others = [precision for precision in cuda.PRECISIONS if precision != "float32"]
-    kinds += [(cuda.EPOCH, dtype, name, None) for dtype in dtypes if dtype == np.float32 for name in others]
+            kinds += [(cuda.UNITS, dtype, "float32", units, dropout) for units in pairs]
+            precisions = cuda.PRECISIONS if dtype == np.float32 else ["float32"]
+            kinds += [(cuda.EPOCH, dtype, precision, None, dropout) for precision in precisions]
     every = product(kinds, architectures)
     return [(*kind, of) for kind, of in every if of not in NO_CLUSTERS or kind[3] is None or kind[3][1] == 1]
 
@@ -70,8 +70,8 @@ def build(
         compiler = f"{nvrtc.WHEEL} {nvrtc.version()}"
     there = cubins.read(where) | (cubins.read(ahead) if ahead is not None else {})
     found, wanted = {}, {}
-    for files, dtype, precision, units, architecture in jobs(architectures, dtypes):
-        given = cuda.source(files), cuda.options(dtype, precision, units), architecture
+    for files, *kind, architecture in jobs(architectures, dtypes):
+        given = cuda.source(files), cuda.options(*kind), architecture
         name = cubins.name_of(*given)
         if name in there and compiler in (None, there[name].compiler):
             found[name] = there[name]

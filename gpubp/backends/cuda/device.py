@@ -33,6 +33,7 @@ class PersistentKernel:
 
     name: str
     dtype: np.dtype
+    dropout: bool
     function: Any
     launch: Any
 
@@ -41,8 +42,8 @@ class PersistentKernel:
 
         Raises TypeError: an array is not what the kernel takes it for.
         """
-        record = np.zeros(1, cuda.launch_record(self.name))
-        for field, kind in cuda.LAUNCHES[self.name].items():
+        record = np.zeros(1, cuda.launch_record(self.name, self.dropout))
+        for field, kind in cuda.launch_fields(self.name, self.dropout).items():
             value = values[field]
             if kind.endswith("*") and value is not None:
                 wanted = self.dtype if kind == "real*" else np.dtype(kind[:-1])
@@ -75,7 +76,7 @@ class Device:
             module = importlib.import_module("cupy")
         self._cp: Any = module
         self._operations: dict[np.dtype, dict[str, Any]] = {}
-        self._persistent: dict[tuple[str, np.dtype, tuple[int, int] | None], PersistentKernel] = {}
+        self._persistent: dict[tuple[str, np.dtype, tuple[int, int] | None, bool], PersistentKernel] = {}
         self._scaled: dict[np.dtype, Array] = {}
 
     def describe(self) -> str:
@@ -170,25 +171,32 @@ class Device:
     def kernels(self, dtype: np.dtype) -> dict[str, Any]:
         """The operations' kernels compiled for ``dtype``, by name: ahead, or now, and then CuPy caches the binary."""
         if dtype not in self._operations:
-            _, kernels = self._compile("", cuda.source(), cuda.KERNELS, dtype, None)
+            _, kernels = self._compile("", cuda.source(), cuda.KERNELS, dtype)
             self._operations[dtype] = dict(zip(cuda.KERNELS, kernels, strict=True))
         return self._operations[dtype]
 
     def persistent_kernel(
-        self, name: str, dtype: np.dtype, shared: int, units: tuple[int, int] | None = None
+        self,
+        name: str,
+        dtype: np.dtype,
+        shared: int,
+        units: tuple[int, int] | None = None,
+        dropout: bool = False,
     ) -> PersistentKernel:
         """The kernel of ``epoch.cu``, or of ``units.cu`` for so many hidden units of a cluster of so many blocks.
 
-        It is to be launched with up to so many bytes of shared memory.
+        It is to be launched with up to so many bytes of shared memory; with ``dropout`` it is one that can drop.
 
         Raises GpubpError: it does not compile.
         """
-        key = name, dtype, units
+        key = name, dtype, units, dropout
         if key not in self._persistent:
             module, (function,) = self._compile(
-                name, cuda.source(cuda.PERSISTENT[name]), (name,), dtype, units
+                name, cuda.source(cuda.PERSISTENT[name]), (name,), dtype, units, dropout
             )
-            self._persistent[key] = PersistentKernel(name, dtype, function, module.get_global("launch"))
+            self._persistent[key] = PersistentKernel(
+                name, dtype, dropout, function, module.get_global("launch")
+            )
         kernel = self._persistent[key]
         if kernel.function.max_dynamic_shared_size_bytes < shared:
             kernel.function.max_dynamic_shared_size_bytes = shared
@@ -200,7 +208,8 @@ class Device:
         source: str,
         names: tuple[str, ...],
         dtype: np.dtype,
-        units: tuple[int, int] | None,
+        units: tuple[int, int] | None = None,
+        dropout: bool = False,
     ) -> tuple[Any, list[Any]]:
         """A module of these kernels, and they. Raises GpubpError: they do not compile."""
         precision = self.precision if persistent else "float32"
@@ -208,7 +217,7 @@ class Device:
         # resident_clusters() is asked.
         cooperative = bool(persistent) and (units is None or units[1] == 1)
         try:
-            return self._load(source, cuda.options(dtype, precision, units), cooperative, names)
+            return self._load(source, cuda.options(dtype, precision, units, dropout), cooperative, names)
         except self._cp.cuda.compiler.CompileException as error:
             raise GpubpError(f"the CUDA kernels do not compile for {dtype}:\n{error}") from error
 

@@ -17,6 +17,7 @@ from gpubp.backends.operations import Array
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, check_order, pairs
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.kernels import cuda
+from gpubp.randomness.philox import seed_of
 
 ANY_LINES, ALIGNED_AS_ANY = 4, 6  # the tile for lines that are not aligned, and the one whose size it has
 # Those of a block's rows of the batch, by whether lines are aligned: of up to so many columns, and of more.
@@ -62,8 +63,10 @@ class EpochPlan(Plan):
     def __init__(self, device: Device, problem: Problem) -> None:
         super().__init__(problem)
         self.device, self.products = device, device.precision
-        self._shared = shared_bytes(len(self.layers))
-        self._kernel = device.persistent_kernel("epoch", self.dtype, self._shared)
+        self._dropped = problem.dropout.dropped if problem.dropout else (0,) * len(self.layers)
+        dropout = any(self._dropped)
+        self._shared = shared_bytes(len(self.layers), dropout)
+        self._kernel = device.persistent_kernel("epoch", self.dtype, self._shared, dropout=dropout)
         self._resident = device.resident_blocks(
             self._kernel.function, cuda.THREADS, self._shared, "fused", "composed"
         )
@@ -72,7 +75,7 @@ class EpochPlan(Plan):
 
         self._parameters = sum(layer.n_out * (layer.n_in + 1) for layer in self.layers)
         self._rows = max(self.batch_size, EVALUATION_ROWS)
-        shared = self._shared_products(self.batch_size), self._shared_products(self._rows)
+        shared = self._shared_products(self.batch_size), self._shared_products(self._rows, train=False)
         places = self._lay_out(shared)
         self._training, self._evaluation = (self._layout(places, products) for products in shared)
         memory = np.zeros(self._size, self.dtype)
@@ -84,6 +87,9 @@ class EpochPlan(Plan):
         self._coefficients = self._device(steps * 2 * cuda.COEFFICIENTS, self.dtype)
         self._costs, self._hits = self._device(steps, np.float64), self._device(steps, np.int64)
         self._no_outputs = self._device(1, self.dtype)
+        if problem.dropout:
+            factors = 1 / (1 - np.array(problem.dropout.rates))  # the very ones of its masks
+            self._factors = device.to_device(factors.astype(self.dtype))
         self._none_arrived = np.zeros(cuda.COUNTER_DISTANCE * max(cuda.CLUSTERS), np.uint64)
         self._arrived = device.to_device(self._none_arrived)
         self._as_they_are = device.to_device(np.arange(1))  # an order, of as many as were ever evaluated
@@ -104,39 +110,45 @@ class EpochPlan(Plan):
             if (
                 layer is self.layers[-1]
                 or layer.activation == "softmax"
+                or self._dropped[i + 1]
                 or any(p.layers[i]["splits"] > 1 for p in shared)
             ):
                 parts = max(products.rows * products.layers[i]["splits"] for products in shared)
             for name, rows in (("z", parts), ("a", self._rows), ("delta", self._rows)):
                 place[name] = at
                 at += rows * _aligned(layer.n_out)
+            place["taken"] = at
+            if self._dropped[i]:  # the inputs of two steps in turn
+                at += self.batch_size * _aligned(layer.n_in) * (1 if i else 2)
         self._row_cost, self._row_hit = at, at + self._rows
         self._size = at + 2 * self._rows
         return places
 
-    def _shared_products(self, rows: int) -> Products:
-        """How blocks share the products of a step of so many rows."""
+    def _shared_products(self, rows: int, train: bool = True) -> Products:
+        """How blocks share the products of a step of so many rows; one that does not train drops nothing."""
+        dropped = self._dropped if train else (0,) * len(self.layers)
         by_rows = [layer.n_in * layer.n_out <= ROW_WEIGHTS for layer in self.layers]
         shared = []
         blocks = dealt = weights = 0
         for i, layer in enumerate(self.layers):
-            # What comes next adds up z's parts by rows, if it is by rows itself; else it takes a barrier more.
-            next_by_rows = layer.activation == "softmax" or by_rows[i + 1 : i + 2] != [False]
+            # What comes next adds up z's parts by rows, if it is by rows itself, as dropout is; else it takes a barrier
+            # more.
+            dropped_next = any(dropped[i + 1 : i + 2])
+            next_by_rows = layer.activation == "softmax" or dropped_next or by_rows[i + 1 : i + 2] != [False]
             further = 0 if next_by_rows else BARRIER_CYCLES
             # Aligned lines begin at a multiple of four elements.
             aligned = layer.n_in % 4 == 0 and weights % 4 == 0
             weights += layer.n_out * (layer.n_in + 1)
             forward, forward_tiles, splits = self._tile(rows, layer.n_out, layer.n_in, aligned, further)
             back, back_tiles, _ = self._tile(rows, layer.n_in, layer.n_out, aligned)
-            # A layer's activations are aligned, and so are inputs that fill their lines.
-            gradient, gradient_tiles, _ = self._tile(
-                layer.n_out, layer.n_in, rows, i > 0 or layer.n_in % 4 == 0
-            )
+            # A layer's activations are aligned, and so are inputs that fill their lines, or are written anew.
+            lines = i > 0 or layer.n_in % 4 == 0 or dropped[0] > 0
+            gradient, gradient_tiles, _ = self._tile(layer.n_out, layer.n_in, rows, lines)
             if by_rows[i]:
                 forward, back = (ROWS[aligned][n > NARROW] for n in (layer.n_out, layer.n_in))
             shared.append({
                 "by_rows": by_rows[i], "splits": 1 if by_rows[i] else splits,
-                "forward_shape": forward, "back_shape": back, "gradient_shape": gradient,
+                "forward_shape": forward, "back_shape": back, "gradient_shape": gradient, "dropped": dropped[i],
             })  # fmt: skip
             dealt += gradient_tiles + -(-layer.n_out // cuda.WARP)  # and the biases'
             if not by_rows[i]:
@@ -145,17 +157,19 @@ class EpochPlan(Plan):
         return Products(rows, shared, max(blocks, dealt, -(-rows // cuda.ROW_BLOCK)))
 
     def _layout(self, places: Sequence[dict[str, int]], products: Products) -> Layout:
-        table = np.zeros((len(self.layers), len(cuda.LAYER)), np.int64)
+        columns = cuda.layer_fields(self._kernel.dropout)
+        table = np.zeros((len(self.layers), len(columns)), np.int64)
         for entry, layer, place, shared in zip(table, self.layers, places, products.layers, strict=True):
             row = {
                 "n_in": layer.n_in,
                 "n_out": layer.n_out,
                 "pitch": _aligned(layer.n_out),
+                "taken_pitch": _aligned(layer.n_in),
                 "activation": kernels.ACTIVATIONS[layer.activation],
                 **shared,
                 **place,
             }
-            entry[:] = [row[name] for name in cuda.LAYER]
+            entry[:] = [row[name] for name in columns]
         return Layout(self.device.to_device(table.reshape(-1)), min(products.blocks, self._resident))
 
     def _tile(
@@ -294,14 +308,21 @@ class EpochPlan(Plan):
         """Launch the kernel that is for this mode; ``launch`` is what all of them are told."""
         more = {
             "layers": layout.table, "layer_count": len(self.layers), "row_cost": self._row_cost,
-            "row_hit": self._row_hit, "outputs": outputs,
+            "row_hit": self._row_hit, "outputs": outputs, **self._of_dropout(),
         }  # fmt: skip
         self.device.start_persistent(self._kernel, (layout.blocks,), launch | more, self._shared)
 
+    def _of_dropout(self) -> dict[str, Any]:
+        """What a launch is told of dropout, if there is some."""
+        dropout = self.problem.dropout
+        if dropout is None:
+            return {}
+        return {"key": seed_of(dropout.key), "step": self.step, "factors": self._factors}
 
-def shared_bytes(layers: int) -> int:
+
+def shared_bytes(layers: int, dropout: bool = False) -> int:
     """Shared memory of a block, for a network of so many layers."""
-    return cuda.HEAD_BYTES + cuda.PRODUCT_BYTES + layers * cuda.LAYER_BYTES
+    return cuda.HEAD_BYTES + cuda.PRODUCT_BYTES + layers * cuda.layer_bytes(dropout)
 
 
 def _aligned(numbers: int) -> int:

@@ -32,6 +32,7 @@ class Grid:
     clusters: int
     shared: int
     places: dict[str, int]
+    dropout: bool = False
 
     @property
     def blocks(self) -> int:
@@ -68,6 +69,8 @@ class UnitsPlan(EpochPlan):
             return f"it is for one hidden layer, not {len(layers) - 1}"
         if layers[0].activation == "softmax":
             return "its hidden layer cannot be softmax"
+        if problem.dropout and problem.dropout.dropped[0]:
+            return "it cannot drop inputs"
         if cls.cluster > 1 and (why := device.why_no_clusters()):
             return why
         n_hidden, why = layers[0].n_out, ""
@@ -90,7 +93,8 @@ class UnitsPlan(EpochPlan):
     @classmethod
     def kernel(cls, device: Device, dtype: np.dtype, grid: Grid) -> Any:
         """The kernel that is compiled for such a grid, of which a block can be held."""
-        kernel = device.persistent_kernel("units", dtype, grid.shared, (grid.units, grid.cluster))
+        own = grid.units, grid.cluster
+        kernel = device.persistent_kernel("units", dtype, grid.shared, own, grid.dropout)
         device.resident_blocks(kernel.function, cuda.THREADS, grid.shared, cls.name, "fused")
         return kernel
 
@@ -110,7 +114,8 @@ class UnitsPlan(EpochPlan):
         more = {
             "weights1": 0, "weights2": hidden.n_out * (hidden.n_in + 1), "parts": self._parts, "n_in": hidden.n_in,
             "n_hidden": hidden.n_out, "n_out": output.n_out, "activation": activation,
-            "output_activation": output_activation, **self._grid.places,
+            "output_activation": output_activation, **self._grid.places, **self._of_dropout(),
+            "dropped1": self._dropped[1], "last_room": 0,
         }  # fmt: skip
         grid = self._grid
         self.device.start_persistent(self._units_kernel, (grid.blocks,), launch | more, grid.shared)
@@ -182,6 +187,7 @@ def lay_out(problem: Problem, units: int, cluster: int, buffers: int, as_bytes: 
         "scores": 2 * cluster * 8,
         "step_coefficients": 2 * cuda.COEFFICIENTS * size,
         "orders": 4 * batch * 8,
+        **dict.fromkeys(("mask1", "pull1"), share * units * size if problem.dropout else 0),
     }
     places, at = {}, cuda.HEAD_BYTES
     for name, taken in pieces.items():
@@ -194,7 +200,8 @@ def lay_out(problem: Problem, units: int, cluster: int, buffers: int, as_bytes: 
         "x_pitch": x_pitch,
     }
     kind = {"buffers": buffers, "as_bytes": int(as_bytes), "copy": copy, "more_room": 0}
-    return Grid(units, cluster, -(-n_hidden // units), at, places | sizes | kind)
+    clusters = -(-n_hidden // units)
+    return Grid(units, cluster, clusters, at, places | sizes | kind, problem.dropout is not None)
 
 
 def _input_parts_log2(units: int, batch: int) -> int:

@@ -120,13 +120,18 @@ def test_warming_up_compiles_all_that_training_launches(monkeypatch):
     units = [f"units plan, {n} hidden units a block" for n in (4, 8, 16)]
     clusters = [f"cluster plan, {n} hidden units a cluster of 8 blocks" for n in (4, 8, 16)]
     assert what == [
-        f"float64 network on the GPU, {plan}" for plan in ("composed plan", "fused plan", *clusters, *units)
+        f"float64 network on the GPU, {plan}"
+        for plan in (
+            "composed plan",
+            *(plan + has for has in ("", ", with dropout") for plan in ("fused plan", *clusters, *units)),
+        )
     ]
     monkeypatch.setattr(fake_cupy, "RawModule", None)  # whose call would fail
     for plan in ("composed", "fused", "units", "cluster"):
         backend.plan_kind = plan
         for hidden in (6, 20, 40):
             make_plan(backend, sizes=(20, hidden, 10))
+            make_plan(backend, sizes=(20, hidden, 10), dropout=0.5)
 
 
 @needs_compiler

@@ -29,7 +29,10 @@ def fill(where, compiler="the host's compiler", **options):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Where cubins are, with the operations' and one of the units kernel's, as a build for the stand-in has them."""
-    some = [(cuda.OPERATIONS, KIND, "float32", None, HOST), (cuda.UNITS, KIND, "float32", (4, 1), HOST)]
+    some = [
+        (cuda.OPERATIONS, KIND, "float32", None, False, HOST),
+        (cuda.UNITS, KIND, "float32", (4, 1), False, HOST),
+    ]
     monkeypatch.setattr(build, "jobs", lambda *_: some)
     monkeypatch.setattr(cubins, "_told", set())
     monkeypatch.setenv("GPUBP_CUBINS", str(tmp_path / "cubins"))
@@ -212,19 +215,21 @@ def test_without_the_compiler_the_build_says_what_to_install(monkeypatch, tmp_pa
 @pytest.mark.parametrize("all_of_them", [False, param(True, always=False)], ids=["one", "all"])
 def test_nvidias_compiler_builds_what_the_driver_is_given(all_of_them, tmp_path, monkeypatch):
     if not all_of_them:
-        monkeypatch.setattr(build, "jobs", lambda *_: [(cuda.OPERATIONS, KIND, "float32", None, "sm_90")])
+        monkeypatch.setattr(
+            build, "jobs", lambda *_: [(cuda.OPERATIONS, KIND, "float32", None, False, "sm_90")]
+        )
     assert build.main(["sm_90", "--out", str(tmp_path)]) == 0
     monkeypatch.setenv("GPUBP_CUBINS", str(tmp_path))
     wanted = build.jobs(("sm_90",))
-    for files, dtype, precision, units, architecture in wanted:
-        path = cubins.find(cuda.source(files), cuda.options(dtype, precision, units), architecture)
+    for files, *kind, architecture in wanted:
+        path = cubins.find(cuda.source(files), cuda.options(*kind), architecture)
         assert path.read_bytes()[:4] == b"\x7fELF"
-    assert len(list(tmp_path.glob("*.cubin"))) == len(wanted) == (18 if all_of_them else 1)
+    assert len(list(tmp_path.glob("*.cubin"))) == len(wanted) == (34 if all_of_them else 1)
 
 
 @needs_nvrtc
 def test_an_architecture_that_there_is_not_is_one_message(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(build, "jobs", lambda *_: [(cuda.OPERATIONS, KIND, "float32", None, "sm_1")])
+    monkeypatch.setattr(build, "jobs", lambda *_: [(cuda.OPERATIONS, KIND, "float32", None, False, "sm_1")])
     assert build.main(["sm_1", "--out", str(tmp_path)]) == 1
     assert "do not compile" in capsys.readouterr().err
     assert cubins.read(tmp_path) == {}
@@ -250,9 +255,13 @@ def test_every_kernel_of_the_backend_is_built():
             asked = [(backend.kernels, (np.dtype(dtype),))]
             for name in cuda.PERSISTENT:
                 pairs = product(cuda.UNITS_OF_A_CLUSTER, cuda.CLUSTERS)
-                counts = list(pairs) if name == "units" else [None]
+                kinds = product(
+                    pairs if name == "units" else [None], (False, True)
+                )  # with dropout and without
                 if precision == "float32" or name == "epoch":
-                    asked += [(backend.persistent_kernel, (name, np.dtype(dtype), 0, n)) for n in counts]
+                    asked += [
+                        (backend.persistent_kernel, (name, np.dtype(dtype), 0, *kind)) for kind in kinds
+                    ]
             for method, arguments in asked:
                 with pytest.raises(GpubpError):
                     method(*arguments)

@@ -17,6 +17,7 @@ from gpubp.errors import UsageError
 from gpubp.experiments.recipe import load_recipe
 from gpubp.experiments.run import run_recipe
 from gpubp.functions import ACTIVATIONS, LOSSES
+from gpubp.kernels import cuda
 from gpubp.kernels.cuda import UNITS_OF_A_CLUSTER
 from gpubp.network import Network
 from gpubp.verification.report import VerificationError
@@ -208,24 +209,28 @@ def test_what_is_held_of_the_inputs_goes_by_the_room_there_is(
 @needs_compiler
 @pytest.mark.parametrize("dtype", [param("float32", always=False), "float64"])
 @pytest.mark.parametrize(
-    ("plan", "sizes"),
+    ("plan", "sizes", "dropout"),
     [
-        ("composed", (20, 23, 10)),
-        ("fused", (30, 150, 130, 7)),
-        ("units", (30, 23, 7)),
-        ("cluster", (150, 23, 7)),
+        ("composed", (20, 23, 10), 0),
+        ("fused", (30, 150, 130, 7), 0),
+        ("fused", (30, 150, 130, 7), [0.2, 0.5, 0.5]),
+        ("units", (30, 23, 7), 0),
+        ("cluster", (150, 23, 7), 0),
+        ("cluster", (150, 23, 7), 0.5),
     ],
 )
-def test_bits_do_not_depend_on_the_schedule(plan, sizes, dtype):
-    results = [train(make_plan(host_backend(plan), sizes, dtype=dtype)) for _ in range(3)]
+def test_bits_do_not_depend_on_the_schedule(plan, sizes, dropout, dtype):
+    options = {"dtype": dtype, "dropout": dropout}
+    results = [train(make_plan(host_backend(plan), sizes, **options)) for _ in range(3)]
     for other in results[1:]:
         assert_agrees(other, results[0], bound=0)
 
 
 @needs_compiler
+@pytest.mark.parametrize("dropout", [0, 0.5])
 @every_plan
-def test_an_epoch_allocates_nothing_and_waits_only_at_its_ends(plan):
-    made = make_plan(host_backend(plan), (20, 23, 10))
+def test_an_epoch_allocates_nothing_and_waits_only_at_its_ends(plan, dropout):
+    made = make_plan(host_backend(plan), (20, 23, 10), dropout=dropout)
     before = fake_cupy.counts.copy()
     made.run(np.arange(130), np.full(5, 0.05))
     counts = fake_cupy.counts - before
@@ -233,6 +238,123 @@ def test_an_epoch_allocates_nothing_and_waits_only_at_its_ends(plan):
     assert launches > 1 if plan == "composed" else launches == 1
     # The order, for whole epochs coefficients, the barrier's counter and the launch too; costs and hits.
     assert counts == {"uploads": 1 if plan == "composed" else 4, "downloads": 2}
+
+
+# Dropout -----------------------------------------------------------------------------------------------------
+
+
+# Of inputs and of each hidden layer; layers that blocks share by rows, by tiles and in parts, and all in turn; lines
+# that are aligned and not; more blocks than rows.
+DROPPED = [
+    ((20, 10), {"dropout": [0.3]}),
+    ((20, 37, 10), {"dropout": 0.5}),
+    ((20, 37, 10), {"dropout": [0.2, 0.0]}),
+    ((21, 150, 3), {"dropout": [0.2, 0.5]}),
+    ((600, 30, 5), {"dropout": [0.8, 0.5], "hidden": "softmax"}),
+    ((5, 150, 3, 150, 2), {"dropout": [0.2, 0.5, 0.1, 0.3]}),
+    ((30, 150, 130, 7), {"dropout": [0.5, 0.5], "hidden": "relu"}),
+    ((300, 9, 260, 4), {"dropout": [0.1, 0.9, 0.0], "hidden": ["softmax", "sigmoid"], "batch": 130}),
+]
+
+
+@pytest.mark.parametrize(("sizes", "options"), DROPPED, ids=str)
+@pytest.mark.parametrize("as_bytes", [True, param(False, always=False)])
+@pytest.mark.parametrize("most", [param(1, always=False), 2, param(5, always=False)])
+def test_dropout_in_any_network(sizes, options, as_bytes, most, blocks):
+    blocks(most)
+    assert_agrees(*both(sizes=sizes, as_bytes=as_bytes, **options))
+
+
+# Hidden units that fill their clusters and not; batches whose rows fill their blocks and not.
+@pytest.mark.parametrize(
+    ("sizes", "batch"),
+    [((20, 23, 10), 32), ((30, 5, 4), 3), ((33, 9, 10), 130), param((20, 48, 1), 44, always=False)],
+    ids=str,
+)
+@pytest.mark.parametrize("as_bytes", [True, param(False, always=False)])
+@one_hidden
+def test_dropout_of_units(plan, as_bytes, sizes, batch):
+    options = {"output": "sigmoid", "loss": "binary_cross_entropy", "dropout": 0.3}
+    assert_agrees(*both(plan=plan, sizes=sizes, batch=batch, as_bytes=as_bytes, **options))
+
+
+@every_plan
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dropout_is_verified(plan, dtype, rng):
+    """Evaluation, which has none, too."""
+    several = plan in ("composed", "fused")
+    sizes, rates = ((12, 40, 33, 4), [0.2, 0.5, 0.3]) if several else ((12, 20, 4), 0.5)
+    network, data, backend = small_net(sizes, dtype=dtype), small_data(rng, 60), cuda_backend(plan)
+    report = gpubp.verify(network, *data, dropout=rates, backend=backend)
+    assert report.ok, report
+    options = {"batch_size": 16, "epochs": 2, "verify": "step", "dropout": rates}
+    assert gpubp.fit(network, *data, backend=backend, **options).verification.ok
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("precision", ["tf32", "3xtf32"])
+def test_dropout_in_every_precision_is_held_to_its_bound(precision):
+    network, inputs, labels = wide_problem()
+    options = {"batch_size": 70, "epochs": 1, "verify": "step", "dropout": [0.2, 0.5, 0.5]}
+    history = gpubp.fit(network, inputs, labels, backend=cuda_backend("fused", precision), **options)
+    assert history.verification.ok
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("if (mask.dropped)", "if (false)"),
+        ("pull_back.mask = mask_of(i)", "pull_back.mask = mask_of(i - 1)"),
+        ("unsigned(launch.step + now().number)", "unsigned(launch.step)"),
+        ("drop(i + 1, b, 0, 1, [&](int n) { return a[n]; });", ""),
+        ("mask_of(i).each(order()[b]", "mask_of(i).each(order()[0]"),
+        ("draw(sample, c)", "draw(sample + 1, c)"),
+    ],
+)
+def test_a_wrong_mask_of_the_fused_plan_is_caught(line, instead, rng, monkeypatch):
+    assert not verified_with(line, instead, "fused", (12, 40, 33, 4), [0.2, 0.5, 0.3], rng, monkeypatch).ok
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("sum *= at<real>(launch.pull1)[e];", "sum *= slope(launch.activation, a1[e]);"),
+        ("a1[e] *= m;", ""),
+        ("first_unit() + e % UNITS);", "e % UNITS);"),
+        ("unsigned(launch.step + step)", "unsigned(launch.step)"),
+        ("draw(step + 1);", ""),
+        ("mask.at(order[e / UNITS]", "mask.at(order[0]"),
+    ],
+)
+@one_hidden
+def test_a_wrong_mask_of_units_is_caught(plan, line, instead, rng, monkeypatch):
+    assert not verified_with(line, instead, plan, (12, 20, 4), 0.5, rng, monkeypatch).ok
+
+
+def verified_with(line, instead, plan, sizes, rates, rng, monkeypatch):
+    """The report on a plan of whose source a line is another."""
+    whole = cuda.source
+    assert line in whole(cuda.EPOCH if plan == "fused" else cuda.UNITS)
+    monkeypatch.setattr(cuda, "source", lambda files=cuda.OPERATIONS: whole(files).replace(line, instead))
+    return gpubp.verify(small_net(sizes), *small_data(rng, 60), dropout=rates, backend=host_backend(plan))
+
+
+@needs_compiler
+def test_dropout_in_the_plan_that_has_it():
+    def described(rates, plan="auto", sizes=(20, 24, 10)):
+        return make_plan(host_backend(plan), sizes, dropout=rates).describe()
+
+    assert described(0.5).startswith("units plan")
+    assert described(0.5, sizes=(65, 24, 10)).startswith("cluster plan")
+    assert described(0.5, sizes=(20, 24, 9, 10)).startswith("fused plan")
+    of_inputs = [0.2, 0.5]
+    assert "; chosen since the units plan does not fit: it cannot drop inputs" in described(of_inputs)
+    for plan in ("units", "cluster"):
+        why = f"the {plan} plan does not fit: it cannot drop inputs; choose the fused plan"
+        with pytest.raises(UsageError, match=why):
+            described(of_inputs, plan)
 
 
 @pytest.mark.exhaustive

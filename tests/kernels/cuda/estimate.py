@@ -512,7 +512,7 @@ def functions_of(kernel: str, own: tuple[int, int], architecture: str = "sm_90")
     """The functions of a kernel in float32."""
     of_a_block = own if kernel == "units" else None
     files, dtype = cuda.PERSISTENT[kernel], np.dtype(np.float32)
-    return machine_code.functions(files, dtype, "float32", of_a_block, architecture)
+    return machine_code.functions(files, dtype, "float32", of_a_block, False, architecture)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

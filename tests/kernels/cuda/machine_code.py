@@ -460,7 +460,7 @@ COUNTED = {
     "fences": ("MEMBAR", "FENCE"),
 }
 COLUMNS = (
-    *("kernel", "dtype", "precision", "units", "cluster", "architecture", "phase", "loop"),
+    *("kernel", "dtype", "precision", "units", "cluster", "dropout", "architecture", "phase", "loop"),
     *("instructions", "stalls", *COUNTED, "way", "way_fma", "fma_share"),
 )
 
@@ -473,21 +473,18 @@ def counted(code: Sequence[Instruction]) -> dict[str, int]:
 
 
 @cache
-def functions(
-    files: tuple[str, ...], dtype, precision: str, units: tuple[int, int] | None, architecture: str
-) -> list[Function]:
-    """The functions of these files, compiled as the backend does."""
-    return disassemble(nvrtc.compiled(files, dtype, precision, units, architecture).cubin)
+def functions(files: tuple[str, ...], *job) -> list[Function]:
+    """The functions of these files, compiled as the backend does: a dtype and all else that a job has."""
+    return disassemble(nvrtc.compiled(files, *job).cubin)
 
 
-def rows(files, dtype, precision, units, architecture) -> Iterator[dict[str, object]]:
+def rows(files, dtype, precision, *rest) -> Iterator[dict[str, object]]:
     """A row for each function, and in float32 for each innermost loop that multiplies and adds.
 
     A loop's share of these is that of its longest way.
     """
-    given = {"dtype": dtype.name, "precision": precision, "architecture": architecture}
-    given |= dict(zip(("units", "cluster"), units or ("", ""), strict=True))
-    of = functions(files, dtype, precision, units, architecture)
+    given = nvrtc.columns_of(dtype, precision, *rest)
+    of = functions(files, dtype, precision, *rest)
     for function in sorted(of, key=lambda function: (function.kernel, function.name)):
         if any(name in function.symbol for name in RARE):
             continue

@@ -30,8 +30,8 @@ from tests.networks import random_problem
 
 TABLE = Path(cuda.__file__).with_name("resources.csv")
 COLUMNS = (
-    "kernel", "dtype", "precision", "units", "cluster", "architecture", "registers", "spilled_bytes", "stack_bytes",
-    "shared_bytes", "threads", "resident_threads", "occupancy",
+    "kernel", "dtype", "precision", "units", "cluster", "dropout", "architecture", "registers", "spilled_bytes",
+    "stack_bytes", "shared_bytes", "threads", "resident_threads", "occupancy",
 )  # fmt: skip
 
 # Of a multiprocessor: threads, registers, blocks, and bytes of shared memory (CUDA C++ Programming Guide, "Technical
@@ -69,10 +69,12 @@ def resident_threads(architecture: str, registers: int, shared: int, threads: in
     return blocks * threads
 
 
-def dynamic_shared_bytes(kernel: str, dtype: np.dtype, units: tuple[int, int] | None, most: int) -> int:
+def dynamic_shared_bytes(
+    kernel: str, dtype: np.dtype, units: tuple[int, int] | None, dropout: bool, most: int
+) -> int:
     """What a launch asks for beside; of units, for 784-128-10 in batches of 128 by plain SGD, or of 32 if need be."""
     if units is None:
-        return shared_bytes(2) if kernel == "epoch" else 0
+        return shared_bytes(2, dropout) if kernel == "epoch" else 0
     problems = (random_problem((784, 128, 10), batch, dtype=dtype, optimizer=SGD(0.1)) for batch in (128, 32))
     grids = (of_shared_memory(problem, *units, most) for problem in problems)
     return next(grid.shared for grid in grids if isinstance(grid, Grid))
@@ -107,20 +109,32 @@ def table(some: Sequence[tuple]) -> str:
 
 
 @cache
-def compiled(files: tuple[str, ...], dtype, precision: str, units: tuple[int, int] | None, architecture: str):
+def compiled(
+    files: tuple[str, ...],
+    dtype,
+    precision: str,
+    units: tuple[int, int] | None,
+    dropout: bool,
+    architecture: str,
+):
     """What comes of these files, compiled as the backend does, and the lines of the source beside the code."""
-    return compile_kernels(
-        cuda.source(files), (*cuda.options(dtype, precision, units), "-lineinfo"), architecture
-    )
+    options = cuda.options(dtype, precision, units, dropout)
+    return compile_kernels(cuda.source(files), (*options, "-lineinfo"), architecture)
 
 
-def _rows(files, dtype, precision, units, architecture) -> Iterator[dict[str, object]]:
-    log = compiled(files, dtype, precision, units, architecture).log
-    given = {"dtype": dtype.name, "precision": precision, "architecture": architecture}
+def columns_of(dtype, precision, units, dropout, architecture) -> dict[str, object]:
+    """What a table's rows have of the job that they are of."""
+    given = {"dtype": dtype.name, "precision": precision, "dropout": int(dropout)}
     given |= dict(zip(("units", "cluster"), units or ("", ""), strict=True))
+    return {**given, "architecture": architecture}
+
+
+def _rows(files, dtype, precision, units, dropout, architecture) -> Iterator[dict[str, object]]:
+    job = dtype, precision, units, dropout, architecture
+    log, given = compiled(files, *job).log, columns_of(*job)
     for taken in sorted(resources(log), key=lambda taken: taken["kernel"]):
         taken["shared_bytes"] += dynamic_shared_bytes(
-            taken["kernel"], dtype, units, MOST_SHARED[architecture]
+            taken["kernel"], dtype, units, dropout, MOST_SHARED[architecture]
         )
         threads = threads_of(taken["kernel"])
         resident = resident_threads(architecture, taken["registers"], taken["shared_bytes"], threads)

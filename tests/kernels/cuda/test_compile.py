@@ -15,7 +15,7 @@ from tests.kernels.cuda import nvrtc
 pytestmark = pytest.mark.skipif(nvrtc.version() is None, reason=f"the wheel {nvrtc.WHEEL} is not installed")
 
 # The job that runs without --exhaustive.
-UNITS = (cuda.UNITS, np.dtype("float32"), "float32", (8, 8), "sm_90")
+UNITS = (cuda.UNITS, np.dtype("float32"), "float32", (8, 8), False, "sm_90")
 
 
 def rows(text):
@@ -33,8 +33,9 @@ def test_the_table_is_of_these_very_sources_and_has_every_kernel_and_architectur
     found = rows(written())
     kernels = [*cuda.KERNELS, *cuda.PERSISTENT]
     assert {row["kernel"] for row in found} == set(kernels)
-    # In two dtypes; epoch in two more precisions, units for three numbers of units and with clusters, or without.
-    assert len(found) == ((len(kernels) - 1) * 2 + 2) * 3 + 2 * 3 * (3 + 2)
+    # In two dtypes, and those that stay with dropout and without; epoch in two more precisions, units for three numbers
+    # of units and with clusters, or without.
+    assert len(found) == len(cuda.KERNELS) * 2 * 3 + 2 * ((2 + 2) * 3 + 2 * 3 * (3 + 2))
     assert_no_spills(found)
 
 
@@ -91,9 +92,9 @@ def test_the_inner_loops_of_units_read_shared_memory_by_vectors(function, fma):
 # Of epoch: its tiles of every shape, for operands that lie in each way.
 
 
-def product_tiles(dtype, precision="float32"):
+def product_tiles(dtype, precision="float32", dropout=False):
     """For each: its shape's name and numbers, whether lines are aligned and inputs are bytes, and its blocks."""
-    ptx = nvrtc.compiled(cuda.EPOCH, np.dtype(dtype), precision, None, "sm_90").ptx
+    ptx = nvrtc.compiled(cuda.EPOCH, np.dtype(dtype), precision, None, dropout, "sm_90").ptx
     for function in re.split(r"\n(?=\.func|\.visible)", ptx):
         head, _, body = function.partition("\n{\n")
         shape = re.search(r"4tileI\d+((?:Tensor)?Shape)I((?:Li\d+E)+)Lb([01])EE(\w+)", head)
@@ -151,11 +152,12 @@ def test_panels_of_aligned_lines_are_copied_asynchronously_and_by_no_thread(dtyp
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "precision"), [("float32", "float32"), ("float64", "float32"), ("float32", "3xtf32")]
 )
-def test_nothing_is_read_without_knowing_of_which_memory_or_is_local(dtype, precision):
-    ptx = nvrtc.compiled(cuda.EPOCH, np.dtype(dtype), precision, None, "sm_90").ptx
+def test_nothing_is_read_without_knowing_of_which_memory_or_is_local(dtype, precision, dropout):
+    ptx = nvrtc.compiled(cuda.EPOCH, np.dtype(dtype), precision, None, dropout, "sm_90").ptx
     of_any = re.findall(
         r"^\s*(?:@!?%\w+ )?((?:ld|st)\.(?!global|shared|const|param|relaxed)[\w.]+)", ptx, re.MULTILINE
     )

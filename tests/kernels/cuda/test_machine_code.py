@@ -188,7 +188,7 @@ def test_what_is_no_machine_code_is_refused():
 def test_the_table_is_of_these_very_sources_and_has_every_kernel_and_architecture():
     source = nvrtc.heading().partition("source")[2].strip()
     assert written().splitlines()[0].endswith(source), "run: python -m tests.kernels.cuda.machine_code"
-    keys = ("kernel", "dtype", "precision", "units", "cluster", "architecture")
+    keys = ("kernel", "dtype", "precision", "units", "cluster", "dropout", "architecture")
     found = {tuple(row[key] for key in keys) for row in rows(written())}
     of_resources = list(csv.DictReader(nvrtc.TABLE.read_text().splitlines()[1:]))
     assert found == {tuple(row[key] for key in keys) for row in of_resources}
@@ -202,14 +202,7 @@ def test_the_table_is_what_the_compiler_and_the_disassembler_say(jobs):
     found = rows(machine_code.table(jobs))
     if written().splitlines()[0] + "\n" == nvrtc.heading():
         table = rows(written())
-        _, dtype, precision, (units, cluster), architecture = UNITS
-        of_job = {
-            "dtype": dtype.name,
-            "precision": precision,
-            "units": str(units),
-            "cluster": str(cluster),
-            "architecture": architecture,
-        }
+        of_job = {name: str(value) for name, value in nvrtc.columns_of(*UNITS[1:]).items()}
         expected = table if len(jobs) > 1 else [row for row in table if of_job.items() <= row.items()]
         assert found == expected
 

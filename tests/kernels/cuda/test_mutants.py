@@ -90,12 +90,15 @@ REASONS = {
         for (int i = first_of(dealt); i < count; i += gridDim.x) {
         for (index_t b0 = index_t(blockIdx.x) * ROW_BLOCK; b0 < now().rows; b0 += index_t(gridDim.x) * ROW_BLOCK)
         for (int top = 0; top < rows; top += M * between) {
-        for (int top = 0; top < mine; top += ROWS_AT_ONCE) {""",
+        for (int top = 0; top < mine; top += ROWS_AT_ONCE) {
+        for (int i = threadIdx.y * gridDim.x + blockIdx.x; i < all; i += ROW_BLOCK * gridDim.x) {""",
     "a column beyond the last, of which nothing is read": """
         for (int n = threadIdx.x * VECTOR; n < of.n_out; n += WARP * VECTOR) {
         if (bias && o + v < n_out) of.x[v] = bias[o + v];
         if (n + v < of.n_out) sum.x[v] += bias[v];
         if (o < of.n_out)""",
+    "a counter of which no element is there": """
+        for (int c = first; first_of(c) < count; c += between) {""",
     "of no step there are no rows": """
         if (step < launch.steps)
         if (step >= launch.steps) return;""",
@@ -103,8 +106,6 @@ REASONS = {
         for (int b = thread(); b < rows_of(step); b += THREADS)
         for (int step = 0; step < 3; ++step) fetch_order(step);
         for (int row = thread(); row < mine; row += THREADS)""",
-    "behind a₁ is δ₁, written later": """
-        for (int e = thread(); e < mine * UNITS; e += THREADS) {""",
     "the row to spare": """
         const bool is_row = top + thread() / OUTPUT_LANES < mine;""",
     "all clusters have the same first of b₂": """
@@ -157,32 +158,37 @@ class Mutant:
 
 NOT_COMPILED = "profile.cuh"  # but to count cycles
 OF_UNITS = "vectors.cuh"  # what epoch.cu includes of it has no bounds
+OF_DROPOUT = "random.cuh"
+# Of epoch.cu and what it includes, what is compiled for one of the texts only.
+SECTIONS = {"#if PRECISION != FLOAT32": "3xtf32", "#if DROPOUT": "dropout"}
 
 
 def mutated(plan: str) -> tuple[str, list[Mutant]]:
     """The plan's source with every mutant in it, and what they are; headers of both are mutated in the fused one's."""
     mutants: list[Mutant] = []
     lines = []
-    mutate = device_only = tensor = False
+    mutate = device_only = False
+    of_file = section = None
     for line in cuda.source(FILES[plan]).splitlines():
         code, comment, rest = line.partition("//")
         if code.startswith("#line"):
             name = line.split('"')[1].rpartition("/")[2]
+            of_file = "dropout" if name == OF_DROPOUT else "fused"
             of_fused = name in cuda.EPOCH and name != OF_UNITS
-            mutate = name != NOT_COMPILED and of_fused == (plan in ("fused", "3xtf32"))
-        elif code.startswith("#if PRECISION != FLOAT32"):
-            tensor = True
+            mutate = name != NOT_COMPILED and of_fused == (plan in ("fused", *SECTIONS.values()))
+        elif code in SECTIONS:
+            section = SECTIONS[code]
         elif code.startswith("#ifndef CUDA_ON_HOST"):
             device_only = True
         elif device_only and code.startswith("#endif"):
             device_only = False
         elif code.startswith("#"):
-            device_only = device_only or (code.startswith("#else") and not tensor)
-            tensor = tensor and not code.startswith(("#else", "#endif"))
+            device_only = device_only or (code.startswith("#else") and not section)
+            section = None if code.startswith(("#else", "#endif")) else section
         elif (
             mutate
             and not device_only
-            and tensor == (plan == "3xtf32")
+            and (plan in ("composed", "cluster") or plan == (section or of_file))
             and not (IN_COMPILATION.search(code) or BEGINS in code)
         ):
             code = _with_mutants(code, plan, mutants)
@@ -210,8 +216,10 @@ def _with_mutants(code: str, plan: str, mutants: list[Mutant]) -> str:
 
 
 # What runs each text: the plan of that name, or the fused one in that precision.
-FILES = {"fused": cuda.EPOCH, "composed": cuda.OPERATIONS, "cluster": cuda.UNITS, "3xtf32": cuda.EPOCH}
-KERNELS = {"fused": "epoch", "composed": "forward", "cluster": "units", "3xtf32": "epoch"}  # one of the text
+FILES = {"fused": cuda.EPOCH, "composed": cuda.OPERATIONS, "cluster": cuda.UNITS}
+FILES |= dict.fromkeys(SECTIONS.values(), cuda.EPOCH)
+KERNELS = {"fused": "epoch", "composed": "forward", "cluster": "units"}  # one of the text
+KERNELS |= dict.fromkeys(SECTIONS.values(), "epoch")
 TEXTS, MUTANTS = {}, []
 for _plan in FILES:
     TEXTS[_plan], _mutants = mutated(_plan)
@@ -258,16 +266,25 @@ UNITS_NETS = [
         memory=100_000,
     ),
     net((132, 56, 1), 43, optimizer=AdamW(0.01), memory=76_000, **BINARY),
+    net((40, 30, 3), 64, dropout=0.5, count=200),
 ]
 CLUSTER, CLUSTERS = 2, 4
 # In tiles of every shape on tensor cores.
 TENSOR_NETS = [net((140, 150, 130, 7), 70, dtype=np.float32), net((40, 440, 39), 17, dtype=np.float32)]
-NETS = {"fused": ANY_NETS, "composed": ANY_NETS, "cluster": UNITS_NETS, "3xtf32": TENSOR_NETS}
+# Inputs and hidden layers that are dropped, of more numbers than a counter's and than a warp's counters give; in parts
+# and by rows, softmax too; so many numbers that some are the very first or last that drop.
+DROPPED_NETS = [
+    net((300, 150, 9), 43, dropout=[0.3, 0.5], **BINARY),
+    net((140, 20, 135, 6), 44, hidden=["softmax", "sigmoid"], count=131, dropout=[0.2, 0.5, 0.7], **BINARY),
+    net((33, 40), 9, dropout=[0.5], as_bytes=False),
+]
+NETS = {"fused": ANY_NETS, "composed": [*ANY_NETS, DROPPED_NETS[0]], "cluster": UNITS_NETS}
+NETS |= {"3xtf32": TENSOR_NETS, "dropout": DROPPED_NETS}
 
 
 # Without --exhaustive: each barrier and some bounds of one plan, whose tiles come from the same header as all others.
 SAMPLE = [m for m in MUTANTS if m.plan == "cluster" and (m.what.startswith("without") or m.number % 40 == 0)]
-SAMPLE_NETS = {"cluster": UNITS_NETS[:2]}
+SAMPLE_NETS = {"cluster": [*UNITS_NETS[:2], UNITS_NETS[-1]]}
 EVERY = [pytest.param(m, id=str(m), marks=[] if m in SAMPLE else pytest.mark.exhaustive) for m in MUTANTS]
 
 
@@ -278,7 +295,9 @@ def problem(memory=232_448, **options):
 
 
 def backend_of(plan):
-    return host_backend("fused", plan) if plan in cuda.PRECISIONS else host_backend(plan)
+    if plan in SECTIONS.values():
+        return host_backend("fused", plan if plan in cuda.PRECISIONS else "float32")
+    return host_backend(plan)
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +314,7 @@ def mutants(nets):
         (plan, files): TEXTS[other] if other in nets else cuda.source(files)
         for plan in nets
         for other, files in FILES.items()
-        if other != "3xtf32"
+        if other not in SECTIONS.values()
     }
     texts |= {(plan, FILES[plan]): TEXTS[plan] for plan in nets}
     current = ["fused"]
@@ -372,7 +391,7 @@ def results(backend, options):
 def is_right(plan, nets, expected, again) -> bool:
     """Whether all nets compute what is expected, ``again`` on other numbers of blocks and by other schedules."""
     for options, right in zip(nets[plan], expected[plan], strict=True):
-        for blocks in (3, 9, 3) if again and plan == "fused" else (3,):
+        for blocks in (3, 9, 3) if again and plan in ("fused", "dropout") else (3,):
             fake_cupy.multiprocessors = blocks
             with np.errstate(all="ignore"):
                 found = results(backend_of(plan), options)
@@ -436,8 +455,9 @@ def test_every_barrier_and_bound_is_a_mutant():
     assert barriers.count("fused") == 5 + 2 + 2 + 2 + 2 + 2
     assert barriers.count("composed") == 1  # in weight_grad
     assert barriers.count("cluster") == 11
+    assert barriers.count("dropout") == 1  # in activate_rows
     code = "\n".join(line.partition("//")[0] for line in cuda.source(cuda.EPOCH).splitlines())
-    found = sum(m.what.startswith("one more") for m in MUTANTS if m.plan in ("fused", "3xtf32"))
+    found = sum(m.what.startswith("one more") for m in MUTANTS if FILES[m.plan] is cuda.EPOCH)
     assert found > 0.9 * code.count(" < ")  # the others are the compiler's
 
 
