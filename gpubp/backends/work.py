@@ -20,15 +20,28 @@ COMPILING, LOADING = 1.5, 0.01
 
 @dataclass(frozen=True)
 class Work:
-    """multiply_adds: of all products. updates: of weights, each once a step. calls: layers times steps."""
+    """multiply_adds: of all products. updates: of weights, each once a step. calls: layers times steps.
+
+    deformed: pixels of images that are deformed, each once in each epoch.
+    """
 
     multiply_adds: float
     updates: float
     calls: float
     dtype: np.dtype
+    deformed: float = 0
 
     @classmethod
-    def of(cls, network: Network, samples: int, batch_size: int, epochs: int, evaluated: int = 0) -> Work:
+    def of(
+        cls,
+        network: Network,
+        samples: int,
+        batch_size: int,
+        epochs: int,
+        evaluated: int = 0,
+        *,
+        deforms: bool = False,
+    ) -> Work:
         """The work of epochs on so many samples, each with ``evaluated`` others taken forward at its end."""
         layers = network.layers
         steps = epochs * -(-samples // batch_size)
@@ -36,13 +49,15 @@ class Work:
         a_sample = 3 * sum(weights) - weights[0]  # forward, δ and gradient; inputs have no δ
         multiply_adds = epochs * (samples * a_sample + evaluated * sum(weights))
         dtype = network.parameters[0][0].dtype
-        return cls(multiply_adds, steps * sum(weights), steps * len(layers), dtype)
+        deformed = epochs * samples * layers[0].n_in if deforms else 0
+        return cls(multiply_adds, steps * sum(weights), steps * len(layers), dtype, deformed)
 
     def seconds_of_numpy(self) -> float:
         """About how long the plan of the ``numpy`` backend takes."""
-        return self.multiply_adds / 50e9 + self.updates / 1.5e9 + self.calls * 40e-6
+        return self.multiply_adds / 50e9 + self.updates / 1.5e9 + self.calls * 40e-6 + self.deformed / 6e6
 
     def seconds_of_numba(self, *, compiled: bool) -> float:
         """About how long the fused plan of the ``numba`` backend takes, with what comes before it."""
         before = LOADING if compiled else COMPILING
-        return before + self.multiply_adds / 150e9 + self.updates / 10e9 + self.calls * 1e-6
+        steps = self.multiply_adds / 150e9 + self.updates / 10e9 + self.calls * 1e-6
+        return before + steps + self.deformed / 1e9

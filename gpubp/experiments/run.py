@@ -261,7 +261,8 @@ def _work(result: Result, parts: Parts) -> Work:
     recipe, samples = result.recipe, len(parts.train)
     watched = 0 if parts.watched is None else len(parts.watched)
     size = min(recipe.batch_size, samples)
-    return Work.of(result.network, samples, size, recipe.epochs * recipe.splits, watched)
+    counts = samples, size, recipe.epochs * recipe.splits, watched
+    return Work.of(result.network, *counts, deforms=bool(recipe.deform))
 
 
 def _train(
