@@ -13,8 +13,8 @@ weight_grad    ∂C/∂W = δᵀ a_prev / B, ∂C/∂b = Σ δ / B      (n_out, 
 update         the optimizer's rule                        in place
 =============  ==========================================  ===================================
 
-Beside them stand ``gather``, out[b] = source[order[b]], which moves data and computes nothing but i/255, and ``drop``,
-out = a ⊙ m, with dropout's mask.
+Beside them stand ``gather``, out[b] = source[order[b]], which moves data and computes nothing but i/255; ``deform``,
+which deforms images of bytes on their way; and ``drop``, out = a ⊙ m, with dropout's mask.
 """
 
 from __future__ import annotations

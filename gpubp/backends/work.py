@@ -24,7 +24,7 @@ class Work:
     """What training takes, in all.
 
     multiply_adds: of all products. updates: of weights, each once a step. calls: layers times steps. drawn: random
-    numbers of dropout.
+    numbers of dropout. deformed: pixels of images that are deformed.
     """
 
     multiply_adds: float
@@ -32,6 +32,7 @@ class Work:
     calls: float
     dtype: np.dtype
     drawn: float = 0.0
+    deformed: float = 0.0
 
     @classmethod
     def of(
@@ -42,6 +43,8 @@ class Work:
         epochs: int,
         evaluated: int = 0,
         dropout: Dropout | None = None,
+        *,
+        deforms: bool = False,
     ) -> Work:
         """The work of epochs on so many samples, each with ``evaluated`` others taken forward at its end."""
         layers = network.layers
@@ -52,15 +55,17 @@ class Work:
         dtype = network.parameters[0][0].dtype
         dropped = dropout.dropped if dropout else [0] * len(layers)
         drawn = sum(layer.n_in for layer, some in zip(layers, dropped, strict=True) if some)
-        return cls(multiply_adds, steps * sum(weights), steps * len(layers), dtype, epochs * samples * drawn)
+        each = epochs * samples
+        chances = each * drawn, each * layers[0].n_in * deforms
+        return cls(multiply_adds, steps * sum(weights), steps * len(layers), dtype, *chances)
 
     def seconds_of_numpy(self) -> float:
         """About how long the plan of the ``numpy`` backend takes."""
-        drawn = self.drawn * 20e-9
-        return self.multiply_adds / 50e9 + self.updates / 1.5e9 + self.calls * 40e-6 + drawn
+        chances = self.drawn / 50e6 + self.deformed / 6e6
+        return self.multiply_adds / 50e9 + self.updates / 1.5e9 + self.calls * 40e-6 + chances
 
     def seconds_of_numba(self, *, compiled: bool) -> float:
         """About how long the fused plan of the ``numba`` backend takes, with what comes before it."""
         before = LOADING if compiled else COMPILING
-        drawn = self.drawn * 0.3e-9
-        return before + self.multiply_adds / 150e9 + self.updates / 10e9 + self.calls * 1e-6 + drawn
+        chances = self.drawn / 3e9 + self.deformed / 1e9
+        return before + self.multiply_adds / 150e9 + self.updates / 10e9 + self.calls * 1e-6 + chances

@@ -261,8 +261,11 @@ def _work(result: Result, parts: Parts) -> Work:
     recipe, samples = result.recipe, len(parts.train)
     watched = 0 if parts.watched is None else len(parts.watched)
     size = min(recipe.batch_size, samples)
-    dropout = recipe.build_dropout(recipe.seed)
-    return Work.of(result.network, samples, size, recipe.epochs * recipe.splits, watched, dropout)
+    dropout, counts = (
+        recipe.build_dropout(recipe.seed),
+        (samples, size, recipe.epochs * recipe.splits, watched),
+    )
+    return Work.of(result.network, *counts, dropout, deforms=bool(recipe.deform))
 
 
 def _train(

@@ -132,13 +132,6 @@ class Whole:
     def bits_as(self, kind: ir.VectorType) -> Whole:
         return Whole(self.emit, self.emit.builder.bitcast(self.value, kind))
 
-    def half(self, which: int) -> Whole:
-        """The lower lanes, or the upper ones."""
-        count = self.value.type.count // 2
-        places = ir.Constant(ir.VectorType(INT32, count), list(range(which * count, (which + 1) * count)))
-        undefined = ir.Constant(self.value.type, ir.Undefined)
-        return Whole(self.emit, self.emit.builder.shuffle_vector(self.value, undefined, places))
-
     def widened(self, kind: ir.Type, *, signed: bool = True) -> Whole:
         """In lanes of this kind, as many."""
         extend = self.emit.builder.sext if signed else self.emit.builder.zext
@@ -146,10 +139,6 @@ class Whole:
 
     def as_floats(self) -> Lanes:
         return Lanes(self.emit, self.emit.builder.sitofp(self.value, self.emit.vector))
-
-
-def _load(emit: Emit, kind: ir.VectorType, memory, place, align: int = 1) -> Whole:
-    return Whole(emit, emit.load_as(kind, memory, place, align))
 
 
 def _spread(emit: Emit, scalar, kind: ir.VectorType = WIDE) -> Whole:
@@ -672,8 +661,9 @@ def get_long(emit, bytes_, offset):
 def deform_image(d, sample, step, limit, memory, base, stage):
     """The image at ``d.image`` of the working memory deformed, to ``d.out``: that of ``sample`` at a step.
 
-    ``limit`` says which of the limits of rotation it has. The working memory begins at ``base``, and is zeros at first.
-    ``stage`` is one of :data:`.deforming.STAGES` by its number, on what the ones before have left, or ``ALL``.
+    ``limit`` says which of the limits of rotation it has. The working memory begins at ``base``, on a cache line, and
+    is zeros at first. ``stage`` is one of :data:`.deforming.STAGES` by its number, on what the ones before have left,
+    or ``ALL``.
     """
     image, raw, out = base + d.image, base + d.raw, base + d.out
     entries = base + d.entries

@@ -24,7 +24,10 @@ MNIST, IRIS = (60_000, 128, 10, 10_000), (150, 150, 200)
 
 @pytest.fixture(params=[True, False], ids=["compiled", "nothing compiled"])
 def compiled(request, monkeypatch) -> bool:
-    monkeypatch.setattr("gpubp.backends.cpu.backend.is_compiled", lambda dtype, dropout=False: request.param)
+    monkeypatch.setattr(
+        "gpubp.backends.cpu.backend.is_compiled",
+        lambda dtype, dropout=False, deformation=False: request.param,
+    )
     monkeypatch.setattr("gpubp.backends.cuda.backend.why_unavailable", lambda: "no NVIDIA driver")
     return request.param
 
@@ -46,7 +49,9 @@ def test_work_is_counted_from_shapes():
 
 def test_what_is_compiled_without_dropout_is_not_compiled_with_it(monkeypatch):
     """Small trainings then wait for no compiler."""
-    monkeypatch.setattr("gpubp.backends.cpu.backend.is_compiled", lambda dtype, dropout=False: not dropout)
+    monkeypatch.setattr(
+        "gpubp.backends.cpu.backend.is_compiled", lambda dtype, dropout=False, deformation=False: not dropout
+    )
     monkeypatch.setattr("gpubp.backends.cuda.backend.why_unavailable", lambda: "no NVIDIA driver")
     network = Network([4, 100, 3], seed=0)
     for dropout, expected in ((None, "numba"), (Dropout.of(0.5, 2, seed=0), "numpy")):
@@ -73,6 +78,15 @@ def test_auto_takes_what_ends_first_by_count(sizes, counts, expected, compiled):
         assert why == "cupy cannot run here: gpubp doctor says why"
     assert backends.get("auto", work=work(sizes, counts)).name == name
     assert backends.get(Wanted(threads=1), work=work(sizes, counts)).threads == 1
+
+
+def test_images_that_are_deformed_are_numbas_work(compiled):
+    """By the count of their pixels: NumPy takes a hundred times as long for each."""
+    network, counts = Network([784, 8, 10], seed=0), (600, 60, 20)
+    plain, deforms = Work.of(network, *counts), Work.of(network, *counts, deforms=True)
+    assert (plain.deformed, deforms.deformed) == (0, 20 * 600 * 784)
+    assert backends.choose("auto", plain)[0] == ("numba" if compiled else "numpy")
+    assert backends.choose("auto", deforms)[0] == "numba"
 
 
 def test_a_plan_that_only_one_has_decides(compiled):
