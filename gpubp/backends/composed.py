@@ -85,8 +85,7 @@ class ComposedPlan(Plan):
         self._workspace = Workspace(*how, train=True, dropped=self._drops)
 
     def describe(self) -> str:
-        deformed = str(self.problem.deformation or "")
-        parts = "composed plan, one call an operation", self.why, deformed, self.backend.describe()
+        parts = "composed plan, one call an operation", self.why, self.backend.describe()
         return "; ".join(filter(None, parts))
 
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:

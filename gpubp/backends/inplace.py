@@ -132,8 +132,7 @@ class InPlacePlan(Plan):
         self._updates = self._lay_out_updates()
 
     def describe(self) -> str:
-        parts = "in-place plan, all parameters updated as one array", str(self.problem.deformation or "")
-        return "; ".join(filter(None, (*parts, self.device)))
+        return f"in-place plan, all parameters updated as one array; {self.device}"
 
     @np.errstate(over="ignore")  # e⁻ᶻ of a saturated sigmoid is infinite, and its output rightly 0
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:

@@ -147,8 +147,8 @@ def fit(
     optimizer = optimizer or SGD(lr=0.1, momentum=0.9)
     dropped = Dropout.of(dropout, len(network.layers), settings.seed)
     size, held_out = min(settings.batch_size, len(train.samples)), 0 if watched is None else len(watched)
-    counts = len(train.samples), size, settings.epochs, held_out
-    work = Work.of(network, *counts, dropped, deforms=deformation is not None)
+    of_work = len(train.samples), size, settings.epochs, held_out
+    work = Work.of(network, *of_work, dropped, deforms=deformation is not None)
     if not isinstance(backend, Backend):  # else it is chosen, and a checkpoint need not be read for that
         backend = backends.get(backend, work=work, before=checkpoint.backend_of(resume))
     chances = dropped, deformation

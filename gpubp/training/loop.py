@@ -56,7 +56,8 @@ class Loop:
         self.plan: Plan = chosen.plan(problem)
         computed = what_is_computed(chosen, self.plan)
         self.checks = CheckSchedule(verify, self.steps_per_epoch, self.history.verification, computed)
-        self.history.plan = self.plan.describe() + (f"; {problem.dropout}" if problem.dropout else "")
+        chances = problem.deformation, problem.dropout
+        self.history.plan = "; ".join([self.plan.describe(), *(str(chance) for chance in chances if chance)])
         self.rng = np.random.default_rng(settings.seed)
         sums = np.zeros(self.steps_per_epoch), np.zeros(self.steps_per_epoch, np.int64)
         self.standing = Standing(*sums, self.rng.bit_generator.state)
