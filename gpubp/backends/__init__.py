@@ -84,7 +84,7 @@ def choose(
 
 def _numpy_ends_first(work: Work) -> str | None:
     """Why NumPy's plan ends this work before Numba's does, by count; None if it does not."""
-    compiled = _module("numba").is_compiled(work.dtype, dropout=work.drawn > 0, deformation=work.deformed > 0)
+    compiled = _module("numba").is_compiled(work.dtype, by_chance=work.drawn + work.deformed > 0)
     numpy, numba = work.seconds_of_numpy(), work.seconds_of_numba(compiled=compiled)
     if numpy > numba:
         return None

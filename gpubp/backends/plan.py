@@ -55,6 +55,11 @@ class Problem:
         """The activation of each layer."""
         return [ACTIVATIONS[layer.activation] for layer in self.layers]
 
+    @property
+    def by_chance(self) -> bool:
+        """Whether each step draws random numbers."""
+        return self.dropout is not None or self.deformation is not None
+
     @cached_property
     def classes(self) -> np.ndarray | None:
         """The class of each sample, (N,), if the deformation goes by classes."""

@@ -62,6 +62,9 @@ class Deforming(NamedTuple):
     size: int  # of working memory
 
 
+NO_DEFORMING = Deforming(np.empty(0, np.uint8), *[0] * (len(Deforming._fields) - 1))
+
+
 def layout(
     *,
     shape: tuple[int, int],

@@ -64,6 +64,16 @@ PANEL_BYTES = DEPTH * TILE_VECTORS * BYTES
 BLOCK_BYTES = max(BLOCK_ROWS * BLOCK_VECTORS * BYTES, MARK * WIDEST * BYTES, SPARSE_BYTES)
 
 
+class Chance(NamedTuple):
+    """What dropout and deformed images take; a network may have either. Their code is compiled with this only."""
+
+    key: int  # of dropout's random numbers, two words of 32 bits
+    kept: np.ndarray  # uint8: a bit for each input of a layer, set where dropout keeps it
+    deforming: Deforming  # tables of the deformation
+    limits: np.ndarray  # (N) int64: which limit of rotation each image has, if these differ
+    working: np.ndarray  # uint8: each thread's working memory for it
+
+
 class Net(NamedTuple):
     """Parameters and working memory. Offsets count elements of ``memory``."""
 
@@ -85,14 +95,8 @@ class Net(NamedTuple):
     words: int  # that the samples in work take
     map_words: int  # of a sample's bitmap
     map_row: int  # from one bitmap to the next
-    kept: (
-        np.ndarray | int
-    )  # uint8: a bit for each input of a layer, set where dropout keeps it; 0 without dropout
-    key: int  # of the random numbers, two words of 32 bits
     deformed: int  # where deformed images lie among the unfolded, (chunk · pitch); −1 if none are deformed
-    deforming: Deforming | int  # how, or 0 where none ever are
-    limits: np.ndarray  # (N) int64: which limit of rotation each image has, if these differ
-    working: np.ndarray  # uint8: each thread's working memory for it
+    chance: Chance | int  # what of training is random, or 0 if nothing is
     inputs: int  # (chunk, most) non-zero inputs
     most: int  # non-zero inputs a row may have
     targets: int  # (chunk, n_out)

@@ -126,8 +126,8 @@ def steps(net, data, order, batch, coefficients, updates, mode, only, thread, sy
             b0 = begin + (end - begin) * thread // net.threads
             b1 = begin + (end - begin) * (thread + 1) // net.threads
             if runs(only, GATHER, 0):
-                draw(net.kept, net, order, begin, b0, b1, updates + s)
-                deform(net.deforming, net, data, order, begin, b0, b1, updates + s, thread)
+                draw(net.chance, net, order, begin, b0, b1, updates + s)
+                deform(net.chance, net, data, order, begin, b0, b1, updates + s, thread)
                 gather_inputs(
                     net, data, order, begin, end, b0, b1, min(batch, net.chunk), sparse, thread, sync
                 )
@@ -170,36 +170,39 @@ def is_sparse(data, order, begin, end):
 
 
 @part(optional=True)
-def draw(kept, net, order, begin, b0, b1, step):
+def draw(chance, net, order, begin, b0, b1, step):
     """What dropout keeps of the inputs of each layer that has it, for samples b0 … b1."""
     for i in range(len(net.layers)):
         layer = net.layers[i]
         if layer[DROPPED] > 0:
             blocks, place = layer[KEPT_ROW] // DRAW_BYTES, layer[KEPT] + (b0 - begin) * layer[KEPT_ROW]
             for b in range(b0, b1):
-                draw_kept(kept, place, blocks, layer[DROPPED], net.key, step, get(order, b), np.int64(i))
+                draw_kept(
+                    chance.kept, place, blocks, layer[DROPPED], chance.key, step, get(order, b), np.int64(i)
+                )
                 place += layer[KEPT_ROW]
 
 
 @part(optional=True)
-def deform(d, net, data, order, begin, b0, b1, step, thread):
+def deform(chance, net, data, order, begin, b0, b1, step, thread):
     """Images b0 … b1 as they are deformed in this step, with their zeros; what dropout takes of them is 0 then."""
     if net.deformed < 0:
         return
-    n, pitch, base = net.layers[0, N_IN], deformed_pitch(net, data), thread * d.size
+    d, n, pitch = chance.deforming, net.layers[0, N_IN], deformed_pitch(net, data)
+    base = thread * d.size
     for b in range(b0, b1):
         sample = get(order, b)
-        limit = get(net.limits, sample) if len(net.limits) > 0 else np.int64(0)
+        limit = get(chance.limits, sample) if len(chance.limits) > 0 else np.int64(0)
         if b + 1 < b1:
             following = get(order, b + 1) * n
             prefetch_row(data.bytes, following, following + n)
-        copy_bytes(data.bytes, sample * n, net.working, base + d.image, n)
-        deform_image(d, sample, step, limit, net.working, base, ALL)
+        copy_bytes(data.bytes, sample * n, chance.working, base + d.image, n)
+        deform_image(d, sample, step, limit, chance.working, base, ALL)
         place = net.deformed + (b - begin) * pitch
-        copy_bytes(net.working, base + d.out, net.unfolded, place, n)
+        copy_bytes(chance.working, base + d.out, net.unfolded, place, n)
         if data.pitch > 0 and net.layers[0, DROPPED] > 0:
             scratch = thread * net.words * BITS * net.map_row  # of bitmaps, which are made of what is left
-            drop_by_column(net.kept, net, data, b - begin, place, scratch)
+            drop_by_column(chance, net, data, b - begin, place, scratch)
 
 
 @part(types.intp)
@@ -247,7 +250,7 @@ def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread, s
             place = net.inputs + (b - begin) * net.most
             expand_record(memory, place, data.records, record + head + count, count, len(data.bytes) > 0)
             if first[DROPPED] > 0:
-                drop_listed(net.kept, net, data, b - begin, record)
+                drop_listed(net.chance, net, data, b - begin, record)
     elif net.deformed >= 0:
         take(memory, place, row, net.unfolded[net.deformed :], n_in, net.places, b0 - begin, b1 - begin)
     elif len(data.bytes) > 0:
@@ -256,11 +259,11 @@ def gather_inputs(net, data, order, begin, end, b0, b1, ahead, sparse, thread, s
         take(memory, place, row, data.numbers, n_in, order, b0, b1)
     if first[DROPPED] > 0 and not sparse:
         lanes = BYTES // memory.itemsize
-        drop(net.kept, net, first, place, place, row, b0 - begin, b1 - b0, 0, (n_in + lanes - 1) // lanes)
+        drop(net.chance, net, first, place, place, row, b0 - begin, b1 - b0, 0, (n_in + lanes - 1) // lanes)
 
 
 @part(optional=True)
-def drop_listed(kept, net, data, b, record):
+def drop_listed(chance, net, data, b, record):
     """Of the listed inputs of sample b of the chunk, what is dropped becomes 0, and the rest is multiplied."""
     memory, first = net.memory, net.layers[0]
     head, place = head_of(first[N_IN]), net.inputs + b * net.most
@@ -268,16 +271,16 @@ def drop_listed(kept, net, data, b, record):
     for m in range(head // 2 - 1):
         for k in range(get_short(data.records, record + 2 * m), get_short(data.records, record + 2 * m + 2)):
             column = m * MARK // SPAN * SPAN + get(data.records, record + head + k)
-            stays = get(kept, bits + column // 8) >> (column % 8) & 1
+            stays = get(chance.kept, bits + column // 8) >> (column % 8) & 1
             put(memory, place + k, get(memory, place + k) * factor if stays else get(memory, net.zero))
 
 
 @part(optional=True)
-def drop_by_column(kept, net, data, b, place, bitmap):
+def drop_by_column(chance, net, data, b, place, bitmap):
     """The same of a sample's unfolded inputs and its bitmap."""
     first = net.layers[0]
     drop_unfolded(
-        net.memory, len(data.bytes) > 0, net.unfolded, place, net.map_words, net.maps, bitmap, kept,
+        net.memory, len(data.bytes) > 0, net.unfolded, place, net.map_words, net.maps, bitmap, chance.kept,
         first[KEPT] + b * first[KEPT_ROW], get(net.memory, first[FACTOR]),
     )  # fmt: skip
 
@@ -308,7 +311,7 @@ def unfold(net, data, order, begin, end, thread):
                     net.memory, data.records, record, net.map_words, net.unfolded, place, net.maps, bitmap
                 )
             if first[DROPPED] > 0:
-                drop_by_column(net.kept, net, data, b - begin, place, bitmap)
+                drop_by_column(net.chance, net, data, b - begin, place, bitmap)
             place += data.pitch
         for b in range(b0, b1, BITS):
             bitmap = word * BITS * row
@@ -372,17 +375,17 @@ def forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync
         if i < last and net.layers[i + 1, DROPPED] > 0:
             above = net.layers[i + 1]
             target = above[A_PREV] + place - layer[A]
-            drop(net.kept, net, above, place, target, layer[ROW], first - begin, stop - first, v0, v1)
+            drop(net.chance, net, above, place, target, layer[ROW], first - begin, stop - first, v0, v1)
     if by_units:
         barrier(sync, net.threads)
 
 
 @part(optional=True)
-def drop(kept, net, layer, source, target, row, first, rows, v0, v1):
+def drop(chance, net, layer, source, target, row, first, rows, v0, v1):
     """Vectors v0 … v1 of what a layer takes of its inputs, or of ∂C/∂a, ``rows`` of them from sample ``first`` on."""
     lanes = BYTES // net.memory.itemsize
     drop_rows(
-        net.memory, source, target, row, rows, v0 * lanes, v1 - v0, kept,
+        net.memory, source, target, row, rows, v0 * lanes, v1 - v0, chance.kept,
         layer[KEPT] + first * layer[KEPT_ROW], layer[KEPT_ROW], get(net.memory, layer[FACTOR]),
     )  # fmt: skip
 
@@ -541,7 +544,7 @@ def back_all(net, begin, end, b0, b1, only, thread, sync):
         )  # fmt: skip
         if layer[DROPPED] > 0:
             arriving = below[DELTA] + shift
-            drop(net.kept, net, layer, arriving, arriving, below[ROW], first - begin, stop - first, v0, v1)
+            drop(net.chance, net, layer, arriving, arriving, below[ROW], first - begin, stop - first, v0, v1)
         if below[ACTIVATION] == SOFTMAX:
             pull_back_softmax_rows(net, i - 1, first - begin, stop - begin, thread)
         else:

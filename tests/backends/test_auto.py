@@ -26,7 +26,7 @@ MNIST, IRIS = (60_000, 128, 10, 10_000), (150, 150, 200)
 def compiled(request, monkeypatch) -> bool:
     monkeypatch.setattr(
         "gpubp.backends.cpu.backend.is_compiled",
-        lambda dtype, dropout=False, deformation=False: request.param,
+        lambda dtype, by_chance=False: request.param,
     )
     monkeypatch.setattr("gpubp.backends.cuda.backend.why_unavailable", lambda: "no NVIDIA driver")
     return request.param
@@ -50,7 +50,7 @@ def test_work_is_counted_from_shapes():
 def test_what_is_compiled_without_dropout_is_not_compiled_with_it(monkeypatch):
     """Small trainings then wait for no compiler."""
     monkeypatch.setattr(
-        "gpubp.backends.cpu.backend.is_compiled", lambda dtype, dropout=False, deformation=False: not dropout
+        "gpubp.backends.cpu.backend.is_compiled", lambda dtype, by_chance=False: not by_chance
     )
     monkeypatch.setattr("gpubp.backends.cuda.backend.why_unavailable", lambda: "no NVIDIA driver")
     network = Network([4, 100, 3], seed=0)

@@ -311,12 +311,13 @@ def test_wrong_threads_are_refused_before_anything_is_done(run, command, backend
 def test_after_a_warm_up_training_compiles_nothing(ok, monkeypatch):
     *lines, last = ok("warmup").splitlines()
     compiled = [line.split(" s  float32 network")[1] for line in lines]
-    assert compiled == [", uint8 inputs", ", float32 inputs", " with dropout"]
+    assert compiled == [", uint8 inputs", ", float32 inputs", ", dropout and deformed images"]
     assert last == f"kept in {kept.folder()}"
     assert list(kept.folder().glob("steps-*.kernel"))
     monkeypatch.setattr(compile, "machine_code", None)
     for recipe in ("mnist-sample", "digits"):
-        for more in ((), ("--dropout", "0.1,0.5")):
+        deformed = ("--deform-rotation", 5) if recipe == "mnist-sample" else ()
+        for more in ((), ("--dropout", "0.1,0.5"), deformed):
             ok("train", recipe, "--epochs", 1, "--backend", "numba", "-q", "--no-report", *more)
 
 

@@ -122,18 +122,23 @@ def test_samples_after_evaluation_of_others_are_right(rng):
         assert_ok(check_step(plan, np.arange(32), 0.1).checks)
 
 
+def _tables(**changes):
+    """A fault that changes tables: each to a number, or to what a function makes of the one that it is."""
+
+    def fault(net):
+        tables = net.chance.deforming
+        new = {name: change(tables) for name, change in changes.items()}
+        return net._replace(chance=net.chance._replace(deforming=tables._replace(**new)))
+
+    return fault
+
+
 FAULTS = {
     "none": lambda net: net,
     "not deformed": lambda net: net._replace(deformed=-1),
-    "another scaling": lambda net: net._replace(
-        deforming=net.deforming._replace(scaling=net.deforming.scaling + 200)
-    ),
-    "other numbers": lambda net: net._replace(
-        deforming=net.deforming._replace(purpose=net.deforming.purpose + 1)
-    ),
-    "no field": lambda net: net._replace(
-        deforming=net.deforming._replace(elastic=0, field=net.deforming.zero, field_row=0)
-    ),
+    "another scaling": _tables(scaling=lambda tables: tables.scaling + 200),
+    "other numbers": _tables(purpose=lambda tables: tables.purpose + 1),
+    "no field": _tables(elastic=lambda _: 0, field=lambda tables: tables.zero, field_row=lambda _: 0),
 }
 
 
@@ -149,14 +154,18 @@ def test_a_fault_in_the_deformation_is_caught(fault, kind, rng):
 @pytest.mark.parametrize("kind", ["drawings", "pictures"])
 def test_nothing_outside_the_plans_memory_is_touched(kind, rng):
     plan, _ = plan_of(rng, kind, threads=2, dropout=[0.2, 0.5])
-    net, margin = plan._net, 1 << 14
-    wider = {}
-    for name in ("unfolded", "working", "kept"):  # which begin on a cache line
-        wider[name] = zeros(len(getattr(net, name)) + 2 * margin, np.uint8)
-        wider[name][:margin] = wider[name][-margin:] = 77
-    plan._use(net._replace(**{name: array[margin:-margin] for name, array in wider.items()}))
+    net, margin, wider = plan._net, 1 << 14, []
+
+    def within_margins(array):
+        wider.append(zeros(len(array) + 2 * margin, np.uint8))  # which begin on a cache line
+        wider[-1][:margin] = wider[-1][-margin:] = 77
+        return wider[-1][margin:-margin]
+
+    chance = {name: within_margins(getattr(net.chance, name)) for name in ("working", "kept")}
+    unfolded = within_margins(net.unfolded)
+    plan._use(net._replace(unfolded=unfolded, chance=net.chance._replace(**chance)))
     assert_ok(check_step(plan, np.arange(32), 0.1).checks)
     plan.run(np.arange(90), np.full(3, 0.1))
-    for array in wider.values():
+    for array in wider:
         assert (array[:margin] == 77).all()
         assert (array[-margin:] == 77).all()

@@ -184,6 +184,10 @@ def _layer(field: int, change):
     return fault
 
 
+def _chance(change):
+    return lambda net: net._replace(chance=change(net.chance))
+
+
 def _factor_of_one(net):
     memory = net.memory.copy()
     memory[net.layers[1, layout.FACTOR]] = 1
@@ -192,8 +196,8 @@ def _factor_of_one(net):
 
 IN_FUSED = {
     "none": lambda net: net,
-    "another seed": lambda net: net._replace(key=net.key + 1),
-    "another seed's upper word": lambda net: net._replace(key=net.key + (1 << 32)),
+    "another seed": _chance(lambda chance: chance._replace(key=chance.key + 1)),
+    "another seed's upper word": _chance(lambda chance: chance._replace(key=chance.key + (1 << 32))),
     "another rate": _layer(layout.DROPPED, lambda net: net.layers[1, layout.DROPPED] + 600),
     "another layer's bits": _layer(layout.KEPT, lambda net: net.layers[2, layout.KEPT]),
     "what is left is not taken": _layer(layout.A_PREV, lambda net: net.layers[0, layout.A]),
@@ -267,7 +271,7 @@ def test_the_compiled_bits_are_those_of_the_masks(width, threads, rng):
     plan._run(plan.samples, order, 32, 1, None, layout.GRADIENTS, only=only)
     for i, mask in enumerate(plan.problem.masks(5, order)):
         place, row = plan._net.layers[i, [layout.KEPT, layout.KEPT_ROW]]
-        bits = plan._net.kept[place : place + 32 * row].reshape(32, row)
+        bits = plan._net.chance.kept[place : place + 32 * row].reshape(32, row)
         got = np.unpackbits(bits, axis=1, bitorder="little")[:, :width]
         np.testing.assert_array_equal(got, mask > 0)
 

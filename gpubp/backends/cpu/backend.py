@@ -50,9 +50,9 @@ def why_unavailable() -> str | None:
     return None if is_compiled(np.dtype(np.float32)) else why_no_compiler()
 
 
-def is_compiled(dtype: np.dtype, *, dropout: bool = False, deformation: bool = False) -> bool:
-    """Whether the kernels that train in ``dtype`` are compiled already, with dropout and deformed images or without."""
-    return _import_error is None and fused.is_compiled(dtype, dropout=dropout, deformation=deformation)
+def is_compiled(dtype: np.dtype, *, by_chance: bool = False) -> bool:
+    """Whether the kernels that train in ``dtype`` are compiled: with dropout and deformed images, or without."""
+    return _import_error is None and fused.is_compiled(dtype, by_chance=by_chance)
 
 
 @cache
@@ -112,8 +112,7 @@ class NumbaBackend(HostBackend):
         return blas_threads(1)
 
     def plan(self, problem: Problem) -> Plan:
-        chances = {"dropout": problem.dropout is not None, "deformation": problem.deformation is not None}
-        there = is_compiled(problem.dtype, **chances)
+        there = is_compiled(problem.dtype, by_chance=problem.by_chance)
         if not there and (reason := why_no_compiler()):
             raise BackendUnavailable(f"backend 'numba' cannot run here: {reason}")
         if self.plan_kind == "composed":
@@ -132,7 +131,7 @@ class NumbaBackend(HostBackend):
             yield f"{dtype} network, {kind} inputs", time.perf_counter() - started
         started = time.perf_counter()
         self._train_a_little(np.dtype(dtype), np.dtype(dtype), 0, dropout=0.5)
-        yield f"{dtype} network with dropout", time.perf_counter() - started
+        yield f"{dtype} network, dropout and deformed images", time.perf_counter() - started
 
     def _train_a_little(self, dtype: np.dtype, kind: np.dtype, zeros: int, dropout: float = 0.0) -> None:
         """All that a plan offers, once, on 4 samples of 512 inputs of this kind."""

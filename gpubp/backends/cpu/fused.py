@@ -19,7 +19,7 @@ from gpubp.backends.threads import counted
 from gpubp.data.samples import Samples, byte_table, dense_inputs
 from gpubp.data.sparse import is_sparse
 from gpubp.kernels.cpu import entries, layout
-from gpubp.kernels.cpu.deforming import Deforming
+from gpubp.kernels.cpu.deforming import NO_DEFORMING
 from gpubp.kernels.cpu.entry import Packed
 from gpubp.kernels.cpu.machine import BYTES, LINE
 from gpubp.randomness import philox
@@ -115,17 +115,16 @@ def zeros(count: int, dtype: np.dtype | type) -> np.ndarray:
     return raw[shift : shift + size].view(dtype)
 
 
-def is_compiled(dtype: np.dtype, *, dropout: bool = False, deformation: bool = False) -> bool:
-    """Whether :func:`gpubp.kernels.cpu.steps.steps` is, for ``dtype``, with dropout and deformed images or without.
+def is_compiled(dtype: np.dtype, *, by_chance: bool = False) -> bool:
+    """Whether :func:`gpubp.kernels.cpu.steps.steps` is, for ``dtype``: with dropout and deformed images, or without.
 
     All else takes little time to compile.
     """
     numbers, bytes_ = np.empty(0, dtype), np.empty(0, np.uint8)
-    places, table, kept = np.empty(0, np.int64), np.empty((0, 0), np.int64), bytes_ if dropout else 0
-    deforming = Deforming(bytes_, *[0] * (len(Deforming._fields) - 1)) if deformation else 0
-    drawn = kept, 0, 0, deforming, places, bytes_
+    places, table = np.empty(0, np.int64), np.empty((0, 0), np.int64)
+    chance = layout.Chance(0, bytes_, NO_DEFORMING, places, bytes_) if by_chance else 0
     net = layout.Net(
-        numbers, table, table, 0, 0, 0, 0, places, bytes_, places, places, 0, 0, 0, *drawn, *[0] * 9
+        numbers, table, table, 0, 0, 0, 0, places, bytes_, places, places, 0, 0, 0, 0, chance, *[0] * 9
     )
     data = layout.Data(bytes_, numbers, places, bytes_, 0, 0, numbers, numbers)
     sums, outputs = np.empty((0, 0)), np.empty((0, 0), dtype)
@@ -218,19 +217,14 @@ class FusedPlan(Plan):
             array[left : left + 256] = byte_table(self.dtype) * array[factors[0]]
         n_in = self.layers[0].n_in
         room = chunk * (n_in <= MOST_COLUMNS)  # samples that there is room for by column
-        unfolded, deformation = (
-            team * room * layout.pitch_of(n_in, self.dtype.itemsize),
-            self.problem.deformation,
-        )
-        tables = tables_of(deformation) if deformation else None
-        words, kept = layout.words_before(room, team, team), bits.allocate() if dropout else 0
+        unfolded = team * room * layout.pitch_of(n_in, self.dtype.itemsize)
+        words = layout.words_before(room, team, team)
         net = layout.Net(
             array, table, rows, chunk, zero, one, left, np.arange(chunk),
             zeros(unfolded + self._deformed_bytes(chunk), np.uint8),
             zeros(team * words * layout.BITS * layout.map_row(n_in), np.int64), np.zeros(team * words, np.int64), words,
-            layout.map_words(n_in), layout.map_row(n_in), kept, _signed(dropout.key) if dropout else 0,
-            unfolded if tables else -1, tables or 0, self._limits(),
-            zeros(team * tables.size if tables else 0, np.uint8), inputs, most, targets, weights, scratch, scratch_size,
+            layout.map_words(n_in), layout.map_row(n_in), unfolded if self.problem.deformation else -1,
+            self._chance(bits), inputs, most, targets, weights, scratch, scratch_size,
             kernels.LOSSES[self.problem.loss.name], check_rule(self.optimizer), team,
         )  # fmt: skip
         self._use(net)
@@ -241,18 +235,23 @@ class FusedPlan(Plan):
         pitch = self.samples.data.pitch or n_in
         return chunk * pitch + BYTES if self.problem.deformation else 0
 
-    def _limits(self) -> np.ndarray:
-        """Which limit of rotation each image of the training data has, (N,), if they differ by class."""
-        deformation, classes = self.problem.deformation, self.problem.classes
-        if deformation is None or classes is None:
-            return np.empty(0, np.int64)
-        return deformation.limit_of(classes, len(classes))
+    def _chance(self, bits: Memory) -> layout.Chance | int:
+        """What dropout and deformed images take, with memory for so many bits."""
+        dropout, deformation, classes = self.problem.dropout, self.problem.deformation, self.problem.classes
+        if not self.problem.by_chance:
+            return 0
+        tables = tables_of(deformation) if deformation else NO_DEFORMING
+        limits = np.empty(0, np.int64)
+        if deformation and classes is not None:
+            limits = deformation.limit_of(classes, len(classes))
+        working = zeros(self.threads * tables.size, np.uint8)
+        return layout.Chance(_signed(dropout.key) if dropout else 0, bits.allocate(), tables, limits, working)
 
     def _use(self, net: layout.Net) -> None:
         """Take this network, and for evaluations the same without dropout and deformed images."""
         self._net = net
         self._packed = self._whole = Packed(net)
-        if self.problem.dropout or self.problem.deformation:
+        if self.problem.by_chance:
             layers = net.layers.copy()
             layers[:, layout.DROPPED] = 0
             layers[1:, layout.A_PREV] = layers[:-1, layout.A]
