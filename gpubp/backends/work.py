@@ -54,7 +54,7 @@ class Work:
 
     def seconds_of_numpy(self) -> float:
         """About how long the plan of the ``numpy`` backend takes."""
-        return self.multiply_adds / 50e9 + self.updates / 1.5e9 + self.calls * 40e-6 + self.deformed / 6e6
+        return self.multiply_adds / 50e9 + self.updates / 1.5e9 + self.calls * 40e-6 + self.deformed / 10e6
 
     def seconds_of_numba(self, *, compiled: bool) -> float:
         """About how long the fused plan of the ``numba`` backend takes, with what comes before it."""
