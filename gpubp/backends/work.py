@@ -61,7 +61,7 @@ class Work:
 
     def seconds_of_numpy(self) -> float:
         """About how long the plan of the ``numpy`` backend takes."""
-        chances = self.drawn / 50e6 + self.deformed / 6e6
+        chances = self.drawn / 50e6 + self.deformed / 10e6
         return self.multiply_adds / 50e9 + self.updates / 1.5e9 + self.calls * 40e-6 + chances
 
     def seconds_of_numba(self, *, compiled: bool) -> float:

@@ -268,13 +268,16 @@ class Deformation:
 def interpolated(images: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Images (B, h·w) at places (B, h, w) in 1/256 pixel, between their pixels, (B, h·w) uint8; 0 outside."""
     count, (h, w) = len(images), x.shape[1:]
-    bordered = np.zeros((count, h + 3, w + 3), np.int64)  # pixel (0, 0) is at (1, 1)
+    bordered = np.zeros((count, h + 3, w + 3), np.int32)  # pixel (0, 0) is at (1, 1)
     bordered[:, 1 : h + 1, 1 : w + 1] = images.reshape(count, h, w)
-    x, y = np.clip(x, -256, 256 * w), np.clip(y, -256, 256 * h)
-    column, row, fx, fy = (x >> 8) + 1, (y >> 8) + 1, x & 255, y & 255
-    b = np.arange(count)[:, None, None]
-    above = bordered[b, row, column] * (256 - fx) + bordered[b, row, column + 1] * fx
-    below = bordered[b, row + 1, column] * (256 - fx) + bordered[b, row + 1, column + 1] * fx
+    x, y = np.clip(x, -256, 256 * w).astype(np.int32), np.clip(y, -256, 256 * h).astype(np.int32)
+    fx, fy = x & 255, y & 255
+    image = np.arange(count)[:, None, None] * bordered[0].size
+    place = image + ((y >> 8) + 1) * (w + 3) + (x >> 8) + 1
+    pixels = bordered.ravel()
+    above = pixels[place] * (256 - fx) + pixels[place + 1] * fx
+    place += w + 3
+    below = pixels[place] * (256 - fx) + pixels[place + 1] * fx
     return ((above * (256 - fy) + below * fy + 32768) >> 16).astype(np.uint8).reshape(count, h * w)
 
 

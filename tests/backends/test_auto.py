@@ -82,9 +82,9 @@ def test_auto_takes_what_ends_first_by_count(sizes, counts, expected, compiled):
 
 def test_images_that_are_deformed_are_numbas_work(compiled):
     """By the count of their pixels: NumPy takes a hundred times as long for each."""
-    network, counts = Network([784, 8, 10], seed=0), (600, 60, 20)
+    network, counts = Network([784, 8, 10], seed=0), (600, 60, 60)
     plain, deforms = Work.of(network, *counts), Work.of(network, *counts, deforms=True)
-    assert (plain.deformed, deforms.deformed) == (0, 20 * 600 * 784)
+    assert (plain.deformed, deforms.deformed) == (0, 60 * 600 * 784)
     assert backends.choose("auto", plain)[0] == ("numba" if compiled else "numpy")
     assert backends.choose("auto", deforms)[0] == "numba"
 

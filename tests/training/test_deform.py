@@ -12,6 +12,7 @@ from gpubp.errors import UsageError
 from gpubp.experiments.recipe import Recipe
 from gpubp.experiments.run import run_recipe
 from gpubp.network import Network
+from tests.conftest import backend_by_name
 
 DEFORM = Deform(alpha=15, sigma=3, rotation=20, scaling=0.1, rotation_by_class={1: 5})
 RECIPE = {"data": "mnist-sample", "layers": (784, 8, 10), "epochs": 1}
@@ -105,3 +106,11 @@ def test_a_recipe_of_rows_of_pixels_deforms_them():
     assert weights(plain.network) != weights(result.network)
     changed = Recipe(**RECIPE, deform=DEFORM).overridden({"deform": {"alpha": 20.0, "rotation": 0.0}})
     assert changed.deform == Deform(alpha=20, sigma=3, scaling=0.1, rotation_by_class={1: 5})
+
+
+def test_a_gpu_refuses_what_it_does_not_have_yet(problem):
+    network, images, labels = problem
+    with pytest.raises(
+        UsageError, match="deformed images are not there on a GPU yet: choose backend numba or numpy"
+    ):
+        gpubp.fit(network, images, labels, deform=DEFORM, backend=backend_by_name("cupy"))
