@@ -87,7 +87,7 @@ def explain(
     # A trained network takes inputs as they come, and scales them itself.
     if model is None:
         train = parts.train if "epochs" in changes else parts.scaled(parts.train)
-    step = microscope.first_step(network, train, chosen)
+    step = microscope.first_step(network, train, chosen, parts.dataset.image_shape or ())
     last = len(step.samples) - 1
     if not 0 <= sample <= last:
         raise UsageError(f"--sample counts from 0 to {last} in this mini-batch, not {sample}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
@@ -22,8 +22,9 @@ from gpubp.data.samples import Samples, as_inputs
 from gpubp.errors import GpubpError, UsageError
 from gpubp.experiments.recipe import Recipe
 from gpubp.functions import LOSSES, Activation, Loss, clipped, lookup
-from gpubp.network import Layer, Network
+from gpubp.network import Layer, Network, labels_of
 from gpubp.optimizers import SGD, Optimizer
+from gpubp.randomness.deform import Deformation
 from gpubp.training.signals import LayerSignal, of_layer, saturated_units
 from gpubp.verification.bounds import KINKS
 
@@ -156,7 +157,8 @@ class Walk:
     """A training step of a mini-batch, all of it in float64.
 
     ``cost`` and ``cost_after`` are the mini-batch's mean cost before and after the update; ``predicted`` is the change
-    that the gradient alone foretells, ∇C · Δ(W, b). ``lr`` is η of this step.
+    that the gradient alone foretells, ∇C · Δ(W, b). ``lr`` is η of this step. Its images are those that a
+    ``deformation`` has made, if there is one.
     """
 
     network: Network
@@ -169,6 +171,7 @@ class Walk:
     cost: float
     cost_after: float
     predicted: float
+    deformation: Deformation | None = None
 
     @property
     def output_form(self) -> str:
@@ -225,16 +228,28 @@ def walk(
     return Walk(network, samples, loss, optimizer, lr, layers, whole.costs, cost, after, predicted)
 
 
-def first_step(network: Network, train: Split, recipe: Recipe) -> Walk:
-    """The step that the recipe's training takes first, from this network and on this data."""
+def first_step(network: Network, train: Split, recipe: Recipe, shape: tuple[int, ...] = ()) -> Walk:
+    """The step that the recipe's training takes first, from this network and on this data; ``shape`` is an image's.
+
+    Raises:
+        UsageError: the recipe deforms images, and these are none, or a value out of range.
+    """
     network, loss = in_float64(network), lookup(LOSSES, recipe.loss, "loss")
     samples = network.prepare(train, loss, recipe.data).samples
     order = first_order(len(samples), recipe.batch_size, recipe.seed)
     dropout = recipe.build_dropout(recipe.seed)
     masks = None if dropout is None else dropout.masks(0, order, network.sizes[:-1], np.float64)
+    deformation, batch = (
+        Deformation.of(recipe.deform, samples.inputs, shape, recipe.seed),
+        samples.take(order),
+    )
+    if deformation is not None:
+        classes = labels_of(batch.targets) if deformation.by_class else None
+        batch = replace(batch, inputs=deformation.images(batch.inputs, order, 0, classes))
     optimizer, steps = recipe.build_optimizer(), -(-len(samples) // recipe.batch_size)
     factor = recipe.build_schedule().factors(0, 1, steps, recipe.epochs)[0]
-    return walk(network, samples.take(order), loss, optimizer, float(optimizer.lr * factor), masks)
+    step = walk(network, batch, loss, optimizer, float(optimizer.lr * factor), masks)
+    return replace(step, deformation=deformation)
 
 
 def first_order(samples: int, batch_size: int, seed: int) -> np.ndarray:

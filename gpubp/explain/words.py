@@ -32,9 +32,14 @@ _STEEPEST = {
 
 def introduction(step: Walk, sample: int) -> str:
     """The source of the numbers."""
+    deformed = (
+        f" Its images are as that step deforms them ({step.deformation.settings})."
+        if step.deformation
+        else ""
+    )
     return (
-        f"One mini-batch of {len(step.samples)} samples, the first that training takes, in float64. Vectors are those "
-        f"of sample {sample}."
+        f"One mini-batch of {len(step.samples)} samples, the first that training takes, in float64.{deformed} Vectors "
+        f"are those of sample {sample}."
     )
 
 

@@ -22,6 +22,7 @@ from gpubp.explain import microscope, words
 from gpubp.explain.terminal import bar
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.optimizers import SGD, Adam, AdamW
+from gpubp.randomness.deform import Deformation
 from tests import param
 from tests.browser import opened, problems
 from tests.conftest import small_data, small_net
@@ -64,7 +65,7 @@ def test_the_first_mini_batch_is_the_one_training_takes_first(rng):
     x, y = small_data(rng, 16)
     net, optimizer = small_net(), SGD(lr=0.3)
     samples = samples_of(net, x, y)
-    first = microscope.first_mini_batch(samples, 8, seed=4)
+    first = samples.take(microscope.first_order(16, 8, seed=4))
     middle = small_net()
     middle.parameters = [layer.updated for layer in walk(net, first, "cross_entropy", optimizer).layers]
     rest = samples.take(np.random.default_rng(4).permutation(16)[8:])
@@ -157,13 +158,34 @@ def test_a_walk_with_dropout_is_the_step_that_training_takes_and_says_what_is_dr
     assert "Dropout" not in ok("explain", "parity")
 
 
+def test_a_walk_has_the_images_that_the_step_deforms(ok, run):
+    recipe = load_recipe("mnist-sample").overridden(
+        {"deform": {"rotation": 20.0, "rotation_by_class": {1: 3.0}}}
+    )
+    parts, network = load_parts(recipe, recipe.seed, None, True), recipe.network(recipe.seed)
+    step = microscope.first_step(network, parts.train, recipe, (28, 28))
+    order = microscope.first_order(len(parts.train), recipe.batch_size, recipe.seed)
+    assert all(d.agrees or d.kink for d in step.differences)
+    made, plain = np.rint(step.samples.inputs * 255), parts.train.inputs[order]
+    labels = parts.train.targets[order]
+    assert (made != plain).any(axis=1).mean() > 0.9
+    deformation = Deformation.of(recipe.deform, parts.train.inputs, (28, 28), recipe.seed)
+    np.testing.assert_array_equal(made, deformation.images(plain, order, 0, labels))
+    told = " ".join(ok("explain", "mnist-sample", "--deform-rotation", 20).split())
+    assert "Its images are as that step deforms them (rotation ±20°)." in told
+    assert "deforms" not in ok("explain", "mnist-sample")
+    code, _, err = run("explain", "digits", "--deform-rotation", 20)
+    assert code == 2
+    assert "only images of bytes are deformed" in err
+
+
 @pytest.mark.parametrize("factor", [1 + 1e-6, 2.0, -1.0])
 def test_a_wrong_gradient_is_found(factor, rng):
     net = small_net((5, 6, 3), output="sigmoid")
     samples, loss = some_samples(net, rng), LOSSES["quadratic"]
     whole = reference.trace(net.parameters, net.activations, loss, samples.inputs, samples.targets)
     wrong = dataclasses.replace(whole, gradients=[(w * factor, b) for w, b in whole.gradients])
-    found = microscope.central_differences(net, samples, loss, wrong)
+    found = microscope.central_differences(net, samples, loss, wrong, [None] * 2)
     for d in (d for layer in found for d in layer):
         assert (d.agrees, d.verdict == "DISAGREE") == (d.name[0] == "b", d.name[0] == "W"), d
     step = walk(net, samples, "quadratic", SGD())
