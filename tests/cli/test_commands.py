@@ -374,6 +374,7 @@ def test_recipes_are_listed(ok):
         "mnist-sample",
         "mnist",
         "mnist-dropout",
+        "mnist-simard",
         "mnist-mlp32",
         "mnist-nielsen",
         "parity",
