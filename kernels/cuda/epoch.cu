@@ -363,8 +363,8 @@ struct Step {
 
     // What goes into layer i of input(n), the inputs of row b, or of one of the pieces that warps share them in.
     template <class Input> static __device__ void drop(int i, index_t b, int piece, int pieces, const Input& input) {
-        const Taken of = taken(i);
-        real* const to = of.lines + b * of.pitch;
+        real* const to = taken(i).lines + b * layer(i).taken_pitch;
+        ASSUME_GLOBAL(to);
         mask_of(i).each(order()[b], layer(i).n_in, piece * WARP + threadIdx.x, pieces * WARP,
                         [&](int n, real m) { to[n] = input(n) * m; });
     }
