@@ -11,7 +11,16 @@ from rich.console import Console
 from bench.deformed.peers import DEFORM, NOT_THE_SAME, PEERS, PLAIN
 from gpubp.benchmark import results, shown, terminal
 from gpubp.benchmark.peers import OURS
-from gpubp.benchmark.results import FAILED, NetReport, Row, Spread, csv_text, fastest, write_files
+from gpubp.benchmark.results import (
+    FAILED,
+    NOT_COMPARABLE,
+    NetReport,
+    Row,
+    Spread,
+    csv_text,
+    fastest,
+    write_files,
+)
 from gpubp.benchmark.shown import number
 from gpubp.support.files import write_text
 
@@ -152,15 +161,17 @@ def about(content: Content) -> list[str]:
         f"{rounds}; {computer}; load {load[0]} before, {load[1]} after; {facts['python']}, {packages}.",
         *([f"{busy[0].upper()}{busy[1:]}."] if (busy := shown.busy(facts)) else []),
         *said_of_shares(content),
-        *(
-            f"{row['title']}: {results.agreement(row)}."
-            for row in net["peers"]
-            if results.agrees(row) is not None
-        ),
+        *(f"{row['title']}: {agreement(row)}." for row in net["peers"] if results.agrees(row) is not None),
         *(f"{line}." for line in [*shown.wrong(net), *shown.notes(net)]),
         *(f"Left out: {names}, {why}." for names, why in shown.missing(content["missing"]).items()),
         *(["The run was interrupted."] if content["interrupted"] else []),
     ]
+
+
+def agreement(row: Content) -> str:
+    """How a peer agrees with the reference, and where there is one with the other's results."""
+    alone = row["same_result"] == NOT_COMPARABLE
+    return results.agreement({**row, "same_result": None} if alone else row)
 
 
 def said_of_shares(content: Content) -> list[str]:
