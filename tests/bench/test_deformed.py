@@ -265,7 +265,18 @@ def test_a_part_of_an_epoch_is_scaled(samples):
 def test_a_peer_trains(name, tmp_path):
     for package in next(peer for peer in PEERS if peer.name == name).needs:
         needs(package)
-    options = ["--data", "mnist-sample", "--samples", "512", "--rounds", "1", "--out", str(tmp_path)]
+    options = [
+        "--data",
+        "mnist-sample",
+        "--samples",
+        "512",
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
     assert command.main([*options, "--peers", f"gpubp-plain,{name}"]) == 0
     rows = json.loads((tmp_path / "results.json").read_text())["net"]["peers"]
     assert [row["peer"] for row in rows] == ["gpubp", "gpubp-plain", name]
