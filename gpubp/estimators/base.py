@@ -77,6 +77,7 @@ class MLP(Parameters):
     n_iter_: int
     t_: int
     _stream: Stream | None
+    _fits: int = 0  # that went on with the network of the one before
 
     def _check(self) -> None:
         """Refuse with a UsageError what nothing else would refuse with a message about the parameter."""
@@ -223,6 +224,8 @@ class MLP(Parameters):
         """Up to ``max_iter`` epochs, with a new network or, ``warm``, the one there is."""
         seed = self._new_seed()
         network = self._network_again(job) if warm else self._new_network(job, seed)
+        self._fits = self._fits + 1 if warm else 0
+        seed += self._fits  # so that what is shuffled and dropped is not the same again
         watch = self._new_watch(self.n_iter_no_change, again=warm)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TrainingWarning)  # said below, unless there is more to say

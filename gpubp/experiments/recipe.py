@@ -196,6 +196,12 @@ class Recipe:
             follow |= {"name": user_path(changes["data"]).resolve().stem, "title": "", "source": ""}
             follow |= dict.fromkeys(OF_DATA)
             self._say_what_is_left_out(changes)
+            if "deform" not in changes and self.deform and self.deform.rotation_by_class:
+                follow["deform"] = replace(self.deform, rotation_by_class=())
+                warn_caller(
+                    "the recipe's rotation_by_class told of classes of its own data, and is left out with --data: give "
+                    f"--deform-rotation-by-class if meant for {changes['data']} too"
+                )
         return replace(self, **{**follow, **changes})
 
     def _say_what_is_left_out(self, changes: dict[str, Any]) -> None:
@@ -396,7 +402,11 @@ def _converted(key: str, value: Any, wanted: Any, where: str) -> Any:
     if wanted is Any:
         return value
     if is_dataclass(wanted) and isinstance(wanted, type) and type(value) is dict:
-        return wanted(**_fields_of(wanted, value, f"{where}: {key}"))
+        settings = _fields_of(wanted, value, f"{where}: {key}")
+        try:
+            return wanted(**settings)
+        except UsageError as error:
+            raise UsageError(f"{where}: {key}: {error}") from error
     if type(value) is not wanted:
         name = "a table" if is_dataclass(wanted) else wanted.__name__
         raise UsageError(f"{where}: {key} must be {name}, not {value!r}")

@@ -284,6 +284,7 @@ def _train(
     # What is told of the inputs is of them as they came; what deforms images is told their shape.
     shape = (parts.dataset.image_shape or ()) if recipe.deform else ()
     network.inputs = Inputs(shape=shape, scaling=parts.scaling)
+    _refuse_named_classes(recipe, parts.dataset)
     recorder = SignalRecorder(train, lookup(LOSSES, recipe.loss, "loss"), signals)
     if settings["resume"] is None:
         with backend.limits():
@@ -326,6 +327,17 @@ def _train(
     result.evidence.append(measured)
     _finish(network, parts)
     return failure
+
+
+def _refuse_named_classes(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuse rotation by class where a class's number is not what it is called."""
+    names = dataset.class_names or ()
+    if recipe.deform and recipe.deform.rotation_by_class and names != tuple(map(str, range(len(names)))):
+        numbers = ", ".join(f"{number} is {name}" for number, name in enumerate(names[:4]))
+        raise UsageError(
+            "rotation_by_class goes by the numbers of classes, from 0, and those of this data are called otherwise "
+            f"({numbers}{' …' if names[4:] else ''}): leave it out, or give the classes numbers from 0"
+        )
 
 
 def load_parts(recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, quiet: bool) -> Parts:

@@ -93,7 +93,7 @@ class Deformation:
         if getattr(inputs, "dtype", None) != np.uint8 or not isinstance(inputs, np.ndarray):
             raise UsageError(
                 "only images of bytes are deformed, and these inputs are other numbers: give an array of uint8, "
-                "0 to 255, which is scaled by 1/255 on its way into the network"
+                "0 to 255 (of a table, --pixels), which is scaled by 1/255 on its way into the network"
             )
         sides = tuple(int(side) for side in shape or ())
         if len(sides) == 3 and 1 in (sides[0], sides[-1]):  # of one channel

@@ -13,7 +13,7 @@ The mask m is a function of the seed, the layer, the step, the sample and the el
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,12 +71,14 @@ class Dropout:
             UsageError: rates that are not from 0 up to below 1, or another number of them.
         """
         hidden = layers - 1
-        given = (
-            list(rates)
-            if isinstance(rates, Iterable) and not isinstance(rates, str)
-            else [rates] * max(1, hidden)
-        )
-        dropped = tuple(map(_dropped, given))
+        if isinstance(rates, str) or not np.iterable(rates):
+            one = rates.item() if isinstance(rates, np.ndarray) else rates
+            if _dropped(one) and not hidden:
+                raise UsageError(
+                    f"dropout is of hidden layers, and there are none: give [{one}] to drop inputs"
+                )
+            rates = [one] * hidden
+        dropped = tuple(map(_dropped, rates))
         if len(dropped) == 1 < hidden:
             dropped *= hidden
         if len(dropped) == hidden:

@@ -136,7 +136,8 @@ def _scale(weights: np.ndarray) -> float:
 
 def _unused(result: Result) -> int:
     """The number of inputs that are 0 in every training sample, so that their weights never move."""
-    if result.data is None or result.recipe.weight_decay or result.recipe.standardize:
+    recipe = result.recipe
+    if result.data is None or recipe.weight_decay or recipe.standardize or recipe.deform:
         return 0
     return result.data.unused
 

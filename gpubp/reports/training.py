@@ -116,4 +116,6 @@ def _machine(result: Result) -> list[tuple[str, str]]:
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key.replace('_', ' ')} {_shown(inner)}" for key, inner in value.items())
-    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return ("-" if all(isinstance(part, int) for part in value) else ", ").join(map(str, value))
+    return str(value)

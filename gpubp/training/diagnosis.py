@@ -20,6 +20,7 @@ LARGE, SMALL = 5.0, 1e-3  # root mean square, and spread, of numbers that the in
 WIDE = 5.0  # deviation of a weight times √n_in: at most 1.5 in every initialisation that goes by the width
 SHRUNK = 0.01  # of the weights' first size
 FLAT = 1e-3  # of the constant answer's cost: a loss that moves by less has not moved
+MUCH_DROPPED = 0.5  # by a rate from which on dropout alone may be what keeps a network from learning
 FADED = 1e-3  # of the error at the outputs: with less, the first layer hardly learns
 
 SCALE_INPUTS = (
@@ -110,6 +111,9 @@ def diagnosis(case: Case, causes: list[Cause]) -> str:
         falls = losses[-1] <= losses[0] + FLAT * case.constant  # or hardly moves
         other = f"raise the learning rate ({now.learning_rate:g})" if falls else case.rate
         remedies = ["train for more epochs", other, OTHER_INIT]
+    dropout = case.problem.dropout
+    if dropout is not None and max(dropout.rates) >= MUCH_DROPPED:
+        remedies = [f"lower the dropout ({max(dropout.rates):.3g})", *remedies]
     why = "".join(f"; {cause}" for cause, _ in causes)
     return f"training {told}{why}. What helps: {', or '.join(dict.fromkeys(remedies))}"
 

@@ -90,7 +90,8 @@ def fit(
         verify: "first" (the first three steps and the first epoch's last), "epoch" (those and one batch of every
             epoch, while that costs at most 3% of the run or 0.2 s), "step" (every step), "off".
         seed: of the generator that shuffles, of dropout and of deformations; every backend sees the same batches, and
-            drops and deforms the same.
+            drops and deforms the same. A second call with the same seed repeats all three: to go on with a network,
+            give another seed, or the ``state`` of the run before, whose steps count on.
         save_to: a checkpoint file, written as the run goes and at its end.
         resume: a checkpoint to go on from, bitwise as if never stopped; its data and recipe must be the same.
         state: ``history.state`` of a former run of this network with the same optimizer, whose velocities, moments
@@ -133,7 +134,7 @@ def fit(
     if by_accuracy and not train.classification:
         raise UsageError("validation_accuracy needs class labels; monitor validation_loss instead")
     deformation = Deformation.of(deform, train.samples.inputs, learned.shape, settings.seed)
-    _refuse_classes(deformation, train.classification)
+    _refuse_classes(deformation, train.classification, network.sizes[-1])
     if network.inputs.kind == UNKNOWN:
         _warn_of_dark_images(split.inputs)
     network.inputs = learned
@@ -218,9 +219,18 @@ def _check_arguments(
         raise UsageError("callbacks must be a list of functions")
 
 
-def _refuse_classes(deformation: Deformation | None, classification: bool) -> None:
-    if deformation is not None and deformation.by_class and not classification:
+def _refuse_classes(deformation: Deformation | None, classification: bool, outputs: int) -> None:
+    """Refuse rotation by classes that there are none of."""
+    if deformation is None or not deformation.by_class:
+        return
+    if not classification:
         raise UsageError("rotation_by_class goes by class labels, and these targets are values")
+    count = max(outputs, 2)  # one output tells two classes apart
+    strange = [str(label) for label, _ in deformation.settings.rotation_by_class if label >= count]
+    if strange:
+        raise UsageError(
+            f"rotation_by_class names class {' and '.join(strange)}, and there are the classes 0 to {count - 1}"
+        )
 
 
 def _warn_of_clipping(network: Network, loss: Loss) -> None:

@@ -659,6 +659,22 @@ def test_dropout_is_of_training_alone():
     np.testing.assert_array_equal(dropped.predict_proba(X), dropped.predict_proba(X))
 
 
+def test_going_on_warm_drops_and_shuffles_anew():
+    """As one fit of as many epochs learns, not the same mask again and again."""
+    net = quick(dropout=0.5, warm_start=True, max_iter=1, random_state=0)
+    first = net.fit(X, Y).loss_
+    start = [w.copy() for w in net.coefs_]
+    losses = []
+    for again in (0, 1):
+        net._fits = again  # the same network goes on as the second fit, and as the third
+        net.network_.parameters = [
+            (w.T.copy(), b) for w, (_, b) in zip(start, net.network_.parameters, strict=True)
+        ]
+        losses.append(net.fit(X, Y).loss_)
+    assert losses[0] != losses[1] != first
+    assert quick(dropout=0.5, max_iter=1, random_state=0).fit(X, Y).loss_ == first  # a cold one is as before
+
+
 def test_schedules_are_gpubps():
     falling = quick(solver="sgd", learning_rate="exponential", max_iter=4, tol=0).fit(X, Y)
     assert falling.history_["learning_rate"] == sorted(falling.history_["learning_rate"], reverse=True)

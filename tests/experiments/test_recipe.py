@@ -99,7 +99,11 @@ def test_a_wrong_run_table_is_named(tmp_path, table, says):
         ("deform = 0.5", UsageError, "deform must be a table, not 0.5"),
         ("deform = {aplha = 34}", UsageError, "mine: deform: unknown key 'aplha': did you mean 'alpha'"),
         ("deform = {alpha = '34'}", UsageError, "mine: deform: alpha must be float"),
-        ("deform = {sigma = 0.1}", UsageError, "sigma of a deformation is 1 to 16, not 0.1"),
+        (
+            "deform = {sigma = 0.1}",
+            UsageError,
+            "mine: deform: sigma of a deformation is a number of 1 to 16, not 0.1",
+        ),
         ('epochs = "3"', UsageError, "epochs must be int"),
         ("epochs = true", UsageError, "epochs must be int"),
         ("layers = [1.5, 2]", UsageError, "list of int"),

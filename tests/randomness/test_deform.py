@@ -231,7 +231,7 @@ def test_the_largest_image_and_the_largest_settings_stay_within_32_bits():
 
 def test_nothing_to_deform_is_no_deformation():
     assert deformation(Deform()) is None
-    assert deformation(Deform(sigma=6, rotation_by_class={1: 0})) is None
+    assert deformation(Deform(rotation_by_class={1: 0})) is None
     assert deformation(None) is None
     assert deformation(Deform(rotation_by_class={1: 5})) is not None
 
@@ -239,12 +239,14 @@ def test_nothing_to_deform_is_no_deformation():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"alpha": -1}, "alpha of a deformation is 0 or more, not -1"),
+        ({"sigma": 6}, "alpha is 0: give alpha too"),
+        ({"alpha": True}, "alpha of"),
+        ({"alpha": -1}, "alpha of a deformation is a number of 0 or more, not -1"),
         ({"alpha": float("nan")}, "alpha"),
         ({"alpha": "34"}, "alpha"),
-        ({"sigma": 0.5}, "sigma of a deformation is 1 to 16"),
+        ({"sigma": 0.5}, "sigma of a deformation is a number of 1 to 16"),
         ({"sigma": 17}, "sigma"),
-        ({"rotation": 181}, "rotation of a deformation is 0 to 180"),
+        ({"rotation": 181}, "rotation of a deformation is a number of 0 to 180"),
         ({"scaling": 0.6}, "scaling"),
         ({"shear": True}, "shear"),
         ({"rotation_by_class": {1: 200}}, "rotation for class 1"),
@@ -291,9 +293,17 @@ def test_an_alpha_that_places_have_no_room_for_is_refused():
 
 
 def test_settings_as_text_and_as_a_table():
-    assert str(WHOLE) == "elastic α 30 σ 4, rotation ±15°, ±7.5° for 1, ±0° for 7, scaling ±15%, shear ±10%"
+    assert (
+        str(WHOLE)
+        == "elastic α 30 σ 4, rotation ±15° (±7.5° for class 1, ±0° for class 7), scaling ±15%, shear ±10%"
+    )
     table = WHOLE.to_dict()
     assert table["rotation_by_class"] == {"1": 7.5, "7": 0.0}
     assert Deform(**table) == WHOLE
     assert Deform().to_dict() == {}
     assert Deform(**Deform(rotation=5).to_dict()) == Deform(rotation=5)
+
+
+def test_numbers_of_any_kind_are_settings():
+    given = {"alpha": np.int64(34), "sigma": np.float32(5), "rotation_by_class": {np.int64(1): np.float32(5)}}
+    assert Deform(**given) == Deform(alpha=34, sigma=5, rotation_by_class={1: 5.0})

@@ -132,7 +132,7 @@ def test_the_report_of_deformed_images_shows_them_beside_the_originals(made):
         steps = [deformation.images(image, np.array([place]), step, np.array([label])) for step in range(7)]
         shown = [picture(made.reshape(28, 28)) for made in (image, *steps)]
         assert [image for image, _ in images[8 * row : 8 * row + 8]] == shown
-    assert "Elastic α 34 σ 4, rotation ±15°, ±7.5° for 1." in words
+    assert "Elastic α 34 σ 4, rotation ±15° (±7.5° for class 1)." in words
     assert "deform alpha 34.0, sigma 4.0, rotation 15.0, rotation by class 1 7.5" in words
     assert "Training alone has deformed images, which makes its own curves the worse ones." in words
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ import gpubp
 from gpubp import Deform
 from gpubp.backends import get
 from gpubp.errors import UsageError
-from gpubp.experiments.recipe import Recipe
+from gpubp.experiments.recipe import Recipe, load_recipe
 from gpubp.experiments.run import run_recipe
 from gpubp.network import Network
 from tests.conftest import backend_by_name
@@ -114,3 +116,31 @@ def test_a_gpu_refuses_what_it_does_not_have_yet(problem):
         UsageError, match="deformed images are not there on a GPU yet: choose backend numba or numpy"
     ):
         gpubp.fit(network, images, labels, deform=DEFORM, backend=backend_by_name("cupy"))
+
+
+def test_classes_that_there_are_not_are_refused(problem):
+    net, x, y = problem
+    beyond = net.sizes[-1]
+    with pytest.raises(
+        gpubp.UsageError, match=f"names class {beyond}, and there are the classes 0 to {beyond - 1}"
+    ):
+        gpubp.fit(
+            net, x, y, deform=gpubp.Deform(rotation_by_class={0: 3, beyond: 5}), epochs=1, backend="numpy"
+        )
+
+
+def test_classes_that_are_called_otherwise_than_by_their_numbers_are_refused(tmp_path):
+    """Where 7 could be the class called so, or the eighth."""
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.integers(0, 256, (60, 16)), rng.choice([1, 7, 8], 60)])
+    np.savetxt(tmp_path / "three.csv", rows, "%d", ",")
+    recipe = Recipe(data=str(tmp_path / "three.csv"), pixels=True, layers=(16, 8, 3), epochs=1)
+    run_recipe(recipe.overridden({"deform": {"rotation": 30.0}}), backend="numpy", quiet=True)
+    with pytest.raises(gpubp.UsageError, match="0 is 1, 1 is 7, 2 is 8"):
+        run_recipe(recipe.overridden({"deform": {"rotation_by_class": {7: 30}}}), backend="numpy", quiet=True)
+
+
+def test_classes_of_other_data_are_left_out_with_a_word():
+    with pytest.warns(UserWarning, match="rotation_by_class told of classes of its own data"):
+        changed = load_recipe("mnist-simard").overridden({"data": "fashion-mnist"})
+    assert changed.deform == replace(load_recipe("mnist-simard").deform, rotation_by_class=())

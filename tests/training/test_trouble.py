@@ -549,3 +549,15 @@ def test_the_command_says_of_which_split(run, raw_csv):
     assert code == 0, err
     heads = [line.split(": ")[:3] for line in err.splitlines()]
     assert heads == [["warning", f"split {split}", "training goes nowhere"] for split in (1, 2)]
+
+
+def test_much_dropout_is_the_first_remedy():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((200, 10)), rng.integers(0, 3, 200)
+    for dropout, first in (([0, 0.9], True), ([0, 0.1], False)):
+        network = Network([10, 20, 3], seed=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            how = {"optimizer": SGD(1e-6), "epochs": 6, "backend": "numpy", "dropout": dropout}
+            (said,) = gpubp.fit(network, x, y, **how).warnings
+        assert ("What helps: lower the dropout (0.9), or" in said) == first
