@@ -18,12 +18,14 @@ from gpubp import kernels
 from gpubp.backends.backend import Backend, check_rule
 from gpubp.backends.cuda.availability import why_unavailable
 from gpubp.backends.cuda.costs import COMPOSED_WORK, UNSHARED_INPUTS
+from gpubp.backends.cuda.deform import Deforming
 from gpubp.backends.cuda.device import Device
 from gpubp.backends.cuda.epoch import EpochPlan, shared_bytes
 from gpubp.backends.cuda.units import PLANS, Grid
 from gpubp.backends.plan import Plan, Problem
 from gpubp.errors import UsageError
 from gpubp.kernels import cuda
+from gpubp.randomness.deform import PURPOSE, Deformation
 from gpubp.randomness.philox import BLOCK, LANES, seed_of
 
 __all__ = ["CupyBackend", "why_unavailable"]
@@ -42,7 +44,7 @@ class CupyBackend(Device, Backend):
     The other plans run whole epochs in one launch: "fused", any network, and "units" and "cluster", small ones with
     one hidden layer. Left the choice, these are trained by units, or by clusters if they have more than
     ``UNSHARED_INPUTS`` inputs and the GPU has clusters; and those whose steps are of more than ``COMPOSED_WORK``
-    multiply-adds by the composed plan, since cuBLAS is then what counts.
+    multiply-adds by the composed plan, since cuBLAS is then what counts. Deformed images only the composed plan has.
 
     Args:
         module: the ``cupy`` to use; None imports it.
@@ -65,6 +67,7 @@ class CupyBackend(Device, Backend):
     ) -> None:
         Backend.__init__(self, plan, precision)
         Device.__init__(self, module)
+        self._deforming: Deforming | None = None
 
     def gather(self, source, order, out):
         rows, width = len(order), out.size // len(order)
@@ -83,7 +86,36 @@ class CupyBackend(Device, Backend):
         self._launch("output_delta", _row_grid(len(a), 1), arguments, a.shape, a.dtype)
 
     def deform(self, source, order, deformation, step, classes, out):
-        raise UsageError("deformed images are not there on a GPU yet: choose backend numba or numpy")
+        of = self._deforming_of(deformation, len(order))
+        for start in range(0, len(order), of.some):
+            rows = slice(start, start + of.some)
+            self._deform_some(of, source, order[rows], step, classes, out[rows])
+
+    def _deform_some(self, of: Deforming, source, order, step, classes, out) -> None:
+        """As many images as there is working memory for."""
+        rows, kind, (of_down, of_sums) = len(order), out.dtype, of.sizes
+        words, taps = np.int64(4 * of.counters), np.int32(len(of.weights))
+        columns, grid_columns = np.int32(of.columns), np.int32(of.grid_columns)
+        key = np.uint64(seed_of(of.deformation.key)), np.int32(PURPOSE), np.int64(step)
+        grid = _row_grid(rows, of.counters)
+        self._launch("deform_draw", grid, (order, *key, of.stream), (rows, of.counters), kind)
+        if of.spacing:
+            given = of.stream, words, of.weights, taps, columns, of.down
+            self._launch("deform_down", _row_grid(rows, of_down), given, (rows, of_down), kind)
+            given = of.down, of.weights, taps, columns, grid_columns, of.sums
+            self._launch("deform_across", _row_grid(rows, of_sums), given, (rows, of_sums), kind)
+        labels = order if classes is None else classes  # which without classes is not read
+        turned = labels, np.int32(classes is not None), of.limits, of.turns, *map(np.int32, of.deformation.ranges)
+        field = of.sums, np.int64(of_sums), grid_columns, np.int32(of.spacing), of.deformation.scale
+        width = np.int32(of.deformation.shape[1])
+        given = source, order, of.stream, words, *turned, *field, width, out
+        self._launch("deform_pixels", _row_grid(rows, out.shape[1]), given, out.shape, kind)
+
+    def _deforming_of(self, deformation: Deformation, batch: int) -> Deforming:
+        """That of the last deformation there was, or a new one."""
+        if self._deforming is None or not self._deforming.serves(deformation, batch):
+            self._deforming = Deforming(self, deformation, batch)
+        return self._deforming
 
     def drop(self, a, mask, order, out):
         grid = _row_grid(len(a), _tiles(a.shape[1], BLOCK) * LANES)  # a counter a lane
@@ -130,10 +162,8 @@ class CupyBackend(Device, Backend):
 
         Raises:
             GpubpError: the kernels do not compile, or there is not enough memory.
-            UsageError: the plan that is asked for cannot train this network, or images are to be deformed.
+            UsageError: the plan that is asked for cannot train this network, or deforms no images.
         """
-        if problem.deformation:
-            raise UsageError("deformed images are not there on a GPU yet: choose backend numba or numpy")
         kind, why = self._choose(problem)
         plan: Plan
         if kind in PLANS:
@@ -143,6 +173,8 @@ class CupyBackend(Device, Backend):
         else:
             self.kernels(problem.dtype)
             self.scratch(problem.dtype, problem.batch_size * max(layer.n_out for layer in problem.layers))
+            if problem.deformation:
+                self._deforming_of(problem.deformation, problem.batch_size)
             plan = super().plan(problem)
         plan.why = why
         return plan
@@ -152,6 +184,14 @@ class CupyBackend(Device, Backend):
 
         Raises UsageError: the plan or the precision is not for it.
         """
+        if problem.deformation:
+            if self.plan_kind not in ("auto", "composed") or self.precision != "float32":
+                raise UsageError(
+                    "on a GPU only the composed plan deforms images, and in precision float32, not the "
+                    f"{self.plan_kind} plan in precision {self.precision}: choose the composed plan (--plan composed)"
+                )
+            asked = self.plan_kind == "composed"
+            return "composed", "as asked for" if asked else "chosen for the deformed images, which only it has"
         if self.precision != "float32":
             if problem.dtype != np.float32:
                 raise UsageError(f"precision {self.precision} is for float32 networks, not {problem.dtype}")
