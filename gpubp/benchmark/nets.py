@@ -101,7 +101,6 @@ def of_recipe(recipe: Recipe) -> tuple[Net, list[str]]:
     differs += ["weight decay"] if recipe.weight_decay else []
     differs += ["dropout"] if any(recipe.dropout) else []
     differs += ["deformed images"] if recipe.deform else []
-    differs += ["deformed images"] if recipe.deform else []
     differs += [f"a {recipe.schedule} schedule"] if recipe.schedule != "constant" or recipe.warmup else []
     notes = [f"plain SGD here; the recipe trains with {', '.join(differs)}"] if differs else []
     notes += [f"float32 here; the recipe has {recipe.dtype}"] if recipe.dtype != "float32" else []

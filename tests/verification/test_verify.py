@@ -122,7 +122,7 @@ def deformed_problem(rng):
     return net, rng.integers(0, 256, (90, 9, 8), np.uint8), rng.integers(0, 5, 90), deform
 
 
-DEFORMING = [name for name in FAULTY if "cupy" not in name and name != "numba, fused"]
+DEFORMING = [name for name in FAULTY if name != "numba, fused"]
 
 
 @pytest.mark.parametrize("name", DEFORMING)
@@ -144,7 +144,7 @@ def test_a_fault_in_deformed_images_is_caught(name, fault, rng):
 def test_only_training_is_deformed(rng):
     net, x, _, deform = deformed_problem(rng)
     outputs = net.forward(x)
-    for name in ("numpy, composed", "numpy", "numba"):
+    for name in PLANS:
         plan = backend_by_name(name).plan(replace(random_problem((72, 15, 5)), deformation=None))
         deformed = backend_by_name(name).plan(
             replace(
