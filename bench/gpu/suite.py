@@ -22,7 +22,9 @@ GPU_TESTS = {
     "tests/backends/cuda/test_persistent.py": "",
     "tests/backends/cuda/test_backend.py": "every_byte",
     "tests/verification/test_verify.py": "cupy",
+    "tests/randomness/test_dropout.py": "cupy",
     "tests/training/test_fit.py": "cupy",
+    "tests/training/test_deform.py": "cupy",
     "tests/test_optimizers.py": "cupy",
 }
 KINDS = ("passed", "failed", "skipped", "error")
