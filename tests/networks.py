@@ -64,7 +64,7 @@ def problem_of(
     shape: tuple[int, int] | None = None,
     seed: int = 2**40 + 5,
 ) -> Problem:
-    """What every plan in the tests is made of; the seed is that of dropout, and of how images of ``shape`` are deformed."""
+    """What every plan in the tests is made of; the seed is that of dropout and of deformed images, of this shape."""
     chances = Dropout.of(dropout, len(net.layers), seed), Deformation.of(deform, samples.inputs, shape, seed)
     return Problem(net.layers, net.parameters, LOSSES[loss], optimizer, batch, samples, *chances)
 

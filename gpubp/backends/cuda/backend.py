@@ -105,7 +105,13 @@ class CupyBackend(Device, Backend):
             given = of.down, of.weights, taps, columns, grid_columns, of.sums
             self._launch("deform_across", _row_grid(rows, of_sums), given, (rows, of_sums), kind)
         labels = order if classes is None else classes  # which without classes is not read
-        turned = labels, np.int32(classes is not None), of.limits, of.turns, *map(np.int32, of.deformation.ranges)
+        turned = (
+            labels,
+            np.int32(classes is not None),
+            of.limits,
+            of.turns,
+            *map(np.int32, of.deformation.ranges),
+        )
         field = of.sums, np.int64(of_sums), grid_columns, np.int32(of.spacing), of.deformation.scale
         width = np.int32(of.deformation.shape[1])
         given = source, order, of.stream, words, *turned, *field, width, out
@@ -191,7 +197,10 @@ class CupyBackend(Device, Backend):
                     f"{self.plan_kind} plan in precision {self.precision}: choose the composed plan (--plan composed)"
                 )
             asked = self.plan_kind == "composed"
-            return "composed", "as asked for" if asked else "chosen for the deformed images, which only it has"
+            return (
+                "composed",
+                "as asked for" if asked else "chosen for the deformed images, which only it has",
+            )
         if self.precision != "float32":
             if problem.dtype != np.float32:
                 raise UsageError(f"precision {self.precision} is for float32 networks, not {problem.dtype}")

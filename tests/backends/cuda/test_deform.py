@@ -1,4 +1,4 @@
-"""Deformed images on the CUDA backend: the reference's to the bit, in the composed plan alone, with nothing allocated."""
+"""Deformed images on the CUDA backend: the reference's to the bit, in the composed plan, with nothing allocated."""
 
 from __future__ import annotations
 
@@ -85,24 +85,33 @@ def plan_of(backend, settings="every second pixel", dtype="float32", **options):
 @pytest.mark.parametrize("dropout", [0.0, param([0.2, 0.5], always=False)], ids=str)
 def test_steps_are_within_their_bounds(dropout, settings, dtype, rng):
     plan = plan_of(cuda_backend(), settings, dtype, dropout=dropout)
-    checks = [check for order in (rng.permutation(130)[:32], np.arange(128, 130)) for check in check_step(plan, order, 0.1).checks]
+    checks = [
+        check
+        for order in (rng.permutation(130)[:32], np.arange(128, 130))
+        for check in check_step(plan, order, 0.1).checks
+    ]
     checks += [*check_cut(plan), *check_evaluation(plan, plan.problem.samples)]
     assert all(check.ok for check in checks), "\n".join(map(str, checks))
 
 
 def test_auto_takes_the_composed_plan_and_says_why():
-    assert plan_of(cuda_backend()).describe().startswith(
-        "composed plan, one call an operation; chosen for the deformed images, which only it has"
+    assert (
+        plan_of(cuda_backend())
+        .describe()
+        .startswith("composed plan, one call an operation; chosen for the deformed images, which only it has")
     )
     assert "as asked for" in plan_of(cuda_backend("composed")).describe()
     assert "composed" not in plan_of(cuda_backend(), sizes=(72, 20, 10), deform=None).describe()
 
 
 @pytest.mark.parametrize(
-    ("plan", "precision"), [("fused", "float32"), ("units", "float32"), ("cluster", "float32"), ("auto", "tf32")]
+    ("plan", "precision"),
+    [("fused", "float32"), ("units", "float32"), ("cluster", "float32"), ("auto", "tf32")],
 )
 def test_other_plans_and_precisions_name_the_composed_plan(plan, precision):
-    with pytest.raises(UsageError, match=rf"the {plan} plan in precision {precision}: choose .*--plan composed"):
+    with pytest.raises(
+        UsageError, match=rf"the {plan} plan in precision {precision}: choose .*--plan composed"
+    ):
         plan_of(cuda_backend(plan, precision))
 
 
