@@ -25,7 +25,7 @@ from gpubp.backends.cuda.units import PLANS, Grid
 from gpubp.backends.plan import Plan, Problem
 from gpubp.errors import UsageError
 from gpubp.kernels import cuda
-from gpubp.randomness.deform import PURPOSE, Deformation
+from gpubp.randomness.deform import Deformation
 from gpubp.randomness.philox import BLOCK, LANES, seed_of
 
 __all__ = ["CupyBackend", "why_unavailable"]
@@ -89,33 +89,8 @@ class CupyBackend(Device, Backend):
         of = self._deforming_of(deformation, len(order))
         for start in range(0, len(order), of.some):
             rows = slice(start, start + of.some)
-            self._deform_some(of, source, order[rows], step, classes, out[rows])
-
-    def _deform_some(self, of: Deforming, source, order, step, classes, out) -> None:
-        """As many images as there is working memory for."""
-        rows, kind, (of_down, of_sums) = len(order), out.dtype, of.sizes
-        words, taps = np.int64(4 * of.counters), np.int32(len(of.weights))
-        columns, grid_columns = np.int32(of.columns), np.int32(of.grid_columns)
-        key = np.uint64(seed_of(of.deformation.key)), np.int32(PURPOSE), np.int64(step)
-        grid = _row_grid(rows, of.counters)
-        self._launch("deform_draw", grid, (order, *key, of.stream), (rows, of.counters), kind)
-        if of.spacing:
-            given = of.stream, words, of.weights, taps, columns, of.down
-            self._launch("deform_down", _row_grid(rows, of_down), given, (rows, of_down), kind)
-            given = of.down, of.weights, taps, columns, grid_columns, of.sums
-            self._launch("deform_across", _row_grid(rows, of_sums), given, (rows, of_sums), kind)
-        labels = order if classes is None else classes  # which without classes is not read
-        turned = (
-            labels,
-            np.int32(classes is not None),
-            of.limits,
-            of.turns,
-            *map(np.int32, of.deformation.ranges),
-        )
-        field = of.sums, np.int64(of_sums), grid_columns, np.int32(of.spacing), of.deformation.scale
-        width = np.int32(of.deformation.shape[1])
-        given = source, order, of.stream, words, *turned, *field, width, out
-        self._launch("deform_pixels", _row_grid(rows, out.shape[1]), given, out.shape, kind)
+            for name, arguments, shape in of.launches(source, order[rows], step, classes, out[rows]):
+                self._launch(name, _row_grid(*shape), arguments, shape, out.dtype)
 
     def _deforming_of(self, deformation: Deformation, batch: int) -> Deforming:
         """That of the last deformation there was, or a new one."""
@@ -196,11 +171,8 @@ class CupyBackend(Device, Backend):
                     "on a GPU only the composed plan deforms images, and in precision float32, not the "
                     f"{self.plan_kind} plan in precision {self.precision}: choose the composed plan (--plan composed)"
                 )
-            asked = self.plan_kind == "composed"
-            return (
-                "composed",
-                "as asked for" if asked else "chosen for the deformed images, which only it has",
-            )
+            why = "chosen for the deformed images, which only it has"
+            return "composed", "as asked for" if self.plan_kind == "composed" else why
         if self.precision != "float32":
             if problem.dtype != np.float32:
                 raise UsageError(f"precision {self.precision} is for float32 networks, not {problem.dtype}")
