@@ -1,8 +1,8 @@
-// deform: out[b, :] = source[order[b], :] as images that are deformed, bytes to numbers, the same bits on every backend.
+// deform: out[b, :] = the image source[order[b], :] deformed, bytes to numbers, the same bits on every backend.
 //
-// What is computed is told in gpubp/randomness/deform.py: all of it in whole numbers, but for one product that is rounded
-// once. Four kernels do it one after the other, for as many images as there is working memory for: the random stream of
-// each sample, its noise smoothed along y, that smoothed along x, and the pixels. A warp an image and a column tile.
+// What is computed is told in gpubp/randomness/deform.py: all of it in whole numbers, but for one product, which is
+// rounded once. Four kernels follow each other, for as many images as there is working memory for: each sample's random
+// stream, its noise smoothed along y, that smoothed along x, and the pixels. A warp an image and a column tile.
 #include "functions.cuh"
 #include "random.cuh"
 
@@ -18,8 +18,8 @@ extern "C" __global__ void deform_draw(const index_t* order_b, unsigned long lon
     if (b >= b_count) return;
     unsigned* stream = stream_bw + b * 4 * c_count;
     for (index_t c = blockIdx.y * WARP + threadIdx.x; c < c_count; c += gridDim.y * WARP) {
-        const Words words = philox({unsigned(c), unsigned(order_b[b]), unsigned(step), unsigned(purpose)}, unsigned(key),
-                                   unsigned(key >> 32));
+        const Words counter{unsigned(c), unsigned(order_b[b]), unsigned(step), unsigned(purpose)};
+        const Words words = philox(counter, unsigned(key), unsigned(key >> 32));
         unsigned* first = stream + c / 8 * 32 + c % 8 * 2;
         first[0] = words.x[0], first[1] = words.x[1];
         first[16] = words.x[2], first[17] = words.x[3];
@@ -44,7 +44,7 @@ extern "C" __global__ void deform_down(const unsigned* stream_bw, index_t word_c
         down[n] = smoothed(weight_k, k_count, [&](int k) { return (noise[n + k * column_count] | 1) - 128; });
 }
 
-// And along x, to (B, rows of the grid, columns of the grid), of x and of y in turn; ``column_count`` are those of down.
+// And along x, to (B, rows of the grid, columns of the grid), of x and of y in turn; down has ``column_count``.
 extern "C" __global__ void deform_across(const int* down_bm, const int* weight_k, int k_count, int column_count,
                                          int grid_columns, int* sum_bn, index_t b_count, index_t n_count) {
     const index_t b = index_t(blockIdx.x) * blockDim.y + threadIdx.y;
@@ -61,22 +61,24 @@ extern "C" __global__ void deform_across(const int* down_bm, const int* weight_k
 struct Matrix { int xx, xy, yx, yy; };
 
 // A part of ``most`` by which 16 bits say, to either side.
-__device__ inline int part_of(int most, unsigned word) { return ((2 * int(word >> 16) + 1 - 65536) * most + 32768) >> 16; }
+__device__ inline int part_of(int most, unsigned word) {
+    return ((2 * int(word >> 16) + 1 - 65536) * most + 32768) >> 16;
+}
 
 // By the first words of a stream; ``turns`` has the cosine and the sine of each angle.
 __device__ inline Matrix matrix_of(const unsigned* words, const int* turns, int scaling, int shear) {
     const int *turn = turns + 2 * (words[0] >> 24), cosine = turn[0], sine = turn[1];
-    const int x = ONE + part_of(scaling, words[1]), y = ONE + part_of(scaling, words[2]), aside = part_of(shear, words[3]);
+    const int x = ONE + part_of(scaling, words[1]), y = ONE + part_of(scaling, words[2]), s = part_of(shear, words[3]);
     const auto rounded = [](int number) { return (number + ONE / 2) >> ONE_BITS; };
-    return {rounded(cosine * x), rounded(cosine * aside - sine * y), rounded(sine * x), rounded(sine * aside + cosine * y)};
+    return {rounded(cosine * x), rounded(cosine * s - sine * y), rounded(sine * x), rounded(sine * s + cosine * y)};
 }
 
-// Sums that are there for every pixel, or for every second one and then are a quarter of a step from the nearer.
+// A sum at a pixel: there are some for each, or for every second one, between which it is a quarter of a step off.
 __device__ inline int sum_at(const int* sum, int grid_columns, int spacing, int row, int column) {
     const auto at = [&](int r, int c) { return sum[r * grid_columns + 2 * c]; };
     if (spacing == 1) return at(row, column);
-    const int r = row / 2 + 1, further_r = r - 1 + row % 2 * 2, c = column / 2 + 1, further_c = c - 1 + column % 2 * 2;
-    return 3 * (3 * at(r, c) + at(r, further_c)) + 3 * at(further_r, c) + at(further_r, further_c);
+    const int r = row / 2 + 1, far_r = r - 1 + row % 2 * 2, c = column / 2 + 1, far_c = c - 1 + column % 2 * 2;
+    return 3 * (3 * at(r, c) + at(r, far_c)) + 3 * at(far_r, c) + at(far_r, far_c);
 }
 
 // sum · scale, rounded once to a whole number, ties to even: in the low bits of a float from 2^23 on.
@@ -84,12 +86,12 @@ __device__ inline int scaled(int sum, float scale) {
     return int(__float_as_uint(fmaf(float(sum), scale, 12582912.0f)) - 0x4B400000u);
 }
 
-// The images, (S, n) to (B, n). spacing: of the field; without one, 0. limit: which angles a class has, if by class.
-extern "C" __global__ void deform_pixels(const unsigned char* source_si, const index_t* order_b, const unsigned* stream_bw,
-                                         index_t word_count, const index_t* class_s, int by_class, const int* limit_c,
-                                         const int* turn_la, int scaling, int shear, const int* sum_bn, index_t n_count,
-                                         int grid_columns, int spacing, float scale, int w, real* out_bi, index_t b_count,
-                                         index_t i_count) {
+// The images, (S, n) to (B, n). spacing: of the sums; 0 without a field. limit: which of the turns a class has.
+extern "C" __global__ void deform_pixels(const unsigned char* source_si, const index_t* order_b,
+                                         const unsigned* stream_bw, index_t word_count, const index_t* class_s,
+                                         int by_class, const int* limit_c, const int* turn_la, int scaling, int shear,
+                                         const int* sum_bn, index_t n_count, int grid_columns, int spacing, float scale,
+                                         int w, real* out_bi, index_t b_count, index_t i_count) {
     const index_t b = index_t(blockIdx.x) * blockDim.y + threadIdx.y;
     if (b >= b_count) return;
     const unsigned char* image = source_si + order_b[b] * i_count;
