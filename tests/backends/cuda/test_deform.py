@@ -54,6 +54,14 @@ def test_images_are_the_references_to_the_bit(shape, settings, classes, dtype):
     assert_same_bits(backend, made, source, dtype, classes, step=2**32 - 1)
 
 
+@pytest.mark.parametrize("sigma", [4, 1.5])
+def test_halves_of_a_256th_are_rounded_to_even(sigma):
+    source = images_of((70, 70))
+    made = Deformation.of(Deform(alpha=30, sigma=sigma), source, (70, 70), 3)
+    made.__dict__["scale"] = np.float32(2**-9)  # so that of 512 sums one is such a half
+    assert_same_bits(cuda_backend("composed"), made, source, np.float32, None)
+
+
 @pytest.mark.parametrize("most", [0, 9_000])
 def test_a_few_images_at_a_time_are_the_same(most, monkeypatch):
     monkeypatch.setattr(deform, "MOST", most)
