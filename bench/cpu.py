@@ -56,15 +56,15 @@ def choose_nets(args: argparse.Namespace) -> list[Net]:
     return named or (select(list(QUICK)) if args.quick else list(NETS))
 
 
-def choose_peers(names: str | None) -> tuple[list[Peer], dict[str, str]]:
-    """The peers to measure, and for those that are not installed why not.
+def choose_peers(names: str | None, peers: Sequence[Peer]) -> tuple[list[Peer], dict[str, str]]:
+    """Those of ``peers`` to measure, and for those that are not installed why not.
 
     Raises:
         UsageError: no such peer, or none installed.
     """
-    table = {peer.name: peer for peer in PEERS}
+    table = {peer.name: peer for peer in peers}
     chosen = None if names is None else [lookup(table, name, "peer") for name in names.split(",")]
-    wanted = [peer for peer in PEERS if chosen is None or peer in chosen]
+    wanted = [peer for peer in peers if chosen is None or peer in chosen]
     missing = {peer.name: reason for peer in wanted if (reason := peer.missing())}
     if len(missing) == len(wanted):
         absent = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure what the options mean; the exit code."""
     rounds = args.rounds if args.rounds is not None else 3 if args.quick else 5
     settings = Settings(args.threads, rounds, args.budget, samples=args.samples, fresh=args.fresh)
-    peers, missing = choose_peers(args.peers)
+    peers, missing = choose_peers(args.peers, PEERS)
     cases = [  # nets of the same data and sizes share their samples
         Case(net, partial(data.make, net), (net.data, net.layers[0], net.layers[-1]))
         for net in choose_nets(args)

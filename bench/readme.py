@@ -32,13 +32,22 @@ def updated(text: str) -> str:
     Raises:
         DataError: results that are missing or damaged, or a README without the markers.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DataError(f"{README.name} has no {BEGIN} … {END}")
     runs = [results.read(RESULTS / name) for name in RUNS]
     others = [results.read(RESULTS / name) for name in OTHERS]
-    return f"{before}{BEGIN}\n{table(runs)}\n\n{ranges([*runs, *others], 'mnist')}\n{END}{after}"
+    return between(text, BEGIN, f"{table(runs)}\n\n{ranges([*runs, *others], 'mnist')}", END)
+
+
+def between(text: str, begin: str, made: str, end: str) -> str:
+    """A README's text with what is between two markers made anew.
+
+    Raises:
+        DataError: it has no such markers.
+    """
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise DataError(f"{README.name} has no {begin} … {end}")
+    return f"{before}{begin}\n{made}\n{end}{after}"
 
 
 def table(runs: Sequence[Content]) -> str:

@@ -100,7 +100,7 @@ def _labelled(net: Net, x: np.ndarray, rng: np.random.Generator) -> Data:
 
 
 SOURCES = {
-    "mnist": _named, "fashion-mnist": _named, "digits": _named, "iris": _iris,
+    "mnist": _named, "fashion-mnist": _named, "mnist-sample": _named, "digits": _named, "iris": _iris,
     "dense": _dense, "smooth": _smooth, "onehot": _onehot, "words": _words,
 }  # fmt: skip
 

@@ -32,6 +32,7 @@ def curves(result: Result) -> list[Figure]:
     told = (
         f"Loss: the mean {loss} of an epoch's mini-batches, each before its update, and {_watched(result)} after "
         "the epoch. If the second rises while the first still falls, the network is learning the samples by heart."
+        f"{_harder(result)}"
     )
     figures = [(_by_epoch(result, "loss", Axis(loss, log=log)), told + " The axis is logarithmic." * log)]
     if history.epochs[-1].accuracy is not None:
@@ -47,6 +48,13 @@ def curves(result: Result) -> list[Figure]:
         )
         figures.append((_by_epoch(result, "learning_rate", Axis("learning rate η")), told))
     return figures
+
+
+def _harder(result: Result) -> str:
+    """Why training's curves may stay worse than those of other data."""
+    chances = "dropout" * any(result.recipe.dropout), "deformed images" * bool(result.recipe.deform)
+    given = " and ".join(filter(None, chances))
+    return f" Training alone has {given}, which makes its own curves the worse ones." if given else ""
 
 
 def _watched(result: Result) -> str:

@@ -134,6 +134,7 @@ def test_the_report_of_deformed_images_shows_them_beside_the_originals(made):
         assert [image for image, _ in images[8 * row : 8 * row + 8]] == shown
     assert "Elastic α 34 σ 4, rotation ±15°, ±7.5° for 1." in words
     assert "deform alpha 34.0, sigma 4.0, rotation 15.0, rotation by class 1 7.5" in words
+    assert "Training alone has deformed images, which makes its own curves the worse ones." in words
 
 
 def test_the_report_of_parity_shows_that_the_last_bit_weighs_most(made):

@@ -24,6 +24,7 @@ from gpubp.errors import BackendUnavailable
 from gpubp.functions import LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import Optimizer
+from gpubp.randomness.deform import Deformation
 from gpubp.verification.report import Report
 from gpubp.verification.steps import check_step
 
@@ -35,26 +36,38 @@ def prepared(network: Network, data: Data, loss: str) -> Samples:
 
 
 def make_plan(
-    backend: Backend, network: Network, loss: str, optimizer: Optimizer, batch: int, samples: Samples
+    backend: Backend,
+    network: Network,
+    loss: str,
+    optimizer: Optimizer,
+    batch: int,
+    samples: Samples,
+    deformation: Deformation | None = None,
 ) -> Plan:
     """The backend's plan for the network, from its parameters on."""
-    problem = Problem(network.layers, network.parameters, LOSSES[loss], optimizer, batch, samples)
-    return backend.plan(problem)
+    of_network = network.layers, network.parameters, LOSSES[loss]
+    return backend.plan(Problem(*of_network, optimizer, batch, samples, deformation=deformation))
 
 
 class PlanTrainer(Trainer):
     """The samples stay as they are stored: images are bytes. An epoch sends their order, and gets the costs back."""
 
     def __init__(
-        self, backend: Backend, net: Net, data: Data, parameters: list[np.ndarray], clock: Clock = clock.wall
+        self,
+        backend: Backend,
+        net: Net,
+        data: Data,
+        parameters: list[np.ndarray],
+        clock: Clock = clock.wall,
+        deformation: Deformation | None = None,
     ) -> None:
         self.version, self.net, self.backend, self.clock = gpubp.__version__, net, backend, clock
         self.network = net.network()
         self.network.parameters = list(zip(parameters[::2], parameters[1::2], strict=True))
         self.batch = min(net.batch, len(data))
         self.optimizer = SGD(net.lr, net.momentum)
-        samples = prepared(self.network, data, net.loss)
-        self.plan = make_plan(backend, self.network, net.loss, self.optimizer, self.batch, samples)
+        problem = net.loss, self.optimizer, self.batch, prepared(self.network, data, net.loss), deformation
+        self.plan = make_plan(backend, self.network, *problem)
         self.rates = np.full(-(-len(data) // self.batch), net.lr)
         self.details = self.plan.describe()
         stored = getattr(self.plan, "samples", None)

@@ -22,7 +22,7 @@ WARM_UP = 3  # steps before a capture, as PyTorch asks for
 class EagerTrainer(Trainer):
     """Samples are tensors on the device; a mini-batch is gathered by one index_select, without a DataLoader."""
 
-    version = torch.__version__
+    version: str = torch.__version__
     kind = "index_select, autograd, torch.optim.SGD(fused=True)"
 
     def __init__(self, net: Net, data: Data, parameters: list[np.ndarray], device: str) -> None:
@@ -41,13 +41,23 @@ class EagerTrainer(Trainer):
         """Make what a step needs besides the tensors."""
         self.optimizer = torch.optim.SGD(self.tensors, lr=self.net.lr, momentum=self.net.momentum, fused=True)
 
+    def taken(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """The inputs and targets of a mini-batch."""
+        return self.inputs.index_select(0, batch), self.targets.index_select(0, batch)
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return mean_loss(self.net, self.tensors, x, y)
+
     def step(self, batch: Tensor) -> None:
-        x, y = self.inputs.index_select(0, batch), self.targets.index_select(0, batch)
+        self.train(*self.taken(batch))
+
+    def train(self, x: Tensor, y: Tensor) -> None:
+        """A step on these inputs and targets."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = mean_loss(self.net, self.tensors, x, y)
+        loss = self.loss(x, y)
         loss.backward()
         self.optimizer.step()
-        self.cost += loss.detach() * len(batch)
+        self.cost += loss.detach() * len(x)
 
     def run_epoch(self, order: np.ndarray) -> float:
         self.cost.zero_()

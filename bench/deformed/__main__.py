@@ -1,0 +1,7 @@
+"""``python -m bench.deformed``."""
+
+import sys
+
+from bench.deformed.command import main
+
+sys.exit(main())
