@@ -14,7 +14,9 @@ from gpubp.data.samples import Samples, as_inputs
 from gpubp.functions import ACTIVATIONS, LOSSES
 from gpubp.network import Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Optimizer
+from gpubp.randomness.deform import Deformation
 from gpubp.randomness.dropout import Dropout
+from gpubp.randomness.settings import Deform
 from gpubp.verification import bounds
 from gpubp.verification.bounds import Bounded, Precision
 from tests import param
@@ -58,11 +60,13 @@ def problem_of(
     optimizer: Optimizer = MOMENTUM,
     loss: str = "cross_entropy",
     dropout: float | Sequence[float] = 0.0,
+    deform: Deform | None = None,
+    shape: tuple[int, int] | None = None,
     seed: int = 2**40 + 5,
 ) -> Problem:
-    """What every plan in the tests is made of; the seed is that of dropout."""
-    dropped = Dropout.of(dropout, len(net.layers), seed)
-    return Problem(net.layers, net.parameters, LOSSES[loss], optimizer, batch, samples, dropped)
+    """What every plan in the tests is made of; the seed is that of dropout and of deformed images, of this shape."""
+    chances = Dropout.of(dropout, len(net.layers), seed), Deformation.of(deform, samples.inputs, shape, seed)
+    return Problem(net.layers, net.parameters, LOSSES[loss], optimizer, batch, samples, *chances)
 
 
 def random_problem(

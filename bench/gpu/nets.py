@@ -84,7 +84,8 @@ def of_recipe(recipe: Recipe) -> Net:
     """
     if recipe.optimizer != "sgd" or recipe.nesterov or recipe.weight_decay:
         raise UsageError("only SGD is compared, with momentum perhaps")
-    return replace(nets.of_recipe(recipe)[0], momentum=recipe.momentum or 0.0, dropout=recipe.dropout)
+    net, _ = nets.of_recipe(recipe)
+    return replace(net, momentum=recipe.momentum or 0.0, dropout=recipe.dropout, deform=recipe.deform or None)
 
 
 def extra(data: str) -> list[Net]:

@@ -21,6 +21,7 @@ GPU_TESTS = {
     "tests/kernels/test_operations.py": "cupy",
     "tests/backends/cuda/test_persistent.py": "",
     "tests/backends/cuda/test_backend.py": "every_byte",
+    "tests/backends/cuda/test_deform.py": "",
     "tests/verification/test_verify.py": "cupy",
     "tests/randomness/test_dropout.py": "cupy",
     "tests/training/test_fit.py": "cupy",

@@ -7,6 +7,7 @@ with: CuPy, or on the host its stand-in. With a line as its argument it answers 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import sys
 import time
@@ -165,12 +166,25 @@ def plan_of_auto(cupy: str, net: dict[str, Any]) -> Answer:
     return {"plan": trainer(backend(cupy), chosen, few_samples(chosen)).details.partition(",")[0]}
 
 
+def by_chance(net: Net, plan: str, inputs: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """The inputs, and what ``fit`` and ``verify`` are told of dropout and deformed images.
+
+    Only the composed plan deforms images, which are square.
+    """
+    given: dict[str, Any] = {"dropout": net.dropout or 0.0}
+    if net.deform is None or plan != "composed":
+        return inputs, given
+    side = math.isqrt(net.layers[0])
+    return inputs.reshape(-1, side, side), given | {"deform": net.deform}
+
+
 def verify_net(cupy: str, plan: str, precision: str, net: dict[str, Any], samples: str) -> Answer:
     """gpubp.verify: every operation, gradient and step against the reference."""
     chosen, content = Net.from_json(net), data.load(Path(samples))
+    inputs, chances = by_chance(chosen, plan, content.inputs)
     report = gpubp.verify(
-        chosen.network(), content.inputs, content.labels, loss=chosen.loss, optimizer=SGD(chosen.lr, chosen.momentum),
-        dropout=chosen.dropout or 0.0, backend=backend(cupy, plan, precision),
+        chosen.network(), inputs, content.labels, loss=chosen.loss, optimizer=SGD(chosen.lr, chosen.momentum),
+        backend=backend(cupy, plan, precision), **chances,
     )  # fmt: skip
     return {**worker.verdict(report), "seconds": report.seconds}
 
@@ -180,12 +194,13 @@ def repeat(
 ) -> Answer:
     """Check that runs from one seed end in the same bits."""
     chosen, content = Net.from_json(net), data.load(Path(samples))
+    inputs, chances = by_chance(chosen, plan, content.inputs)
     digests = []
     for _ in range(runs):
         network, optimizer = chosen.network(), SGD(chosen.lr, chosen.momentum)
         history = gpubp.fit(
-            network, content.inputs, content.labels, loss=chosen.loss, optimizer=optimizer, batch_size=chosen.batch,
-            dropout=chosen.dropout or 0.0, epochs=epochs, backend=backend(cupy, plan, precision), verify="off", seed=0,
+            network, inputs, content.labels, loss=chosen.loss, optimizer=optimizer, batch_size=chosen.batch,
+            epochs=epochs, backend=backend(cupy, plan, precision), verify="off", seed=0, **chances,
         )  # fmt: skip
         digests.append(digest(network))
     return {"same": len(set(digests)) == 1, "digests": digests, "loss": history["loss"][-1]}

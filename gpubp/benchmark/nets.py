@@ -10,6 +10,7 @@ from gpubp.errors import UsageError
 from gpubp.experiments.recipe import Recipe
 from gpubp.functions import lookup
 from gpubp.network import Network
+from gpubp.randomness.settings import Deform
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ class Net:
 
     layers: inputs, hidden widths, outputs. batch: samples a mini-batch. lr: the learning rate.
     data: a name of ``gpubp.benchmark.data.SOURCES``. init: as ``gpubp.Network`` takes it. momentum: plain SGD if 0.
-    dropout: rates as ``gpubp.fit`` takes them, by which it is verified on a GPU; times are without.
+    dropout, deform: as ``gpubp.fit`` takes them, by which it is verified on a GPU; times are without.
     """
 
     name: str
@@ -36,10 +37,13 @@ class Net:
     init: str = "auto"
     momentum: float = 0.0
     dropout: tuple[float, ...] = ()
+    deform: Deform | None = None
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        if deform := values.get("deform"):
+            values["deform"] = Deform(**deform)
         return cls(**values)
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 from gpubp import kernels
 
 _ROWS = ("functions.cuh", "output.cuh", "rules.cuh")
-OPERATIONS = (*_ROWS, "random.cuh", "operations.cu")
+OPERATIONS = (*_ROWS, "random.cuh", "deform.cu", "operations.cu")
 _PERSISTENT = (*_ROWS, "grid.cuh", "launch.cuh")
 EPOCH = (*_PERSISTENT, "async.cuh", "vectors.cuh", "product.cuh", "profile.cuh", "random.cuh", "epoch.cu")
 UNITS = (*_PERSISTENT, "async.cuh", "vectors.cuh", "cluster.cuh", "profile.cuh", "random.cuh", "units.cu")
@@ -25,7 +25,8 @@ PERSISTENT = {"epoch": EPOCH, "units": UNITS}  # kernels that stay for whole epo
 UNITS_OF_A_CLUSTER = (4, 8, 16)
 CLUSTERS = (1, 8)
 
-KERNELS = ("gather", "gather_bytes", "drop", *kernels.OPERATIONS)  # of OPERATIONS
+DEFORMING = ("deform_draw", "deform_down", "deform_across", "deform_pixels")
+KERNELS = ("gather", "gather_bytes", *DEFORMING, "drop", *kernels.OPERATIONS)  # of OPERATIONS
 
 WARP = 32
 SUM_ROWS = 32  # threads of weight_grad that share a column

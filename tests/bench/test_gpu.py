@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
+import gpubp
 from bench import ROOT
 from bench.gpu import command as gpu
 from bench.gpu import micro, parts, report, suite, tasks, times
@@ -502,6 +503,22 @@ def test_what_is_known_of_a_net_is_written_after_each_round(run, monkeypatch):
     times.times(run, part)
     assert seen == [0, 1]
     assert len(content_of(run.out)["parts"][0]["results"][0]["peers"]) == 2
+
+
+@needs_compiler
+def test_a_recipe_that_deforms_images_is_verified_so_by_the_composed_plan(tmp_path, monkeypatch):
+    net = ON_HOST.cut(of_recipe(load_recipe("mnist-simard")))
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 784), np.uint8)
+    data.save(tmp_path, data.Data(pixels, np.arange(20) % 10))
+    verify, fit = Mock(wraps=gpubp.verify), Mock(wraps=gpubp.fit)
+    monkeypatch.setattr(gpubp, "verify", verify)
+    monkeypatch.setattr(gpubp, "fit", fit)
+    for plan, deform in (("composed", net.deform), ("fused", None)):
+        asked = {"cupy": STAND_IN, "plan": plan, "precision": "float32", "samples": str(tmp_path)}
+        asked["net"] = json.loads(json.dumps(asdict(net)))
+        assert tasks.verify_net(**asked)["ok"]
+        assert tasks.repeat(epochs=2, runs=2, **asked)["same"]
+        assert [done.call_args.kwargs.get("deform") for done in (verify, fit)] == [deform, deform]
 
 
 @needs_compiler

@@ -45,6 +45,7 @@ _DTYPES = {
     "double": "f8",
     "int": "i4",
     "long long": "i8",
+    "unsigned": "u4",
     "unsigned long long": "u8",
     "unsigned char": "u1",
 }

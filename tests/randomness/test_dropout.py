@@ -56,7 +56,8 @@ def test_no_rate_is_no_dropout(rates):
     [
         (1, 3, "up to below 1"), (-0.1, 3, "from 0"), ([0.5, 1.5], 3, "1.5"), ("0.5", 3, "'0.5'"), (None, 3, "None"),
         (True, 3, "True"), (float("nan"), 3, "nan"), (1e-9, 3, "1/65,536"), (1 - 1e-9, 3, "1/65,536"),
-        (0.5, 1, r"there are none: give \[0.5\] to drop inputs"), ([0.1] * 4, 3, "4 rates for 2 hidden layers"), ([], 3, "0 rates"), ([0.1, 0.1, 0.1], 2, "3 rates for 1 hidden"),
+        (0.5, 1, r"there are none: give \[0.5\] to drop inputs"),
+        ([0.1] * 4, 3, "4 rates for 2 hidden layers"), ([], 3, "0 rates"), ([0.1, 0.1, 0.1], 2, "3 rates for 1 hidden"),
     ],
 )  # fmt: skip
 def test_rates_that_are_none_are_refused(rates, layers, message):

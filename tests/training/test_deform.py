@@ -14,7 +14,7 @@ from gpubp.errors import UsageError
 from gpubp.experiments.recipe import Recipe, load_recipe
 from gpubp.experiments.run import run_recipe
 from gpubp.network import Network
-from tests.conftest import backend_by_name
+from tests.conftest import BACKENDS, PLANS, backend_by_name
 
 DEFORM = Deform(alpha=15, sigma=3, rotation=20, scaling=0.1, rotation_by_class={1: 5})
 RECIPE = {"data": "mnist-sample", "layers": (784, 8, 10), "epochs": 1}
@@ -34,10 +34,10 @@ def weights(network):
     return [w.tobytes() for pair in network.parameters for w in pair]
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_each_step_deforms_anew_and_every_step_is_verified(problem, backend):
     network, images, labels = problem
-    options = {"batch_size": 32, "epochs": 4, "backend": get(backend), "verify": "step"}
+    options = {"batch_size": 32, "epochs": 4, "backend": backend_by_name(backend), "verify": "step"}
     history = gpubp.fit(network, images, labels, deform=DEFORM, **options)
     assert history.verification.ok
     assert history.verification.steps == 20
@@ -49,10 +49,11 @@ def test_each_step_deforms_anew_and_every_step_is_verified(problem, backend):
         assert weights(network) != whole
 
 
-def test_backends_and_plans_train_on_the_same_images(problem):
+@pytest.mark.parametrize("name", PLANS[1:])
+def test_backends_and_plans_train_on_the_same_images(problem, name):
     _, images, labels = problem
     trained = []
-    for backend in (get("numpy"), get("numpy", plan="composed"), get("numba"), get("numba", threads=1)):
+    for backend in (get("numpy"), backend_by_name(name), get("numba", threads=1)):
         network = Network([72, 12, 2], seed=1, dtype="float64")
         gpubp.fit(
             network, images, labels, deform=DEFORM, batch_size=40, epochs=3, backend=backend, verify="off"
@@ -108,14 +109,6 @@ def test_a_recipe_of_rows_of_pixels_deforms_them():
     assert weights(plain.network) != weights(result.network)
     changed = Recipe(**RECIPE, deform=DEFORM).overridden({"deform": {"alpha": 20.0, "rotation": 0.0}})
     assert changed.deform == Deform(alpha=20, sigma=3, scaling=0.1, rotation_by_class={1: 5})
-
-
-def test_a_gpu_refuses_what_it_does_not_have_yet(problem):
-    network, images, labels = problem
-    with pytest.raises(
-        UsageError, match="deformed images are not there on a GPU yet: choose backend numba or numpy"
-    ):
-        gpubp.fit(network, images, labels, deform=DEFORM, backend=backend_by_name("cupy"))
 
 
 def test_classes_that_there_are_not_are_refused(problem):

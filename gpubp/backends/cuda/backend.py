@@ -18,12 +18,14 @@ from gpubp import kernels
 from gpubp.backends.backend import Backend, check_rule
 from gpubp.backends.cuda.availability import why_unavailable
 from gpubp.backends.cuda.costs import COMPOSED_WORK, UNSHARED_INPUTS
+from gpubp.backends.cuda.deform import Deforming
 from gpubp.backends.cuda.device import Device
 from gpubp.backends.cuda.epoch import EpochPlan, shared_bytes
 from gpubp.backends.cuda.units import PLANS, Grid
 from gpubp.backends.plan import Plan, Problem
 from gpubp.errors import UsageError
 from gpubp.kernels import cuda
+from gpubp.randomness.deform import Deformation
 from gpubp.randomness.philox import BLOCK, LANES, seed_of
 
 __all__ = ["CupyBackend", "why_unavailable"]
@@ -42,7 +44,7 @@ class CupyBackend(Device, Backend):
     The other plans run whole epochs in one launch: "fused", any network, and "units" and "cluster", small ones with
     one hidden layer. Left the choice, these are trained by units, or by clusters if they have more than
     ``UNSHARED_INPUTS`` inputs and the GPU has clusters; and those whose steps are of more than ``COMPOSED_WORK``
-    multiply-adds by the composed plan, since cuBLAS is then what counts.
+    multiply-adds by the composed plan, since cuBLAS is then what counts. Deformed images only the composed plan has.
 
     Args:
         module: the ``cupy`` to use; None imports it.
@@ -65,6 +67,7 @@ class CupyBackend(Device, Backend):
     ) -> None:
         Backend.__init__(self, plan, precision)
         Device.__init__(self, module)
+        self._deforming: Deforming | None = None
 
     def gather(self, source, order, out):
         rows, width = len(order), out.size // len(order)
@@ -83,7 +86,17 @@ class CupyBackend(Device, Backend):
         self._launch("output_delta", _row_grid(len(a), 1), arguments, a.shape, a.dtype)
 
     def deform(self, source, order, deformation, step, classes, out):
-        raise UsageError("deformed images are not there on a GPU yet: choose backend numba or numpy")
+        of = self._deforming_of(deformation, len(order))
+        for start in range(0, len(order), of.some):
+            rows = slice(start, start + of.some)
+            for name, arguments, shape in of.launches(source, order[rows], step, classes, out[rows]):
+                self._launch(name, _row_grid(*shape), arguments, shape, out.dtype)
+
+    def _deforming_of(self, deformation: Deformation, batch: int) -> Deforming:
+        """That of the last deformation there was, or a new one."""
+        if self._deforming is None or not self._deforming.serves(deformation, batch):
+            self._deforming = Deforming(self, deformation, batch)
+        return self._deforming
 
     def drop(self, a, mask, order, out):
         grid = _row_grid(len(a), _tiles(a.shape[1], BLOCK) * LANES)  # a counter a lane
@@ -130,10 +143,8 @@ class CupyBackend(Device, Backend):
 
         Raises:
             GpubpError: the kernels do not compile, or there is not enough memory.
-            UsageError: the plan that is asked for cannot train this network, or images are to be deformed.
+            UsageError: the plan that is asked for cannot train this network, or deforms no images.
         """
-        if problem.deformation:
-            raise UsageError("deformed images are not there on a GPU yet: choose backend numba or numpy")
         kind, why = self._choose(problem)
         plan: Plan
         if kind in PLANS:
@@ -143,6 +154,8 @@ class CupyBackend(Device, Backend):
         else:
             self.kernels(problem.dtype)
             self.scratch(problem.dtype, problem.batch_size * max(layer.n_out for layer in problem.layers))
+            if problem.deformation:
+                self._deforming_of(problem.deformation, problem.batch_size)
             plan = super().plan(problem)
         plan.why = why
         return plan
@@ -152,6 +165,14 @@ class CupyBackend(Device, Backend):
 
         Raises UsageError: the plan or the precision is not for it.
         """
+        if problem.deformation:
+            if self.plan_kind not in ("auto", "composed") or self.precision != "float32":
+                raise UsageError(
+                    "on a GPU only the composed plan deforms images, and in precision float32, not the "
+                    f"{self.plan_kind} plan in precision {self.precision}: choose the composed plan (--plan composed)"
+                )
+            why = "chosen for the deformed images, which only it has"
+            return "composed", "as asked for" if self.plan_kind == "composed" else why
         if self.precision != "float32":
             if problem.dtype != np.float32:
                 raise UsageError(f"precision {self.precision} is for float32 networks, not {problem.dtype}")

@@ -24,6 +24,7 @@ from gpubp.backends.numpy import ReferenceBackend
 from gpubp.data.samples import Samples
 from gpubp.kernels import cuda
 from gpubp.optimizers import SGD, AdamW
+from gpubp.randomness.settings import Deform
 from tests import param
 from tests.cuda_host import fake_cupy, host_backend, missing_compiler
 from tests.networks import MOMENTUM, random_problem
@@ -278,7 +279,16 @@ DROPPED_NETS = [
     net((140, 20, 135, 6), 44, hidden=["softmax", "sigmoid"], count=131, dropout=[0.2, 0.5, 0.7], **BINARY),
     net((33, 40), 9, dropout=[0.5], as_bytes=False),
 ]
-NETS = {"fused": ANY_NETS, "composed": [*ANY_NETS, DROPPED_NETS[0]], "cluster": UNITS_NETS}
+# Images that are deformed: by a field of every second pixel whose noise needs a stream's last counter, by one of every
+# pixel, and by none; more classes than have limits of their own.
+DEFORMED_NETS = [
+    net((63, 20, 5), 43, deform=Deform(alpha=15, sigma=3, rotation=9), shape=(7, 9)),
+    net(
+        (63, 257), 43, deform=Deform(alpha=9, sigma=1.5, rotation_by_class={255: 90}), shape=(9, 7), count=400
+    ),
+    net((63, 20, 5), 9, deform=Deform(rotation=20, shear=0.1), shape=(9, 7)),
+]
+NETS = {"fused": ANY_NETS, "composed": [*ANY_NETS, DROPPED_NETS[0], *DEFORMED_NETS], "cluster": UNITS_NETS}
 NETS |= {"3xtf32": TENSOR_NETS, "dropout": DROPPED_NETS}
 
 
