@@ -274,10 +274,11 @@ QUICK = {("digits", "numba"), ("mnist-sample", "numba")}  # the others take long
         param(name, backend, always=(name, backend) in QUICK)
         for name in ("mnist-sample", "digits", "parity", "iris", "mnist", "mnist-dropout")
         for backend in ("numpy", "numba")
-    ],
+    ]
+    + [param("mnist-simard", "numba", always=False)],
 )
 def test_a_recipe_reaches_its_figure(name, backend):
-    if name in ("mnist", "mnist-dropout") and "GPUBP_DATA_DIR" not in os.environ:
+    if name in ("mnist", "mnist-dropout", "mnist-simard") and "GPUBP_DATA_DIR" not in os.environ:
         pytest.skip("MNIST's files: set GPUBP_DATA_DIR to their folder")
     result = run_recipe(load_recipe(name), backend=backend)
     assert result.reached, result.accuracy
