@@ -8,11 +8,11 @@ import unicodedata
 NAME = "gpubp.spelling"  # of the handler among those of Python's codecs
 _GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "η": "eta", "λ": "lambda", "μ": "mu",
-    "σ": "sigma", "Δ": "Delta", "Σ": "Sigma",
+    "π": "pi", "σ": "sigma", "Δ": "Delta", "Σ": "Sigma",
 }  # fmt: skip
 _SIGNS = _GREEK | {
     "−": "-", "–": "-", "—": "-", "─": "-", "│": "|", "×": "x", "·": "*", "⊙": ".*", "⁄": "/", "√": "sqrt ",
-    "±": "+-", "≤": "<=", "≥": ">=", "→": "->", "←": "<-", "∂": "d", "∇": "grad ", "‖": "||", "′": "'", "\u0302": "^",
+    "±": "+-", "≤": "<=", "≥": ">=", "→": "->", "←": "<-", "∂": "d", "∇": "grad ", "‖": "||", "′": "'", "°": " degrees", "\u0302": "^",
     **dict.fromkeys("▏▎▍▌▋▊▉█", "#"),
 }  # fmt: skip
 _TABLE = str.maketrans(_SIGNS)
