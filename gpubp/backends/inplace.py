@@ -219,10 +219,7 @@ class InPlacePlan(Plan):
     def _gather(self, order: np.ndarray, work: Workspace) -> None:
         if self.samples.inputs.dtype == np.uint8:
             _take(self.samples.inputs, order, work.bytes)
-            if deformation := self.problem.deformation:
-                labels = None if self.problem.classes is None else self.problem.classes[order]
-                work.bytes[...] = deformation.images(work.bytes, order, self.step, labels)
-            _scaled(work.bytes, work.a[0])
+            _scaled(self.problem.deformed(work.bytes, self.step, order), work.a[0])
         else:
             _take(self.samples.inputs, order, work.a[0])
 

@@ -71,8 +71,14 @@ class Problem:
         samples = self.samples.take(order)
         if self.deformation is None:
             return samples
+        return replace(samples, inputs=self.deformed(samples.inputs, step, order))
+
+    def deformed(self, images: np.ndarray, step: int, order: np.ndarray) -> np.ndarray:
+        """The images of these samples, bytes, as that step deforms them; as they are where there is no deformation."""
+        if self.deformation is None:
+            return images
         classes = None if self.classes is None else self.classes[order]
-        return replace(samples, inputs=self.deformation.images(samples.inputs, order, step, classes))
+        return self.deformation.images(images, order, step, classes)
 
     def masks(
         self, step: int, order: np.ndarray, dtype: np.dtype | type | None = None

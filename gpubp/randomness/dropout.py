@@ -40,7 +40,7 @@ class Mask:
     @property
     def factor(self) -> float:
         """What is kept is multiplied by this: 1/(1 − p)."""
-        return RANGE / (RANGE - self.dropped)
+        return _factor(self.dropped)
 
     def of(self, samples: np.ndarray, width: int, dtype: np.dtype | type) -> np.ndarray:
         """The mask (B, width) for these samples (B,) of the training data: 0 or the factor, rounded to ``dtype``."""
@@ -95,6 +95,11 @@ class Dropout:
         """p for the inputs of each layer (L)."""
         return tuple(count / RANGE for count in self.dropped)
 
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """1/(1 − p) for the inputs of each layer (L)."""
+        return tuple(map(_factor, self.dropped))
+
     def mask(self, layer: int, step: int) -> Mask | None:
         """That of what goes into a layer, counted from 0, after ``step`` updates; None if all is kept."""
         return Mask(self.key, layer, step, self.dropped[layer]) if self.dropped[layer] else None
@@ -109,6 +114,10 @@ class Dropout:
 
     def __str__(self) -> str:
         return f"dropout {', '.join(f'{rate:.3g}' for rate in self.rates)}"
+
+
+def _factor(dropped: int) -> float:
+    return RANGE / (RANGE - dropped)
 
 
 def _dropped(rate: Any) -> int:

@@ -44,10 +44,10 @@ from gpubp.kernels.cpu.deforming import (
     PIXELS,
     QUADS,
     RANDOM,
-    ROUNDS,
     TILE,
 )
 from gpubp.kernels.cpu.machine import BYTES, has
+from gpubp.kernels.cpu.random import philox
 from gpubp.kernels.cpu.vector import (
     BIT,
     INT8,
@@ -65,7 +65,6 @@ from gpubp.kernels.cpu.vector import (
 
 WIDE, NARROW, LONG = (ir.VectorType(kind, BYTES * 8 // kind.width) for kind in (INT32, INT16, INT64))
 OCTETS = ir.VectorType(INT8, BYTES)
-MULTIPLIERS = 0xD2511F53, 0xCD9E8D57  # of Philox
 
 
 class Whole:
@@ -169,26 +168,22 @@ def _after(emit: Emit, place, *terms: tuple):
 
 
 @emitted()
-def random_stream(emit, memory, tables, keys, purpose, sample, step, blocks, raw, noise):
+def random_stream(emit, memory, key, purpose, sample, step, blocks, raw, noise):
     """So many blocks of the stream of ``sample`` to ``raw``, and as noise u, int8, to ``noise``."""
     lanes = LONG.count
+    keys = [_spread(emit, word, LONG).value for word in (key, emit.builder.lshr(key, index(32)))]
+    fixed = [_spread(emit, word, LONG).value for word in (sample, step, purpose)]
 
     def block(b):
         for first in range(0, COUNTERS, lanes):
             start = _after(emit, index(first), (b, COUNTERS))
-            c0 = _spread(emit, start, LONG) + _numbers(emit, range(lanes), LONG)
-            c1, c2, c3 = (_spread(emit, word, LONG) for word in (sample, step, purpose))
-            for r in range(ROUNDS):
-                k0, k1 = (_spread(emit, emit.load_as(INT64, tables, _after(emit, keys, (2 * r + i, 8))), LONG)
-                          for i in (0, 1))  # fmt: skip
-                # LLVM sees that only the low halves of factors count.
-                x, y = ((c & 0xFFFFFFFF) * m for c, m in zip((c0, c2), MULTIPLIERS, strict=True))
-                c0, c1, c2, c3 = y.down(32) ^ c1 ^ k0, y, x.down(32) ^ c3 ^ k1, x
-            for pair, (low, high) in enumerate(((c0, c1), (c2, c3))):
-                words = (low & 0xFFFFFFFF) | (high << 32)
+            counters = _spread(emit, start, LONG) + _numbers(emit, range(lanes), LONG)
+            words = [Whole(emit, word) for word in philox(emit, [counters.value, *fixed], keys)]
+            for pair, (low, high) in enumerate((words[:2], words[2:])):
+                both = (low & 0xFFFFFFFF) | (high << 32)
                 place = _after(emit, index(pair * BLOCK // 2 + first * 8), (b, BLOCK))
-                emit.store_as(words.value, memory, emit.add(raw, place))
-                u = (words.bits_as(OCTETS) | 1) ^ 0x80
+                emit.store_as(both.value, memory, emit.add(raw, place))
+                u = (both.bits_as(OCTETS) | 1) ^ 0x80
                 emit.store_as(u.value, memory, emit.add(noise, place))
 
     emit.loop(index(0), blocks, 1, [], block)
@@ -676,7 +671,7 @@ def deform_image(d, sample, step, limit, memory, base, stage):
         clear(memory, out, d.h * d.w)
         return
     if stage in (ALL, RANDOM):
-        random_stream(memory, d.tables, d.keys, d.purpose, sample, step, d.blocks, raw, base + d.noise)
+        random_stream(memory, d.key, d.purpose, sample, step, d.blocks, raw, base + d.noise)
         put_matrix(memory, raw, d.tables, d.turns, limit, d.scaling, d.shear, entries)
     vectors = (d.w + 2 * LANES - 1) // (2 * LANES)
     if d.elastic and stage in (ALL, DOWN):

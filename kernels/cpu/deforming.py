@@ -12,7 +12,6 @@ import numpy as np
 from gpubp.kernels.cpu.machine import BYTES, LINE
 
 HEAD = 16  # bytes of a sample's stream before its noise
-ROUNDS = 10  # of Philox
 BLOCK, COUNTERS = 128, 8  # bytes, and the counters that they come from
 ONE_BITS = 14  # of fixed point
 ANGLES = 256
@@ -28,14 +27,14 @@ class Deforming(NamedTuple):
     """A deformation of images (h, w). Places of tables count bytes of ``tables``, the others of working memory."""
 
     tables: np.ndarray  # uint8
-    keys: int  # (ROUNDS, 2) int64: the key of each round
     turns: int  # (limits, ANGLES, 2) int32
     weights_down: int  # (TILE, pairs_down) vectors of two weights in turn, bytes; for each row of sums some
     weights_across: int  # (pairs_across) vectors of two weights in turn, int16
     factors: int  # 2 vectors of float32: the scale, and what the nearer row counts
     h: int
     w: int
-    purpose: int  # of random numbers
+    key: int  # of random numbers, two words of 32 bits
+    purpose: int  # theirs
     elastic: int  # 1 if there is a field
     spacing: int
     scaling: int  # the largest, in fixed point
@@ -72,8 +71,7 @@ def layout(
     noise: tuple[int, int],
     spacing: int,
     blocks: int,
-    key: tuple[int, int],
-    weyl: tuple[int, int],
+    key: int,
     purpose: int,
     turns: np.ndarray,
     weights: np.ndarray,
@@ -89,9 +87,7 @@ def layout(
     for i in range(TILE):
         down[i, i : i + taps] = weights
     along[:taps] = weights
-    keys = [[(k + r * step) % (1 << 32) for k, step in zip(key, weyl, strict=True)] for r in range(ROUNDS)]
     parts = {
-        "keys": np.array(keys, np.int64),
         "turns": np.ascontiguousarray(turns, np.int32),
         "weights_down": np.repeat(down.reshape(-1, 1, 2), BYTES // 2, axis=1),
         "weights_across": np.repeat(along.reshape(-1, 1, 2), LANES, axis=1),
@@ -133,6 +129,7 @@ def layout(
         tables=tables,
         h=h,
         w=w,
+        key=key,
         purpose=purpose,
         elastic=elastic,
         spacing=spacing,

@@ -37,7 +37,7 @@ def draw_kept(emit, kept, place, blocks, dropped, key, step, sample, purpose):
     def spread(value):
         return emit._spread(value, _words)
 
-    keys = spread(key), spread(builder.lshr(key, index(32)))
+    keys = [spread(key), spread(builder.lshr(key, index(32)))]
     fixed = [spread(value) for value in (sample, step, purpose)]
     low = spread(builder.sub(dropped, index(1)))
     high = spread(builder.sub(builder.shl(dropped, index(16)), index(1)))
@@ -50,7 +50,7 @@ def draw_kept(emit, kept, place, blocks, dropped, key, step, sample, purpose):
         for begin in range(0, TOGETHER, LANES):
             lanes = ir.Constant(_words, list(range(begin, begin + LANES)))
             counters = builder.add(spread(first), lanes)
-            sets.append(_philox(emit, [counters, *fixed], keys))
+            sets.append(philox(emit, [counters, *fixed], keys))
         block, half = builder.lshr(group, index(1)), builder.and_(group, index(1))
         target = emit.add(place, emit.add(emit.multiply(block, index(DRAW_BYTES)), half))
         for word in range(4):
@@ -62,8 +62,11 @@ def draw_kept(emit, kept, place, blocks, dropped, key, step, sample, purpose):
     emit.loop(index(0), count, 1, [], eight)
 
 
-def _philox(emit: Emit, counter: list, key: tuple) -> list:
-    """Four random words of each lane's counter, each in the lower half of its 64 bits."""
+def philox(emit: Emit, counter: list, key: list) -> list:
+    """Four random words of each lane's counter, each in the lower half of its 64 bits, as the counter's and key's are.
+
+    LLVM sees that only the lower halves of factors count.
+    """
     builder, (c0, c1, c2, c3), (k0, k1) = emit.builder, counter, key
     for number in range(ROUNDS):
         if number:

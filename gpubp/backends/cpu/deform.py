@@ -13,6 +13,11 @@ from gpubp.randomness.deform import PURPOSE, Deformation
 SHARED = 32  # images, from which on it is worth waking other threads
 
 
+def signed_seed(key: tuple[int, int]) -> int:
+    """The seed of a key as kernels take it, whose whole numbers of 64 bits have a sign."""
+    return int(np.uint64(philox.seed_of(key)).astype(np.int64))
+
+
 def tables_of(deformation: Deformation) -> deforming.Deforming:
     """What the kernel is to know of a deformation."""
     return deforming.layout(
@@ -21,8 +26,7 @@ def tables_of(deformation: Deformation) -> deforming.Deforming:
         noise=deformation.noise,
         spacing=deformation.spacing,
         blocks=deformation.blocks,
-        key=deformation.key,
-        weyl=philox.WEYL,
+        key=signed_seed(deformation.key),
         purpose=PURPOSE,
         turns=deformation.turns,
         weights=deformation.weights,

@@ -12,18 +12,17 @@ import numpy as np
 
 import gpubp.kernels as kernels
 from gpubp.backends.backend import check_rule
-from gpubp.backends.cpu.deform import tables_of
+from gpubp.backends.cpu.deform import signed_seed, tables_of
 from gpubp.backends.cpu.team import Team
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, check_order
 from gpubp.backends.threads import counted
 from gpubp.data.samples import Samples, byte_table, dense_inputs
 from gpubp.data.sparse import is_sparse
 from gpubp.kernels.cpu import entries, layout
-from gpubp.kernels.cpu.deforming import NO_DEFORMING
+from gpubp.kernels.cpu.deforming import NO_DEFORMING, lined
 from gpubp.kernels.cpu.entry import Packed
 from gpubp.kernels.cpu.machine import BYTES, LINE
 from gpubp.randomness import philox
-from gpubp.randomness.dropout import RANGE
 
 # Up to this density, the first layer takes the non-zero inputs of each sample; measured, the same for 32 to 512 units.
 SPARSE_DENSITY = 0.4
@@ -109,10 +108,7 @@ class Memory:
 
 def zeros(count: int, dtype: np.dtype | type) -> np.ndarray:
     """A one-dimensional array that begins on a cache line."""
-    size = count * np.dtype(dtype).itemsize
-    raw = np.zeros(size + LINE, np.uint8)
-    shift = -raw.ctypes.data % LINE
-    return raw[shift : shift + size].view(dtype)
+    return lined(count * np.dtype(dtype).itemsize).view(dtype)
 
 
 def is_compiled(dtype: np.dtype, *, by_chance: bool = False) -> bool:
@@ -213,7 +209,7 @@ class FusedPlan(Plan):
         array[one] = 1
         array[quotients : quotients + 256] = byte_table(self.dtype)
         if dropout:
-            array[factors] = [RANGE / (RANGE - dropped) for dropped in dropout.dropped]
+            array[factors] = dropout.factors
             array[left : left + 256] = byte_table(self.dtype) * array[factors[0]]
         n_in = self.layers[0].n_in
         room = chunk * (n_in <= MOST_COLUMNS)  # samples that there is room for by column
@@ -245,7 +241,9 @@ class FusedPlan(Plan):
         if deformation and classes is not None:
             limits = deformation.limit_of(classes, len(classes))
         working = zeros(self.threads * tables.size, np.uint8)
-        return layout.Chance(_signed(dropout.key) if dropout else 0, bits.allocate(), tables, limits, working)
+        return layout.Chance(
+            signed_seed(dropout.key) if dropout else 0, bits.allocate(), tables, limits, working
+        )
 
     def _use(self, net: layout.Net) -> None:
         """Take this network, and for evaluations the same without dropout and deformed images."""
@@ -462,12 +460,6 @@ class FusedPlan(Plan):
         none, no_bytes, no_starts = (np.empty(0, kind) for kind in (self.dtype, np.uint8, np.int64))
         weight = none if (weight == 1).all() else weight
         return layout.Data(no_bytes, none, no_starts, no_bytes, 0, 0, targets, weight)
-
-
-def _signed(key: tuple[int, int]) -> int:
-    """The words of a key, the low one first, as a whole number of 64 bits with a sign."""
-    low, high = key
-    return (high << 32 | low) - (high >> 31 << 64)
 
 
 def _thousand(inputs: Any) -> np.ndarray:

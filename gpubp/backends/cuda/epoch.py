@@ -88,7 +88,7 @@ class EpochPlan(Plan):
         self._costs, self._hits = self._device(steps, np.float64), self._device(steps, np.int64)
         self._no_outputs = self._device(1, self.dtype)
         if problem.dropout:
-            factors = 1 / (1 - np.array(problem.dropout.rates))  # the very ones of its masks
+            factors = np.array(problem.dropout.factors)
             self._factors = device.to_device(factors.astype(self.dtype))
         self._none_arrived = np.zeros(cuda.COUNTER_DISTANCE * max(cuda.CLUSTERS), np.uint64)
         self._arrived = device.to_device(self._none_arrived)
