@@ -60,10 +60,8 @@ def recipe_options(command: Callable) -> Callable:
     """
     from gpubp.experiments.recipe import Recipe, field_types
 
-    options, places = (
-        [],
-        dict[str, tuple[str, str | None, Any]](),
-    )  # by option: a field, which of its settings, a kind
+    options: list[Parameter] = []
+    places: dict[str, tuple[str, str | None, Any]] = {}  # by option: a field, which of its settings, a kind
     for field, inner in _with_settings(Recipe):
         kind = field_types(Recipe)[field.name]
         if inner is not None:

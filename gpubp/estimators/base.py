@@ -88,10 +88,8 @@ class MLP(Parameters):
                 raise UsageError(f"{name} must be an integer of 1 or more, not {value!r}")
         for field in fields(self):
             value = getattr(self, field.name)
-            if (
-                isinstance(field.default, float)
-                and field.name != "dropout"
-                and (isinstance(value, bool) or not isinstance(value, float | int | np.number))
+            if field.type == "float" and (
+                isinstance(value, bool) or not isinstance(value, float | int | np.number)
             ):
                 raise UsageError(f"{field.name} must be a number, not {value!r}")
         for name in ("alpha", "tol"):

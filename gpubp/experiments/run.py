@@ -261,10 +261,8 @@ def _work(result: Result, parts: Parts) -> Work:
     recipe, samples = result.recipe, len(parts.train)
     watched = 0 if parts.watched is None else len(parts.watched)
     size = min(recipe.batch_size, samples)
-    dropout, counts = (
-        recipe.build_dropout(recipe.seed),
-        (samples, size, recipe.epochs * recipe.splits, watched),
-    )
+    counts = samples, size, recipe.epochs * recipe.splits, watched
+    dropout = recipe.build_dropout(recipe.seed)
     return Work.of(result.network, *counts, dropout, deforms=bool(recipe.deform))
 
 
