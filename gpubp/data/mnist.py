@@ -24,15 +24,11 @@ from gpubp.support.files import user_cache, user_path
 
 @dataclass(frozen=True)
 class Member:
-    """One published file: its name less .gz, the array's shape, and a sha256 to know it by.
-
-    packed: the sum is that of the .gz as distributed, not of the content, so a decompressed copy has none.
-    """
+    """One published file: its name less .gz, the array's shape, and the sha256 of its content, however packed."""
 
     name: str
     shape: tuple[int, ...]
     sha256: str
-    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,8 +55,8 @@ _FILES = {
 }
 
 
-def _members(*sums: str, packed: bool = False) -> tuple[Member, ...]:
-    return tuple(Member(*file, known, packed) for file, known in zip(_FILES.items(), sums, strict=True))
+def _members(*sums: str) -> tuple[Member, ...]:
+    return tuple(Member(*file, known) for file, known in zip(_FILES.items(), sums, strict=True))
 
 
 COLLECTIONS = {
@@ -81,12 +77,13 @@ COLLECTIONS = {
     "fashion-mnist": Collection(
         # Plain http, as this host serves nothing else; the checksums vouch for the files.
         mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+        # Published are the sums of the .gz files. These are of what Debian's dataset-fashion-mnist holds, whose files
+        # have the published sums once packed with their names and times in gzip's header.
         members=_members(
-            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-            packed=True,
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         ),
         class_names=_CLOTHES,
         source="Fashion-MNIST, Han Xiao, Kashif Rasul and Roland Vollgraf (Zalando Research), MIT licence",
@@ -103,9 +100,7 @@ def load_idx_collection(
     platform's own), where it is downloaded to when absent. A folder may hold the four files itself or in a
     sub-folder named after the set, gzipped or plain, as train-images-idx3-ubyte or train-images.idx3-ubyte.
 
-    Every file is checked on every load: format, size, label range, and the published sha256. Of
-    Fashion-MNIST only sums of the .gz files are published, so a decompressed file in a user's folder
-    is taken on the strength of the other checks.
+    Every file is checked on every load: format, size, label range, and the sha256 of its content.
 
     quiet: no progress bar (there is none either when stderr is not a terminal).
     Raises UsageError for another name; DataError when `data_dir` lacks a file, when a file in a user's folder
@@ -155,9 +150,7 @@ def _dataset(name: str, collection: Collection, arrays: list[np.ndarray]) -> Dat
     return Dataset(name, train, test, classes, (height, width), collection.class_names, collection.source)
 
 
-def _verified(
-    raw: bytes, where: object, member: Member, classes: int, *, by_sum_only: bool = False
-) -> np.ndarray:
+def _verified(raw: bytes, where: object, member: Member, classes: int) -> np.ndarray:
     """The array in a member's bytes once all that is known of it holds; structure first, it explains more."""
     content = unpack(raw, where)
     array = parse_idx(content, where)
@@ -166,12 +159,11 @@ def _verified(
     if array.ndim == 1 and array.max() >= classes:
         at = int((array >= classes).argmax())
         raise DataError(f"{where}: the label at index {at} is {array[at]}, expected 0 to {classes - 1}")
-    if member.packed and content is raw and not by_sum_only:
-        return array
-    found = hashlib.sha256(raw if member.packed else content).hexdigest()
+    found = hashlib.sha256(content).hexdigest()
     if found != member.sha256:
-        of = "the .gz file" if member.packed else "the content"
-        raise DataError(f"{where}: the sha256 of {of} is {found}, expected {member.sha256}; not the original")
+        raise DataError(
+            f"{where}: the sha256 of the content is {found}, expected {member.sha256}; not the original"
+        )
     return array
 
 
@@ -203,10 +195,9 @@ def _spelt(folder: Path, name: str) -> Path | None:
 def _owner(path: Path, name: str) -> str | None:
     """The other collection that a file is from: they all use the same file names."""
     with suppress(DataError):  # damage is for _verified to explain
-        raw = file_bytes(path)
-        sums = {hashlib.sha256(data).hexdigest() for data in (raw, unpack(raw, path))}
+        found = hashlib.sha256(unpack(file_bytes(path), path)).hexdigest()
         for other, collection in COLLECTIONS.items():
-            if other != name and any(member.sha256 in sums for member in collection.members):
+            if other != name and any(member.sha256 == found for member in collection.members):
                 return other
     return None
 
@@ -229,7 +220,7 @@ def _cached(name: str, quiet: bool) -> list[np.ndarray]:
 
 def _cached_member(collection: Collection, member: Member, folder: Path, quiet: bool) -> np.ndarray:
     def check(raw: bytes, where: object) -> np.ndarray:
-        return _verified(raw, where, member, len(collection.class_names), by_sum_only=True)
+        return _verified(raw, where, member, len(collection.class_names))
 
     path = folder / f"{member.name}.gz"
     if path.is_file():
