@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Network": "gpubp.network",
+    "Ensemble": "gpubp.ensemble",
     "SGD": "gpubp.optimizers",
     "Adam": "gpubp.optimizers",
     "AdamW": "gpubp.optimizers",
@@ -21,6 +22,7 @@ _HOME = {
     "History": "gpubp.training.history",
     "fit": "gpubp.training.fit",
     "gradients": "gpubp.training.fit",
+    "sweep": "gpubp.sweeps",
     "verify": "gpubp.verification.verify",
     "VerificationError": "gpubp.verification.report",
     "Dataset": "gpubp.data",
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from gpubp.backends import available
     from gpubp.data import Dataset
     from gpubp.data import load as load_data
+    from gpubp.ensemble import Ensemble
     from gpubp.errors import BackendUnavailable, DataError, GpubpError, TrainingWarning, UsageError
     from gpubp.estimators import MLPClassifier, MLPRegressor
     from gpubp.formats import load, save
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from gpubp.network import Network
     from gpubp.optimizers import SGD, Adam, AdamW, Schedule
     from gpubp.randomness.settings import Deform
+    from gpubp.sweeps import sweep
     from gpubp.training.fit import fit, gradients
     from gpubp.training.history import History
     from gpubp.training.stopping import EarlyStopping

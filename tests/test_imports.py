@@ -33,4 +33,4 @@ def test_nothing_that_is_installed_imports_what_is_not():
 
 def test_the_textbook_stands_alone_at_the_root():
     modules = {path.stem for path in (ROOT / "gpubp").glob("*.py")} - {"__init__", "__main__", "errors"}
-    assert modules == {"reference", "functions", "network", "optimizers"}
+    assert modules == {"reference", "functions", "model", "network", "ensemble", "optimizers"}

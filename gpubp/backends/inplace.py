@@ -35,7 +35,8 @@ from gpubp.backends.plan import (
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.functions import Activation
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE, AdamCoefficients, SGDCoefficients
-from gpubp.network import Layer, labels_of
+from gpubp.model import labels_of
+from gpubp.network import Layer
 from gpubp.optimizers import SGD, Adam, Array, Optimizer, Slots
 from gpubp.randomness.dropout import Dropout
 

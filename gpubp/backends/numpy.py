@@ -11,7 +11,7 @@ from gpubp.backends.backend import HostBackend
 from gpubp.backends.inplace import InPlacePlan
 from gpubp.backends.plan import Plan, Problem
 from gpubp.backends.threads import blas_threads, counted
-from gpubp.network import labels_of
+from gpubp.model import labels_of
 
 
 class ReferenceBackend(HostBackend):

@@ -16,7 +16,8 @@ import numpy as np
 from gpubp.data.samples import Samples
 from gpubp.errors import UsageError
 from gpubp.functions import ACTIVATIONS, Activation, Loss
-from gpubp.network import Layer, labels_of
+from gpubp.model import labels_of
+from gpubp.network import Layer
 from gpubp.optimizers import Optimizer
 from gpubp.randomness.deform import Deformation
 from gpubp.randomness.dropout import Dropout

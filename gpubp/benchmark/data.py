@@ -124,7 +124,7 @@ def of_recipe(
         UsageError: no labels to tell classes by, no such part, or as :func:`make`.
         DataError: the data is missing or corrupt.
     """
-    from gpubp.experiments.run import load_parts
+    from gpubp.experiments.parts import load_parts
 
     parts = load_parts(recipe, recipe.seed, data_dir, quiet=quiet)
     split = getattr(parts.dataset, part)

@@ -23,8 +23,8 @@ from gpubp.errors import UsageError
 
 if TYPE_CHECKING:
     from gpubp.data.dataset import Split
+    from gpubp.experiments.parts import Parts
     from gpubp.experiments.recipe import Recipe
-    from gpubp.experiments.run import Parts
     from gpubp.network import Network
 
 DEFAULT = "parity"  # its every number fits on a screen
@@ -63,8 +63,8 @@ def explain(
         if json_path != "-":
             terminal.show_descent(lr)
         return
+    from gpubp.experiments.parts import load_parts
     from gpubp.experiments.recipe import load_recipe
-    from gpubp.experiments.run import load_parts
 
     chosen = load_recipe(recipe or DEFAULT, changes)
     own = [f"--{name}" for name in OF_A_MODEL if name in changes]
@@ -72,7 +72,7 @@ def explain(
         raise UsageError(f"--model brings its own network: leave out {', '.join(own)}")
     quiet = json_path == "-"
     refuse_overwriting({"--json": json_path, "--html": html}, [model, recipe, chosen.data, chosen.test_data])
-    given = None if model is None else formats.load(model, checkpoints=False)
+    given = None if model is None else formats.load_network(model, checkpoints=False)
     if given is not None:  # which decides what targets are
         chosen = replace(chosen, layers=tuple(given.sizes), output=given.layers[-1].activation)
     parts = load_parts(chosen, chosen.seed, data_dir, quiet)

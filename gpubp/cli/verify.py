@@ -23,8 +23,8 @@ def verify(
     import gpubp
     from gpubp import backends
     from gpubp.data.inputs import Inputs
+    from gpubp.experiments.parts import load_parts
     from gpubp.experiments.recipe import load_recipe
-    from gpubp.experiments.run import load_parts
 
     options.require_json(json_path)
     chosen = load_recipe(recipe or options.DEFAULT_RECIPE)

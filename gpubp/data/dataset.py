@@ -269,3 +269,25 @@ def hold_out(whole: Split, test_size: float | int, seed: int, *, stratify: bool)
         advice = f", if these are classes; {TO_FIT}" if stratify else ""
         raise DataError(f"cannot hold out a test part of {test_size}: {said}{advice}") from error
     return whole.take(train), whole.take(test)
+
+
+def fold_of(whole: Split, folds: int, fold: int, seed: int, *, stratify: bool) -> tuple[Split, Split]:
+    """Shuffle, part in so many folds, and hold out one, counted from 1: (the others, it).
+
+    With `stratify` every label has its share in each fold. The same seed parts the same way. Raises DataError where
+    there are fewer rows, or fewer of a class, than folds.
+    """
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    rows = np.arange(len(whole))
+    if stratify and (fewest := int(np.unique(whole.targets, return_counts=True)[1].min())) < folds:
+        raise DataError(
+            f"cannot make {folds} folds: the smallest class has {fewest} row{'s' if fewest > 1 else ''}, if these are "
+            f"classes; {TO_FIT}"
+        )
+    if len(whole) < folds:
+        raise DataError(f"cannot make {folds} folds of {len(whole)} rows")
+    kind = StratifiedKFold if stratify else KFold
+    parted = kind(folds, shuffle=True, random_state=seed).split(rows, whole.targets if stratify else None)
+    train, held = list(parted)[fold - 1]
+    return whole.take(train), whole.take(held)

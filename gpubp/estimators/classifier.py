@@ -15,7 +15,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from gpubp.errors import UsageError
 from gpubp.estimators.base import MLP, checked_weights, may_go_on
 from gpubp.estimators.watch import Job
-from gpubp.network import Network, labels_of
+from gpubp.model import labels_of
+from gpubp.network import Network
 from gpubp.training.history import Epoch
 
 

@@ -112,6 +112,9 @@ class Recipe:
     validation_fraction: float | None = _setting(
         "Part of the training data held out to watch; 0.1 with patience"
     )
+    folds: int | None = _setting("Parts of the training data, of which one is held out to watch")
+    fold: int | None = _setting("Which of the folds is held out, counted from 1")
+    split_seed: int | None = _setting("Seeds what is held out, to watch and for the test; by default as seed")
     seed: int = _setting("Seeds initial weights, shuffling and splits", 0)
 
     def __post_init__(self) -> None:
@@ -126,6 +129,7 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise UsageError(f"{name} must lie between 0 and 1, not {value}")
+        self._check_held_out()
         if self.optimizer not in OPTIMIZERS:
             raise UsageError(_unknown("optimizer", self.optimizer, OPTIMIZERS))
         for role, settings in (("optimizer", _of_optimizers()), ("schedule", _OF_SCHEDULES)):
@@ -140,6 +144,22 @@ class Recipe:
             raise UsageError(
                 "deform takes images of bytes, and standardize makes numbers of them: leave one out"
             )
+
+    def _check_held_out(self) -> None:
+        if (self.folds is None) != (self.fold is None):
+            raise UsageError("folds and fold belong together: folds 5, fold 1 holds out the first of five")
+        if self.folds is not None and self.fold is not None:
+            if self.folds < 2 or not 1 <= self.fold <= self.folds:
+                raise UsageError(
+                    f"folds must be 2 or more, and fold one of them, not {self.fold} of {self.folds}"
+                )
+            if self.validation_fraction is not None:
+                raise UsageError("folds and validation_fraction both say what is held out: give one")
+        if self.split_seed is not None:
+            if self.split_seed < 0:
+                raise UsageError(f"split_seed must be 0 or more, not {self.split_seed}")
+            if self.splits > 1:
+                raise UsageError("split_seed is of one split: leave it out with splits")
 
     @property
     def heading(self) -> str:

@@ -6,50 +6,29 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpubp import backends, data, formats
+from gpubp import backends, formats
 from gpubp.backends import Wanted
 from gpubp.backends.backend import Backend
 from gpubp.backends.work import Work
-from gpubp.data.dataset import Dataset, Split, hold_out
-from gpubp.data.inputs import Inputs, Scaling, kind_of, size_of
-from gpubp.data.targets import Targets
+from gpubp.data.dataset import Dataset, Split
 from gpubp.errors import GpubpError, TrainingWarning, UsageError
 from gpubp.experiments.folder import CHECKPOINT, MODEL, read_signals
-from gpubp.experiments.recipe import OF_DATA, Recipe, RunSettings, with_whole_paths
-from gpubp.functions import ACTIVATIONS, LOSSES, lookup
-from gpubp.network import VALUES, Meaning, Network, labels_of
+from gpubp.experiments.parts import Parts, accuracy_of, finish, fit_recipe, load_parts, untrained
+from gpubp.experiments.recipe import Recipe, RunSettings, with_whole_paths
+from gpubp.functions import LOSSES, lookup
+from gpubp.network import Network
 from gpubp.support.machine import cores, processor, versions
 from gpubp.training.checkpoint import fingerprint, read_training
-from gpubp.training.fit import fit
 from gpubp.training.history import History
 from gpubp.training.progress import Progress
 from gpubp.training.signals import SignalRecorder, Signals
-from gpubp.training.stopping import EarlyStopping
 from gpubp.verification.report import VerificationError
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """The data of one split of a recipe, all as they came: ``scaled`` is what the first layer takes.
-
-    ``watched`` is what is evaluated after every epoch, and ``scaling`` what the recipe asks for, if anything.
-    """
-
-    dataset: Dataset
-    train: Split
-    watched: Split | None
-    test: Split | None
-    scaling: Scaling | None
-
-    def scaled(self, split: Split) -> Split:
-        """A split as the network is trained on it."""
-        return split if self.scaling is None else replace(split, inputs=self.scaling.apply(split.inputs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,36 +257,14 @@ def _train(
 ) -> GpubpError | None:
     """Train on one split and add what came of it to the result; gives the error that ended the training, if one did."""
     recipe, test = result.recipe, parts.test
-    network, train, watched = recipe.network(seed), parts.train, parts.watched
-    # What is told of the inputs is of them as they came; what deforms images is told their shape.
-    shape = (parts.dataset.image_shape or ()) if recipe.deform else ()
-    network.inputs = Inputs(shape=shape, scaling=parts.scaling)
-    _refuse_named_classes(recipe, parts.dataset)
+    network, train = untrained(recipe, seed, parts), parts.train
     recorder = SignalRecorder(train, lookup(LOSSES, recipe.loss, "loss"), signals)
     if settings["resume"] is None:
         with backend.limits():
             recorder.measure(0, network)
     failure = None
     try:
-        history = fit(
-            network,
-            train.inputs,
-            train.targets,
-            loss=recipe.loss,
-            optimizer=recipe.build_optimizer(),
-            schedule=recipe.build_schedule(),
-            dropout=recipe.dropout or 0.0,
-            deform=recipe.deform,
-            batch_size=recipe.batch_size,
-            epochs=recipe.epochs,
-            sample_weight=train.sample_weight,
-            validation=None if watched is None else (watched.inputs, watched.targets),
-            early_stopping=None if recipe.patience is None else EarlyStopping(recipe.patience),
-            callbacks=[recorder],
-            seed=seed,
-            backend=backend,
-            **settings,
-        )
+        history = fit_recipe(network, recipe, seed, parts, callbacks=[recorder], backend=backend, **settings)
     except GpubpError as error:
         if error.history is None:
             raise
@@ -316,56 +273,15 @@ def _train(
     with backend.limits():
         outputs = _outputs(network, parts, failure)
     result.histories.append(history)
-    result.accuracies.append(_test_accuracy(network, test, outputs))
+    result.accuracies.append(None if test is None or outputs is None else accuracy_of(network, test, outputs))
     measured = Evidence(outputs, recorder.signals, recorder.samples)
     if test is not None:
         measured.inputs, measured.targets, measured.tested_on = test.inputs, test.targets, tested_on
     if recipe.deform:
         measured.examples = Examples.of(train)
     result.evidence.append(measured)
-    _finish(network, parts)
+    finish(network, parts)
     return failure
-
-
-def _refuse_named_classes(recipe: Recipe, dataset: Dataset) -> None:
-    """Refuse rotation by class where a class's number is not what it is called."""
-    names = dataset.class_names or ()
-    if recipe.deform and recipe.deform.rotation_by_class and names != tuple(map(str, range(len(names)))):
-        numbers = ", ".join(f"{number} is {name}" for number, name in enumerate(names[:4]))
-        raise UsageError(
-            "rotation_by_class goes by the numbers of classes, from 0, and those of this data are called otherwise "
-            f"({numbers}{' …' if names[4:] else ''}): leave it out, or give the classes numbers from 0"
-        )
-
-
-def load_parts(recipe: Recipe, seed: int, data_dir: str | os.PathLike | None, quiet: bool) -> Parts:
-    """The recipe's data, parted for training, watching and testing.
-
-    Early stopping must not choose by the test data, so that it watches a part of the training data instead.
-    """
-    how = {name: value for name in OF_DATA if (value := getattr(recipe, name)) is not None}
-    output, loss = lookup(ACTIVATIONS, recipe.output, "activation"), lookup(LOSSES, recipe.loss, "loss")
-    targets = Targets.of(output, loss, recipe.layers[-1])
-    dataset = data.load(recipe.data, data_dir=data_dir, quiet=quiet, seed=seed, targets=targets, **how)
-    scaling = Scaling.of(dataset.train.inputs) if recipe.standardize else None
-    fraction = recipe.validation_fraction or (0.1 if recipe.patience is not None else 0)
-    train, watched = dataset.train, dataset.test
-    if fraction:
-        train, watched = hold_out(dataset.train, fraction, seed, stratify=dataset.classes is not None)
-    return Parts(dataset, train, watched, dataset.test, scaling)
-
-
-def _finish(network: Network, parts: Parts) -> None:
-    """Make the network predict from inputs as they come, and the classes by their names."""
-    dataset = parts.dataset
-    kind = kind_of(dataset.train.inputs)
-    of_training = size_of(dataset.train.inputs), parts.scaling
-    network.inputs = Inputs(kind, dataset.feature_names or (), dataset.image_shape or (), *of_training)
-    names, outputs = dataset.class_names or (), network.sizes[-1]
-    if network.meaning != VALUES and names != tuple(map(str, range(len(names)))):
-        # Outputs beyond the classes of the data have no name, but can be the largest.
-        spare = (f"output {i}" for i in range(len(names), outputs))
-        network.meaning = Meaning("classes", (*names, *spare))
 
 
 def _outputs(network: Network, parts: Parts, failure: GpubpError | None) -> np.ndarray | None:
@@ -375,10 +291,3 @@ def _outputs(network: Network, parts: Parts, failure: GpubpError | None) -> np.n
     with np.errstate(all="ignore" if failure else None):
         outputs = network.forward(parts.test.inputs)
     return outputs if failure is None or np.isfinite(outputs).all() else None
-
-
-def _test_accuracy(network: Network, test: Split | None, outputs: np.ndarray | None) -> float | None:
-    """The accuracy by class numbers, whatever the classes are called."""
-    if test is None or outputs is None or network.meaning == VALUES or test.targets.ndim != 1:
-        return None
-    return float((labels_of(outputs) == test.targets).mean())

@@ -13,8 +13,9 @@ import numpy as np
 
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.experiments.folder import CHECKPOINT, FORMAT, MODEL, OUTPUTS, RECIPE, RUN, checksum
+from gpubp.experiments.parts import load_parts
 from gpubp.experiments.recipe import Recipe, load_with_run
-from gpubp.experiments.run import About, Evidence, Examples, Result, load_parts
+from gpubp.experiments.run import About, Evidence, Examples, Result
 from gpubp.formats import npz
 from gpubp.support.records import from_plain
 from gpubp.training.checkpoint import fingerprint

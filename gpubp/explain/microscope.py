@@ -22,7 +22,8 @@ from gpubp.data.samples import Samples, as_inputs
 from gpubp.errors import GpubpError, UsageError
 from gpubp.experiments.recipe import Recipe
 from gpubp.functions import LOSSES, Activation, Loss, clipped, lookup
-from gpubp.network import Layer, Network, labels_of
+from gpubp.model import labels_of
+from gpubp.network import Layer, Network
 from gpubp.optimizers import SGD, Optimizer
 from gpubp.randomness.deform import Deformation
 from gpubp.training.signals import LayerSignal, of_layer, saturated_units

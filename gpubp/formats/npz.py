@@ -1,7 +1,8 @@
 """Models and checkpoints on disk: one .npz of plain arrays and a JSON header, written atomically, no pickle.
 
-A model holds a network. A checkpoint holds the same and, in addition, all that training changes: optimizer
-slots, step count, the generator's state, history and recipe (:mod:`gpubp.training.checkpoint`).
+A model holds a network, or the networks of an ensemble, whose arrays are called 1.W1, 1.b1, … 2.W1. A checkpoint
+holds a network and, in addition, all that training changes: optimizer slots, step count, the generator's state,
+history and recipe (:mod:`gpubp.training.checkpoint`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import Any
 import numpy as np
 
 from gpubp.data.inputs import KINDS, Inputs, Scaling
-from gpubp.errors import DataError
-from gpubp.network import Meaning, Network, tensor_names
+from gpubp.ensemble import Ensemble
+from gpubp.errors import DataError, UsageError
+from gpubp.model import Meaning, Model
+from gpubp.network import Network, tensor_names
 from gpubp.support.files import user_path, write_atomically
 
 FORMAT = 1  # raised when an older gpubp could no longer read what is written
@@ -72,7 +75,7 @@ def reading(path: str | os.PathLike, kind: str, *damage: type[Exception]) -> Ite
 
 def check_header(path: str | os.PathLike, header: Any, kind: str) -> None:
     """Refuse by a DataError what is no header, or one of a newer format."""
-    if not isinstance(header, dict) or "network" not in header:
+    if not isinstance(header, dict) or not {"network", "networks"} & set(header):
         raise DataError(f"{path} is not a gpubp {kind}: its header describes no network")
     version = header.get("format")
     if not isinstance(version, int):
@@ -135,15 +138,51 @@ def network_arrays(network: Network) -> dict[str, np.ndarray]:
     return dict(zip(tensor_names(network.layers), arrays, strict=True))
 
 
-def save(path: str | os.PathLike, network: Network) -> None:
+def model_header(model: Model) -> dict[str, Any]:
+    """The header of a file with a network, or with an ensemble."""
+    if isinstance(model, Ensemble):
+        return {"networks": [network_header(member) for member in model.members]}
+    assert isinstance(model, Network)
+    return {"network": network_header(model)}
+
+
+def model_arrays(model: Model) -> dict[str, np.ndarray]:
+    """The parameters by name, those of an ensemble's members by their numbers from 1 before."""
+    if isinstance(model, Ensemble):
+        return {
+            f"{number}.{name}": array
+            for number, member in enumerate(model.members, start=1)
+            for name, array in network_arrays(member).items()
+        }
+    assert isinstance(model, Network)
+    return network_arrays(model)
+
+
+def save(path: str | os.PathLike, model: Model) -> None:
     """Write a model file, as :func:`write` does."""
-    write(path, {"network": network_header(network)}, network_arrays(network))
+    write(path, model_header(model), model_arrays(model))
 
 
-def load(path: str | os.PathLike) -> tuple[Network, bool]:
-    """The network of a model or checkpoint file, and whether it is a checkpoint."""
+def load(path: str | os.PathLike) -> tuple[Model, bool]:
+    """The model of a model or checkpoint file, and whether it is a checkpoint."""
     header, arrays = read(path)
-    return build_network(path, header, arrays), "training" in header
+    return build_model(path, header, arrays), "training" in header
+
+
+def build_model(path: str | os.PathLike, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Model:
+    """The network or ensemble that a header and its arrays describe, with every shape checked."""
+    if "network" in header:
+        return build_network(path, header, arrays)
+    members = []
+    with reading(path, "gpubp ensemble"):
+        for number, spec in enumerate(header["networks"], start=1):
+            mark = f"{number}."
+            own = {name.removeprefix(mark): a for name, a in arrays.items() if name.startswith(mark)}
+            members.append(build_network(path, {"network": spec}, own))
+        try:
+            return Ensemble(members)
+        except UsageError as error:
+            raise DataError(f"{path}: its networks make no ensemble: {error}") from error
 
 
 def build_network(path: str | os.PathLike, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Network:

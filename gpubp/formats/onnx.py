@@ -1,4 +1,4 @@
-"""Networks as ONNX graphs: a Gemm and an activation for each layer, that any ONNX runtime can run.
+"""Models as ONNX graphs: a Gemm and an activation for each layer, that any ONNX runtime can run.
 
 Written for opset 13, the first whose Softmax takes a single axis, and IR version 7, which came with it: float32
 networks run in every onnxruntime since 1.6 (December 2020). Those in float64 need 1.18: before, it fuses a Gemm and
@@ -19,9 +19,11 @@ import numpy as np
 
 import gpubp
 from gpubp.data.inputs import NUMBERS, Scaling
+from gpubp.ensemble import Ensemble
 from gpubp.errors import GpubpError, UsageError
 from gpubp.formats import npz
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE
+from gpubp.model import LOGITS, Model
 from gpubp.network import Network
 from gpubp.support.files import write_bytes
 from gpubp.support.optional import need
@@ -44,50 +46,47 @@ _STEPS: dict[str, tuple[tuple[str | float, ...], ...]] = {
 }
 
 
-def save(path: str | os.PathLike, network: Network, *, byte_inputs: bool = False) -> None:
-    """Write a network as ONNX (opset 13, IR version 7), atomically, for other runtimes.
+def save(path: str | os.PathLike, model: Model, *, byte_inputs: bool = False) -> None:
+    """Write a model as ONNX (opset 13, IR version 7), atomically, for other runtimes.
 
-    The graph takes "inputs" (N, n_in) in the network's dtype and gives "outputs" (N, n_out), as
+    The graph takes "inputs" (N, n_in) in the model's dtype and gives "outputs" (N, n_out), as
     :meth:`gpubp.Network.forward` does, N free; onnxruntime runs it from 1.6 on, in float64 from 1.18 on. It does not
     scale bytes: divide images by 255 first, or let ``byte_inputs`` make a graph that takes uint8 and divides them
     itself. Class labels are in its metadata, as JSON under "classes". A file holds at most 2 GB of parameters.
     """
-    write_bytes(path, build(network, byte_inputs=byte_inputs).SerializeToString())
+    write_bytes(path, build(model, byte_inputs=byte_inputs).SerializeToString())
 
 
-def build(network: Network, *, byte_inputs: bool = False) -> Any:
-    """The network as an ``onnx.ModelProto`` that onnx.checker has passed."""
+def build(model: Model, *, byte_inputs: bool = False) -> Any:
+    """The model as an ``onnx.ModelProto`` that onnx.checker has passed."""
     onnx = need("onnx", "export")
-    size = sum(array.nbytes for pair in network.parameters for array in pair)
+    size = sum(array.nbytes for array in npz.model_arrays(model).values())
     if size > LARGEST:
         raise GpubpError(
             f"an ONNX file holds at most 2 GB, and the parameters take {size / 1e9:.1f} GB; safetensors has no limit"
         )
-    graph = _Graph(onnx, network.dtype)
-    if byte_inputs and network.inputs.kind == NUMBERS:
+    if byte_inputs and model.inputs.kind == NUMBERS:
         raise UsageError("this network learned from numbers as they are, so that its graph cannot take bytes")
-    rows = graph.take(network.inputs.scaling, byte_inputs=byte_inputs)
-    for name, array in npz.network_arrays(network).items():
-        graph.hold(name, array)
-    for i, layer in enumerate(network.layers, start=1):
-        if layer.activation not in _STEPS:
-            raise UsageError(
-                f"to_onnx has no operators for the activation {layer.activation!r}; safetensors keeps any"
-            )
-        rows = z = graph.add("Gemm", rows, f"W{i}", f"b{i}", transB=1)
-        for operator, *operands in _STEPS[layer.activation]:
-            attributes = {"axis": 1} if operator == "Softmax" else {}
-            rows = graph.add(str(operator), *(z if o == "z" else o for o in operands), **attributes)
+    graph = _Graph(onnx, model.dtype)
+    if isinstance(model, Ensemble):
+        outputs = [
+            graph.network(member, f"{number}.", byte_inputs=byte_inputs, of_logits=member.meaning == LOGITS)
+            for number, member in enumerate(model.members, start=1)
+        ]
+        graph.add("Mean", *outputs)
+    else:
+        assert isinstance(model, Network)
+        graph.network(model, "", byte_inputs=byte_inputs)
     element = onnx.TensorProto.UINT8 if byte_inputs else graph.element
-    told = f"{network.dtype}, as trained on"
-    if network.inputs.kind != NUMBERS:
+    told = f"{model.dtype}, as trained on"
+    if model.inputs.kind != NUMBERS:
         told += "; byte images must be divided by 255 first"
     if byte_inputs:
         told = "bytes 0 to 255, which the graph divides by 255"
-    about = f"{network!r}. inputs: (N, {network.sizes[0]}) {told}. outputs: (N, {network.sizes[-1]})."
-    model = graph.model(network, element, about)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    about = f"{model!r}. inputs: (N, {model.sizes[0]}) {told}. outputs: (N, {model.sizes[-1]})."
+    proto = graph.model(model, element, about)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
 
 
 class _Graph:
@@ -113,7 +112,30 @@ class _Graph:
         self.nodes.append(self.onnx.helper.make_node(operator, names, [output], **attributes))
         return output
 
-    def take(self, scaling: Scaling | None, *, byte_inputs: bool) -> str:
+    def network(self, network: Network, mark: str, *, byte_inputs: bool, of_logits: bool = False) -> str:
+        """Append a network, its parameters called with this mark before; gives the name of its outputs.
+
+        ``of_logits``: the outputs are the probabilities that its own stand for.
+        """
+        rows = self.take(network.inputs.scaling, mark, byte_inputs=byte_inputs)
+        for name, array in npz.network_arrays(network).items():
+            self.hold(f"{mark}{name}", array)
+        activations = [layer.activation for layer in network.layers]
+        last = "softmax" if network.sizes[-1] > 1 else "sigmoid"
+        for i, activation in enumerate([*activations, *[last] * of_logits], start=1):
+            if activation not in _STEPS:
+                raise UsageError(
+                    f"to_onnx has no operators for the activation {activation!r}; safetensors keeps any"
+                )
+            if i <= len(activations):
+                rows = self.add("Gemm", rows, f"{mark}W{i}", f"{mark}b{i}", transB=1)
+            z = rows
+            for operator, *operands in _STEPS[activation]:
+                attributes = {"axis": 1} if operator == "Softmax" else {}
+                rows = self.add(str(operator), *(z if o == "z" else o for o in operands), **attributes)
+        return rows
+
+    def take(self, scaling: Scaling | None, mark: str, *, byte_inputs: bool) -> str:
         """Append what inputs go through before the first layer, in float64 if they are scaled."""
         rows, dtype, element = "inputs", self.dtype, self.element
         if scaling is not None:
@@ -128,17 +150,17 @@ class _Graph:
                     "a column is so far from 0 that float32, which the graph takes, hardly tells its values apart: "
                     "train with dtype float64 for ONNX"
                 )
-            self.hold("shift", scaling.shift)
-            self.hold("scale", scaling.scale)
-            self.add("Sub", rows, "shift")
-            self.add("Div", "last", "scale")
+            self.hold(f"{mark}shift", scaling.shift)
+            self.hold(f"{mark}scale", scaling.scale)
+            self.add("Sub", rows, f"{mark}shift")
+            self.add("Div", "last", f"{mark}scale")
             rows = self.add("Cast", "last", to=self.element)
         self.dtype = dtype
         return rows
 
-    def model(self, network: Network, input_element: int, description: str) -> Any:
+    def model(self, model: Model, input_element: int, description: str) -> Any:
         self.nodes[-1].output[0] = "outputs"
-        helper, sizes = self.onnx.helper, network.sizes
+        helper, sizes = self.onnx.helper, model.sizes
         graph = helper.make_graph(
             self.nodes,
             "gpubp",
@@ -146,7 +168,7 @@ class _Graph:
             [helper.make_tensor_value_info("outputs", self.element, ["N", sizes[-1]])],
             list(self.stored.values()),
         )
-        model = helper.make_model(
+        proto = helper.make_model(
             graph,
             producer_name="gpubp",
             producer_version=gpubp.__version__,
@@ -154,6 +176,8 @@ class _Graph:
             ir_version=IR_VERSION,
             doc_string=description,
         )
-        header = npz.network_header(network)
-        helper.set_model_props(model, {"gpubp": json.dumps(header), "classes": json.dumps(header["classes"])})
-        return model
+        header = npz.model_header(model)
+        told = header.get("network", header)
+        classes = told["classes"] if "classes" in told else told["networks"][0]["classes"]
+        helper.set_model_props(proto, {"gpubp": json.dumps(told), "classes": json.dumps(classes)})
+        return proto

@@ -1,4 +1,4 @@
-"""Models as safetensors: the tensors W1, b1, W2, b2, … as they are, and what else makes a network as metadata.
+"""Models as safetensors: the tensors W1, b1, W2, b2, … as they are, and what else makes a model as metadata.
 
 The metadata has one key, "gpubp", with the header of an .npz model as JSON: format, sizes, activations, dtype, classes,
 and what inputs and outputs are. Every bit is kept; unlike .npz, the format has no checksum, so that only damage to its
@@ -15,24 +15,24 @@ import numpy as np
 
 from gpubp.errors import DataError
 from gpubp.formats import npz
-from gpubp.network import Network
+from gpubp.model import Model
 from gpubp.support.files import write_bytes
 from gpubp.support.optional import need
 
 _KEY = "gpubp"
 
 
-def save(path: str | os.PathLike, network: Network) -> None:
-    """Write a network as safetensors, atomically."""
+def save(path: str | os.PathLike, model: Model) -> None:
+    """Write a model as safetensors, atomically."""
     library = need("safetensors.numpy", "export")
-    header = {"format": npz.FORMAT, "network": npz.network_header(network)}
+    header = {"format": npz.FORMAT, **npz.model_header(model)}
     # The library writes an array's memory as it lies, whatever its strides.
-    tensors = {name: np.ascontiguousarray(a) for name, a in npz.network_arrays(network).items()}
+    tensors = {name: np.ascontiguousarray(a) for name, a in npz.model_arrays(model).items()}
     write_bytes(path, library.save(tensors, metadata={_KEY: json.dumps(header)}))
 
 
-def load(path: str | os.PathLike) -> tuple[Network, bool]:
-    """The network that :func:`save` wrote, which is never a checkpoint."""
+def load(path: str | os.PathLike) -> tuple[Model, bool]:
+    """The model that :func:`save` wrote, which is never a checkpoint."""
     library = need("safetensors", "export")
     with (
         npz.reading(path, "safetensors model", library.SafetensorError),
@@ -49,4 +49,4 @@ def load(path: str | os.PathLike) -> tuple[Network, bool]:
         header = json.loads(metadata[_KEY])
         arrays = {name: file.get_tensor(name).copy() for name in names}  # views of what was read
     npz.check_header(path, header, "model")
-    return npz.build_network(path, header, arrays), False
+    return npz.build_model(path, header, arrays), False

@@ -9,7 +9,8 @@ import numpy as np
 
 from gpubp.errors import UsageError
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE
-from gpubp.network import LOGITS, UNKNOWN, VALUES, Network
+from gpubp.model import LOGITS, UNKNOWN, VALUES
+from gpubp.network import Network
 from gpubp.support.optional import need
 from gpubp.support.warning import warn_caller
 

@@ -62,6 +62,8 @@ def _watched(result: Result) -> str:
     recipe, history = result.recipe, result.histories[-1]
     if history.epochs[-1].validation_loss is None:
         return "nothing else, since there is no validation data,"
+    if recipe.folds is not None:
+        return f"that of fold {recipe.fold} of {recipe.folds} of the training data, held out to watch,"
     if recipe.patience is not None or recipe.validation_fraction:
         return f"that of {recipe.validation_fraction or 0.1:.0%} of the training data, held out to watch,"
     return "that of the test data"

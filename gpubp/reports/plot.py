@@ -26,12 +26,16 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Axis(NamedTuple):
-    """``integer`` axes have ticks at whole numbers only. ``limits`` are what is drawn and a margin, if not given."""
+    """``integer`` axes have ticks at whole numbers only. ``limits`` are what is drawn and a margin, if not given.
+
+    ``names`` are those of the places 0, 1, 2, …, which are then all that has ticks.
+    """
 
     label: str
     log: bool = False
     integer: bool = False
     limits: tuple[float, float] | None = None
+    names: tuple[str, ...] = ()
 
 
 class Curve(NamedTuple):
@@ -89,13 +93,22 @@ class _Scale:
     def ticks(self, room: Room, start: float, end: float) -> tuple[list[Tick], list[float]]:
         """Ticks by their place, and the places of small ones without a label."""
         length = abs(end - start)
-        if self.axis.log:
+        if self.axis.names:
+            found = _named(self.axis.names, length / (self.high - self.low), room)
+            between: list[float] = []
+        elif self.axis.log:
             found, between = _logarithmic(self.low, self.high, length, room)
         else:
             found, between = _linear(self.low, self.high, length, room, self.axis.integer), []
         places = self._places([tick.at for tick in found], start, end).tolist()
         ticks = [Tick(place, tick.label) for place, tick in zip(places, found, strict=True)]
         return ticks, self._places(between, start, end).tolist()
+
+
+def _named(names: Sequence[str], apart: float, room: Room) -> list[Tick]:
+    """A tick at each place, ``apart`` units from the next, or at every so many, that their labels have room."""
+    every = next((n for n in range(1, len(names)) if room(names[::n]) <= n * apart), len(names))
+    return [Tick(float(place), names[place]) for place in range(0, len(names), every)]
 
 
 def _linear(low: float, high: float, length: float, room: Room, integer: bool = False) -> list[Tick]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpubp.experiments.run import Result
-from gpubp.network import VALUES, labels_of
+from gpubp.model import VALUES, labels_of
 from gpubp.reports import pictures
 from gpubp.reports.charts import picture
 from gpubp.reports.plot import SERIES, Axis, Curve, plot

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, SupportsIndex
 
@@ -21,7 +18,8 @@ from gpubp.data.dataset import Split
 from gpubp.data.inputs import BYTES, UNKNOWN, Inputs, kind_of, names_of, shape_of, size_of
 from gpubp.errors import GpubpError, TrainingWarning, UsageError
 from gpubp.functions import LOSSES, Loss, lookup
-from gpubp.network import CLASSES, VALUES, Network
+from gpubp.model import CLASSES, VALUES
+from gpubp.network import Network
 from gpubp.optimizers import OPTIMIZERS, SGD, Optimizer, Schedule
 from gpubp.randomness.deform import Deformation
 from gpubp.randomness.dropout import Dropout
@@ -30,6 +28,7 @@ from gpubp.support.warning import warn_caller
 from gpubp.training import checkpoint
 from gpubp.training.checkpoint import Settings
 from gpubp.training.history import History
+from gpubp.training.interrupts import until_interrupted
 from gpubp.training.loop import Callback, Loop
 from gpubp.training.progress import Progress, progress_for
 from gpubp.training.stopping import EarlyStopping
@@ -156,7 +155,7 @@ def fit(
     problem = Problem(network.layers, network.parameters, objective, optimizer, size, train.samples, *chances)
     watching = train.classification, watched, early_stopping
     # A run that diverges is reported once, by name, at the end of the epoch.
-    with _until_interrupted() as interrupted, shown, np.errstate(all="ignore"), backend.limits():
+    with until_interrupted() as interrupted, shown, np.errstate(all="ignore"), backend.limits():
         loop = Loop(network, problem, settings, backend, verify, *watching, save_to, recipe)
         loop.warm_up()
         if resume is not None:
@@ -261,23 +260,3 @@ def _warn_of_dark_images(inputs: Any) -> None:
             f"an array of uint8 is taken for images and scaled by 1/255, but the largest of these is {largest}: if "
             "they are not images, convert them with .astype('float32'); an estimator takes a DataFrame for numbers"
         )
-
-
-@contextmanager
-def _until_interrupted() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns True once Ctrl-C was pressed. A second Ctrl-C interrupts at once, as usual."""
-    pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed.is_set  # only the main thread gets signals
-        return
-    usual = signal.getsignal(signal.SIGINT)
-
-    def handler(number: int, frame: Any) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, usual)
-
-    signal.signal(signal.SIGINT, handler)
-    try:
-        yield pressed.is_set
-    finally:
-        signal.signal(signal.SIGINT, usual)

@@ -16,7 +16,7 @@ from gpubp import reference
 from gpubp.backends.plan import Problem
 from gpubp.data.samples import Samples, as_inputs
 from gpubp.functions import Loss
-from gpubp.network import labels_of
+from gpubp.model import labels_of
 from gpubp.reference import Parameters, Trace
 from gpubp.training.budget import SIGNALS
 from gpubp.training.diagnosis import LAST, Case, Cause, causes_of, diagnosis, stands

@@ -10,7 +10,7 @@ from gpubp import reference
 from gpubp.backends.backend import Array, Backend
 from gpubp.backends.plan import Problem
 from gpubp.data.samples import Samples, as_inputs, dense_inputs
-from gpubp.network import labels_of
+from gpubp.model import labels_of
 from gpubp.optimizers import OPTIMIZERS, SGD
 from gpubp.randomness.dropout import Mask
 from gpubp.verification import bounds

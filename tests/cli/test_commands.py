@@ -168,7 +168,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_training(run, monkeypatc
 @pytest.mark.parametrize("path", ["absent/result.json", "file/result.json", ".", "", "x" * 300])
 @pytest.mark.parametrize("command", ["train", "verify", "predict", "doctor"])
 def test_json_that_cannot_be_written_is_told_before_the_work(run, monkeypatch, command, path):
-    for work in ("experiments.run.run_recipe", "experiments.run.load_parts", "cli.doctor.examine"):
+    for work in ("experiments.run.run_recipe", "experiments.parts.load_parts", "cli.doctor.examine"):
         monkeypatch.setattr(f"gpubp.{work}", lambda *_, **__: pytest.fail("it has worked"))
     Path("file").touch()
     args = {"train": ("--backend", "numpy"), "predict": ("absent.npz", "absent.npy")}.get(command, ())

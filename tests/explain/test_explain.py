@@ -16,8 +16,8 @@ import gpubp
 from gpubp import Network, reference
 from gpubp.data.samples import Samples
 from gpubp.errors import GpubpError
+from gpubp.experiments.parts import load_parts
 from gpubp.experiments.recipe import load_recipe
-from gpubp.experiments.run import load_parts
 from gpubp.explain import microscope, words
 from gpubp.explain.terminal import bar
 from gpubp.functions import ACTIVATIONS, LOSSES

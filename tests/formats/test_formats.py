@@ -20,7 +20,8 @@ from gpubp.data.samples import byte_table
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.formats import npz
 from gpubp.formats import onnx as onnx_format
-from gpubp.network import CLASSES, LOGITS, UNKNOWN, VALUES, Meaning, Network
+from gpubp.model import CLASSES, LOGITS, UNKNOWN, VALUES, Meaning
+from gpubp.network import Network
 from tests.networks import DTYPES, assert_same, bounded_outputs, spread, within
 
 READ = [ending for ending, module in formats.FORMATS.items() if hasattr(import_module(module), "load")]

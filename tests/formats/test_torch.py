@@ -15,7 +15,8 @@ from gpubp.data.dataset import check_inputs
 from gpubp.data.inputs import Inputs, Scaling
 from gpubp.errors import DataError, UsageError
 from gpubp.functions import LOSSES
-from gpubp.network import LOGITS, UNKNOWN, VALUES, Network
+from gpubp.model import LOGITS, UNKNOWN, VALUES
+from gpubp.network import Network
 from gpubp.verification import bounds
 from gpubp.verification.bounds import Precision
 from gpubp.verification.compare import compare

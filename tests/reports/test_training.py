@@ -15,8 +15,9 @@ import pytest
 
 import gpubp
 from gpubp.errors import GpubpError
+from gpubp.experiments.parts import load_parts
 from gpubp.experiments.recipe import load_recipe
-from gpubp.experiments.run import load_parts, run_recipe
+from gpubp.experiments.run import run_recipe
 from gpubp.randomness.deform import Deformation
 from gpubp.reports import pictures
 from gpubp.reports.charts import picture

@@ -15,7 +15,8 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_
 import gpubp
 from gpubp.data.inputs import BYTES, NUMBERS, UNKNOWN, Inputs, kind_of, size_of
 from gpubp.errors import DataError, UsageError
-from gpubp.network import CLASSES, LOGITS, VALUES, Network
+from gpubp.model import CLASSES, LOGITS, VALUES
+from gpubp.network import Network
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (60, 6), np.uint8)
