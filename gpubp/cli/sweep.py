@@ -84,16 +84,24 @@ def sweep(
         say=say,
     )
     _conclude(result, say)
-    failed = result.failures
     try:
-        options.write_json(json_path, {"ok": not failed and result.best is not None, **result.to_dict()})
+        options.write_json(json_path, {"ok": _code_of(result) == 0, **result.to_dict()})
     finally:
         if report and result.trials:
             _write_page(result, say)
     if result.stopped == "interrupted":
         raise typer.Exit(INTERRUPTED)
-    if failed and (result.best is None or any(o.exit_code == 3 for o in failed)):
-        raise typer.Exit(max(outcome.exit_code for outcome in failed))
+    if code := _code_of(result):
+        raise typer.Exit(code)
+
+
+def _code_of(result: Any) -> int:
+    """The exit code: a trial that failed is no failure of the sweep, unless nothing is left or a backend was wrong."""
+    from gpubp.verification.report import VerificationError
+
+    codes = [outcome.exit_code for outcome in result.failures]
+    wrong = max((code for code in codes if code == VerificationError.exit_code), default=0)
+    return wrong or (max(codes, default=1) if result.best is None and result.stopped == "done" else 0)
 
 
 def _write_page(result: Any, say: Any) -> None:

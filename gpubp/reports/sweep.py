@@ -15,7 +15,7 @@ from gpubp.reports import page
 from gpubp.reports.plot import SERIES, Axis, Curve, plot
 from gpubp.sweeps import folder as kept
 from gpubp.sweeps.running import Point, Sweep
-from gpubp.sweeps.space import LOG_FROM, axes_of, fields_of_recipe, shown, told
+from gpubp.sweeps.space import LOG_FROM, Range, axes_of, fields_of_recipe, shown, told
 from gpubp.sweeps.trial import DONE, FAILED, Outcome
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ def _score(sweep: Sweep, score: float | None) -> str:
 
 def _lead(sweep: Sweep) -> str:
     fields = " and ".join(filter(None, [", ".join(_names(sweep)[:-1]), *_names(sweep)[-1:]]))
-    varied = f"{fields} varied" if fields else "the recipe as it is"
+    varied = f"Varied: {fields}" if fields else "The recipe as it is"
     seeds, folds = sweep.plan.seeds, sweep.plan.folds
     times = [f"{seeds} seeds"] * (seeds > 1) + [f"{folds} folds"] * bool(folds)
     each = f", each with {' and '.join(times)}" if times else ""
-    return f"{varied[0].upper()}{varied[1:]}{each}; {sweep.plan.recipe.title or sweep.plan.recipe.name}."
+    return f"{varied}{each}. Recipe: {sweep.plan.recipe.title or sweep.plan.recipe.name}."
 
 
 def _names(sweep: Sweep) -> list[str]:
@@ -130,7 +130,8 @@ def _found(sweep: Sweep) -> list[tuple[Markup, str]]:
     ended = [point for point in sweep.points if point.scores]
     found = []
     for axis in axes_of(sweep.plan.vary):
-        given = list(dict.fromkeys(_value(point, axis.field) for point in ended))
+        met = {_value(point, axis.field) for point in ended}
+        given = list(met) if isinstance(axis.values, Range) else [v for v in axis.values if v in met]
         if len(given) < 2:
             continue
         number = fields_of_recipe()[axis.field] in (int, float)
@@ -151,7 +152,7 @@ def _found(sweep: Sweep) -> list[tuple[Markup, str]]:
             curves.append(Curve([x for x, _ in line], [y for _, y in line], SERIES[1], "mean of a value"))
         across = Axis(name, log=log, names=() if number else tuple(map(shown, given)))
         drawn = plot(curves, across, Axis(sweep.measure), f"{sweep.measure} by {name}; best at {shown(best)}")
-        said = f"{name[0].upper()}{name[1:]}: best at {shown(best)}, {_score(sweep, means[best])}"
+        said = f"{name}: best at {shown(best)}, {_score(sweep, means[best])}"
         said += " in the mean over all that else was varied" if repeated and len(sweep.plan.vary) > 1 else ""
         said += f"; the values differ by up to {_score(sweep, spread)}."
         found.append((spread, drawn, said + _edge(axis.field, best, given, number)))

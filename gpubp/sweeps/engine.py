@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +78,7 @@ class Engine:
         room: DataRoom,
         expected: str,
         watch_of: WatchOf,
-    ) -> Iterator[Result]:
+    ) -> Generator[Result, None, None]:
         """What came of each trial, as they end, ``jobs`` of them at a time; the next is asked for when it can begin."""
         from joblib import Parallel, delayed, parallel_config
 

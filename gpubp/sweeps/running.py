@@ -486,6 +486,7 @@ class _Running:
 
         with until_interrupted() as interrupted, bar, warnings.catch_warnings():
             warnings.simplefilter("ignore", TrainingWarning)  # outcomes have them
+            warnings.filterwarnings("ignore", message=".*tasks have been successfully executed")  # of joblib
             poll = _Poll(interrupted, ending) if self.engine.here else None
             given = jobs, self.run, self.verify, self.room, fingerprint, watch_of
             results = self.engine.results(trials, *given)
@@ -496,10 +497,11 @@ class _Running:
                     if interrupted():
                         ending.set()
                         if not self.engine.here:
-                            results.close()  # type: ignore[attr-defined]
+                            results.close()
                             break
             except BaseException:
                 ending.set()
+                results.close()
                 raise
             finally:
                 if poll is not None:
@@ -586,7 +588,7 @@ class _Running:
 
 
 def _accuracy(model: Model, split: Split | None) -> float | None:
-    return None if split is None else accuracy_of(model, split, model.forward(split.inputs))
+    return None if split is None else accuracy_of(model, split, model.without_names().forward(split.inputs))
 
 
 def _better_first(outcome: Outcome) -> tuple[float, float, int]:

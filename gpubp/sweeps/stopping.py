@@ -48,14 +48,14 @@ class EarlyStop:
         if outcome.score is None:
             state = states.FAIL
         with self._lock:
-            if outcome.number in self._trials:
-                value = outcome.score if state == states.COMPLETE else None
-                self._study.tell(self._trials.pop(outcome.number), values=value, state=state)
-                return
-            scores = outcome.curves.get("validation_accuracy") or []
-            if None in scores:
-                scores = [-loss for loss in outcome.curves["validation_loss"] if loss is not None]
-            values = {epoch: score for epoch, score in enumerate(scores, start=1) if score is not None}
-            value = None if state == states.FAIL else outcome.score
-            made = self._optuna.trial.create_trial(state=state, value=value, intermediate_values=values)
-            self._study.add_trial(made)
+            if outcome.number not in self._trials:  # what the rule would have seen is shown to it
+                self._trials[outcome.number] = own = self._study.ask()
+                scores = outcome.curves.get("validation_accuracy") or []
+                if None in scores:
+                    scores = [None if loss is None else -loss for loss in outcome.curves["validation_loss"]]
+                for epoch, score in enumerate(scores, start=1):
+                    if score is not None:
+                        own.report(score, epoch)
+                        own.should_prune()
+            value = outcome.score if state == states.COMPLETE else None
+            self._study.tell(self._trials.pop(outcome.number), values=value, state=state)

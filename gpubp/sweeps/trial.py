@@ -21,6 +21,7 @@ from gpubp.experiments.parts import Parts, finish, fit_recipe, load_dataset, par
 from gpubp.experiments.recipe import OF_DATA, Recipe, RunSettings
 from gpubp.model import VALUES
 from gpubp.network import Network
+from gpubp.support.shared import share
 from gpubp.sweeps.space import Settings, told
 from gpubp.training.checkpoint import fingerprint
 from gpubp.training.history import Epoch, History
@@ -116,7 +117,7 @@ class DataRoom:
                     self._datasets[of_set] = dataset
                 self._parts[of_parts] = parts = part(recipe, recipe.seed, dataset)
                 for split in filter(None, (parts.train, parts.watched)):
-                    _freeze(split)
+                    _share(split)
             self._last = parts
             return parts
 
@@ -130,10 +131,10 @@ class DataRoom:
             return self._fingerprints[dataset]
 
 
-def _freeze(split: Split) -> None:
+def _share(split: Split) -> None:
     for array in (split.inputs, split.targets, split.sample_weight):
-        if isinstance(array, np.ndarray) and array.base is None:
-            array.flags.writeable = False
+        if isinstance(array, np.ndarray):
+            share(array)
 
 
 @lru_cache(maxsize=1)

@@ -23,6 +23,7 @@ from gpubp.kernels.cpu.deforming import NO_DEFORMING, lined
 from gpubp.kernels.cpu.entry import Packed
 from gpubp.kernels.cpu.machine import BYTES, LINE
 from gpubp.randomness import philox
+from gpubp.support.shared import made_of
 
 # Up to this density, the first layer takes the non-zero inputs of each sample; measured, the same for 32 to 512 units.
 SPARSE_DENSITY = 0.4
@@ -401,27 +402,39 @@ class FusedPlan(Plan):
             if counts.max() <= LONGEST_SPARSE:
                 return self._store_sparse(samples, counts, batch)
         n, n_in = samples.inputs.shape
-        inputs = dense_inputs(samples.inputs, self.dtype).reshape(-1)
-        data = self._data(samples)
+        rows = dense_inputs(samples.inputs, self.dtype)
+        inputs, data = rows.reshape(-1), self._data(samples)
         data = data._replace(bytes=inputs) if inputs.dtype == np.uint8 else data._replace(numbers=inputs)
         dense = StoredSamples(data, n, 1.0, 0, np.ones(-(-n_in // layout.MARK)))
         if room is None or n_in > LONGEST_SPARSE:
             return replace(dense, counted=False)
-        counts = np.zeros(n, np.int64)
-        self.team.share(n, lambda _, first, stop: entries.count_inputs(inputs, n_in, first, stop, counts))
+        counts = made_of(rows, "counts", lambda: self._counts(inputs, n, n_in))
         density, most = counts.sum() / inputs.size, int(counts.max())
-        some = _thousand(inputs.reshape(n, n_in))
+        some = made_of(rows, "some", lambda: _thousand(rows))
         form = Form(_by_column(some, batch), n_in, inputs.itemsize)
         if not form.by_column and (density > SPARSE_DENSITY or most > room):
             return replace(dense, density=density)
-        starts = form.starts(counts)
+        starts, records = made_of(rows, form, lambda: self._records(inputs, n_in, form, counts))
         limit = form.size(int((COLUMN_DENSITY if form.by_column else SPARSE_DENSITY) * n_in))
-        records = zeros(int(starts[-1]) + LINE, np.uint8)
-        how = inputs, n_in, starts, records, form.words, inputs.itemsize
-        self.team.share(n, lambda _, first, stop: entries.write_records(*how, first, stop))
         worth = limit if np.diff(starts).max() > limit else 0
         data = data._replace(starts=starts, records=records, pitch=form.pitch, most_bytes=worth)
         return StoredSamples(data, n, density, 0 if form.by_column else most, _work(some))
+
+    def _counts(self, inputs: np.ndarray, n: int, n_in: int) -> np.ndarray:
+        """The non-zero inputs of each sample."""
+        counts = np.zeros(n, np.int64)
+        self.team.share(n, lambda _, first, stop: entries.count_inputs(inputs, n_in, first, stop, counts))
+        return counts
+
+    def _records(
+        self, inputs: np.ndarray, n_in: int, form: Form, counts: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where the records of dense inputs begin, and the records."""
+        starts = form.starts(counts)
+        records = zeros(int(starts[-1]) + LINE, np.uint8)
+        how = inputs, n_in, starts, records, form.words, inputs.itemsize
+        self.team.share(len(counts), lambda _, first, stop: entries.write_records(*how, first, stop))
+        return starts, records
 
     def _store_images(self, samples: Samples) -> StoredSamples:
         """Images that are to be deformed: bytes as they are, taken by column where those are alike and few not 0."""
