@@ -15,7 +15,7 @@ from gpubp.reports import page
 from gpubp.reports.plot import SERIES, Axis, Curve, plot
 from gpubp.sweeps import folder as kept
 from gpubp.sweeps.running import Point, Sweep
-from gpubp.sweeps.space import LOG_FROM, Range, axes_of, fields_of_recipe, shown, told
+from gpubp.sweeps.space import LOG_FROM, Range, fields_of_recipe, shown, told
 from gpubp.sweeps.trial import DONE, FAILED, Outcome
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def write_report(path: str | os.PathLike, sweep: Sweep) -> Path:
         "facts": _facts(sweep),
         "measure": sweep.measure,
         "heads": ["", *_names(sweep), sweep.measure, "±", "lowest – highest", "loss", "trials"],
-        "numbers": [0, *range(len(sweep.plan.vary) + 1, len(sweep.plan.vary) + 6)],
+        "numbers": [0, *range(len(sweep.plan.axes) + 1, len(sweep.plan.axes) + 6)],
         "points": [
             _row(sweep, place, point) for place, point in enumerate(sweep.points[:POINTS_SHOWN], start=1)
         ],
@@ -74,7 +74,7 @@ def _lead(sweep: Sweep) -> str:
 
 
 def _names(sweep: Sweep) -> list[str]:
-    return [axis.field.replace("_", " ") for axis in axes_of(sweep.plan.vary)]
+    return [axis.field.replace("_", " ") for axis in sweep.plan.axes]
 
 
 def _facts(sweep: Sweep) -> list[tuple[str, str, str]]:
@@ -129,7 +129,7 @@ def _found(sweep: Sweep) -> list[tuple[Markup, str]]:
     """A chart for each field that was varied, those first whose values differ most, and what is to be seen."""
     ended = [point for point in sweep.points if point.scores]
     found = []
-    for axis in axes_of(sweep.plan.vary):
+    for axis in sweep.plan.axes:
         met = {_value(point, axis.field) for point in ended}
         given = list(met) if isinstance(axis.values, Range) else [v for v in axis.values if v in met]
         if len(given) < 2:
@@ -153,7 +153,7 @@ def _found(sweep: Sweep) -> list[tuple[Markup, str]]:
         across = Axis(name, log=log, names=() if number else tuple(map(shown, given)))
         drawn = plot(curves, across, Axis(sweep.measure), f"{sweep.measure} by {name}; best at {shown(best)}")
         said = f"{name}: best at {shown(best)}, {_score(sweep, means[best])}"
-        said += " in the mean over all that else was varied" if repeated and len(sweep.plan.vary) > 1 else ""
+        said += " in the mean over all that else was varied" if repeated and len(sweep.plan.axes) > 1 else ""
         said += f"; the values differ by up to {_score(sweep, spread)}."
         found.append((spread, drawn, said + _edge(axis.field, best, given, number)))
     found.sort(key=lambda entry: -entry[0])

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -32,13 +32,23 @@ from gpubp.support.machine import cores, processor, versions
 from gpubp.sweeps import folder as kept
 from gpubp.sweeps.engine import Engine
 from gpubp.sweeps.progress import Bar
-from gpubp.sweeps.search import Listed, search_of
-from gpubp.sweeps.space import Settings, axes_of, recipe_with
+from gpubp.sweeps.search import Listed, Search, search_of
+from gpubp.sweeps.space import (
+    Axis,
+    Settings,
+    axes_of,
+    axes_of_listed,
+    list_of,
+    recipe_with,
+    settings_of,
+)
 from gpubp.sweeps.stopping import EarlyStop
 from gpubp.sweeps.trial import DONE, FAILED, Abandoned, DataRoom, Outcome, Trial, Watch, model_path
 from gpubp.training.history import Epoch
 from gpubp.training.interrupts import until_interrupted
 
+LISTED = "listed"  # the search that tries settings which are given one by one
+Vary = Mapping[str, Any] | Sequence[str] | Sequence[Mapping[str, Any]]
 HELD_OUT = 0.1  # of the training data, where neither recipe nor folds say what is
 
 
@@ -57,6 +67,17 @@ class Plan:
         """What makes two sweeps the same, for JSON."""
         recipe, _ = with_whole_paths(self.recipe, RunSettings())
         return json.loads(as_json({**asdict(self), "recipe": recipe.to_dict()}))
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """What is varied; of listed settings, all the values that a field has in them."""
+        return axes_of(self.vary) if self.search != LISTED else axes_of_listed(self.vary)
+
+    def search_again(self) -> Search:
+        """The search, which has seen nothing yet."""
+        if self.search == LISTED:
+            return Listed([settings_of(text) for text in self.vary])
+        return search_of(self.search, self.axes, self.recipe.seed)
 
     def trials_of(self, point: int, settings: Settings) -> list[Trial]:
         """A trial with these settings for each seed and fold."""
@@ -217,7 +238,7 @@ class Sweep:
 
 def sweep(
     recipe: str | Recipe,
-    vary: Mapping[str, Any] | Sequence[str] = (),
+    vary: Vary = (),
     *,
     seeds: int = 1,
     search: str = "grid",
@@ -241,7 +262,8 @@ def sweep(
     Args:
         recipe: a recipe's name, its file, or a :class:`~gpubp.experiments.recipe.Recipe`.
         vary: what to vary: ``{"lr": [0.1, 0.2], "batch_size": Range(16, 256)}``, or texts as the command line has
-            them, "lr=0.1,0.2" and "batch_size=16..256".
+            them, "lr=0.1,0.2" and "batch_size=16..256"; or a list of settings that are all tried and no others,
+            ``[{"lr": 0.1, "epochs": 9}, {"lr": 0.2, "epochs": 5}]``.
         seeds: of each setting: the recipe's and those that follow it. All have the same samples held out.
         search: "grid", "random:N" or "optuna:N", with N how many settings to try.
         folds: hold out each of so many folds in turn, in place of one part of the training data.
@@ -299,7 +321,7 @@ def read(folder: Path) -> Sweep:
 
 def _planned(
     recipe: str | Recipe,
-    vary: Mapping[str, Any] | Sequence[str],
+    vary: Vary,
     seeds: int,
     search: str,
     folds: int | None,
@@ -318,7 +340,13 @@ def _planned(
     elif base.validation_fraction is None and base.patience is None:
         changes["validation_fraction"] = HELD_OUT
     base = replace(base, **changes)
-    return Plan(base, tuple(map(str, axes_of(vary))), seeds, search, folds, stop_early)
+    listed = [] if isinstance(vary, Mapping) else [one for one in vary if isinstance(one, Mapping)]
+    if listed and (search != "grid" or len(listed) < len(vary)):
+        raise UsageError("settings that are listed are all tried, and nothing else: leave any search out")
+    if listed:
+        return Plan(base, list_of(listed), seeds, LISTED, folds, stop_early)
+    texts = tuple(map(str, axes_of(cast("Mapping[str, Any] | Sequence[str]", vary))))
+    return Plan(base, texts, seeds, search, folds, stop_early)
 
 
 class _Running:
@@ -336,7 +364,7 @@ class _Running:
     ) -> None:
         self.plan, self.run, self.folder, self.engine = plan, run, folder, engine
         self.verify, self.quiet, self.say = verify, quiet, say
-        self.search = search_of(plan.search, axes_of(plan.vary), plan.recipe.seed)
+        self.search = plan.search_again()
         self.each = plan.seeds * (plan.folds or 1)  # trials of each point
         if plan.stop_early is not None and not engine.here:
             raise UsageError(

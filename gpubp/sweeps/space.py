@@ -130,6 +130,31 @@ def axis_of(name: str, values: Any) -> Axis:
     return Axis(field, listed, whole=kind is int)
 
 
+def list_of(listed: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Settings as texts, one each, which :func:`settings_of` reads: "lr=0.1 epochs=9".
+
+    Raises:
+        UsageError: as :func:`axis_of`; settings of unlike fields, or the same twice.
+    """
+    texts = [" ".join(str(axis_of(field, [value])) for field, value in one.items()) for one in listed]
+    if len({tuple(settings_of(text)) for text in texts}) > 1:
+        raise UsageError("settings that are listed have all the same fields, in the same order")
+    if len(set(texts)) < len(texts):
+        raise UsageError("the same settings are listed twice")
+    return tuple(texts)
+
+
+def settings_of(text: str) -> Settings:
+    """Settings that :func:`list_of` wrote."""
+    return {axis.field: axis.values[0] for axis in axes_of(text.split()) if isinstance(axis.values, tuple)}
+
+
+def axes_of_listed(texts: Sequence[str]) -> tuple[Axis, ...]:
+    """The fields of listed settings, each with all its values in their order."""
+    listed = [settings_of(text) for text in texts]
+    return tuple(axis_of(field, list(dict.fromkeys(one[field] for one in listed))) for field in listed[0])
+
+
 def fields_of_recipe() -> dict[str, Any]:
     """The type of every field of a recipe; those that have settings of their own by these, as deform_alpha."""
     kinds: dict[str, Any] = {}

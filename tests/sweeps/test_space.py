@@ -10,7 +10,16 @@ import pytest
 from gpubp.errors import UsageError
 from gpubp.experiments.recipe import load_recipe
 from gpubp.sweeps.search import Listed, Optuna, search_of
-from gpubp.sweeps.space import Range, axes_of, axis_of, recipe_with, told
+from gpubp.sweeps.space import (
+    Range,
+    axes_of,
+    axes_of_listed,
+    axis_of,
+    list_of,
+    recipe_with,
+    settings_of,
+    told,
+)
 
 
 @pytest.mark.parametrize(
@@ -174,3 +183,24 @@ def test_a_listed_search_learns_nothing():
     search = Listed([{"lr": 1.0}])
     search.learn(0, {"lr": 1.0}, 0.5)
     assert search.propose(0) == {"lr": 1.0}
+
+
+def test_listed_settings_are_all_that_is_tried():
+    texts = list_of([{"lr": 0.1, "layers": (4, 3)}, {"lr": 0.2, "layers": (4, 3)}])
+    assert texts == ("lr=0.1 layers=4-3", "lr=0.2 layers=4-3")
+    assert [settings_of(text) for text in texts] == [{"lr": lr, "layers": (4, 3)} for lr in (0.1, 0.2)]
+    assert axes_of_listed(texts) == axes_of({"lr": [0.1, 0.2], "layers": [(4, 3)]})
+
+
+@pytest.mark.parametrize(
+    ("listed", "says"),
+    [
+        ([{"lr": 0.1}, {"epochs": 3}], "all the same fields"),
+        ([{"lr": 0.1}, {"lr": 0.1}], "listed twice"),
+        ([{"lr": (0.1,)}], "lr does not take"),
+        ([{"seed": 1}], "give --seeds N"),
+    ],
+)
+def test_settings_that_cannot_be_listed_are_refused(listed, says):
+    with pytest.raises(UsageError, match=says):
+        list_of(listed)

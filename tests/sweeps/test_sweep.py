@@ -19,6 +19,7 @@ import gpubp
 from gpubp.backends.numpy import ReferenceBackend
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.experiments.recipe import RunSettings, load_recipe
+from gpubp.reports.sweep import write_report
 from gpubp.sweeps import folder as kept
 from gpubp.sweeps import running
 from gpubp.sweeps.engine import Engine
@@ -473,3 +474,13 @@ def test_the_page_is_sound_and_can_be_drawn_again(ok, tmp_path):
     assert "report in sweep/report.html" in ok("report", "sweep")
     assert re.sub(r"\d{4}-\d\d-\d\d.*UTC", "", page.read_text()) == first
     assert problems(page, tmp_path) == []
+
+
+def test_settings_may_be_listed_one_by_one(tmp_path):
+    listed = [{"lr": 0.05, "layers": (4, 5, 3)}, {"lr": 0.5, "layers": (4, 8, 3)}]
+    sweep = gpubp.sweep(IRIS, listed, run=NUMPY, folder=tmp_path)
+    assert [outcome.settings for outcome in sweep.trials] == listed
+    assert [axis.field for axis in read(tmp_path).plan.axes] == ["lr", "layers"]
+    write_report(tmp_path / "report.html", sweep)
+    with pytest.raises(UsageError, match="leave any search out"):
+        gpubp.sweep(IRIS, listed, search="random:2", run=NUMPY, folder=tmp_path)

@@ -1,0 +1,1 @@
+"""``python -m bench.many``: sixteen networks at once, alike and unlike, beside those who train them otherwise."""
