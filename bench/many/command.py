@@ -39,8 +39,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     option = parser.add_argument
     option("--peers", help=f"names with commas between, beside {OURS}; default: all that are installed")
     option("--sets", default=",".join(SETS), help="(%(default)s)")
+    option("--data", choices=("mnist", "mnist-sample"), default="mnist", help="(%(default)s)")
     option("--rounds", type=int, default=3, help="after a first that warms up and compiles (%(default)s)")
-    option("--epochs", type=int, default=3, help="of each network in a round (%(default)s)")
+    option("--epochs", type=int, default=10, help="of each network in a round (%(default)s)")
     option("--threads", type=int, default=machine.cores(), help="(%(default)s, all cores)")
     option("--out", type=Path, help="folder for results.json, .csv and README.md (bench/results/DATE-many)")
     return parser.parse_args(argv)
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         terminal.print_lines(said, console)
         rows = _measure(args, peers, Path(temporary))
         origin["machine"]["load_average_after"] = machine.load_average()
-        settings = {name: getattr(args, name) for name in ("rounds", "epochs", "threads")}
+        settings = {name: getattr(args, name) for name in ("data", "rounds", "epochs", "threads")}
         told = {"format": FORMAT, "version": FORMAT_VERSION, **origin, "settings": settings, "rows": rows}
         write_text(out / "results.json", as_text(told))
         with open(out / "results.csv", "w", newline="", encoding="utf-8") as file:
@@ -90,7 +91,8 @@ def _measure(args: argparse.Namespace, peers: Sequence[str], folder: Path) -> li
     for of_set in args.sets.split(","):
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         workers = {}
-        for name in peers:
+        here = [name for name in peers if of_set == "alike" or not name.endswith("-same")]
+        for name in here:
             # Trials of GridSearchCV have a thread each; all others have theirs in one process.
             threads = 1 if name == "sklearn" else args.threads
             env = {**process.environment(threads), "PYTHONPATH": os.pathsep.join(paths)}
@@ -98,7 +100,7 @@ def _measure(args: argparse.Namespace, peers: Sequence[str], folder: Path) -> li
         try:
             for name, worker in workers.items():
                 terminal.say(f"{of_set}: {PEERS[name][0]}, ready and once to warm up")
-                worker.ask("prepare", set=of_set, peer=name, threads=args.threads)
+                worker.ask("prepare", set=of_set, peer=name, data=args.data, threads=args.threads)
                 worker.ask("pass", set=of_set, epochs=1)
             for number in range(1, args.rounds + 1):
                 for name, worker in workers.items():
@@ -121,13 +123,14 @@ def report(told: dict[str, Any]) -> str:
     lines = [
         "# Sixteen networks at once",
         "",
-        f"`python -m bench.many`, {told['date'][:10]}, {facts['processor']}, {facts['cores']} cores, "
-        f"{settings['threads']} threads: network-epochs a second on MNIST, median (least – most) of "
+        f"`python -m bench.many`, {told['date'][:10]}, {facts['cpu']}, {facts['cores']} cores, "
+        f"{settings['threads']} threads: network-epochs a second on {settings['data']}, median (least – most) of "
         f"{settings['rounds']} rounds of "
         f"{settings['epochs']} epochs, peers in turn; and how many times the time of gpubp's sweep, round by round.",
         "",
         "gpubp's sweep is all of `gpubp.sweep`: data parted, a tenth held out and watched each epoch, verified, models "
-        "written. JAX and PyTorch only train, and networks that are alike have the same mini-batches there.",
+        "written. JAX and PyTorch only train. With the same mini-batches for all networks, which seeds do not have, "
+        "the first layers of networks that are alike are one product.",
         "",
     ]
     for of_set, nets in SETS.items():

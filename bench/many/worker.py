@@ -21,7 +21,7 @@ ready: dict[str, Pass] = {}
 def answer(do: str, fields: dict[str, Any]) -> dict[str, Any]:
     if do == "prepare":
         name = fields["set"]
-        ready[name] = PEERS[fields["peer"]][2](SETS[name], fields["threads"])
+        ready[name] = PEERS[fields["peer"]][2](SETS[name], fields["data"], fields["threads"])
         return {}
     started = time.perf_counter()
     ready[fields["set"]](fields["epochs"])

@@ -115,7 +115,7 @@ def _cases(names: list[str], data_dir: Path | None) -> list[Case]:
                 f"two recipes are called {recipe.name}: rename one, or run them one after the other"
             )
         net, notes = nets.of_recipe(recipe)
-        key = tuple(getattr(recipe, name) for name in ("data", "seed", "standardize", *OF_DATA))
+        key = tuple(getattr(recipe, name) for name in ("data", "seed", "split_seed", "standardize", *OF_DATA))
         load = partial(data.of_recipe, recipe, net, data_dir)
         cases[recipe.name] = Case(net, load, (key, net.layers[0], net.layers[-1]), recipe.name, tuple(notes))
     return list(cases.values())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gpubp.data import builtin, check_split, load, names
-from gpubp.data.dataset import hold_out
+from gpubp.data.dataset import fold_of, hold_out
 from gpubp.data.inputs import Scaling
 from gpubp.errors import DataError, UsageError
 
@@ -237,3 +237,32 @@ def test_a_path_that_is_absent_is_missing_data(path):
 
 def test_names():
     assert names() == ("mnist-sample", "digits", "iris", "parity", "mnist", "fashion-mnist")
+
+
+@pytest.mark.parametrize("stratify", [True, False])
+def test_folds_part_the_samples_and_repeat(stratify):
+    labels = np.repeat([0, 1, 2], [20, 10, 5])
+    whole = check_split(np.arange(35.0)[:, None], labels, np.arange(1.0, 36))
+    held = []
+    for fold in range(1, 6):
+        train, out = fold_of(whole, 5, fold, 7, stratify=stratify)
+        assert sorted([*train.inputs[:, 0], *out.inputs[:, 0]]) == list(range(35))
+        assert np.array_equal(out.targets, labels[out.inputs[:, 0].astype(int)])
+        assert np.array_equal(out.sample_weight, out.inputs[:, 0] + 1)
+        if stratify:
+            assert np.bincount(out.targets).tolist() == [4, 2, 1]
+        held.append(out.inputs[:, 0])
+        again = fold_of(whole, 5, fold, 7, stratify=stratify)[1]
+        assert np.array_equal(again.inputs, out.inputs)
+        assert not np.array_equal(
+            np.sort(fold_of(whole, 5, fold, 8, stratify=stratify)[1].inputs), np.sort(out.inputs)
+        )
+    assert sorted(np.concatenate(held)) == list(range(35))
+
+
+def test_more_folds_than_there_are_of_a_class_are_refused():
+    whole = check_split(np.arange(6.0)[:, None], np.array([0, 0, 0, 0, 1, 1]))
+    with pytest.raises(DataError, match="cannot make 3 folds: the smallest class has 2 rows"):
+        fold_of(whole, 3, 1, 0, stratify=True)
+    with pytest.raises(DataError, match="cannot make 7 folds of 6 rows"):
+        fold_of(whole, 7, 1, 0, stratify=False)

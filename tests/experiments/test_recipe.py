@@ -7,9 +7,12 @@ import warnings
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from gpubp.data.dataset import fold_of
 from gpubp.errors import DataError, UsageError
+from gpubp.experiments.parts import load_parts
 from gpubp.experiments.recipe import (
     Recipe,
     RunSettings,
@@ -35,7 +38,7 @@ EVERY_FIELD = (
         dropout=(0.2, 0.5, 0.25), batch_size=7, epochs=9, patience=3, validation_fraction=0.2, seed=7,
     ),
     Recipe(
-        name="cosine", momentum=0.9, nesterov=True, schedule="cosine", final=0.1,
+        name="cosine", momentum=0.9, nesterov=True, schedule="cosine", final=0.1, folds=5, fold=2, split_seed=3,
         deform=Deform(alpha=34, sigma=5, rotation=15, scaling=0.15, shear=0.1, rotation_by_class={1: 7.5, 7: 5}),
     ),
 )  # fmt: skip
@@ -130,6 +133,13 @@ NAMED = 'data = "iris"\nlayers = [4, 3]\n'
         (NAMED + "test_fraction = 0", "test_fraction must lie between 0 and 1"),
         (NAMED + "test_fraction = nan", "test_fraction must lie between 0 and 1"),
         (NAMED + "validation_fraction = 1.0", "validation_fraction must lie between 0 and 1"),
+        (NAMED + "folds = 5", "folds and fold belong together"),
+        (NAMED + "fold = 1", "folds and fold belong together"),
+        (NAMED + "folds = 1\nfold = 1", "not 1 of 1"),
+        (NAMED + "folds = 5\nfold = 6", "not 6 of 5"),
+        (NAMED + "folds = 5\nfold = 1\nvalidation_fraction = 0.1", "both say what is held out"),
+        (NAMED + "split_seed = -1", "split_seed must be 0 or more"),
+        (NAMED + "split_seed = 1\nsplits = 2", "split_seed is of one split"),
         (NAMED + 'name = "a/b"', "name .* cannot be 'a/b'"),
         (NAMED + "name = 'a\\b'", "name .* cannot be"),
         (NAMED + 'name = ".."', "name .* cannot be '..'"),
@@ -299,3 +309,23 @@ def test_a_recipe_trains_with_its_dropout_and_without():
         result = run_recipe(recipe, backend="numpy", quiet=True)
         assert result.histories[0].plan.partition("; dropout ")[2] == told
     assert "dropout" not in run_recipe(plain, backend="numpy", quiet=True).histories[0].plan
+
+
+def test_the_split_goes_by_its_own_seed_if_there_is_one():
+    base = replace(load_recipe("iris"), splits=1, validation_fraction=0.2)
+    parts = {
+        (seed, split_seed): load_parts(replace(base, split_seed=split_seed), seed, None, True)
+        for seed in (0, 1)
+        for split_seed in (None, 1)
+    }
+    told = {key: tuple(s.inputs.tobytes() for s in (p.train, p.watched, p.test)) for key, p in parts.items()}
+    assert told[0, 1] == told[1, 1] == told[1, None] != told[0, None]
+    assert not np.array_equal(base.network(0).parameters[0][0], base.network(1).parameters[0][0])
+
+
+def test_a_fold_is_what_is_watched():
+    recipe = replace(load_recipe("iris"), splits=1, folds=3, fold=2)
+    parts = load_parts(recipe, 0, None, True)
+    train, held = fold_of(parts.dataset.train, 3, 2, 0, stratify=True)
+    assert np.array_equal(parts.train.inputs, train.inputs)
+    assert np.array_equal(parts.watched.inputs, held.inputs)
