@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from types import NoneType
@@ -389,8 +390,9 @@ def parse_recipe(text: str, name: str, where: str) -> tuple[Recipe, RunSettings]
     return Recipe.from_dict({"name": name, **table}, where), settings
 
 
+@cache
 def field_types(kind: type) -> dict[str, Any]:
-    """The types of a dataclass's fields, those that may be None without it."""
+    """The types of a dataclass's fields, those that may be None without it; not to be changed."""
     hints = typing.get_type_hints(kind)
     return {
         name: next((k for k in typing.get_args(hint) if NoneType in typing.get_args(hint)), hint)

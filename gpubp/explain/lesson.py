@@ -54,11 +54,14 @@ def lesson(step: Walk, sample: int) -> list[Section]:
     hidden = [_hidden_delta(layer, step.layers[layer.number], sample) for layer in reversed(step.layers[:-1])]
     back: Sequence[str | Section] = hidden or ["There is no hidden layer."]
     gradients = [*(_gradients(layer) for layer in step.layers), *_differences(step)]
+    # With dropout, m is the mask of what a layer takes.
+    drops = any(layer.mask is not None for layer in step.layers)
+    taken, carried = ("(a_prev ⊙ m)", " ⊙ m") if drops else ("a_prev", "")
     return [
-        Section("Forward", "z = a_prev Wᵀ + b, a = σ(z)", forward),
+        Section("Forward", f"z = {taken} Wᵀ + b, a = σ(z)", forward),
         Section("BP1, the error of the output layer", "δ = ∂C/∂z", _output_delta(step, sample)),
-        Section("BP2, the error carried back", "δ = (δ_next W_next) ⊙ σ'(z)", back),
-        Section("BP3 and BP4, the gradients", "∂C/∂b = mean of δ, ∂C/∂W = δᵀ a_prev / B", gradients),
+        Section("BP2, the error carried back", f"δ = (δ_next W_next){carried} ⊙ σ'(z)", back),
+        Section("BP3 and BP4, the gradients", f"∂C/∂b = mean of δ, ∂C/∂W = δᵀ {taken} / B", gradients),
         Section(f"The update, by {step.optimizer.kind} at η = {step.lr:g}", "", _update(step)),
         Section("Where the signal dies", "", [_signal(step), *words.signal(step)]),
         descending(0.3, words.RATES[1:]),

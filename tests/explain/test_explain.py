@@ -155,7 +155,12 @@ def test_a_walk_with_dropout_is_the_step_that_training_takes_and_says_what_is_dr
     )
     assert "a1 ⊙ m1" in told
     assert "δ2 W2 ⊙ m1" in told
-    assert "Dropout" not in ok("explain", "parity")
+    for formula in ("z = (a_prev ⊙ m) Wᵀ + b", "(δ_next W_next) ⊙ m ⊙ σ'(z)", "∂C/∂W = δᵀ (a_prev ⊙ m) / B"):
+        assert formula in told
+    plain = ok("explain", "parity")
+    assert "Dropout" not in plain
+    assert "∂C/∂W = δᵀ a_prev / B" in plain
+    assert "⊙ m" not in plain
 
 
 def test_a_walk_has_the_images_that_the_step_deforms(ok, run):
