@@ -25,11 +25,17 @@ class Ensemble(Model):
         members: the networks.
 
     Raises:
-        UsageError: fewer than two, or networks that differ in their inputs, or in the number or meaning of outputs.
+        UsageError: fewer than two, something else than networks, or networks that differ in their inputs, or in the
+            number or meaning of outputs.
     """
 
     def __init__(self, members: Sequence[Network]) -> None:
-        self.members = list(members)
+        self.members = list(members) if isinstance(members, Sequence) else [members]
+        for number, member in enumerate(self.members, start=1):
+            if not isinstance(member, Network):
+                raise UsageError(
+                    f"members of an ensemble are networks, and number {number} is {member!r:.60}"
+                )
         if len(self.members) < 2:
             raise UsageError(f"an ensemble has 2 members or more, not {len(self.members)}")
         first, *others = self.members
@@ -62,9 +68,9 @@ class Ensemble(Model):
 
     @property
     def sizes(self) -> list[int]:
-        """The widths of the inputs, of each layer of the widest members, and of the outputs."""
-        hidden = [max(member.sizes[1:-1], default=0) for member in self.members]
-        return [self.members[0].sizes[0], max(hidden), self.members[0].sizes[-1]]
+        """The widths of the inputs, of the widest hidden layer if there is one, and of the outputs."""
+        hidden = [width for member in self.members for width in member.sizes[1:-1]]
+        return [self.members[0].sizes[0], *([max(hidden)] if hidden else []), self.members[0].sizes[-1]]
 
     @property
     def output(self) -> str:

@@ -89,10 +89,7 @@ class Network(Model):
         seed: int = 0,
         dtype: str | np.dtype | type = "float32",
     ) -> None:
-        self.dtype = _float_dtype(dtype)
-        self.layers = _layers(sizes, hidden, output)
-        if init != "auto":
-            lookup(INITIALISERS, init, "initialisation")
+        self.layers, self.dtype = check_network(sizes, hidden, output, init, dtype), _float_dtype(dtype)
         self.meaning, self.inputs = UNKNOWN, Inputs()
         try:
             rng = np.random.default_rng(seed)
@@ -178,6 +175,20 @@ class Network(Model):
     def from_torch(cls, module: Any, *, outputs: str | None = None) -> Network:
         """The network of a ``torch.nn.Sequential``: :func:`gpubp.from_torch`."""
         return gpubp.from_torch(module, outputs=outputs)
+
+
+def check_network(
+    sizes: Sequence[int], hidden: str | Sequence[str], output: str, init: str, dtype: str | np.dtype | type
+) -> list[Layer]:
+    """The layers of a network that :class:`Network` would make.
+
+    Raises:
+        UsageError: sizes, names or dtype that make none.
+    """
+    _float_dtype(dtype)
+    if init != "auto":
+        lookup(INITIALISERS, init, "initialisation")
+    return _layers(sizes, hidden, output)
 
 
 def _float_dtype(dtype: str | np.dtype | type) -> np.dtype:

@@ -31,7 +31,7 @@ def report(
 
     if (folder / SWEEP).exists():
         from gpubp.reports import sweep as of_sweep
-        from gpubp.sweeps.running import read as read_sweep
+        from gpubp.sweeps.result import read as read_sweep
 
         options.refuse_overwriting({"--html": html}, [folder / name for name in (SWEEP, TRIALS)])
         page = of_sweep.write_report(html or folder / "report.html", read_sweep(folder))

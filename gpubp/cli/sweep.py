@@ -16,6 +16,11 @@ from gpubp.errors import GpubpError, UsageError
 VARY = "A field of the recipe and its values, lr=0.1,0.2, or a range, lr=1e-3..1e-1; once a field"
 SEARCH = "grid (all), random:N, or optuna:N, which learns from what it has seen; N settings"
 EARLY = "End trials that do worse than others did: halving or median"
+OF_ONE = {
+    "fold": "holds out each in turn",
+    "splits": "has --seeds and --folds",
+    "reach": "looks for the best",
+}
 ENGINE = "threads, processes, or dask:ADDRESS, a cluster"
 
 
@@ -62,8 +67,13 @@ def sweep(
     say = (lambda *_: None) if quiet else print
     options.require_json(json_path)
     folds = changes.pop("folds", None)
-    if "fold" in changes:
-        raise UsageError("a sweep holds out each fold in turn: leave --fold out")
+    for name in ("fold", "splits", "reach"):
+        if name in changes:
+            raise UsageError(f"--{name} is of a single run, and a sweep {OF_ONE[name]}: leave it out")
+    if folds is not None and "validation_fraction" in changes:
+        raise UsageError("--folds and --validation-fraction both say what is held out: give one")
+    if "split_seed" in changes:
+        changes["splits"] = 1
     chosen, saved = load_with_run(recipe or options.DEFAULT_RECIPE, changes)
     options.refuse_overwriting({"--json": json_path}, [chosen.data, chosen.test_data, recipe])
     directory = str(data_dir) if data_dir is not None else saved.data_dir
@@ -101,6 +111,8 @@ def _code_of(result: Any) -> int:
 
     codes = [outcome.exit_code for outcome in result.failures]
     wrong = max((code for code in codes if code == VerificationError.exit_code), default=0)
+    if result.lacking and not wrong:
+        return 1
     return wrong or (max(codes, default=1) if result.best is None and result.stopped == "done" else 0)
 
 
@@ -140,8 +152,10 @@ def _conclude(result: Any, say: Any) -> None:
             "warning: no setting has all its trials trained to their end, so none is chosen", file=sys.stderr
         )
         return
+    if result.lacking:
+        print(f"warning: {result.lacking}", file=sys.stderr)
     tested = "" if result.test_accuracy is None else f", test accuracy {result.test_accuracy:.4f}"
-    say(f"best: {result.trial(result.best.number)}{tested}; kept in {result.folder / kept.WINNER}")
+    say(f"best: {result.best}{tested}; kept in {result.folder / kept.WINNER}")
     if result.members:
         (_, test), *members = result.ensemble_accuracies
         if test is not None:

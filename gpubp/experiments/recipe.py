@@ -39,7 +39,7 @@ OF_DATA = (
     "header",
     "pixels",
 )  # how data is read
-_SYNONYMS = {  # of the keys of a recipe, as other libraries call them
+SYNONYMS = {  # of the keys of a recipe, as other libraries call them
     "learning_rate": "lr", "learning_rate_init": "lr", "eta": "lr", "batch": "batch_size", "minibatch": "batch_size",
     "activation": "hidden", "activations": "hidden", "architecture": "layers", "sizes": "layers",
     "hidden_layer_sizes": "layers", "max_iter": "epochs", "alpha": "weight_decay", "l2": "weight_decay",
@@ -123,7 +123,7 @@ class Recipe:
 
         if self.name in (".", "..") or {"/", "\\"} & set(self.name):
             raise UsageError(f"name becomes part of a folder's, and cannot be {self.name!r}")
-        for name, least in (("splits", 1), ("seed", 0)):
+        for name, least in (("splits", 1), ("seed", 0), ("epochs", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} must be {least} or more, not {getattr(self, name)}")
         for name in ("test_fraction", "validation_fraction"):
@@ -160,7 +160,9 @@ class Recipe:
             if self.split_seed < 0:
                 raise UsageError(f"split_seed must be 0 or more, not {self.split_seed}")
             if self.splits > 1:
-                raise UsageError("split_seed is of one split: leave it out with splits")
+                raise UsageError(
+                    f"split_seed is of one split, and the recipe has {self.splits}: give splits 1 too"
+                )
 
     @property
     def heading(self) -> str:
@@ -173,6 +175,13 @@ class Recipe:
         return Network(
             self.layers, hidden=hidden, output=self.output, init=self.init, seed=seed, dtype=self.dtype
         )
+
+    def check_network(self) -> None:
+        """Refuse by a UsageError what makes no network, without making one."""
+        from gpubp.network import check_network
+
+        hidden: str | list[str] = self.hidden[0] if len(self.hidden) == 1 else list(self.hidden)
+        check_network(self.layers, hidden, self.output, self.init, self.dtype)
 
     def build_optimizer(self) -> Optimizer:
         """The optimizer, with those of the recipe's settings that it has."""
@@ -405,7 +414,7 @@ def _fields_of(kind: type, table: dict[str, Any], where: str) -> dict[str, Any]:
     kinds = field_types(kind)
     for key in table:
         if key not in kinds:
-            meant = _SYNONYMS.get(key.lower().replace("-", "_"))
+            meant = SYNONYMS.get(key.lower().replace("-", "_"))
             raise UsageError(f"{where}: {_unknown('key', key, kinds, meant)}")
     return {key: _converted(key, value, kinds[key], where) for key, value in table.items()}
 

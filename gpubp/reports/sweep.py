@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpubp.experiments.parts import HELD_OUT
 from gpubp.reports import page
 from gpubp.reports.plot import SERIES, Axis, Curve, plot
 from gpubp.sweeps import folder as kept
-from gpubp.sweeps.running import Point, Sweep
+from gpubp.sweeps.result import Point, Sweep
 from gpubp.sweeps.space import LOG_FROM, Range, fields_of_recipe, shown, told
 from gpubp.sweeps.trial import DONE, FAILED, Outcome
 
@@ -46,6 +47,7 @@ def write_report(path: str | os.PathLike, sweep: Sweep) -> Path:
         "found": _found(sweep),
         "curves": _curves(sweep),
         "ensemble": _ensemble(sweep),
+        "members": len(sweep.members),
         "trials": [_trial(sweep, outcome) for outcome in sweep.trials],
         "marks": ["bad" if outcome.state == FAILED else "" for outcome in sweep.trials],
         "recipe": winner.read_text(encoding="utf-8") if sweep.best is not None and winner.exists() else "",
@@ -99,6 +101,8 @@ def _facts(sweep: Sweep) -> list[tuple[str, str, str]]:
 
 def _notes(sweep: Sweep) -> list[str]:
     notes = []
+    if sweep.lacking:
+        notes.append(f"{sweep.lacking}.")
     if sweep.stopped != "done":
         notes.append(
             "The sweep was interrupted; what follows is what there was by then. The same command goes on."
@@ -108,7 +112,7 @@ def _notes(sweep: Sweep) -> list[str]:
     if sweep.best is not None and sweep.best.warnings:
         notes += [f"Of the best trial: {text}." for text in sweep.best.warnings]
     for failed in sweep.failures[:10]:
-        notes.append(f"{sweep.trial(failed.number)} failed: {failed.error}"[:600])
+        notes.append(f"{failed} failed: {failed.error}"[:600])
     if len(sweep.failures) > 10:
         notes.append(f"{len(sweep.failures) - 10} more trials failed.")
     return [f"{note[0].upper()}{note[1:]}" for note in notes]
@@ -130,7 +134,7 @@ def _found(sweep: Sweep) -> list[tuple[Markup, str]]:
     ended = [point for point in sweep.points if point.scores]
     found = []
     for axis in sweep.plan.axes:
-        met = {_value(point, axis.field) for point in ended}
+        met = {point.settings[axis.field] for point in ended}
         given = list(met) if isinstance(axis.values, Range) else [v for v in axis.values if v in met]
         if len(given) < 2:
             continue
@@ -138,13 +142,13 @@ def _found(sweep: Sweep) -> list[tuple[Markup, str]]:
         if number:
             given.sort()
         places = {value: value if number else place for place, value in enumerate(given)}
-        groups = {value: [p.mean for p in ended if _value(p, axis.field) == value] for value in given}
+        groups = {value: [p.mean for p in ended if p.settings[axis.field] == value] for value in given}
         means = {value: float(np.mean(scores)) for value, scores in groups.items()}
         best = max(means, key=lambda value: means[value])
         spread = max(means.values()) - min(means.values())
         log = number and min(given) > 0 and max(given) >= LOG_FROM * min(given)
         name = axis.field.replace("_", " ")
-        dots = [(places[_value(p, axis.field)], abs(p.mean)) for p in ended]
+        dots = [(places[p.settings[axis.field]], abs(p.mean)) for p in ended]
         curves = [Curve([x for x, _ in dots], [y for _, y in dots], SERIES[0], "each setting", points=True)]
         repeated = len(given) < len(ended)
         if repeated:
@@ -166,10 +170,6 @@ def _edge(field: str, best: Any, given: Sequence[Any], number: bool) -> str:
         return ""
     beyond = "smaller" if best == given[0] else "larger"
     return f" That is the end of what was tried: {beyond} values may be better still."
-
-
-def _value(point: Point, field: str) -> Any:
-    return point.settings[field]
 
 
 def _curves(sweep: Sweep) -> Markup | None:
@@ -195,7 +195,10 @@ def _curves(sweep: Sweep) -> Markup | None:
 
 
 def _ensemble(sweep: Sweep) -> list[tuple[str, str, str]]:
-    names = [f"ensemble of {len(sweep.members)}", *(str(sweep.trial(number)) for number in sweep.members)]
+    names = [
+        f"ensemble of {len(sweep.members)}",
+        *(str(outcome) for number in sweep.members for outcome in sweep.trials if outcome.number == number),
+    ]
     cells = [["–" if a is None else f"{a:.4f}" for a in pair] for pair in sweep.ensemble_accuracies]
     return [(name, held, test) for name, (held, test) in zip(names, cells, strict=False)]
 
@@ -226,7 +229,7 @@ def _about(sweep: Sweep) -> list[tuple[str, str]]:
         ("folds", str(plan.folds or "")),
         (
             "held out",
-            "" if plan.folds else f"{plan.recipe.validation_fraction or 0.1:g} of the training data",
+            "" if plan.folds else f"{plan.recipe.validation_fraction or HELD_OUT:g} of the training data",
         ),
         ("stopped early", EARLY.get(plan.stop_early or "", "")),
         (

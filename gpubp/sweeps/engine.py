@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -76,32 +77,41 @@ class Engine:
         run: RunSettings,
         verify: str,
         room: DataRoom,
-        expected: str,
         watch_of: WatchOf,
     ) -> Generator[Result, None, None]:
-        """What came of each trial, as they end, ``jobs`` of them at a time; the next is asked for when it can begin."""
+        """What came of each trial, as they end, ``jobs`` of them at a time; the next is asked for when it can begin.
+
+        Raises:
+            concurrent.futures.BrokenExecutor: a process was ended.
+        """
         from joblib import Parallel, delayed, parallel_config
 
         backend = {"threads": "threading", "processes": "loky", "dask": "dask"}[self.kind]
-        own = room if self.here else None
-        lock = threading.Lock()
-
-        def one_by_one() -> Iterator[Any]:
-            while True:
-                with lock:
-                    trial = next(trials, None)
-                if trial is None:
-                    return
-                yield delayed(_result)(trial, run, verify, watch_of(trial), own, expected)
-
+        calls = (
+            delayed(_result)(
+                trial, run, verify, watch_of(trial), *((room, None) if self.here else (None, expected))
+            )
+            for trial, expected in self._expecting(trials, room)
+        )
         with parallel_config(backend, n_jobs=jobs):
-            parallel = Parallel(return_as="generator_unordered", pre_dispatch=jobs, batch_size=1)
-            yield from parallel(one_by_one())
+            yield from Parallel(return_as="generator_unordered", pre_dispatch=jobs, batch_size=1)(calls)
+
+    def _expecting(self, trials: Iterator[Trial], room: DataRoom) -> Iterator[tuple[Trial, str | None]]:
+        """Trials, each with the fingerprint of the data that another process is to find."""
+        for trial in trials:
+            try:
+                yield trial, None if self.here or trial.refused else room.fingerprint(trial.recipe)
+            except GpubpError:  # which the trial itself will tell of
+                yield trial, None
 
 
 def _result(
-    trial: Trial, run: RunSettings, verify: str, watch: Watch, room: DataRoom | None, expected: str
+    trial: Trial, run: RunSettings, verify: str, watch: Watch, room: DataRoom | None, expected: str | None
 ) -> Result:
+    if room is None and threading.current_thread() is threading.main_thread():
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # a terminal sends Ctrl-C to all; who has started it sees to it
     try:
         watch.check()
         return trial, *train(trial, run, verify, watch, room, expected)

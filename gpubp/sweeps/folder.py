@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gpubp.errors import DataError, GpubpError, UsageError
+from gpubp.experiments.folder import LEFT
+from gpubp.formats import npz
 from gpubp.support.files import write_text
 from gpubp.support.records import as_text, from_plain
 from gpubp.sweeps.trial import Outcome
@@ -22,6 +24,7 @@ from gpubp.sweeps.trial import Outcome
 FORMAT = 1  # of sweep.json; raised when an older gpubp could no longer read what is written
 SWEEP, TRIALS, LOCK = "sweep.json", "trials.jsonl", ".lock"
 WINNER, ENSEMBLE = "winner", "ensemble.npz"
+KIND = "record of a gpubp sweep"
 
 
 def own_folder(recipe: str, definition: dict[str, Any]) -> Path:
@@ -39,21 +42,33 @@ def held(folder: Path) -> Iterator[None]:
         GpubpError: it cannot be written.
     """
     try:
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / LOCK, "w") as file:
-            try:
-                import fcntl
-            except ImportError:  # no POSIX system
-                yield
-                return
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                busy = f"another sweep is at work in {folder}"
-                raise UsageError(f"{busy}: wait for it, or give another --folder") from None
-            yield
+        file = open(folder / LOCK, "w")  # noqa: SIM115  (closed below)
     except OSError as error:
         raise GpubpError(f"cannot write into folder {folder}: {error.strerror or error}") from error
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no POSIX system
+            pass
+        except BlockingIOError:
+            busy = f"another sweep is at work in {folder}"
+            raise UsageError(f"{busy}: wait for it, or give another --folder") from None
+        try:
+            yield
+        finally:
+            if made and os.listdir(folder) == [LOCK]:  # it was refused
+                (folder / LOCK).unlink()
+                folder.rmdir()
+
+
+def refuse_a_run(folder: Path) -> None:
+    """Refuse by a UsageError a folder with a training run in it, whose page the sweep's would take the place of."""
+    if any((folder / name).exists() for name in LEFT):
+        raise UsageError(f"{folder} has a training run in it: give another --folder")
 
 
 def read_sweep(folder: Path) -> dict[str, Any] | None:
@@ -63,17 +78,17 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
         DataError: it is damaged, or of a newer gpubp.
     """
     path = folder / SWEEP
-    try:
+    if not path.exists():
+        return None
+    with npz.reading(path, KIND, RecursionError):
         table = json.loads(path.read_text(encoding="utf-8"))
         version = from_plain(int, table["format"])
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a record of a gpubp sweep, or it is damaged ({error})") from error
+        for name, kind in (("definition", dict), ("run", dict), ("machine", dict), ("data", str)):
+            if type(table[name]) is not kind:
+                raise ValueError(f"{name} is {table[name]!r:.60}")
     if version > FORMAT:
         raise DataError(f"{path} was written by a newer gpubp (format {version}); upgrade gpubp")
+    del table["format"]
     return table
 
 
@@ -82,21 +97,26 @@ def write_sweep(folder: Path, table: dict[str, Any]) -> None:
     write_text(folder / SWEEP, as_text({"format": FORMAT, **table}))
 
 
+def mend(folder: Path) -> None:
+    """Take off a last line that was not written to its end: the machine, or the disk's room, ended in the middle."""
+    path = folder / TRIALS
+    if path.exists() and (rest := path.read_bytes().rpartition(b"\n")[2]):
+        os.truncate(path, path.stat().st_size - len(rest))
+
+
 def read_outcomes(folder: Path) -> list[Outcome]:
-    """The trials that are over, in the order that they ended in; a line that was not written to its end is left out.
+    """The trials that are over, in the order that they ended in; a line that is not whole is left out.
 
     Raises:
         DataError: the file is damaged elsewhere.
     """
     path = folder / TRIALS
     try:
-        *whole, rest = path.read_bytes().split(b"\n")
+        whole = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    if rest:  # the machine, or the disk's room, ended in the middle of a line
-        os.truncate(path, sum(len(line) + 1 for line in whole))
     found = []
     for number, line in enumerate(whole, start=1):
         try:

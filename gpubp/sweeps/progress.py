@@ -5,24 +5,23 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from gpubp.sweeps.space import shown
 from gpubp.sweeps.trial import DONE, FAILED, Outcome, Trial
 
 
-def line(trial: Trial, outcome: Outcome) -> str:
+def line(outcome: Outcome) -> str:
     """What came of a trial, in a line."""
     if outcome.state == FAILED:
-        return f"{trial} FAILED: {outcome.error}"
+        return f"{outcome} FAILED: {outcome.error}"
     how = "" if outcome.state == DONE else f", {outcome.state} after {outcome.epochs} epochs"
     score = (
         f"validation loss {shown(outcome.validation_loss)}"
         if outcome.validation_accuracy is None
         else f"validation accuracy {outcome.validation_accuracy:.4f}"
     )
-    return f"{trial}: {score}, {outcome.seconds:.1f} s{how}"
+    return f"{outcome}: {score}, {outcome.seconds:.1f} s{how}"
 
 
 class Bar:
@@ -40,12 +39,11 @@ class Bar:
     def trial(self, trial: Trial, outcome: Outcome) -> None:
         """A trial is over."""
         if outcome.state == FAILED:
-            print(f"warning: {line(trial, outcome)}", file=sys.stderr, flush=True)
+            print(f"warning: {line(outcome)}", file=sys.stderr, flush=True)
 
     @classmethod
-    def of(cls, total: int, before: Iterable[Outcome], *, quiet: bool) -> Bar:
-        """The one that suits where stderr goes."""
-        done = len(list(before))
+    def of(cls, total: int, done: int, *, quiet: bool) -> Bar:
+        """The one that suits where stderr goes; so many of all trials were done before."""
         if quiet:
             return cls()
         return Terminal(total, done) if sys.stderr.isatty() else Lines()
@@ -55,7 +53,7 @@ class Lines(Bar):
     """A line for each trial, on stderr."""
 
     def trial(self, trial: Trial, outcome: Outcome) -> None:
-        print(line(trial, outcome), file=sys.stderr, flush=True)
+        print(line(outcome), file=sys.stderr, flush=True)
 
 
 class Terminal(Bar):
@@ -66,7 +64,7 @@ class Terminal(Bar):
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self._total, self._done = total, done
-        self._parts: dict[int, float] = {}
+        self._under_way: dict[int, float] = {}
         self._lock, self._epochs, self._started = threading.Lock(), 0, 0.0
         self._bar = Progress(
             TextColumn("trials {task.fields[done]}/{task.fields[trials]}"),
@@ -91,15 +89,21 @@ class Terminal(Bar):
 
     def epoch(self, trial: Trial) -> None:
         with self._lock:
+            self._under_way[trial.number] = self._under_way.get(trial.number, 0.0) + 1 / trial.recipe.epochs
             self._epochs += 1
-            self._parts[trial.number] = self._parts.get(trial.number, 0) + 1 / trial.recipe.epochs
-            rate = self._epochs / max(time.perf_counter() - self._started, 1e-9)
-            completed = self._done + sum(self._parts.values())
-            self._bar.update(self._task, completed=completed, rate=f"{rate:.3g} network-epochs/s")
+            self._show()
 
     def trial(self, trial: Trial, outcome: Outcome) -> None:
         with self._lock:
+            seen = self._under_way.pop(trial.number, 0.0) * trial.recipe.epochs
+            self._epochs += outcome.epochs - round(seen)  # those of another process are not seen
             self._done += 1
-            self._parts.pop(trial.number, None)
-            self._bar.update(self._task, completed=self._done + sum(self._parts.values()), done=self._done)
-        self._bar.console.print(line(trial, outcome), highlight=False, markup=False, soft_wrap=True)
+            self._show()
+        self._bar.console.print(line(outcome), highlight=False, markup=False, soft_wrap=True)
+
+    def _show(self) -> None:
+        rate = self._epochs / max(time.perf_counter() - self._started, 1e-9)
+        completed = self._done + sum(self._under_way.values())
+        self._bar.update(
+            self._task, completed=completed, done=self._done, rate=f"{rate:.3g} network-epochs/s"
+        )

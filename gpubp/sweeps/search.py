@@ -43,17 +43,16 @@ class Listed(Search):
 
 
 class Optuna(Search):
-    """What the tree-structured Parzen estimator proposes (Bergstra and others 2011; Optuna's TPESampler)."""
+    """What the tree-structured Parzen estimator proposes (Bergstra and others 2011; Optuna's TPESampler).
+
+    Each proposal is drawn by a generator of its own number, so that a search that goes on does not begin anew.
+    """
 
     def __init__(self, axes: Sequence[Axis], count: int, seed: int) -> None:
         self._optuna = quiet_optuna()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
-            # Several are tried at once, and those under way are not to be tried again.
-            sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        self._study = self._optuna.create_study(direction="maximize", sampler=sampler)
-        self.count = count
-        self._asked: dict[int, Any] = {}
+        self._study = self._optuna.create_study(direction="maximize")
+        self.count, self._seed = count, seed
+        self._asked: dict[int, tuple[Any, Settings]] = {}
         self._axes = {axis.field: axis for axis in axes}
         self._distributions = {axis.field: self._distribution(axis) for axis in axes}
 
@@ -62,30 +61,44 @@ class Optuna(Search):
         if not isinstance(axis.values, Range):  # a study knows texts; what they mean is looked up
             return kinds.CategoricalDistribution([written(value) for value in axis.values])
         low, high, log = axis.values.low, axis.values.high, axis.values.log
-        if axis.whole:
+        if axis.kind is int:
             return kinds.IntDistribution(int(low), int(high), log=log)
         return kinds.FloatDistribution(low, high, log=log)
 
     def propose(self, number: int) -> Settings:
-        self._asked[number] = trial = self._study.ask(self._distributions)
-        return {field: self._meant(field, value) for field, value in trial.params.items()}
+        if number not in self._asked:
+            self._study.sampler = self._sampler(number)
+            trial = self._study.ask(self._distributions)
+            settings = {field: self._meant(field, value) for field, value in trial.params.items()}
+            self._asked[number] = trial, settings
+        return self._asked[number][1]
+
+    def _sampler(self, number: int) -> Any:
+        seed = int(np.random.default_rng([self._seed, number]).integers(2**31))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
+            # Several are tried at once, and those under way are not to be tried again.
+            return self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
     def _meant(self, field: str, value: Any) -> Any:
-        values = self._axes[field].values
-        return value if isinstance(values, Range) else next(v for v in values if written(v) == value)
+        axis = self._axes[field]
+        if isinstance(axis.values, Range):
+            return axis.of_number(value)
+        return next(v for v in axis.values if written(v) == value)
+
+    def _told(self, field: str, value: Any) -> Any:
+        axis = self._axes[field]
+        return axis.number(value) if isinstance(axis.values, Range) else written(value)
 
     def learn(self, number: int, settings: Settings, score: float | None) -> None:
         states = self._optuna.trial.TrialState
         ended = (states.FAIL, None) if score is None or not math.isfinite(score) else (states.COMPLETE, score)
         if number in self._asked:
-            self._study.tell(self._asked.pop(number), values=ended[1], state=ended[0])
+            self._study.tell(self._asked.pop(number)[0], values=ended[1], state=ended[0])
             return
-        listed = {
-            field: value if isinstance(self._axes[field].values, Range) else written(value)
-            for field, value in settings.items()
-        }
+        told = {field: self._told(field, value) for field, value in settings.items()}
         made = self._optuna.trial.create_trial(
-            params=listed, distributions=self._distributions, state=ended[0], value=ended[1]
+            params=told, distributions=self._distributions, state=ended[0], value=ended[1]
         )
         self._study.add_trial(made)
 
@@ -141,7 +154,7 @@ def _drawn(axes: Sequence[Axis], count: int, seed: int) -> list[Settings]:
 
 def _draw(rng: np.random.Generator, axis: Axis) -> Any:
     if isinstance(axis.values, Range):
-        return axis.values.draw(rng, whole=axis.whole)
+        return axis.of_number(axis.values.draw(rng, whole=axis.kind is int))
     return axis.values[int(rng.integers(len(axis.values)))]
 
 

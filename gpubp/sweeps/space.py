@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from gpubp.errors import UsageError
-from gpubp.experiments.recipe import OF_DATA, Recipe, field_types
+from gpubp.experiments.recipe import OF_DATA, SYNONYMS, Recipe, field_types
 from gpubp.support.hints import did_you_mean
 
 INSTEAD = {  # what a sweep does not vary, and why
@@ -46,6 +46,11 @@ class Range:
     high: float
 
     def __post_init__(self) -> None:
+        for end in ("low", "high"):
+            try:
+                object.__setattr__(self, end, float(getattr(self, end)))
+            except (TypeError, ValueError):
+                raise UsageError(f"a range is of two numbers, not {getattr(self, end)!r}") from None
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise UsageError(f"a range goes from a lower to a higher number, as 0.001..0.1, not {self}")
 
@@ -65,11 +70,19 @@ class Range:
 
 @dataclass(frozen=True)
 class Axis:
-    """A field, and the values it is to take, or a range of them; ``whole`` if it takes whole numbers."""
+    """A field, and the values it is to take, or a range of them; ``kind`` is the field's type."""
 
     field: str
     values: tuple[Any, ...] | Range
-    whole: bool = False
+    kind: Any
+
+    def of_number(self, number: float | int) -> Any:
+        """The value that a number of the range stands for: one for all layers, where the field has one for each."""
+        return (number,) if _is_list(self.kind) else number
+
+    def number(self, value: Any) -> float | int:
+        """The number that :meth:`of_number` made a value of."""
+        return value[0] if _is_list(self.kind) else value
 
     def __str__(self) -> str:
         """As :func:`axis_of` reads it."""
@@ -78,13 +91,18 @@ class Axis:
         return f"{self.field}={values}"
 
 
-def axes_of(vary: Mapping[str, Any] | Sequence[str]) -> tuple[Axis, ...]:
+def _is_list(kind: Any) -> bool:
+    return typing.get_origin(kind) is tuple
+
+
+def axes_of(vary: str | Mapping[str, Any] | Sequence[str]) -> tuple[Axis, ...]:
     """The axes of ``{"lr": [0.1, 0.2], "units": Range(…)}``, or of texts such as ``"lr=0.1,0.2"``, as the command has.
 
     Raises:
         UsageError: no field of a recipe, one that a sweep does not vary, a value that is none of its, or a field twice.
     """
-    given = [_halves(text) for text in vary] if not isinstance(vary, Mapping) else list(vary.items())
+    texts = [vary] if isinstance(vary, str) else vary
+    given = list(texts.items()) if isinstance(texts, Mapping) else [_halves(text) for text in texts]
     axes = tuple(axis_of(name, values) for name, values in given)
     for axis in axes:
         if sum(other.field == axis.field for other in axes) > 1:
@@ -101,33 +119,45 @@ def _halves(text: str) -> tuple[str, str]:
 
 def axis_of(name: str, values: Any) -> Axis:
     """The axis of a field and its values: a list of them, a :class:`Range`, or text as the command takes it."""
-    field = name.replace("-", "_").replace(".", "_")
+    field = str(name).replace("-", "_").replace(".", "_")
     kinds = fields_of_recipe()
     if field in INSTEAD:
         raise UsageError(f"{name} is not varied: {INSTEAD[field]}")
     if field not in kinds:
         offered = [known for known in kinds if known not in INSTEAD]
-        hint = did_you_mean(field, offered, at_least=0.6)
+        meant = SYNONYMS.get(field.lower())
+        hint = (
+            did_you_mean(meant, offered) if meant in offered else did_you_mean(field, offered, at_least=0.6)
+        )
         raise UsageError(f"there is no field {name!r} to vary: {hint}There are {', '.join(offered)}")
     kind = kinds[field]
     if isinstance(values, str):
-        if ".." in values:
-            low, high = (_read(name, float, end) for end in values.split("..", 1))
-            values = Range(low, high)
-        else:
-            values = [_read(name, kind, text.strip()) for text in values.split(",")]
+        values = _range_of(name, kind, values) if ".." in values else values.split(",")
     if isinstance(values, Range):
-        if kind not in (int, float):
+        if kind not in (int, float, tuple[float, ...]):
             raise UsageError(f"{name} takes no range: list its values, {name}=a,b,c")
         if kind is int and (values.low, values.high) != (round(values.low), round(values.high)):
             raise UsageError(f"{name} takes whole numbers: {values} has ends between them")
-        return Axis(field, values, whole=kind is int)
+        return Axis(field, values, kind)
+    if isinstance(values, Mapping) or not isinstance(values, Iterable):
+        values = [values]
     listed = tuple(_checked(name, kind, value) for value in values)
     if not listed:
         raise UsageError(f"{name} has no value to take")
     if len(set(listed)) < len(listed):
         raise UsageError(f"{name} is given a value twice: {', '.join(map(written, listed))}")
-    return Axis(field, listed, whole=kind is int)
+    return Axis(field, listed, kind)
+
+
+def _range_of(name: str, kind: Any, text: str) -> Range:
+    if kind not in (int, float, tuple[float, ...]):
+        raise UsageError(f"{name} takes no range: list its values, {name}=a,b,c")
+    low, high = text.split("..", 1)
+    if "," in text:
+        raise UsageError(
+            f"a range stands alone: {name}={low}..{high.partition(',')[0]}, or list values, {name}=a,b,c"
+        )
+    return Range(_read(name, float, low.strip()), _read(name, float, high.strip()))
 
 
 def list_of(listed: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -170,35 +200,45 @@ def fields_of_recipe() -> dict[str, Any]:
 def _read(name: str, kind: Any, text: str) -> Any:
     """A value as the command line has it: sizes 784-32-10, lists with a plus, 0.2+0.5, as commas part the values."""
     try:
-        if typing.get_origin(kind) is tuple:
+        if _is_list(kind):
             element = typing.get_args(kind)[0]
-            return tuple(element(part) for part in text.split("-" if element is int else "+"))
+            return tuple(_read(name, element, part) for part in text.split("-" if element is int else "+"))
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
+        if kind is str and (not text or set(text) & set(" ,+=")):
+            raise ValueError
         return kind(text)
-    except (ValueError, KeyError):
-        called = {int: "whole numbers", float: "numbers", bool: "true or false"}.get(kind)
-        called = called or (
-            "sizes such as 784-32-10" if name == "layers" else "numbers such as 0.2 or 0.2+0.5"
-        )
-        raise UsageError(f"{name} takes {called}, not {text!r}") from None
+    except (ValueError, KeyError, UsageError):
+        raise UsageError(f"{name} takes {_called(name, kind)}, not {text!r}") from None
+
+
+def _called(name: str, kind: Any) -> str:
+    if _is_list(kind):
+        element = typing.get_args(kind)[0]
+        return {int: "sizes such as 784-32-10", float: "numbers such as 0.2 or 0.2+0.5"}.get(element, "names")
+    return {int: "whole numbers", float: "numbers", bool: "true or false", str: "names"}.get(
+        kind, "other values"
+    )
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
-    """A value given in Python, of the field's type."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if typing.get_origin(kind) is tuple:
+    """A value given in Python, or as the command line has it, of the field's type."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, str):
+        return _read(name, kind, value.strip())
+    if _is_list(kind):
         element = typing.get_args(kind)[0]
-        one = [value] if isinstance(value, str | int | float) else value
-        values = tuple(float(v) if element is float and type(v) is int else v for v in one)
-        if all(type(v) is element for v in values):
-            return values
+        one = [value] if element is float and type(value) in (int, float) else value
+        if isinstance(one, list | tuple) and len(one):
+            values = tuple(float(v) if element is float and type(v) is int else v for v in one)
+            if all(type(v) is element for v in values):
+                return values
     elif kind is float and type(value) is int:
         return float(value)
     elif type(value) is kind:
         return value
-    raise UsageError(f"{name} does not take {value!r}")
+    raise UsageError(f"{name} takes {_called(name, kind)}, not {value!r}")
 
 
 def written(value: Any) -> str:
@@ -233,6 +273,8 @@ def recipe_with(recipe: Recipe, settings: Settings) -> Recipe:
             outer, _, inner = field.partition("_")
             changes.setdefault(outer, {})[inner] = value
     try:
-        return recipe.overridden(changes)
+        changed = recipe.overridden(changes)
+        changed.check_network()
+        return changed
     except UsageError as error:
         raise UsageError(f"a trial with {told(settings)} cannot be: {error}") from error

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpubp import backends
 from gpubp.data.dataset import Dataset, Split
-from gpubp.errors import DataError, GpubpError
+from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.experiments.parts import Parts, finish, fit_recipe, load_dataset, part, untrained
 from gpubp.experiments.recipe import OF_DATA, Recipe, RunSettings
 from gpubp.model import VALUES
@@ -33,7 +33,10 @@ CURVES = ("loss", "validation_loss", "validation_accuracy")
 
 @dataclass(frozen=True)
 class Trial:
-    """A training to be done; ``point`` is the number of its settings, and ``fold`` None without folds."""
+    """A training to be done; ``point`` is the number of its settings, and ``fold`` None without folds.
+
+    ``refused`` says of settings that cannot be why, and the recipe is then without them.
+    """
 
     number: int
     point: int
@@ -41,10 +44,10 @@ class Trial:
     seed: int
     fold: int | None
     recipe: Recipe
+    refused: str = ""
 
     def __str__(self) -> str:
-        parts = [told(self.settings), f"seed {self.seed}", f"fold {self.fold}" if self.fold else ""]
-        return f"trial {self.number + 1} ({', '.join(filter(None, parts))})"
+        return _called(self)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Outcome:
     """What came of a trial. Accuracy and loss are of the held-out samples, by the weights that the trial left.
 
     ``seconds`` are wall time, data and compilation included; ``weights`` is a digest of the parameters' bits, and
-    ``exit_code`` what the command line ends with where the trial failed.
+    ``exit_code`` what the command line ends with where the trial failed. ``again``: it may end otherwise if it is tried
+    again, since what failed is not what its settings say.
     """
 
     number: int
@@ -68,10 +72,14 @@ class Outcome:
     weights: str | None = None
     error: str | None = None
     exit_code: int = 0
+    again: bool = False
     plan: str = ""
     verification: str = ""
     warnings: list[str] = field(default_factory=list)
     curves: dict[str, list[float | None]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return _called(self)
 
     @property
     def score(self) -> float | None:
@@ -79,6 +87,11 @@ class Outcome:
         if self.validation_accuracy is not None:
             return self.validation_accuracy
         return None if self.validation_loss is None else -self.validation_loss
+
+
+def _called(one: Trial | Outcome) -> str:
+    parts = [told(one.settings), f"seed {one.seed}", f"fold {one.fold}" if one.fold else ""]
+    return f"trial {one.number + 1} ({', '.join(filter(None, parts))})"
 
 
 def digest(network: Network) -> str:
@@ -162,47 +175,47 @@ class Watch(Progress):
 
 
 def train(
-    trial: Trial, run: RunSettings, verify: str, watch: Watch, room: DataRoom | None, expected: str
+    trial: Trial, run: RunSettings, verify: str, watch: Watch, room: DataRoom | None, expected: str | None
 ) -> tuple[Outcome, Network | None]:
     """Do a trial: its outcome, and the network unless it failed; the outcome of a failure says why.
 
-    ``room`` is that of this process, None in another one, and ``expected`` the fingerprint of the data.
+    ``room`` is that of this process; in another one it is None, and ``expected`` is the fingerprint that the data has
+    in the process that asks.
 
     Raises:
-        Abandoned: as ``watch`` says.
+        Abandoned: as ``watch`` says, or Ctrl-C reached the training itself.
     """
     started = time.perf_counter()
     about = trial.number, trial.point, trial.settings, trial.seed, trial.fold
     history, recipe = History(), trial.recipe
     try:
+        if trial.refused:
+            raise UsageError(trial.refused)
         room = room or room_of_process(run.data_dir)
         parts = room.parts(recipe)
-        if (found := room.fingerprint(recipe)) != expected:
-            raise DataError(f"the data is {found!r}, where the sweep began with {expected!r}")
+        if expected is not None and (found := room.fingerprint(recipe)) != expected:
+            raise DataError(f"the data read here is {found}, and {expected} where the sweep was started")
         network = untrained(recipe, trial.seed, parts)
         backend = backends.get(run.backend, run.threads, run.plan, run.precision)
-        callback = _stopper(watch)
-        history = fit_recipe(
-            network,
-            recipe,
-            trial.seed,
-            parts,
-            callbacks=[callback],
-            progress=watch,
-            backend=backend,
-            verify=verify,
-        )
-        finish(network, parts)
+        settings: dict[str, Any] = {"backend": backend, "verify": verify, "progress": watch}
+        history = fit_recipe(network, recipe, trial.seed, parts, callbacks=[_stopper(watch)], **settings)
     except Abandoned:
         raise
     except Exception as error:  # whatever it is, the other trials go on
         known = isinstance(error, GpubpError)
-        history = getattr(error, "history", None) or history
-        text = str(error) if known else f"{type(error).__name__}: {error}"
-        code = error.exit_code if isinstance(error, GpubpError) else 1
-        seconds = time.perf_counter() - started
-        failed = Outcome(*about, FAILED, epochs=len(history), seconds=seconds, error=text, exit_code=code)
-        return failed, None
+        history = history if getattr(error, "history", None) is None else error.history  # type: ignore[attr-defined]
+        return Outcome(
+            *about,
+            FAILED,
+            epochs=len(history),
+            seconds=time.perf_counter() - started,
+            error=str(error) if known else f"{type(error).__name__}: {error}",
+            exit_code=error.exit_code if isinstance(error, GpubpError) else 1,
+            again=not isinstance(error, UsageError) and getattr(error, "history", None) is None,
+        ), None
+    if history.stopped == "interrupted":  # where it has the main thread, it is the first to hear of Ctrl-C
+        raise Abandoned
+    finish(network, parts)
     last = _last(history)
     outcome = Outcome(
         *about,

@@ -107,6 +107,8 @@ def fit(
         VerificationError: the backend computed something else than the equations say.
         GpubpError: the loss is no longer finite, or the checkpoint cannot be written.
     """
+    if not isinstance(network, Network):
+        raise UsageError(f"what is trained is a gpubp.Network, not {type(network).__name__}")
     _check_arguments(optimizer, schedule, validation, early_stopping, callbacks)
     objective = lookup(LOSSES, loss, "loss")
     counts = _positive(epochs, "epochs"), _positive(batch_size, "batch_size")

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 import gpubp
@@ -23,8 +24,9 @@ from gpubp.reports.sweep import write_report
 from gpubp.sweeps import folder as kept
 from gpubp.sweeps import running
 from gpubp.sweeps.engine import Engine
-from gpubp.sweeps.running import read
-from gpubp.sweeps.trial import DONE, FAILED, STOPPED, digest
+from gpubp.sweeps.plan import plan_of
+from gpubp.sweeps.result import Sweep, read
+from gpubp.sweeps.trial import DONE, FAILED, STOPPED, Outcome, digest
 from tests.browser import problems
 from tests.faults import FAULTS, plant
 
@@ -284,7 +286,7 @@ def test_a_sweep_that_is_killed_twice_goes_on_and_ends_as_if_it_had_not_been(tmp
         done = kept_lines
     finished = subprocess.run(command(folder), capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
-    assert f"18 trials, {len(done)} of them done before" in finished.stdout
+    assert f"18 trials: 6 settings × 3 seeds; {len(done)} of them done before" in finished.stdout
     assert lines_of(folder)[: len(done)] == done
     assert sorted(json.loads(line)["number"] for line in lines_of(folder)) == list(range(18))
     whole = subprocess.run(command(tmp_path / "whole", "-q", "--json", "-"), capture_output=True, text=True)
@@ -389,7 +391,7 @@ def test_a_sweep_without_a_folder_has_one_of_its_own(ok):
     folders = list(Path("gpubp-runs").iterdir())
     assert len(folders) == 2
     assert all(folder.name.startswith("sweep-iris-") for folder in folders)
-    assert "2 trials, all of them done before" in ok(*given, "--vary", "lr=0.1,0.2")
+    assert "2 trials: 2 settings; all of them done before" in ok(*given, "--vary", "lr=0.1,0.2")
 
 
 def test_an_ensemble_is_the_mean_of_the_best(run, ok, tmp_path):
@@ -425,7 +427,7 @@ def test_an_ensemble_is_the_mean_of_the_best(run, ok, tmp_path):
         "sweep", "iris", "--epochs", 4, "--seeds", 2, "--ensemble", 3, "--backend", "numpy", "-q"
     )
     assert code == 2
-    assert "an ensemble of 3 needs as many trials" in err
+    assert "an ensemble of 3 needs as many trials, and there are 2" in err
     code, _, err = run("explain", "iris", "--model", "sweep/ensemble.npz")
     assert code == 2
     assert "is an ensemble of networks" in err
@@ -437,7 +439,7 @@ def test_an_ensemble_is_the_mean_of_the_best(run, ok, tmp_path):
         (("--seeds", 0), "seeds must be 1 or more"),
         (("--jobs", 0), "jobs must be 1 or more"),
         (("--folds", 1), "folds must be 2 or more"),
-        (("--folds", 3, "--fold", 1), "leave --fold out"),
+        (("--folds", 3, "--fold", 1), "holds out each in turn: leave it out"),
         (("--ensemble", 1), "2 members or more"),
         (
             ("--vary", "optimizer=sgd,adam", "--vary", "momentum=0.9"),
@@ -484,3 +486,210 @@ def test_settings_may_be_listed_one_by_one(tmp_path):
     write_report(tmp_path / "report.html", sweep)
     with pytest.raises(UsageError, match="leave any search out"):
         gpubp.sweep(IRIS, listed, search="random:2", run=NUMPY, folder=tmp_path)
+
+
+@pytest.mark.parametrize("how", [("--jobs", "1"), ("--engine", "processes")])
+def test_ctrl_c_keeps_no_trial_that_it_cut_short(tmp_path, how):
+    """Whoever hears of it first: the training in the main thread, or each process of a terminal's group."""
+    folder = tmp_path / "sweep"
+    given = [*command(folder, "--epochs", "60", "-q"), *how]
+    with subprocess.Popen(given, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        wait_for(folder, 1, process)
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "warning" not in err
+    for outcome in read(folder).trials:
+        assert (outcome.state, outcome.epochs) == (DONE, 60)
+    assert read(folder).stopped == "interrupted"
+
+
+def test_a_process_that_is_killed_is_told(tmp_path):
+    folder = tmp_path / "sweep"
+    given = command(folder, "--epochs", "60", "-q", "--engine", "processes")
+    with subprocess.Popen(given, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(folder, 1, process)
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if "loky" in " ".join(child.cmdline()) and "tracker" not in " ".join(child.cmdline()):
+                child.kill()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "error: a process that trained was ended" in err
+    assert "Traceback" not in err
+    assert len(lines_of(folder)) >= 1
+
+
+def test_a_report_of_a_sweep_under_way_changes_nothing(tmp_path, ok):
+    gpubp.sweep(IRIS, VARY, run=NUMPY, folder=tmp_path)
+    path = tmp_path / kept.TRIALS
+    path.write_bytes(path.read_bytes()[:-20])  # as a sweep may be writing it
+    before = path.read_bytes()
+    ok("report", tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_values_are_not_compared_by_unlike_losses(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "\n".join(["a,y", *(f"{i / 9},{i / 5 + 0.05}" for i in range(40))]) + "\n"
+    )
+    values = {
+        "layers": (1, 4, 1),
+        "output": "identity",
+        "loss": "squared_error",
+        "epochs": 2,
+        "test_fraction": 0.2,
+    }
+    recipe = load_recipe("mnist-sample").overridden({"data": str(tmp_path / "t.csv"), **values})
+    with pytest.raises(UsageError, match="values are compared by their loss"):
+        gpubp.sweep(recipe, {"loss": ["squared_error", "quadratic"]}, run=NUMPY, folder=tmp_path / "sweep")
+    # The recipe's own values, which no trial has, decide nothing.
+    plain = replace(recipe, layers=(784, 10), output="softmax", loss="cross_entropy")
+    settings = [{"layers": (1, n, 1), "output": "identity", "loss": "quadratic"} for n in (3, 5)]
+    with pytest.raises(UsageError, match="values are compared by their loss"):
+        gpubp.sweep(plain, settings, run=NUMPY, folder=tmp_path / "other")
+    plain = replace(plain, loss="quadratic")
+    settings = [{"layers": (1, n, 1), "output": "identity"} for n in (3, 5)]
+    sweep = gpubp.sweep(plain, settings, run=NUMPY, folder=tmp_path / "other")
+    assert [outcome.state for outcome in sweep.trials] == [DONE, DONE]
+
+
+def test_a_tie_of_accuracies_is_not_told_by_unlike_losses(tmp_path):
+    plan = plan_of(IRIS, {"loss": ["cross_entropy", "quadratic"]}, 1, "grid", None, None)
+    outcomes = [
+        Outcome(number, number, {"loss": loss}, 0, None, DONE, 0.5, cost)
+        for number, (loss, cost) in enumerate([("cross_entropy", 0.9), ("quadratic", 0.2)])
+    ]
+    assert Sweep.of(plan, NUMPY, tmp_path, outcomes, "done").best.number == 0
+
+
+def test_a_search_that_goes_on_does_not_begin_anew(tmp_path):
+    vary = {"lr": "1e-6..1", "batch_size": "2..32"}
+    given = {"search": "optuna:9", "jobs": 1, "run": NUMPY, "folder": tmp_path}
+    whole = gpubp.sweep(IRIS, vary, **given)
+    path = tmp_path / kept.TRIALS
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:4]))
+    again = gpubp.sweep(IRIS, vary, **given)
+    assert weights_of(again) == weights_of(whole)
+    assert len({str(point.settings) for point in again.points}) == 9
+
+
+def test_a_learning_search_lives_with_what_cannot_be(tmp_path):
+    vary = {"optimizer": ["sgd", "adam"], "momentum": [0.0, 0.9]}
+    sweep = gpubp.sweep(IRIS, vary, search="optuna:8", run=NUMPY, folder=tmp_path)
+    assert len(sweep.trials) == 8
+    assert {o.settings["optimizer"] for o in sweep.trials if o.state == FAILED} == {"adam"}
+    assert all("momentum belongs to optimizer sgd" in outcome.error for outcome in sweep.failures)
+    assert sweep.best.settings["optimizer"] == "sgd"
+    write_report(tmp_path / "report.html", sweep)
+    again = gpubp.sweep(IRIS, vary, search="optuna:8", run=NUMPY, folder=tmp_path)
+    assert [o.state for o in again.trials] == [o.state for o in sweep.trials]
+
+
+@pytest.mark.parametrize(
+    ("vary", "count", "says"),
+    [
+        ({"lr": [0.1]}, 2, "needs as many trials, and there are 1"),
+        ({"dtype": ["float32", "float64"]}, 2, "one dtype"),
+    ],
+)
+def test_an_ensemble_that_cannot_be_is_refused_before_the_training(tmp_path, vary, count, says):
+    with pytest.raises(UsageError, match=says):
+        gpubp.sweep(IRIS, vary, ensemble=count, run=NUMPY, folder=tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_an_ensemble_that_lacks_members_leaves_the_rest_of_the_sweep(run):
+    given = (
+        "sweep",
+        "mnist-sample",
+        "--epochs",
+        1,
+        "--vary",
+        "lr=0.1,1e30",
+        "--ensemble",
+        2,
+        "--backend",
+        "numpy",
+    )
+    code, out, err = run(*given, "--folder", "sweep", "--json", "r.json")
+    assert code == 1
+    assert "no ensemble was made: 2 members need as many trials, and 1 were trained to their end" in err
+    assert "best: trial 1" in out
+    assert json.loads(Path("r.json").read_text())["ensemble"] is None
+    assert read(Path("sweep")).stopped == "done"
+
+
+def test_a_failure_of_the_surroundings_is_tried_again_and_one_of_the_settings_is_not(tmp_path, monkeypatch):
+    def fails(*args, **settings):
+        raise DataError("no data today")
+
+    recipe = replace(load_recipe("mnist-sample"), epochs=1)
+    vary = {"lr": [0.1, 1e30]}
+    with monkeypatch.context() as patch:
+        patch.setattr("gpubp.sweeps.trial.untrained", fails)
+        first = gpubp.sweep(recipe, vary, run=NUMPY, folder=tmp_path)
+    assert [outcome.error for outcome in first.trials] == ["no data today"] * 2
+    second = gpubp.sweep(recipe, vary, run=NUMPY, folder=tmp_path)
+    assert [outcome.state for outcome in second.trials] == [DONE, FAILED]
+    count = len(lines_of(tmp_path))
+    gpubp.sweep(recipe, vary, run=NUMPY, folder=tmp_path)
+    assert len(lines_of(tmp_path)) == count
+
+
+def test_a_folder_with_a_training_run_is_refused(tmp_path, run):
+    assert run("train", "iris", "--epochs", 1, "--backend", "numpy", "--folder", "run", "-q")[0] in (0, 1)
+    before = Path("run/report.html").read_bytes()
+    code, _, err = run("sweep", "iris", "--epochs", 1, "--backend", "numpy", "--folder", "run")
+    assert code == 2
+    assert "run has a training run in it" in err
+    assert Path("run/report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ['{"format": 1}', '{"format": 1, "definition": {}}', "[]", "{"])
+def test_a_damaged_record_is_told(tmp_path, text):
+    gpubp.sweep(IRIS, run=NUMPY, folder=tmp_path)
+    (tmp_path / kept.SWEEP).write_text(text)
+    with pytest.raises(DataError, match=r"sweep\.json is not a record of a gpubp sweep"):
+        gpubp.sweep(IRIS, run=NUMPY, folder=tmp_path)
+
+
+def test_a_network_that_is_gone_is_told_with_the_way_out(tmp_path):
+    sweep = gpubp.sweep(IRIS, run=NUMPY, folder=tmp_path)
+    (tmp_path / "trials" / "0001.npz").unlink()
+    with pytest.raises(DataError, match=r"0001\.npz: delete the line of number 0 in .*trials\.jsonl"):
+        gpubp.sweep(IRIS, run=NUMPY, folder=tmp_path)
+    (tmp_path / kept.TRIALS).write_text("")
+    assert weights_of(gpubp.sweep(IRIS, run=NUMPY, folder=tmp_path)) == weights_of(sweep)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("--splits", 2), "--splits is of a single run"),
+        (("--reach", 0.9), "--reach is of a single run"),
+        (("--folds", 3, "--validation-fraction", 0.2), "both say what is held out"),
+        (("--vary", "hidden=relu,foo"), "unknown activation 'foo'"),
+        (("--vary", "epochs=0,3"), "epochs must be 1 or more"),
+        (("--vary", "init=zzz"), "zzz"),
+        (("--vary", "learning_rate=0.1"), "did you mean 'lr'"),
+    ],
+)
+def test_what_contradicts_a_sweep_is_refused_and_leaves_nothing(run, given, says):
+    code, _, err = run("sweep", "iris", "--no-report", "--backend", "numpy", *given)
+    assert (code, says in err) == (2, True), err
+    assert not Path("gpubp-runs").exists() or not list(Path("gpubp-runs").iterdir())
+
+
+def test_data_is_named_by_its_whole_path(tmp_path, monkeypatch):
+    """A cluster's processes work in folders of their own."""
+    (tmp_path / "t.csv").write_text(
+        "\n".join(["a,b,c", *(f"{i % 7},{i % 3},{i % 2}" for i in range(80))]) + "\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    values = {"data": "t.csv", "layers": (2, 4, 2), "epochs": 1, "test_fraction": 0.2}
+    sweep = gpubp.sweep(load_recipe("mnist-sample").overridden(values), run=NUMPY, folder="sweep")
+    assert sweep.trial(0).recipe.data == str(tmp_path / "t.csv")
+    assert not sweep.failures
