@@ -154,7 +154,9 @@ def _found(sweep: Sweep) -> list[tuple[Markup, str]]:
         if repeated:
             line = [(places[value], abs(means[value])) for value in given]
             curves.append(Curve([x for x, _ in line], [y for _, y in line], SERIES[1], "mean of a value"))
-        across = Axis(name, log=log, names=() if number else tuple(map(shown, given)))
+        across = Axis(name, log=log)
+        if not number:
+            across = Axis(name, names=tuple(map(shown, given)), limits=(-0.5, len(given) - 0.5))
         drawn = plot(curves, across, Axis(sweep.measure), f"{sweep.measure} by {name}; best at {shown(best)}")
         said = f"{name}: best at {shown(best)}, {_score(sweep, means[best])}"
         said += " in the mean over all that else was varied" if repeated and len(sweep.plan.axes) > 1 else ""
