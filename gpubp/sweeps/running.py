@@ -26,6 +26,7 @@ from gpubp.experiments.recipe import Recipe, RunSettings, with_whole_paths
 from gpubp.model import Model
 from gpubp.network import Network
 from gpubp.support.files import user_path, write_text
+from gpubp.support.hints import apart
 from gpubp.support.machine import cores, processor, versions
 from gpubp.sweeps import folder as kept
 from gpubp.sweeps.engine import Engine
@@ -206,12 +207,8 @@ class _Running:
             kept.refuse_a_run(self.folder)
             return
         for name, value in self.plan.definition().items():
-            old = before["definition"].get(name)
-            if old != value:
-                if name == "recipe" and isinstance(old, dict):
-                    keys = [key for key in {**old, **value} if old.get(key) != value.get(key)]
-                    old, value = ({key: table.get(key) for key in keys} for table in (old, value))
-                other = f"its {name} is {old}, not {value}"
+            if (old := before["definition"].get(name)) != value:
+                other = f"its {name} is {apart(old, value)}"
                 raise UsageError(f"{self.folder} has another sweep: {other}: give another --folder")
         settled, usual = RunSettings(**before["run"]), RunSettings()
         for name, value in asdict(self.run).items():

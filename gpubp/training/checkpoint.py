@@ -21,6 +21,7 @@ from gpubp.errors import DataError, UsageError
 from gpubp.formats import npz
 from gpubp.network import Network, tensor_names
 from gpubp.optimizers import Schedule
+from gpubp.support.hints import apart
 from gpubp.training.history import Epoch
 from gpubp.training.stopping import Best
 
@@ -170,7 +171,7 @@ def read(
     theirs = {**training["settings"], **of_data, "network": _shape(saved)}
     for key, value in ours.items():
         if (other := theirs.get(key)) != value:
-            raise UsageError(f"{path} cannot be resumed here: its {key} is {other!r}, not {value!r}")
+            raise UsageError(f"{path} cannot be resumed here: its {key} is {apart(other, value)}")
     names = tensor_names(saved.layers)
     try:
         of_each = [tuple(arrays[f"{slot}_{name}"] for slot in slots) for name in names]
