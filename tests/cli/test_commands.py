@@ -375,6 +375,7 @@ def test_recipes_are_listed(ok):
         "mnist",
         "mnist-dropout",
         "mnist-simard",
+        "mnist-ciresan-2",
         "mnist-mlp32",
         "mnist-nielsen",
         "parity",

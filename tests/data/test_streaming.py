@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpubp import network
+from gpubp import model as predicting
 from gpubp.data.predictions import write_predictions
 from gpubp.errors import DataError, GpubpError, UsageError
 from gpubp.network import Network
@@ -42,8 +42,8 @@ def sparse_npy(path: Path, shape: tuple[int, ...], dtype: str, order: bool = Fal
     ],
 )
 def test_memory_maps_take_the_memory_of_a_chunk(tmp_path, monkeypatch, method, dtype, fortran, shape):
-    monkeypatch.setattr(network, "CHUNK", network.CHUNK // 8)
-    monkeypatch.setattr(network, "CHUNK_NUMBERS", network.CHUNK_NUMBERS // 8)
+    monkeypatch.setattr(predicting, "CHUNK", predicting.CHUNK // 8)
+    monkeypatch.setattr(predicting, "CHUNK_NUMBERS", predicting.CHUNK_NUMBERS // 8)
     mapped = sparse_npy(tmp_path / "x.npy", shape, dtype, fortran)
     net = Network([int(np.prod(shape[1:])), 2])
     tracemalloc.start()
