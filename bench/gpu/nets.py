@@ -77,12 +77,12 @@ def peers(host: bool, second: bool) -> list[Peer]:
 
 
 def of_recipe(recipe: Recipe) -> Net:
-    """The recipe's network and optimizer; its learning rate stays what it is at first.
+    """The recipe's network and optimizer, without weight decay; its learning rate stays what it is at first.
 
     Raises:
         UsageError: it trains otherwise than by SGD, with momentum perhaps.
     """
-    if recipe.optimizer != "sgd" or recipe.nesterov or recipe.weight_decay:
+    if recipe.optimizer != "sgd" or recipe.nesterov:
         raise UsageError("only SGD is compared, with momentum perhaps")
     net, _ = nets.of_recipe(recipe)
     return replace(net, momentum=recipe.momentum or 0.0, dropout=recipe.dropout, deform=recipe.deform or None)
