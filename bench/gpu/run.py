@@ -22,6 +22,7 @@ from gpubp.benchmark import data, process
 from gpubp.benchmark.measure import Entrant
 from gpubp.benchmark.nets import Net
 from gpubp.benchmark.peers import FLOAT32
+from gpubp.data.mnist import COLLECTIONS
 from gpubp.errors import DataError, GpubpError
 from gpubp.experiments.recipe import Recipe, load_recipe, recipe_names
 from gpubp.support import machine
@@ -120,8 +121,12 @@ class Run:
             self.missing.append(process.without_folders(f"{name}: {error}".splitlines()[0]))
 
     def _load(self, net: Net, recipe: Recipe) -> Loaded:
-        if recipe.data == MNIST and self.data_dir is None:
-            raise DataError("no MNIST: name the folder of its four files with --data-dir or $GPUBP_DATA_DIR")
+        if (
+            recipe.data in COLLECTIONS and self.data_dir is None
+        ):  # a download may wait for a network that is not there
+            raise DataError(
+                f"no {recipe.data}: name the folder of its four files with --data-dir or $GPUBP_DATA_DIR"
+            )
         key = recipe.data, recipe.standardize, recipe.test_fraction
         if key not in self._saved:
             folders = [self.folder / f"data-{len(self._saved)}-{part}" for part in ("train", "test")]
