@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import Field, fields, is_dataclass
+from collections.abc import Callable, Iterable
 from functools import partial, wraps
 from inspect import Parameter, signature
 from pathlib import Path
@@ -46,6 +45,8 @@ JsonOption = Annotated[
 ModelArgument = Annotated[
     Path, typer.Argument(help="The model.npz that a run saved, or a .safetensors", **path("MODEL"))
 ]
+VerifyOption = Annotated[str, option(help="How often steps are checked: off, first, epoch or step")]
+ReportOption = Annotated[bool, option("--report/--no-report", help="Write report.html")]
 QuietOption = Annotated[bool, option("--quiet", "-q", help="Show nothing but errors")]
 RecipeArgument = Annotated[
     str | None,
@@ -58,15 +59,11 @@ def recipe_options(command: Callable) -> Callable:
 
     Of a field that has settings of its own, it is a dictionary of those that were used.
     """
-    from gpubp.experiments.recipe import Recipe, field_types
+    from gpubp.experiments.recipe import Recipe, flat_fields
 
     options: list[Parameter] = []
     places: dict[str, tuple[str, str | None, Any]] = {}  # by option: a field, which of its settings, a kind
-    for field, inner in _with_settings(Recipe):
-        kind = field_types(Recipe)[field.name]
-        if inner is not None:
-            kind = field_types(kind)[inner.name]
-        name = field.name if inner is None else f"{field.name}_{inner.name}"
+    for name, (field, inner, kind) in flat_fields(Recipe).items():
         places[name] = field.name, None if inner is None else inner.name, kind
         taken = str if kind is Any or typing.get_origin(kind) is tuple else kind
         flag = "--" + name.replace("_", "-")
@@ -96,17 +93,6 @@ def recipe_options(command: Callable) -> Callable:
     wrapped.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapped
-
-
-def _with_settings(kind: type) -> Iterator[tuple[Field, Field | None]]:
-    """The fields of a dataclass; those that have settings of their own, once for each of these."""
-    from gpubp.experiments.recipe import field_types
-
-    kinds = field_types(kind)
-    for field in fields(kind):
-        inner = fields(kinds[field.name]) if is_dataclass(kinds[field.name]) else (None,)
-        for setting in inner:
-            yield field, setting
 
 
 def _parsed(name: str, kind: Any, value: Any) -> Any:

@@ -32,7 +32,7 @@ def train(
     threads: options.ThreadsOption = None,
     plan: options.PlanOption = "auto",
     precision: options.PrecisionOption = "float32",
-    verify: Annotated[str, option(help="How often steps are checked: off, first, epoch or step")] = "epoch",
+    verify: options.VerifyOption = "epoch",
     data_dir: options.DataDirOption = None,
     folder: Annotated[
         Path | None,
@@ -41,7 +41,7 @@ def train(
     resume: Annotated[
         Path | None, option(help="Go on from a checkpoint.npz, bitwise", **options.path())
     ] = None,
-    report: Annotated[bool, option("--report/--no-report", help="Write report.html")] = True,
+    report: options.ReportOption = True,
     quiet: options.QuietOption = False,
     json_path: options.JsonOption = None,
     *,

@@ -21,8 +21,6 @@ from gpubp.training.fit import fit
 from gpubp.training.history import History
 from gpubp.training.stopping import EarlyStopping
 
-HELD_OUT = 0.1  # of the training data, where some is and no recipe says how much
-
 
 @dataclass(frozen=True, eq=False)
 class Parts:
@@ -62,13 +60,12 @@ def part(recipe: Recipe, seed: int, dataset: Dataset) -> Parts:
     Early stopping must not choose by the test data, so that it watches a part of the training data instead.
     """
     scaling = Scaling.of(dataset.train.inputs) if recipe.standardize else None
-    fraction = recipe.validation_fraction or (HELD_OUT if recipe.patience is not None else 0)
     train, watched = dataset.train, dataset.test
     by_class, seed = dataset.classes is not None, _seed_of_split(recipe, seed)
     if recipe.folds is not None and recipe.fold is not None:
         train, watched = fold_of(dataset.train, recipe.folds, recipe.fold, seed, stratify=by_class)
-    elif fraction:
-        train, watched = hold_out(dataset.train, fraction, seed, stratify=by_class)
+    elif recipe.held_out:
+        train, watched = hold_out(dataset.train, recipe.held_out, seed, stratify=by_class)
     return Parts(dataset, train, watched, dataset.test, scaling)
 
 

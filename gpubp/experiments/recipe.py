@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 import typing
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # the command line reads the fields of a recipe and must not 
     from gpubp.randomness.dropout import Dropout
 
 FORMAT = 1  # raised when an older gpubp could no longer run what a recipe says
+
+HELD_OUT = 0.1  # of the training data, where some is and nobody says how much
 
 PATHS = ("data", "test_data")  # fields of a recipe that may be files
 OF_DATA = (
@@ -171,17 +173,23 @@ class Recipe:
     def network(self, seed: int) -> Network:
         from gpubp.network import Network
 
-        hidden: str | list[str] = self.hidden[0] if len(self.hidden) == 1 else list(self.hidden)
-        return Network(
-            self.layers, hidden=hidden, output=self.output, init=self.init, seed=seed, dtype=self.dtype
-        )
+        return Network(self.layers, **self._of_network(), seed=seed)
+
+    def _of_network(self) -> dict[str, Any]:
+        """How its layers are made."""
+        hidden = self.hidden[0] if len(self.hidden) == 1 else list(self.hidden)
+        return {"hidden": hidden, "output": self.output, "init": self.init, "dtype": self.dtype}
+
+    @property
+    def held_out(self) -> float | None:
+        """The part of the training data that is held out to watch; None without one, and where it is a fold."""
+        return self.validation_fraction or (None if self.patience is None else HELD_OUT)
 
     def check_network(self) -> None:
         """Refuse by a UsageError what makes no network, without making one."""
         from gpubp.network import check_network
 
-        hidden: str | list[str] = self.hidden[0] if len(self.hidden) == 1 else list(self.hidden)
-        check_network(self.layers, hidden, self.output, self.init, self.dtype)
+        check_network(self.layers, **self._of_network())
 
     def build_optimizer(self) -> Optimizer:
         """The optimizer, with those of the recipe's settings that it has."""
@@ -407,6 +415,24 @@ def field_types(kind: type) -> dict[str, Any]:
         name: next((k for k in typing.get_args(hint) if NoneType in typing.get_args(hint)), hint)
         for name, hint in hints.items()
     }
+
+
+def flat_fields(kind: type) -> dict[str, tuple[Field, Field | None, Any]]:
+    """Every field of a dataclass by name, with None and its type; one with settings of its own by these instead.
+
+    The settings are called as options call them, "deform_alpha" (its field, the setting, the setting's type).
+    """
+    flat: dict[str, tuple[Field, Field | None, Any]] = {}
+    kinds = field_types(kind)
+    for outer in fields(kind):
+        of_outer = kinds[outer.name]
+        if is_dataclass(of_outer) and isinstance(of_outer, type):
+            inner_kinds = field_types(of_outer)
+            for inner in fields(of_outer):
+                flat[f"{outer.name}_{inner.name}"] = outer, inner, inner_kinds[inner.name]
+        else:
+            flat[outer.name] = outer, None, of_outer
+    return flat
 
 
 def _fields_of(kind: type, table: dict[str, Any], where: str) -> dict[str, Any]:

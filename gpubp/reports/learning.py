@@ -64,8 +64,8 @@ def _watched(result: Result) -> str:
         return "nothing else, since there is no validation data,"
     if recipe.folds is not None:
         return f"that of fold {recipe.fold} of {recipe.folds} of the training data, held out to watch,"
-    if recipe.patience is not None or recipe.validation_fraction:
-        return f"that of {recipe.validation_fraction or 0.1:.0%} of the training data, held out to watch,"
+    if recipe.held_out:
+        return f"that of {recipe.held_out:.0%} of the training data, held out to watch,"
     return "that of the test data"
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpubp.experiments.parts import HELD_OUT
+from gpubp.backends.threads import counted
+from gpubp.experiments.folder import RECIPE
 from gpubp.reports import page
 from gpubp.reports.plot import SERIES, Axis, Curve, plot
 from gpubp.sweeps import folder as kept
@@ -29,7 +30,7 @@ CURVES_SHOWN = 300  # trials whose curves are drawn
 
 def write_report(path: str | os.PathLike, sweep: Sweep) -> Path:
     """Write the page, as :func:`gpubp.reports.page.write` does."""
-    winner = sweep.folder / kept.WINNER / "recipe.toml"
+    winner = sweep.folder / kept.WINNER / RECIPE
     context = {
         "title": f"{sweep.plan.recipe.name}: {len(sweep.trials)} trials",
         "written": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -92,7 +93,7 @@ def _facts(sweep: Sweep) -> list[tuple[str, str, str]]:
         )
     facts.append(("trials", ", ".join(f"{count} {state}" for state, count in states.items()) or "none", ""))
     if sweep.network_epochs:
-        facts.append(("network-epochs a second", f"{sweep.network_epochs / sweep.seconds:.3g}", ""))
+        facts.append(("network-epochs a second", f"{sweep.rate:.3g}", ""))
     checked = [o for o in sweep.trials if o.state != FAILED]
     if checked and all("verification ok" in outcome.verification for outcome in checked):
         facts.append(("verification", "ok, of each trial", "good"))
@@ -124,7 +125,7 @@ def _row(sweep: Sweep, place: int, point: Point) -> list[str]:
     ends = f"{_score(sweep, scores[-1])} – {_score(sweep, scores[0])}" if len(scores) > 1 else ""
     loss = f"{point.loss:.4g}" if np.isfinite(point.loss) else "–"
     ended = sum(outcome.state == DONE for outcome in point.trials)
-    of_all = str(ended) if point.whole else f"{ended} of {sweep.plan.seeds * (sweep.plan.folds or 1)}"
+    of_all = str(ended) if point.whole else f"{ended} of {sweep.plan.each}"
     values = [shown(value) for value in point.settings.values()]
     return [str(place), *values, _score(sweep, point.mean if scores else None), spread, ends, loss, of_all]
 
@@ -161,12 +162,12 @@ def _found(sweep: Sweep) -> list[tuple[Markup, str]]:
         said = f"{name}: best at {shown(best)}, {_score(sweep, means[best])}"
         said += " in the mean over all that else was varied" if repeated and len(sweep.plan.axes) > 1 else ""
         said += f"; the values differ by up to {_score(sweep, spread)}."
-        found.append((spread, drawn, said + _edge(axis.field, best, given, number)))
+        found.append((spread, drawn, said + _edge(best, given, number)))
     found.sort(key=lambda entry: -entry[0])
     return [(drawn, said) for _, drawn, said in found]
 
 
-def _edge(field: str, best: Any, given: Sequence[Any], number: bool) -> str:
+def _edge(best: Any, given: Sequence[Any], number: bool) -> str:
     """A word where the best value is the last that was tried."""
     if not number or best not in (given[0], given[-1]):
         return ""
@@ -197,10 +198,8 @@ def _curves(sweep: Sweep) -> Markup | None:
 
 
 def _ensemble(sweep: Sweep) -> list[tuple[str, str, str]]:
-    names = [
-        f"ensemble of {len(sweep.members)}",
-        *(str(outcome) for number in sweep.members for outcome in sweep.trials if outcome.number == number),
-    ]
+    called = {outcome.number: str(outcome) for outcome in sweep.trials}
+    names = [f"ensemble of {len(sweep.members)}", *(called[number] for number in sweep.members)]
     cells = [["–" if a is None else f"{a:.4f}" for a in pair] for pair in sweep.ensemble_accuracies]
     return [(name, held, test) for name, (held, test) in zip(names, cells, strict=False)]
 
@@ -229,15 +228,9 @@ def _about(sweep: Sweep) -> list[tuple[str, str]]:
         ("search", plan.search),
         ("seeds", f"{plan.seeds}, from {plan.recipe.seed}"),
         ("folds", str(plan.folds or "")),
-        (
-            "held out",
-            "" if plan.folds else f"{plan.recipe.validation_fraction or HELD_OUT:g} of the training data",
-        ),
+        ("held out", "" if plan.folds else f"{plan.recipe.held_out:g} of the training data"),
         ("stopped early", EARLY.get(plan.stop_early or "", "")),
-        (
-            "backend",
-            run.backend + (f", {run.threads} thread{'s' * (run.threads > 1)} a trial" if run.threads else ""),
-        ),
+        ("backend", run.backend + (f", {counted(run.threads)} a trial" if run.threads else "")),
         ("at a time", str(sweep.jobs)),
         ("plans", "; ".join(dict.fromkeys(o.plan for o in sweep.trials if o.plan))[:2000]),
         ("data", sweep.data),

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, SupportsIndex, cast
 
 from gpubp.errors import UsageError
-from gpubp.experiments.parts import HELD_OUT
-from gpubp.experiments.recipe import Recipe, RunSettings, load_recipe, with_whole_paths
+from gpubp.experiments.recipe import HELD_OUT, Recipe, RunSettings, load_recipe, with_whole_paths
 from gpubp.support.jsontext import as_json
 from gpubp.sweeps.search import Listed, Search, search_of
 from gpubp.sweeps.space import (
@@ -109,7 +108,7 @@ def plan_of(
         changes["validation_fraction"] = None
     elif base.folds is not None:
         raise UsageError("the recipe holds out one of its folds: give --folds in place of it")
-    elif base.validation_fraction is None and base.patience is None:
+    elif base.held_out is None:
         changes["validation_fraction"] = HELD_OUT
     base, _ = with_whole_paths(replace(base, **changes), RunSettings())  # a cluster works in another folder
     given = [vary] if isinstance(vary, str) else vary

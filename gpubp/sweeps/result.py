@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,9 +99,10 @@ class Sweep:
     ) -> Sweep:
         """The sweep that these trials make."""
         trials = sorted(outcomes, key=lambda outcome: outcome.number)
-        points = []
-        for number in dict.fromkeys(outcome.point for outcome in trials):
-            own = [outcome for outcome in trials if outcome.point == number]
+        points, by_point = [], defaultdict(list)
+        for outcome in trials:
+            by_point[outcome.point].append(outcome)
+        for number, own in by_point.items():
             whole = len(own) == plan.each and all(outcome.state == DONE for outcome in own)
             points.append(Point(number, own[0].settings, own, whole))
         # Where accuracies are the same the loss tells, unless it is another one in each.

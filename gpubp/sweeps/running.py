@@ -21,7 +21,7 @@ from gpubp.data.dataset import Split
 from gpubp.ensemble import Ensemble
 from gpubp.errors import DataError, GpubpError, TrainingWarning, UsageError
 from gpubp.experiments.folder import MODEL, RECIPE, recipe_text
-from gpubp.experiments.parts import HELD_OUT, Parts, accuracy_of
+from gpubp.experiments.parts import Parts, accuracy_of
 from gpubp.experiments.recipe import Recipe, RunSettings, with_whole_paths
 from gpubp.model import Model
 from gpubp.network import Network
@@ -35,7 +35,7 @@ from gpubp.sweeps.progress import Bar
 from gpubp.sweeps.result import Sweep, better_first
 from gpubp.sweeps.space import Settings
 from gpubp.sweeps.stopping import EarlyStop
-from gpubp.sweeps.trial import DONE, FAILED, Abandoned, DataRoom, Outcome, Trial, Watch, model_path
+from gpubp.sweeps.trial import DONE, FAILED, Abandoned, DataRoom, Outcome, Trial, Watch, model_path, score_of
 from gpubp.training.history import Epoch
 from gpubp.training.interrupts import until_interrupted
 
@@ -183,8 +183,7 @@ class _Running:
     def _held_out(self) -> str:
         if self.plan.folds:
             return f"chosen by {self.plan.folds} folds of the training data"
-        fraction = self.plan.recipe.validation_fraction or HELD_OUT
-        return f"chosen by {fraction:.3g} of the training data, held out"
+        return f"chosen by {self.plan.recipe.held_out:.3g} of the training data, held out"
 
     def _plan_in_words(self, left: int, jobs: int, why: str) -> str:
         seeds, folds, done = self.plan.seeds, self.plan.folds, len(self.outcomes)
@@ -276,9 +275,8 @@ class _Running:
 
         with until_interrupted() as interrupted, bar, warnings.catch_warnings():
             warnings.simplefilter("ignore", TrainingWarning)  # outcomes have them
-            warnings.filterwarnings(
-                "ignore", message=".*tasks (have been|which were)"
-            )  # of joblib, when it is ended
+            # joblib's, of trials that are given up when it is ended
+            warnings.filterwarnings("ignore", message=".*tasks (have been|which were)")
             poll = _Poll(interrupted, ending) if self.engine.here else None
             given = jobs, self.run, self.verify, self.room, watch_of
             results = self.engine.results(self._left(ending), *given)
@@ -319,8 +317,8 @@ class _Running:
             try:
                 trials = self.plan.trials_of(point, chosen)
             except UsageError as error:  # of a search that learns; it is told so
-                trials = [replace(trial, refused=str(error)) for trial in self.plan.trials_of(point, {})]
-                trials = [replace(trial, settings=chosen) for trial in trials]
+                refused: dict[str, Any] = {"settings": chosen, "refused": str(error)}
+                trials = [replace(trial, **refused) for trial in self.plan.trials_of(point, {})]
             for trial in trials:
                 if ending.is_set():
                     return
@@ -426,10 +424,8 @@ class _Watching(Watch):
     def goes_on(self, epoch: Epoch) -> bool:
         if self._early is None:
             return True
-        score = epoch.validation_accuracy
-        if score is None:
-            score = -epoch.validation_loss if epoch.validation_loss is not None else 0.0
-        worth = self._early.goes_on(self._trial, epoch.epoch, score)
+        score = score_of(epoch.validation_accuracy, epoch.validation_loss)
+        worth = score is None or self._early.goes_on(self._trial, epoch.epoch, score)
         return worth or epoch.epoch == self._trial.recipe.epochs  # nothing is left to be spared
 
 

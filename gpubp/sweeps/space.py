@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gpubp.errors import UsageError
-from gpubp.experiments.recipe import OF_DATA, SYNONYMS, Recipe, field_types
+from gpubp.experiments.recipe import OF_DATA, SYNONYMS, Recipe, flat_fields
 from gpubp.support.hints import did_you_mean
 
 INSTEAD = {  # what a sweep does not vary, and why
@@ -25,9 +25,8 @@ INSTEAD = {  # what a sweep does not vary, and why
     "validation_fraction": "trials can only be compared on the same samples",
     "deform_rotation_by_class": "write a recipe for each",
 }
-LOG_FROM = (
-    10.0  # ends of a range that differ by this factor or more: its logarithm is what is searched evenly
-)
+# Ends of a range that differ by this factor or more: its logarithm is what is searched evenly.
+LOG_FROM = 10.0
 
 Settings = dict[str, Any]  # by field, as in `gpubp sweep --vary`: "lr", "layers", "deform_alpha"
 
@@ -131,11 +130,12 @@ def axis_of(name: str, values: Any) -> Axis:
         )
         raise UsageError(f"there is no field {name!r} to vary: {hint}There are {', '.join(offered)}")
     kind = kinds[field]
+    ranged = isinstance(values, Range) or (isinstance(values, str) and ".." in values)
+    if ranged and kind not in (int, float, tuple[float, ...]):
+        raise UsageError(f"{name} takes no range: list its values, {name}=a,b,c")
     if isinstance(values, str):
-        values = _range_of(name, kind, values) if ".." in values else values.split(",")
+        values = _range_of(name, values) if ranged else values.split(",")
     if isinstance(values, Range):
-        if kind not in (int, float, tuple[float, ...]):
-            raise UsageError(f"{name} takes no range: list its values, {name}=a,b,c")
         if kind is int and (values.low, values.high) != (round(values.low), round(values.high)):
             raise UsageError(f"{name} takes whole numbers: {values} has ends between them")
         return Axis(field, values, kind)
@@ -149,9 +149,7 @@ def axis_of(name: str, values: Any) -> Axis:
     return Axis(field, listed, kind)
 
 
-def _range_of(name: str, kind: Any, text: str) -> Range:
-    if kind not in (int, float, tuple[float, ...]):
-        raise UsageError(f"{name} takes no range: list its values, {name}=a,b,c")
+def _range_of(name: str, text: str) -> Range:
     low, high = text.split("..", 1)
     if "," in text:
         raise UsageError(
@@ -186,15 +184,8 @@ def axes_of_listed(texts: Sequence[str]) -> tuple[Axis, ...]:
 
 
 def fields_of_recipe() -> dict[str, Any]:
-    """The type of every field of a recipe; those that have settings of their own by these, as deform_alpha."""
-    kinds: dict[str, Any] = {}
-    for field, kind in field_types(Recipe).items():
-        if is_dataclass(kind) and isinstance(kind, type):
-            of_inner = field_types(kind)
-            kinds |= {f"{field}_{inner.name}": of_inner[inner.name] for inner in fields(kind)}
-        else:
-            kinds[field] = kind
-    return kinds
+    """The type of every field of a recipe that can be named; those with settings of their own by these."""
+    return {name: kind for name, (_, _, kind) in flat_fields(Recipe).items()}
 
 
 def _read(name: str, kind: Any, text: str) -> Any:
@@ -265,13 +256,13 @@ def recipe_with(recipe: Recipe, settings: Settings) -> Recipe:
         UsageError: they do not go together.
     """
     changes: dict[str, Any] = {}
-    kinds = field_types(Recipe)
-    for field, value in settings.items():
-        if field in kinds:
-            changes[field] = value
+    places = flat_fields(Recipe)
+    for name, value in settings.items():
+        field, setting, _ = places[name]
+        if setting is None:
+            changes[name] = value
         else:
-            outer, _, inner = field.partition("_")
-            changes.setdefault(outer, {})[inner] = value
+            changes.setdefault(field.name, {})[setting.name] = value
     try:
         changed = recipe.overridden(changes)
         changed.check_network()

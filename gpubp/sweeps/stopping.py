@@ -50,10 +50,7 @@ class EarlyStop:
         with self._lock:
             if outcome.number not in self._trials:  # what the rule would have seen is shown to it
                 self._trials[outcome.number] = own = self._study.ask()
-                scores = outcome.curves.get("validation_accuracy") or []
-                if None in scores:
-                    scores = [None if loss is None else -loss for loss in outcome.curves["validation_loss"]]
-                for epoch, score in enumerate(scores, start=1):
+                for epoch, score in enumerate(outcome.scores() if outcome.curves else [], start=1):
                     if score is not None:
                         own.report(score, epoch)
                         own.should_prune()

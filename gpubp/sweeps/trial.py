@@ -83,10 +83,18 @@ class Outcome:
 
     @property
     def score(self) -> float | None:
-        """The larger the better: the accuracy, or of values the loss with its sign turned; None if there is none."""
-        if self.validation_accuracy is not None:
-            return self.validation_accuracy
-        return None if self.validation_loss is None else -self.validation_loss
+        return score_of(self.validation_accuracy, self.validation_loss)
+
+    def scores(self) -> list[float | None]:
+        """The score after each epoch."""
+        return list(map(score_of, self.curves["validation_accuracy"], self.curves["validation_loss"]))
+
+
+def score_of(accuracy: float | None, loss: float | None) -> float | None:
+    """The larger the better: the accuracy, or of values the loss with its sign turned; None if there is none."""
+    if accuracy is not None:
+        return accuracy
+    return None if loss is None else -loss
 
 
 def _called(one: Trial | Outcome) -> str:
