@@ -13,6 +13,7 @@ from gpubp.backends.cpu.fused import FusedPlan, StoredSamples
 from gpubp.backends.plan import PlanState, Problem, StepStats
 from gpubp.data.samples import Samples, as_inputs
 from gpubp.kernels.cpu import layout
+from gpubp.reference import Parameters
 from tests.faults import Arrays, Fault, overridden
 
 
@@ -35,7 +36,7 @@ class PhasedPlan(FusedPlan):
 
     def __init__(self, operation: str, fault: Fault, problem: Problem):
         super().__init__("one thread", 1, problem)
-        assert self.batch_size <= self._net.chunk  # phases of several chunks would run through each other
+        assert self.batch_size <= self.net.chunk  # phases of several chunks would run through each other
         self.operation, self.fault, self.host = operation, fault, problem.samples
         self.stale_inputs = np.zeros((self.batch_size, self.layers[0].n_in), self.dtype)
         self.stale_costs = np.zeros(self.batch_size, self.dtype)
@@ -56,10 +57,10 @@ class PhasedPlan(FusedPlan):
         costs, hits = (np.concatenate([getattr(part, name) for part in parts]) for name in ("costs", "hits"))
         return StepStats(len(order), costs, hits)
 
-    def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+    def stats_and_gradients(self, order: np.ndarray) -> tuple[StepStats, Parameters]:
         batch = self._batch(order)
         stats = self._propagate(batch)
-        return stats.mean_cost, self._gradients(batch)
+        return stats, self._gradients(batch)
 
     def _batch(self, order: np.ndarray) -> Batch:
         samples = self.host.take(order)
@@ -73,9 +74,9 @@ class PhasedPlan(FusedPlan):
 
     def _rows(self, i: int, place: int, batch: Batch, row: int = layout.ROW) -> np.ndarray:
         """(B, n) of layer i in memory, a view: what is at this place, in rows as long as that entry says."""
-        entry, count = self._net.layers[i], len(batch.order)
+        entry, count = self.net.layers[i], len(batch.order)
         n = self.layers[i].n_in if place == layout.A_PREV else self.layers[i].n_out
-        return self._net.memory[entry[place] :][: count * entry[row]].reshape(count, entry[row])[:, :n]
+        return self.net.memory[entry[place] :][: count * entry[row]].reshape(count, entry[row])[:, :n]
 
     def _a_prev(self, i: int, batch: Batch) -> np.ndarray:
         """What goes into layer i."""
@@ -119,7 +120,7 @@ class PhasedPlan(FusedPlan):
         stale = self._rows(i, layout.A, batch).copy()
         self._phase(batch, layout.FORWARD, i)
         memory, activation = self._rows(i, layout.A, batch), self.problem.activations[i]
-        weights, bias = self._get(self._net.layers[i, layout.W], i)
+        weights, bias = self._get(self.net.layers[i, layout.W], i)
         a_prev = self._a_prev(i, batch)
         inputs = {"a_prev": a_prev, "weights": weights, "bias": bias, "activation": activation}
         if i == len(self.layers) - 1:  # the output phase makes a of z
@@ -152,7 +153,7 @@ class PhasedPlan(FusedPlan):
     def _gradients(self, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
         pairs = []
         for i in range(len(self.layers)):
-            names, place = ("grad_weights", "grad_bias"), self._net.layers[i, layout.GRADIENT]
+            names, place = ("grad_weights", "grad_bias"), self.net.layers[i, layout.GRADIENT]
             before = dict(zip(names, self._get(place, i), strict=True))
             self._phase(batch, layout.WEIGHT_GRAD, i)
             after = dict(zip(names, self._get(place, i), strict=True))

@@ -121,11 +121,10 @@ class Run:
             self.missing.append(process.without_folders(f"{name}: {error}".splitlines()[0]))
 
     def _load(self, net: Net, recipe: Recipe) -> Loaded:
-        if (
-            recipe.data in COLLECTIONS and self.data_dir is None
-        ):  # a download may wait for a network that is not there
+        # A download may wait for a network that is not there.
+        if recipe.data in COLLECTIONS and self.data_dir is None:
             raise DataError(
-                f"no {recipe.data}: name the folder of its four files with --data-dir or $GPUBP_DATA_DIR"
+                f"no {recipe.data}: name the folder of its files with --data-dir or $GPUBP_DATA_DIR"
             )
         key = recipe.data, recipe.standardize, recipe.test_fraction
         if key not in self._saved:

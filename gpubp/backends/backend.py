@@ -8,6 +8,7 @@ trainer cannot tell the difference and the verifier checks that there is none.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,10 +16,11 @@ import numpy as np
 from gpubp.backends.composed import ComposedPlan
 from gpubp.backends.operations import Array, Operations
 from gpubp.backends.plan import Plan, Problem
+from gpubp.backends.share import CopiedShare, Share
 from gpubp.data.samples import as_inputs
 from gpubp.errors import UsageError
 from gpubp.kernels import RULES
-from gpubp.optimizers import Optimizer
+from gpubp.optimizers import SGD, Optimizer
 from gpubp.randomness.deform import Deformation
 from gpubp.randomness.dropout import Mask
 
@@ -57,6 +59,12 @@ class Backend(Operations):
     def plan(self, problem: Problem) -> Plan:
         """A plan that trains copies of the problem's parameters."""
         return ComposedPlan(self, problem)
+
+    def share(self, problem: Problem) -> Share:
+        """A plan's share of a step that several train together, each on batches of at most the problem's size."""
+        return CopiedShare(
+            self.plan(replace(problem, optimizer=SGD(problem.optimizer.lr))), problem.optimizer
+        )
 
 
 class HostBackend(Backend):

@@ -13,6 +13,7 @@ from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.network import Layer
 from gpubp.randomness.dropout import Mask
+from gpubp.reference import Parameters
 
 EVALUATION_ROWS = 1024  # rows an evaluation takes at a time, at least
 
@@ -97,13 +98,13 @@ class ComposedPlan(Plan):
             self._update(float(lr))
         return self._stats(self._row_cost[:n], self._row_hit[:n], self.batch_size)
 
-    def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+    def stats_and_gradients(self, order: np.ndarray) -> tuple[StepStats, Parameters]:
         n = len(order)
         check_batch(n, self.batch_size)
         device_order = self.backend.to_device(order, out=self._order[:n])
         self._backpropagate(device_order, slice(0, n))
         stats = self._stats(self._row_cost[:n], self._row_hit[:n], n)
-        return stats.mean_cost, pairs([self.backend.to_host(g) for g in self.gradient])
+        return stats, pairs([self.backend.to_host(g) for g in self.gradient])
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         work, n = self._evaluation, inputs.shape[0]

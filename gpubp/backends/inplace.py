@@ -39,6 +39,7 @@ from gpubp.model import labels_of
 from gpubp.network import Layer
 from gpubp.optimizers import SGD, Adam, Array, Optimizer, Slots
 from gpubp.randomness.dropout import Dropout
+from gpubp.reference import Parameters
 
 EVALUATION_ROWS = 1024  # that an evaluation takes at a time
 BLOCK = 1 << 15  # elements updated at a time: they stay in the second-level cache from one call to the next
@@ -146,12 +147,12 @@ class InPlacePlan(Plan):
         return self._stats(n, self.batch_size)
 
     @np.errstate(over="ignore")
-    def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+    def stats_and_gradients(self, order: np.ndarray) -> tuple[StepStats, Parameters]:
         n = len(order)
         check_batch(n, self.batch_size)
         self._gather_targets(order)
         self._backpropagate(order, slice(0, n))
-        return self._stats(n, n).mean_cost, pairs(self.gradient.copy())
+        return self._stats(n, n), pairs(self.gradient.copy())
 
     @np.errstate(over="ignore")
     def predict(self, inputs: np.ndarray) -> np.ndarray:

@@ -171,13 +171,18 @@ class Plan(ABC):
         """
 
     @abstractmethod
-    def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
-        """The mean cost over one batch and its gradient (∂C/∂W, ∂C/∂b) for each layer, on the host.
+    def stats_and_gradients(self, order: np.ndarray) -> tuple[StepStats, Parameters]:
+        """Cost and hits of one batch, and the gradient (∂C/∂W, ∂C/∂b) of its mean cost for each layer, on the host.
 
         It is the very gradient, bit for bit, that :meth:`run` would step along from the present parameters, but for
         W₁ where that is changed ``by_sample``: there :meth:`run` adds up the same products with other roundings.
         Raises UsageError for more samples than a batch has.
         """
+
+    def gradients(self, order: np.ndarray) -> tuple[float, Parameters]:
+        """The mean cost over one batch, and its gradients as :meth:`stats_and_gradients` has them."""
+        stats, gradients = self.stats_and_gradients(order)
+        return stats.mean_cost, gradients
 
     @abstractmethod
     def predict(self, inputs: np.ndarray) -> np.ndarray:

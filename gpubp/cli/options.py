@@ -45,6 +45,16 @@ JsonOption = Annotated[
 ModelArgument = Annotated[
     Path, typer.Argument(help="The model.npz that a run saved, or a .safetensors", **path("MODEL"))
 ]
+DistributedOption = Annotated[
+    str | None,
+    option(
+        help="Train on all processes that mpiexec or srun started, each with a part of every mini-batch: mpi"
+    ),
+]
+PartsOption = Annotated[
+    int | None,
+    option(help="Cut each mini-batch into so many parts, say 8: the same bits on 1, 2, 4 or 8 processes"),
+]
 VerifyOption = Annotated[str, option(help="How often steps are checked: off, first, epoch or step")]
 ReportOption = Annotated[bool, option("--report/--no-report", help="Write report.html")]
 QuietOption = Annotated[bool, option("--quiet", "-q", help="Show nothing but errors")]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +35,8 @@ def train(
     precision: options.PrecisionOption = "float32",
     verify: options.VerifyOption = "epoch",
     data_dir: options.DataDirOption = None,
+    distributed: options.DistributedOption = None,
+    parts: options.PartsOption = None,
     folder: Annotated[
         Path | None,
         option(help="Where to save the model, checkpoint, recipe, history and report", **options.path()),
@@ -49,49 +52,79 @@ def train(
 ) -> None:
     """Train a network by a recipe and test it. Every field of the recipe has an option."""
     from gpubp import backends
-    from gpubp.experiments.folder import run_folder
+    from gpubp.distributed.mpi import ranks_of, refuse_many_alone
+    from gpubp.distributed.plan import check_parts
     from gpubp.experiments.recipe import RunSettings
     from gpubp.experiments.run import run_recipe
     from gpubp.training.progress import progress_for
 
-    quiet = quiet or json_path == "-"
+    if distributed is None:
+        refuse_many_alone()
+    ranks = ranks_of(distributed)
+    first = ranks.rank == 0  # which alone speaks and writes
+    quiet = quiet or json_path == "-" or not first
     say = (lambda *_: None) if quiet else print
-    data = None if data_dir is None else str(data_dir)
-    given = RunSettings(backend=backend, threads=threads, plan=plan, precision=precision, data_dir=data)
-    if resume is None:
-        chosen, run = _new(recipe or options.DEFAULT_RECIPE, changes, given, context)
-    else:
-        chosen, run = _resumed(resume, recipe, changes, given, say)
-    if folder is not None:
-        _refuse_anothers(folder, resume)
-    elif resume is not None:
-        folder = resume.parent
-    wanted = backends.Wanted(run.backend, run.threads, run.plan, run.precision)
-    device = wanted if wanted.name == "auto" else backends.get(wanted)
-    say(chosen.heading)
-    with run_folder(folder, chosen.name) as folder:
-        options.require_json(json_path)
-        options.refuse_overwriting({"--json": json_path}, [chosen.data, chosen.test_data, recipe, resume])
-        where: dict[str, Any] = {"data_dir": run.data_dir, "folder": folder, "resume": resume}
-        shown: dict[str, Any] = {"progress": lambda: progress_for(quiet=quiet), "quiet": quiet, "say": say}
+    where: dict[str, Any] = {"data_dir": None if data_dir is None else str(data_dir), "parts": parts}
+    given = RunSettings(backend=backend, threads=threads, plan=plan, precision=precision, **where)
+    with ExitStack() as held:
         try:
-            result = run_recipe(chosen, backend=device, verify=verify, **where, **shown)
+            with ranks.together():
+                if resume is None:
+                    chosen, run = _new(recipe or options.DEFAULT_RECIPE, changes, given, context)
+                else:
+                    chosen, run = _resumed(resume, recipe, changes, given, say)
+                check_parts(run.parts, ranks.size)
+                wanted = backends.Wanted(run.backend, run.threads, run.plan, run.precision)
+                if wanted.name != "auto":
+                    backends.get(wanted)  # which refuses what it cannot be, before anything is made
+                say(chosen.heading)
+                read = chosen.data, chosen.test_data, recipe, resume
+                filled = ranks.on_first(
+                    lambda: held.enter_context(_folder(folder, resume, chosen.name, json_path, read))
+                )
+                kept: dict[str, Any] = {"data_dir": run.data_dir, "folder": filled, "resume": resume}
+                how: dict[str, Any] = {
+                    "backend": wanted,
+                    "verify": verify,
+                    "ranks": ranks,
+                    "parts": run.parts,
+                }
+                shown: dict[str, Any] = {"progress": lambda: progress_for(quiet=quiet), "quiet": quiet}
+                result = run_recipe(chosen, **how, **kept, **shown, say=say)
         except GpubpError as error:
-            if error.result is not None:
-                _leave(error.result, run, folder, report, say)
-            if found := getattr(error, "report", None):
+            if first and error.result is not None:
+                _leave(error.result, run, filled, report, say)
+            if first and (found := getattr(error, "report", None)):
                 told = {"recipe": chosen.to_dict(), "ok": False, "error": str(error)}
                 options.write_json(json_path, told | {"verification": found.to_dict()})
             raise
-    _conclude(result, folder, say)
-    try:
-        options.write_json(json_path, {"ok": True, **result.to_dict()})
-    finally:
-        _leave(result, run, folder, report, say)
+        if first:
+            _conclude(result, filled, say)
+            try:
+                options.write_json(json_path, {"ok": True, **result.to_dict()})
+            finally:
+                _leave(result, run, filled, report, say)
     if result.stopped == "interrupted":
         raise typer.Exit(INTERRUPTED)
     if result.reached is False:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _folder(
+    given: Path | None, resume: Path | None, name: str, json_path: str | None, read: Iterable[Any]
+) -> Iterator[Path]:
+    """The folder of the run, held; refused, as is the JSON file, where it cannot be written or is another's."""
+    from gpubp.experiments.folder import run_folder
+
+    if given is not None:
+        _refuse_anothers(given, resume)
+    elif resume is not None:
+        given = resume.parent
+    with run_folder(given, name) as folder:
+        options.require_json(json_path)
+        options.refuse_overwriting({"--json": json_path}, read)
+        yield folder
 
 
 def _refuse_anothers(folder: Path, resume: Path | None) -> None:
@@ -175,6 +208,8 @@ def _conclude(result: Result, folder: Path, say: Say) -> None:
     say(f"training {seconds:.2f} s, warm-up and compilation {compiled:.2f} s, {result.seconds:.2f} s in all")
     if history.verification.steps:
         say(history.verification.summary())
+    if history.distribution is not None:
+        say(history.distribution.summary(seconds))
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if result.accuracy is not None:

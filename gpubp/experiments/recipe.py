@@ -296,6 +296,7 @@ class RunSettings:
     plan: str = "auto"
     precision: str = "float32"
     data_dir: str | None = None
+    parts: int | None = None
 
 
 def to_toml(recipe: Recipe, run: RunSettings | None = None) -> str:

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from gpubp import backends, formats
+from gpubp import formats
 from gpubp.backends import Wanted
 from gpubp.backends.backend import Backend
 from gpubp.backends.work import Work
 from gpubp.data.dataset import Dataset, Split
+from gpubp.distributed.backend import backend_for
+from gpubp.distributed.ranks import Alone, Ranks
 from gpubp.errors import GpubpError, TrainingWarning, UsageError
 from gpubp.experiments.folder import CHECKPOINT, MODEL, read_signals
 from gpubp.experiments.parts import Parts, accuracy_of, finish, fit_recipe, load_parts, untrained
@@ -167,6 +169,8 @@ def run_recipe(
     resume: Path | None = None,
     quiet: bool = False,
     say: Callable[[str], object] = lambda line: None,
+    ranks: Ranks | None = None,
+    parts: int | None = None,
 ) -> Result:
     """Train as the recipe says, once a split, and test.
 
@@ -177,6 +181,8 @@ def run_recipe(
         folder: where to save the trained network, also after Ctrl-C or a failed verification, and, of a recipe with
             one split, the checkpoint that a later run can resume.
         say: is told in a line what was read, and in another which backend trains, and why.
+        ranks: those of a run by several processes, each of which calls this; only rank 0 needs a folder.
+        parts: as :func:`gpubp.fit` takes them.
         resume: a checkpoint to go on from; what signals.csv beside it has of the epochs before is kept.
 
     Raises:
@@ -186,28 +192,30 @@ def run_recipe(
     """
     if resume is not None and recipe.splits > 1:
         raise UsageError(f"{resume} is of one split: it cannot be resumed with --splits {recipe.splits}")
-    started = time.perf_counter()
+    started, together = time.perf_counter(), ranks or Alone()
     result = Result(recipe, recipe.network(recipe.seed), [], [], 0.0)
     checkpoint = folder / CHECKPOINT if folder is not None and recipe.splits == 1 else None
     whole, run = with_whole_paths(recipe, RunSettings(data_dir=None if data_dir is None else str(data_dir)))
     kept = whole.to_dict() | {"data_dir": run.data_dir}
     settings: dict[str, Any] = {"verify": verify, "save_to": checkpoint, "resume": resume}
+    settings |= {"distributed": together, "parts": parts}
     signals = {} if resume is None else read_signals(resume.parent, len(recipe.layers) - 1)
     for seed in range(recipe.seed, recipe.seed + recipe.splits):
         try:
-            parts = load_parts(recipe, seed, data_dir, quiet)
-            tested_on = None if parts.test is None else fingerprint(parts.test)
+            data = load_parts(recipe, seed, data_dir, quiet)
+            tested_on = None if data.test is None else fingerprint(data.test)
             if not result.histories:
-                say(parts.dataset.summary())
+                say(data.dataset.summary())
                 before = {} if resume is None else read_training(resume)[0]
                 _refuse_other_test_data(resume, before, tested_on)
-                chosen = backends.get(backend, work=_work(result, parts), before=before.get("backend"))
+                of_run: dict[str, Any] = {"work": _work(result, data), "before": before.get("backend")}
+                chosen = backend_for(together, backend, parts, **of_run)
                 why = "" if chosen.why in ("given", "named") else f" ({chosen.why})"
                 say(f"backend {chosen.name}{why}")
             settings |= {"progress": progress(), "recipe": kept | {"tested_on": tested_on}}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", TrainingWarning)  # the result has them
-                failure = _train(result, parts, seed, chosen, signals, tested_on, **settings)
+                failure = _train(result, data, seed, chosen, signals, tested_on, **settings)
         except GpubpError as error:
             if result.histories:  # those of the splits before
                 result.failure, error.result = str(error), result

@@ -57,6 +57,7 @@ def _facts(result: Result) -> list[tuple[str, str, str]]:
         ("training time", f"{seconds:.3g} s", ""),
         ("parameters", f"{sum(w.size + b.size for w, b in result.network.parameters):,}", ""),
         ("backend", history.backend, ""),
+        *([("ranks", str(history.distribution.ranks), "")] if history.distribution else []),
         _verdict(result),
     ]
 
@@ -106,11 +107,19 @@ def _machine(result: Result) -> list[tuple[str, str]]:
         ("plan", history.plan),
         ("device", history.device),
         ("processor", f"{result.processor}, {result.cores} core{'s' if result.cores > 1 else ''}"),
+        ("ranks", _ranks(result)),
         ("data", result.data.summary if result.data else ""),
         ("from", result.data.source if result.data else ""),
         ("time", f"{result.seconds:.2f} s in all"),
     ]
     return [row for row in rows if row[1]] + list(result.versions.items())
+
+
+def _ranks(result: Result) -> str:
+    """How several processes trained the last split; of one that cut no mini-batch there is nothing to say."""
+    history = result.histories[-1]
+    trained = sum(epoch.seconds for epoch in history.epochs[history.resumed_epochs :])
+    return "" if history.distribution is None else history.distribution.summary(trained)
 
 
 def _shown(value: Any) -> str:

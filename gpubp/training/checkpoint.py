@@ -125,7 +125,7 @@ def write(
     npz.write(path, {"network": npz.network_header(network), "training": training}, arrays)
 
 
-def _shape(network: Network) -> dict[str, Any]:
+def shape(network: Network) -> dict[str, Any]:
     """What two networks must share to have each other's parameters; what their inputs are, the data says."""
     return {
         name: value
@@ -164,11 +164,11 @@ def read(
     """
     training, header, arrays = read_training(path)
     saved = npz.build_network(path, header, arrays)
-    ours = {**identity, "network": _shape(network)}
+    ours = {**identity, "network": shape(network)}
     of_data = {key: training.get(key) for key in OF_DATA}
     if None in (of_data["validation data"], ours["validation data"]):  # an older gpubp did not say
         ours["validation data"] = of_data["validation data"]
-    theirs = {**training["settings"], **of_data, "network": _shape(saved)}
+    theirs = {**training["settings"], **of_data, "network": shape(saved)}
     for key, value in ours.items():
         if (other := theirs.get(key)) != value:
             raise UsageError(f"{path} cannot be resumed here: its {key} is {apart(other, value)}")

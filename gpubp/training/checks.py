@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from gpubp.backends.backend import Backend
 from gpubp.backends.plan import Plan
 from gpubp.data.sparse import is_sparse
+from gpubp.distributed.ranks import Ranks
 from gpubp.errors import UsageError
 from gpubp.training.budget import VERIFICATION, VERIFICATION_AGAIN
 from gpubp.training.passed import remember, steps_passed
@@ -39,14 +40,16 @@ class CheckSchedule:
     verified only in a small share of the run's time; the report says so.
     """
 
-    def __init__(self, policy: str, steps_per_epoch: int, report: Report, computed: Hashable) -> None:
+    def __init__(
+        self, policy: str, steps_per_epoch: int, report: Report, computed: Hashable, ranks: Ranks
+    ) -> None:
         if policy not in POLICIES:
             raise UsageError(f"unknown verify policy {policy!r}: choose from {', '.join(POLICIES)}")
         self.policy, self.report = policy, report
         self._last = steps_per_epoch - 1
         self._computed = computed
-        if policy in ("first", "epoch"):
-            report.steps_before = steps_passed(computed)
+        passed = steps_passed(computed) if policy in ("first", "epoch") else 0
+        report.steps_before = ranks.decide(passed)  # which one machine may have kept, and not another
         self.known = report.steps_before > 0
         self.first_epoch = 0  # of this process, which may have resumed another's run
 

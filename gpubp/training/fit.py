@@ -16,6 +16,8 @@ from gpubp.backends.plan import PlanState, Problem
 from gpubp.backends.work import Work
 from gpubp.data.dataset import Split
 from gpubp.data.inputs import BYTES, UNKNOWN, Inputs, kind_of, names_of, shape_of, size_of
+from gpubp.distributed.backend import backend_for
+from gpubp.distributed.mpi import ranks_of
 from gpubp.errors import GpubpError, TrainingWarning, UsageError
 from gpubp.functions import LOSSES, Loss, lookup
 from gpubp.model import CLASSES, VALUES
@@ -24,6 +26,7 @@ from gpubp.optimizers import OPTIMIZERS, SGD, Optimizer, Schedule
 from gpubp.randomness.deform import Deformation
 from gpubp.randomness.dropout import Dropout
 from gpubp.randomness.settings import Deform
+from gpubp.reference import Parameters
 from gpubp.support.warning import warn_caller
 from gpubp.training import checkpoint
 from gpubp.training.checkpoint import Settings
@@ -61,6 +64,8 @@ def fit(
     state: PlanState | None = None,
     progress: bool | Progress = False,
     recipe: dict[str, Any] | None = None,
+    distributed: Any = None,
+    parts: int | None = None,
 ) -> History:
     """Train ``network`` in place by mini-batch gradient descent, and hold the backend to the reference as it goes.
 
@@ -97,6 +102,12 @@ def fit(
             and step count this one goes on with; the parameters are the network's own.
         progress: True for a progress bar on stderr (plain lines where that is no terminal).
         recipe: kept in the checkpoint, for whoever resumes it.
+        distributed: an mpi4py communicator, or "mpi" for all processes that mpiexec started: they train the network
+            together, each on its part of every mini-batch, and each must call this with the same arguments. Rank 0
+            alone shows progress and writes the checkpoint; the history and the network are the same on all.
+        parts: cuts each mini-batch into so many parts, a power of two, whose gradients are added in the same order
+            wherever they are computed: the weights have the same bits on any number of ranks that divides it, and on
+            one. By default each rank has one part.
 
     Returns:
         The history. Ctrl-C ends the run cleanly: ``history.stopped`` is then "interrupted". A run that went nowhere
@@ -107,69 +118,83 @@ def fit(
         VerificationError: the backend computed something else than the equations say.
         GpubpError: the loss is no longer finite, or the checkpoint cannot be written.
     """
-    if not isinstance(network, Network):
-        raise UsageError(f"what is trained is a gpubp.Network, not {type(network).__name__}")
-    _check_arguments(optimizer, schedule, validation, early_stopping, callbacks)
-    objective = lookup(LOSSES, loss, "loss")
-    counts = _positive(epochs, "epochs"), _positive(batch_size, "batch_size")
-    seed = _positive(seed, "seed") if seed else 0
-    settings = Settings(*counts, schedule or Schedule(), seed, bool(shuffle))
-    if isinstance(early_stopping, int):
-        early_stopping = EarlyStopping(patience=early_stopping)
-    if early_stopping is not None and validation is None:
-        raise UsageError("early stopping watches validation data; give validation=(inputs, targets)")
-    _warn_of_clipping(network, objective)
-    split = network.split(inputs, targets, objective, sample_weight, name="training data")
-    learned = _learned(network.inputs, inputs, split)
-    train = network.prepare(split, objective, "training data")
-    watched = None
-    if validation is not None:
-        wanted, of_targets = validation[1], names_of(targets)
-        if names_of(wanted) or len(of_targets) > 1:  # one column of targets needs no name
-            wanted = Inputs(names=of_targets).arranged(wanted, "validation targets")
-        named = names_of(inputs) or names_of(validation[0])
-        like = learned if named else replace(learned, names=())  # one word on columns without names is enough
-        held = network.split(validation[0], wanted, objective, name="validation data", like=like)
-        watched = network.prepare(held, objective, "validation data", like=learned).samples
-    by_accuracy = early_stopping is not None and early_stopping.monitor == "validation_accuracy"
-    if by_accuracy and not train.classification:
-        raise UsageError("validation_accuracy needs class labels; monitor validation_loss instead")
-    deformation = Deformation.of(deform, train.samples.inputs, learned.shape, settings.seed)
-    _refuse_classes(deformation, train.classification, network.sizes[-1])
-    if network.inputs.kind == UNKNOWN:
-        _warn_of_dark_images(split.inputs)
-    network.inputs = learned
-    if not train.classification:
-        network.meaning = VALUES
-    elif network.meaning.kind != "classes":
-        network.meaning = CLASSES
+    ranks = ranks_of(distributed)
+    with ranks.together():
+        if not isinstance(network, Network):
+            raise UsageError(f"what is trained is a gpubp.Network, not {type(network).__name__}")
+        _check_arguments(optimizer, schedule, validation, early_stopping, callbacks)
+        objective = lookup(LOSSES, loss, "loss")
+        counts = _positive(epochs, "epochs"), _positive(batch_size, "batch_size")
+        seed = _positive(seed, "seed") if seed else 0
+        settings = Settings(*counts, schedule or Schedule(), seed, bool(shuffle))
+        if isinstance(early_stopping, int):
+            early_stopping = EarlyStopping(patience=early_stopping)
+        if early_stopping is not None and validation is None:
+            raise UsageError("early stopping watches validation data; give validation=(inputs, targets)")
+        _warn_of_clipping(network, objective)
+        split = network.split(inputs, targets, objective, sample_weight, name="training data")
+        learned = _learned(network.inputs, inputs, split)
+        train = network.prepare(split, objective, "training data")
+        watched = None
+        if validation is not None:
+            wanted, of_targets = validation[1], names_of(targets)
+            if names_of(wanted) or len(of_targets) > 1:  # one column of targets needs no name
+                wanted = Inputs(names=of_targets).arranged(wanted, "validation targets")
+            named = names_of(inputs) or names_of(validation[0])
+            like = (
+                learned if named else replace(learned, names=())
+            )  # one word on columns without names is enough
+            held = network.split(validation[0], wanted, objective, name="validation data", like=like)
+            watched = network.prepare(held, objective, "validation data", like=learned).samples
+        by_accuracy = early_stopping is not None and early_stopping.monitor == "validation_accuracy"
+        if by_accuracy and not train.classification:
+            raise UsageError("validation_accuracy needs class labels; monitor validation_loss instead")
+        deformation = Deformation.of(deform, train.samples.inputs, learned.shape, settings.seed)
+        _refuse_classes(deformation, train.classification, network.sizes[-1])
+        if network.inputs.kind == UNKNOWN:
+            _warn_of_dark_images(split.inputs)
+        network.inputs = learned
+        if not train.classification:
+            network.meaning = VALUES
+        elif network.meaning.kind != "classes":
+            network.meaning = CLASSES
 
-    shown = progress if isinstance(progress, Progress) else progress_for(quiet=not progress)
-    usual = np.geterr()
-    optimizer = optimizer or SGD(lr=0.1, momentum=0.9)
-    dropped = Dropout.of(dropout, len(network.layers), settings.seed)
-    size, held_out = min(settings.batch_size, len(train.samples)), 0 if watched is None else len(watched)
-    of_work = len(train.samples), size, settings.epochs, held_out
-    work = Work.of(network, *of_work, dropped, deforms=deformation is not None)
-    if not isinstance(backend, Backend):  # else it is chosen, and a checkpoint need not be read for that
-        backend = backends.get(backend, work=work, before=checkpoint.backend_of(resume))
-    chances = dropped, deformation
-    problem = Problem(network.layers, network.parameters, objective, optimizer, size, train.samples, *chances)
-    watching = train.classification, watched, early_stopping
-    # A run that diverges is reported once, by name, at the end of the epoch.
-    with until_interrupted() as interrupted, shown, np.errstate(all="ignore"), backend.limits():
-        loop = Loop(network, problem, settings, backend, verify, *watching, save_to, recipe)
-        loop.warm_up()
-        if resume is not None:
-            loop.resume(resume)
-        elif state is not None:
-            loop.go_on_from(state)
-        try:
-            loop.run(callbacks, shown, interrupted, usual)
-        except GpubpError as error:
-            if loop.has_news:
-                error.history = loop.history
-            raise
+        shown = progress if isinstance(progress, Progress) else progress_for(quiet=not progress)
+        if ranks.rank:
+            shown = Progress()
+        usual = np.geterr()
+        optimizer = optimizer or SGD(lr=0.1, momentum=0.9)
+        dropped = Dropout.of(dropout, len(network.layers), settings.seed)
+        size, held_out = min(settings.batch_size, len(train.samples)), 0 if watched is None else len(watched)
+        of_work = len(train.samples), size, settings.epochs, held_out
+        work = Work.of(network, *of_work, dropped, deforms=deformation is not None)
+        if not isinstance(backend, Backend):  # else it is chosen, and a checkpoint need not be read for that
+            backend = backend_for(ranks, backend, parts, work=work, before=checkpoint.backend_of(resume))
+        chances = dropped, deformation
+        problem = Problem(
+            network.layers, network.parameters, objective, optimizer, size, train.samples, *chances
+        )
+        watching = train.classification, watched, early_stopping
+        # A run that diverges is reported once, by name, at the end of the epoch.
+        with (
+            until_interrupted(one_of_many=ranks.size > 1) as interrupted,
+            shown,
+            np.errstate(all="ignore"),
+            backend.limits(),
+        ):
+            loop = Loop(network, problem, settings, backend, verify, *watching, save_to, recipe, ranks, parts)
+            loop.compare_ranks()
+            loop.warm_up()
+            if resume is not None:
+                loop.resume(resume)
+            elif state is not None:
+                loop.go_on_from(state)
+            try:
+                loop.run(callbacks, shown, interrupted, usual)
+            except GpubpError as error:
+                if loop.has_news:
+                    error.history = loop.history
+                raise
     for said in loop.history.warnings:
         warn_caller(said, TrainingWarning)
     return loop.history
@@ -183,7 +208,7 @@ def gradients(
     loss: str = "cross_entropy",
     sample_weight: np.ndarray | None = None,
     backend: str | Backend = "auto",
-) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+) -> tuple[float, Parameters]:
     """The mean cost over all samples, as one batch, and its gradient: a list of (∂C/∂W, ∂C/∂b), host arrays.
 
     Arguments and errors are those of :func:`fit`; shapes are those of ``network.parameters``.

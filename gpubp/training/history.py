@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from gpubp.backends.plan import PlanState
@@ -22,6 +22,32 @@ class Epoch:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Distribution:
+    """How several processes trained: ranks on hosts, in ``parts`` of each mini-batch, and what rank 0 exchanged.
+
+    ``sent`` are bytes that it sent, ``seconds`` those of all exchanges, in which it also waited for the others.
+    """
+
+    ranks: int
+    hosts: int
+    parts: int
+    sent: int
+    seconds: float
+
+    def summary(self, training: float) -> str:
+        """In a line, beside the seconds of training."""
+        hosts = f"{self.hosts} hosts" if self.hosts > 1 else "1 host"
+        each = f", each mini-batch in {self.parts} parts" if self.parts > 1 else ""
+        if self.ranks == 1:
+            return f"1 rank{each}"
+        share = f"{min(self.seconds / training, 1):.0%}" if training else "none"
+        return (
+            f"{self.ranks} ranks on {hosts}{each}; {self.sent / 1e6:,.1f} MB sent by each, {share} of the training's "
+            "time for exchanges"
+        )
+
+
 @dataclass
 class History:
     """A run, epoch by epoch. ``history["loss"]`` is a column; ``history.epochs`` are the rows.
@@ -30,7 +56,7 @@ class History:
     ``resumed_epochs`` were trained before, by the run that a checkpoint was resumed from. Seconds are wall
     time of training alone; ``compile_seconds`` (a warm-up step that is undone) and ``verification.seconds``
     stand beside it. ``warnings`` says of a run that went nowhere why, and what helps. ``state`` is where the
-    run left the optimizer, for another :func:`fit` to go on from.
+    run left the optimizer, for another :func:`fit` to go on from. ``distribution`` is of a run by several processes.
     """
 
     backend: str = ""
@@ -44,6 +70,7 @@ class History:
     resumed_epochs: int = 0
     warnings: list[str] = field(default_factory=list)
     verification: Report = field(default_factory=lambda: Report("training"))
+    distribution: Distribution | None = None
     state: PlanState | None = field(default=None, repr=False)
 
     def __getitem__(self, column: str) -> list:
@@ -61,4 +88,5 @@ class History:
             **{name: value for name, value in vars(self).items() if name != "state"},
             "epochs": [dict(vars(e)) for e in self.epochs],
             "verification": self.verification.to_dict(),
+            "distribution": None if self.distribution is None else asdict(self.distribution),
         }

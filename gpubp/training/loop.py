@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
+import gpubp
 from gpubp.backends.backend import Backend
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats
 from gpubp.data.samples import Samples
+from gpubp.distributed.plan import DistributedPlan
+from gpubp.distributed.ranks import Ranks, Traffic
 from gpubp.errors import GpubpError, UsageError
 from gpubp.network import Network
 from gpubp.reference import Parameters
+from gpubp.support import machine
 from gpubp.training import checkpoint
 from gpubp.training.checkpoint import Checkpoint, Settings, Standing
 from gpubp.training.checks import CheckSchedule, what_is_computed
-from gpubp.training.history import Epoch, History
+from gpubp.training.history import Distribution, Epoch, History
 from gpubp.training.progress import Progress
 from gpubp.training.stopping import Best, EarlyStopping
 from gpubp.training.trouble import Lookout
@@ -47,15 +53,20 @@ class Loop:
         early_stopping: EarlyStopping | None,
         save_to: str | os.PathLike | None,
         recipe: dict[str, Any] | None,
+        ranks: Ranks,
+        parts: int | None,
     ) -> None:
-        self.network, self.problem, self.settings = network, problem, settings
+        self.network, self.problem, self.settings, self.ranks = network, problem, settings, ranks
         self.classification = classification
         self.steps_per_epoch = -(-len(problem.samples) // problem.batch_size)
         self.history = History(chosen.name, chosen.why, chosen.describe())
         self.lookout = Lookout(problem, classification=classification)
-        self.plan: Plan = chosen.plan(problem)
+        if ranks.size > 1 or parts is not None:
+            self.plan: Plan = DistributedPlan(chosen, problem, ranks, parts)
+        else:
+            self.plan = chosen.plan(problem)
         computed = what_is_computed(chosen, self.plan)
-        self.checks = CheckSchedule(verify, self.steps_per_epoch, self.history.verification, computed)
+        self.checks = CheckSchedule(verify, self.steps_per_epoch, self.history.verification, computed, ranks)
         chances = problem.deformation, problem.dropout
         self.history.plan = "; ".join([self.plan.describe(), *(str(chance) for chance in chances if chance)])
         self.rng = np.random.default_rng(settings.seed)
@@ -64,7 +75,8 @@ class Loop:
         self.steps_done = 0  # by this process
         self.watched, self.early_stopping = watched, early_stopping
         self._uploaded: Any = None if watched is None else self.plan.upload(watched)
-        self.save_to, self.recipe = save_to, recipe  # of the checkpoint
+        self.save_to, self.recipe = save_to, recipe  # of the checkpoint, which rank 0 writes
+        self._saves = ranks.decide(save_to is not None)
         self._steps_a_second = 0.0
         self._saved_at = time.perf_counter()
         self._fingerprints: dict[str, str | None] = {}
@@ -80,6 +92,7 @@ class Loop:
     ) -> None:
         """Train from where this stands to the end of the last epoch, or until something stops it."""
         shown.start(self.settings.epochs, len(self.problem.samples), self.history)
+        self.ranks.traffic = Traffic()
         if self.checks.policy != "off" and not self.checks.known:
             self._verify_plan()
         while self.standing.epoch < self.settings.epochs and not self._out_of_patience():
@@ -98,11 +111,28 @@ class Loop:
             self.history.stopped = "early stopping"
         self.checks.remember()
         self._look_back()
+        self._tell_of_ranks()
         self.save()
         stopping = self.early_stopping is not None and self.history.stopped != "interrupted"
         if stopping and self.standing.best.epoch:
             self._load(self.standing.best.parameters, self.plan.state())
         self._download()
+
+    def compare_ranks(self) -> None:
+        """Raises UsageError if the ranks were not given the same to do, or have not the same to do it with."""
+        if self.ranks.size == 1:
+            return
+        network = checkpoint.shape(self.network)
+        packages = {"gpubp": gpubp.__version__, **machine.packages()}
+        elements = len(self.plan.share.parameters) if isinstance(self.plan, DistributedPlan) else 0
+        own = {"versions": packages, "network": network, "parameters": _checksum(self.problem.parameters)}
+        how = {
+            "epochs": self.settings.epochs,
+            "verify": self.checks.policy,
+            "patience": str(self.early_stopping),
+        }
+        plan = {"backend": self.history.backend, "plan": self.plan.describe(), "padded parameters": elements}
+        self.ranks.check_same({**own, **how, **plan, **self._identity()})
 
     def warm_up(self) -> None:
         """Compile all that a run needs, on a full and a short batch, and undo what that changed."""
@@ -114,7 +144,7 @@ class Loop:
         if self.watched is not None:
             self.plan.evaluate(self._uploaded)
         self.plan.load_state(before)
-        self.history.compile_seconds = time.perf_counter() - started
+        self.history.compile_seconds = self.ranks.seconds_since(started)
 
     def _run_epoch(self, shown: Progress, interrupted: Callable[[], bool]) -> bool:
         """The rest of the present epoch; False if interrupted before its end."""
@@ -122,7 +152,7 @@ class Loop:
         at.generator = self.rng.bit_generator.state
         order = self.rng.permutation(n) if self.settings.shuffle else np.arange(n)
         while at.step < self.steps_per_epoch:
-            if interrupted():
+            if self.ranks.any(interrupted()):
                 self.rng.bit_generator.state = at.generator  # a resumed run draws this epoch again
                 return False
             steps = self._next_chunk()
@@ -133,7 +163,7 @@ class Loop:
             at.step += steps
             self.steps_done += steps
             shown.advance(len(batch))
-            if time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS:
+            if self._saves and self.ranks.seconds_since(self._saved_at) > CHECKPOINT_SECONDS:
                 self.save()
         return True
 
@@ -162,7 +192,7 @@ class Loop:
             return self._run_verified(batch, float(rates[0]))
         started = time.perf_counter()
         stats = self.plan.run(batch, rates)
-        seconds = time.perf_counter() - started
+        seconds = self.ranks.seconds_since(started)
         self._steps_a_second = len(rates) / max(seconds, 1e-9)
         self.standing.seconds += seconds
         return stats
@@ -170,9 +200,10 @@ class Loop:
     def _run_verified(self, batch: np.ndarray, lr: float) -> StepStats:
         started = time.perf_counter()
         step = check_step(self.plan, batch, lr)
-        self.standing.seconds += step.seconds
+        trained = self.ranks.decide(step.seconds)
+        self.standing.seconds += trained
         self.history.verification.steps += bool(step.checks)
-        self._report(step.checks, time.perf_counter() - started - step.seconds, step.before)
+        self._report(step.checks, self.ranks.seconds_since(started) - trained, step.before)
         return step.stats
 
     def _report(self, checks: list[TensorCheck], seconds: float, before: PlanState) -> None:
@@ -188,7 +219,7 @@ class Loop:
         if not self.has_news:
             raise VerificationError(report)
         self.save()
-        saved = f"\nThe model before that step was saved in {self.save_to}." if self.save_to else ""
+        saved = f"\nThe model before that step was saved in {self.save_to}." if self._saves else ""
         raise VerificationError(report, saved)
 
     def _verify_plan(self) -> None:
@@ -198,10 +229,11 @@ class Loop:
         checks = check_cut(self.plan)
         if self.watched is not None:
             checks += check_evaluation(self.plan, self.watched)
-        self._report(checks, time.perf_counter() - started, before)
+        self._report(checks, self.ranks.seconds_since(started), before)
 
     def _finish_epoch(self) -> Epoch:
         at, n = self.standing, len(self.problem.samples)
+        self._compare_parameters()
         loss, accuracy = float(at.costs.sum()) / n, int(at.hits.sum()) / n
         validation = None if self.watched is None else self.plan.evaluate(self._uploaded)
         epoch = Epoch(
@@ -223,6 +255,18 @@ class Loop:
         at.next_epoch(self.rng.bit_generator.state)
         return epoch
 
+    def _compare_parameters(self) -> None:
+        """Hold the ranks' parameters to each other: they computed each piece once and must have the same."""
+        if self.ranks.size == 1:
+            return
+        found = self.ranks.all(np.array([_checksum(self.plan.trained())]))[:, 0]
+        other = [str(rank) for rank in np.flatnonzero(found != found[0])]
+        if other:
+            raise GpubpError(
+                f"after epoch {self.standing.epoch + 1} the parameters of rank {', '.join(other)} are not those of "
+                "rank 0: memory or the network between them is at fault; the checkpoint before is as it was"
+            )
+
     def _look_out(self, shown: Progress) -> None:
         """Tell once, and as soon as that is certain, that training goes nowhere."""
         if self.history.warnings or self.standing.epoch == self.settings.epochs:
@@ -239,6 +283,12 @@ class Loop:
         if said := self.lookout.at_end(self.history.epochs, self._layers, cut=cut):
             self.history.warnings.append(said)
 
+    def _tell_of_ranks(self) -> None:
+        if isinstance(self.plan, DistributedPlan):
+            traffic = self.ranks.traffic
+            of_all = self.ranks.size, self.ranks.hosts, self.plan.parts
+            self.history.distribution = Distribution(*of_all, traffic.sent, traffic.seconds)
+
     def _layers(self) -> Parameters:
         return self.plan.trained()
 
@@ -247,7 +297,7 @@ class Loop:
             self.network.parameters = list(self.plan.trained())
         with np.errstate(**usual):
             answers = [callback(epoch, self.network) for callback in callbacks]
-        return any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
+        return self.ranks.any(any(isinstance(answer, bool | np.bool_) and answer for answer in answers))
 
     def _remember_best(self, epoch: Epoch, stopping: EarlyStopping) -> None:
         value = getattr(epoch, stopping.monitor)
@@ -285,13 +335,17 @@ class Loop:
 
     def save(self) -> None:
         """Write the checkpoint, if one was asked for."""
-        if self.save_to is None:
+        if not self._saves:
             return
         now = Checkpoint(self.standing, self.plan.state(), self.history.epochs)
+        self.ranks.on_first(lambda: self._write(now))
+        self._saved_at = time.perf_counter()
+
+    def _write(self, now: Checkpoint) -> None:
+        assert self.save_to is not None
         slots = self.problem.optimizer.slots
         made_by = self.history.backend, self.recipe
         checkpoint.write(self.save_to, self.network, self._identity(), now, slots, *made_by)
-        self._saved_at = time.perf_counter()
 
     def resume(self, path: str | os.PathLike) -> None:
         """Stand where the checkpoint stood."""
@@ -303,3 +357,11 @@ class Loop:
         self.checks.first_epoch = saved.standing.epoch
         self.plan.load_state(saved.state)
         self._resumed = True
+
+
+def _checksum(parameters: Parameters) -> int:
+    """The CRC-32 of all parameters."""
+    checksum = 0
+    for array in chain(*parameters):
+        checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
+    return checksum

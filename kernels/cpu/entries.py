@@ -14,6 +14,7 @@ activate_blocks = Entry("gpubp.kernels.cpu.operations", "activate_blocks")
 pull_back_blocks = Entry("gpubp.kernels.cpu.operations", "pull_back_blocks")
 output_blocks = Entry("gpubp.kernels.cpu.operations", "output_blocks")
 update_padded = Entry("gpubp.kernels.cpu.operations", "update_padded")
+update_spans = Entry("gpubp.kernels.cpu.operations", "update_spans")
 
 deform_rows = Entry("gpubp.kernels.cpu.deform", "deform_rows")
 deform_stage = Entry("gpubp.kernels.cpu.deform", "deform_stage")

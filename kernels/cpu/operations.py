@@ -63,3 +63,18 @@ def update_padded(memory, slots, rule, c):
     n = len(memory) // 4
     vectors = n // (BYTES // memory.itemsize)
     update_rows(memory, 0, n, n, n, 2 * n if slots > 0 else -1, 3 * n, 1, vectors, rule, c, 0)
+
+
+@kernel
+def update_spans(memory, parameters, gradient, slot1, slot2, spans, rule, coefficients, width):
+    """The rule on spans of vectors of parameters, their gradient and slots, which begin at these places of memory.
+
+    spans (n, 3): where each begins, how many vectors it has, and which coefficients of ``width`` are for it, 0 for
+    those of weights or 1 for those of biases. A slot that the rule does not have is −1.
+    """
+    for s in range(len(spans)):
+        at, vectors, c = spans[s, 0], spans[s, 1], spans[s, 2] * width
+        update_rows(
+            memory, parameters + at, 0, gradient + at, 0, slot1 + at if slot1 >= 0 else -1,
+            slot2 + at if slot2 >= 0 else -1, 1, vectors, rule, coefficients, c,
+        )  # fmt: skip

@@ -110,7 +110,8 @@ def steps(net, data, order, batch, coefficients, updates, mode, only, thread, sy
 
     coefficients are the optimizer's of each step, first the weights' and then the biases'; costs and hits (threads,
     steps) get this thread's part of each step's sums, and outputs (samples, n_out), where asked for, the predictions.
-    ``updates`` are those made before: dropout draws its numbers by that.
+    ``updates`` are those made before: dropout draws its numbers by that. Gradients are of one step, and ``batch`` may
+    be larger than it: costs are then divided by that, and the samples are a part of such a batch.
     Where ``only`` is a :func:`phase` and not ALL, no other is run, on what the ones before it left in the memory.
     """
     samples = len(order)
@@ -133,7 +134,8 @@ def steps(net, data, order, batch, coefficients, updates, mode, only, thread, sy
                 )
             forward_all(net, data, order, begin, end, b0, b1, sparse, only, thread, sync)
             if runs(only, OUTPUT_DELTA, 0):
-                cost, hit = output_all(net, begin, b0, b1, stop - first, thread, outputs)
+                whole = batch if mode == GRADIENTS else stop - first
+                cost, hit = output_all(net, begin, b0, b1, whole, thread, outputs)
                 costs[thread, s] += cost
                 hits[thread, s] += hit
             if mode <= GRADIENTS:

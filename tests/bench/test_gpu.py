@@ -171,7 +171,7 @@ def test_a_run_on_the_host(only, second, few, tmp_path, capsys):
         said_of += ["micro: node of a graph: needs a GPU", "micro: copy: needs a GPU"]
         said_of += ["phases: composed, 784-128-10: its kernels count no phases"]
     if not only:
-        said_of += ["device: mnist: no MNIST: name the folder"] + (
+        said_of += ["device: mnist: no mnist: name the folder"] + (
             [] if second else ["race: 97% and 98% of MNIST"]
         )
     assert [line for line in said_of if line not in lines] == []

@@ -78,7 +78,7 @@ def test_the_plan_takes_the_very_images_of_the_reference(kind, threads, settings
     order, plan.step = rng.permutation(90)[:32], 11
     plan._run(plan.samples, order, 32, 1, None, layout.GRADIENTS, only=layout.phase(layout.GATHER, 0))
     pitch = plan.samples.data.pitch or x.shape[1]
-    got = plan._net.unfolded[plan._net.deformed :][: 32 * pitch].reshape(32, pitch)
+    got = plan.net.unfolded[plan.net.deformed :][: 32 * pitch].reshape(32, pitch)
     expected = plan.problem.batch(11, order).inputs
     assert (expected != x[order]).any()
     np.testing.assert_array_equal(got[:, : x.shape[1]], expected)
@@ -146,7 +146,7 @@ FAULTS = {
 @pytest.mark.parametrize("kind", ["pictures"])
 def test_a_fault_in_the_deformation_is_caught(fault, kind, rng):
     plan, _ = plan_of(rng, kind)
-    plan._use(FAULTS[fault](plan._net))
+    plan._use(FAULTS[fault](plan.net))
     checks = check_step(plan, np.arange(32), 0.1).checks
     assert all(check.ok for check in checks) == (fault == "none")
 
@@ -154,7 +154,7 @@ def test_a_fault_in_the_deformation_is_caught(fault, kind, rng):
 @pytest.mark.parametrize("kind", ["drawings", "pictures"])
 def test_nothing_outside_the_plans_memory_is_touched(kind, rng):
     plan, _ = plan_of(rng, kind, threads=2, dropout=[0.2, 0.5])
-    net, margin, wider = plan._net, 1 << 14, []
+    net, margin, wider = plan.net, 1 << 14, []
 
     def within_margins(array):
         wider.append(zeros(len(array) + 2 * margin, np.uint8))  # which begin on a cache line

@@ -232,7 +232,7 @@ def fused_plan(
 @pytest.mark.parametrize("fault", IN_FUSED)
 def test_a_fault_of_dropout_is_caught_in_the_fused_plan(fault, rng):
     plan, _ = fused_plan(rng)
-    plan._use(IN_FUSED[fault](plan._net))
+    plan._use(IN_FUSED[fault](plan.net))
     checks = check_step(plan, np.arange(32), 0.1).checks
     assert all(check.ok for check in checks) == (fault == "none")
 
@@ -273,8 +273,8 @@ def test_the_compiled_bits_are_those_of_the_masks(width, threads, rng):
     only = layout.phase(layout.GATHER, 0)
     plan._run(plan.samples, order, 32, 1, None, layout.GRADIENTS, only=only)
     for i, mask in enumerate(plan.problem.masks(5, order)):
-        place, row = plan._net.layers[i, [layout.KEPT, layout.KEPT_ROW]]
-        bits = plan._net.chance.kept[place : place + 32 * row].reshape(32, row)
+        place, row = plan.net.layers[i, [layout.KEPT, layout.KEPT_ROW]]
+        bits = plan.net.chance.kept[place : place + 32 * row].reshape(32, row)
         got = np.unpackbits(bits, axis=1, bitorder="little")[:, :width]
         np.testing.assert_array_equal(got, mask > 0)
 

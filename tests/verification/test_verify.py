@@ -10,6 +10,7 @@ import pytest
 import gpubp
 from gpubp.backends import get
 from gpubp.backends.cpu.fused import FusedPlan
+from gpubp.distributed.ranks import Alone
 from gpubp.functions import ACTIVATIONS, LOSSES, Activation
 from gpubp.kernels.cpu import layout
 from gpubp.network import Network
@@ -347,7 +348,7 @@ def test_verification_changes_no_bit_of_the_result(backend, rng):
 def test_verifying_an_epoch_keeps_to_its_budget():
     """Two steps cost 0.12 s: a third keeps to 0.2 s, a fourth only to 3% of a run that is long enough."""
     report = Report("of a run", steps=2, seconds=0.12)
-    schedule = CheckSchedule("epoch", 7, report, "a plan")
+    schedule = CheckSchedule("epoch", 7, report, "a plan", Alone())
 
     def chosen(epoch, elapsed):
         return [step for step in range(7) if schedule.includes(epoch, step, 9, elapsed=elapsed)]
@@ -407,7 +408,7 @@ def test_a_fault_is_caught_by_the_first_run_that_meets_it(monkeypatch):
 
     def run(self, order, learning_rates):
         stats = usual(self, order, learning_rates)
-        self._net.memory[self._net.layers[1, layout.W]] += 1e-3
+        self.net.memory[self.net.layers[1, layout.W]] += 1e-3
         return stats
 
     monkeypatch.setattr(FusedPlan, "run", run)

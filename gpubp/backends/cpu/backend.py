@@ -15,6 +15,7 @@ import gpubp.kernels as kernels
 from gpubp.backends.backend import HostBackend, check_rule
 from gpubp.backends.cpu.team import Team
 from gpubp.backends.plan import Plan, Problem
+from gpubp.backends.share import Share
 from gpubp.backends.threads import blas_threads, counted
 from gpubp.data.samples import Samples, as_inputs
 from gpubp.errors import BackendUnavailable, UsageError
@@ -28,6 +29,7 @@ from gpubp.support.machine import cores
 try:
     from gpubp.backends.cpu import fused
     from gpubp.backends.cpu.deform import Deformer
+    from gpubp.backends.cpu.share import FusedShare
     from gpubp.kernels.cpu import entries
     from gpubp.kernels.cpu.layout import padded, turned, turned_back
 
@@ -118,6 +120,10 @@ class NumbaBackend(HostBackend):
         if self.plan_kind == "composed":
             return super().plan(problem)
         return fused.FusedPlan(self.describe(), self.threads, problem)
+
+    def share(self, problem: Problem) -> Share:
+        plan = self.plan(problem)
+        return FusedShare(plan) if isinstance(plan, fused.FusedPlan) else super().share(problem)
 
     def warm_up(self, dtype: str) -> Iterator[tuple[str, float]]:
         """Compile what training in ``dtype`` calls, or load it from the cache: yields what, and the seconds.

@@ -23,6 +23,7 @@ from gpubp.kernels.cpu.deforming import NO_DEFORMING, lined
 from gpubp.kernels.cpu.entry import Packed
 from gpubp.kernels.cpu.machine import BYTES, LINE
 from gpubp.randomness import philox
+from gpubp.reference import Parameters
 from gpubp.support.shared import made_of
 
 # Up to this density, the first layer takes the non-zero inputs of each sample; measured, the same for 32 to 512 units.
@@ -98,13 +99,18 @@ class Memory:
 
     def take(self, count: int) -> int:
         place = self.size
-        line = LINE // self.dtype.itemsize
-        self.size += -(-count // line) * line
+        self.size += whole_lines(count, self.dtype)
         return place
 
     def allocate(self) -> np.ndarray:
         """The array, zeros."""
         return zeros(self.size, self.dtype)
+
+
+def whole_lines(count: int, dtype: np.dtype) -> int:
+    """Elements of as many cache lines as ``count`` of them take."""
+    line = LINE // dtype.itemsize
+    return -(-count // line) * line
 
 
 def zeros(count: int, dtype: np.dtype | type) -> np.ndarray:
@@ -148,9 +154,9 @@ class FusedPlan(Plan):
         self._lay_out()
         listed = len(self.samples.data.records) > 0 and not self.samples.data.pitch
         plain = not self.optimizer.slots and not getattr(self.optimizer, "weight_decay", 0)
-        self.by_sample = listed and plain and self.batch_size <= self._net.chunk
+        self.by_sample = listed and plain and self.batch_size <= self.net.chunk
         for i, (weights, bias) in enumerate(problem.parameters):
-            self._put(self._net.layers[i, layout.W], i, weights, bias)
+            self._put(self.net.layers[i, layout.W], i, weights, bias)
         self._sync = Packed(np.zeros(layout.SYNC_SIZE, np.int64))
         self._no_coefficients = Packed(np.zeros(2, self.dtype))
         self._no_outputs = Packed(np.empty((0, 1), self.dtype))
@@ -164,6 +170,10 @@ class FusedPlan(Plan):
         vectors = -(-n // self._lanes)
         return (vectors if vectors < 16 else vectors | 1) * self._lanes
 
+    def _size(self, i: int) -> int:
+        """Elements of layer i's weights and biases, in rows."""
+        return (self.layers[i].n_in + 1) * self._row(self.layers[i].n_out)
+
     def _lay_out(self) -> None:
         """Make the network's tables and memory, all zeros."""
         memory, team = Memory(self.dtype), self.threads
@@ -176,6 +186,13 @@ class FusedPlan(Plan):
         factors = [memory.take(1) for _ in self.layers] if dropout else []
         left = memory.take(256) if dropout else quotients  # of bytes, where inputs are dropped
         a_prev = memory.take(chunk * self._row(self.layers[0].n_in))
+        columns = layout.W, layout.GRADIENT, layout.SLOT1, layout.SLOT2
+        table[:, columns] = -1
+        for column in columns[
+            : 2 + len(self.optimizer.slots)
+        ]:  # all of a kind one after the other, as one vector
+            for i in range(len(self.layers)):
+                table[i, column] = memory.take(self._size(i))
         for i, layer in enumerate(self.layers):
             entry, row = table[i], self._row(layer.n_out)
             entry[layout.N_IN], entry[layout.N_OUT] = layer.n_in, layer.n_out
@@ -184,10 +201,7 @@ class FusedPlan(Plan):
             wide = layer.n_out >= SHARED_UNITS and layer.activation != "softmax"
             entry[layout.BY_UNITS] = team > 1 and wide
             entry[layout.A_PREV], entry[layout.A_PREV_ROW] = a_prev, self._row(layer.n_in)
-            entry[layout.ROW], size = row, (layer.n_in + 1) * row
-            entry[layout.W], entry[layout.GRADIENT] = memory.take(size), memory.take(size)
-            slots = [memory.take(size) for _ in self.optimizer.slots] + [-1, -1]
-            entry[layout.SLOT1], entry[layout.SLOT2] = slots[:2]
+            entry[layout.ROW] = row
             entry[layout.A] = a_prev = memory.take(chunk * row)
             entry[layout.DELTA] = memory.take(chunk * row)
             if dropout and dropout.dropped[i]:
@@ -248,7 +262,7 @@ class FusedPlan(Plan):
 
     def _use(self, net: layout.Net) -> None:
         """Take this network, and for evaluations the same without dropout and deformed images."""
-        self._net = net
+        self.net = net
         self._packed = self._whole = Packed(net)
         if self.problem.by_chance:
             layers = net.layers.copy()
@@ -284,21 +298,34 @@ class FusedPlan(Plan):
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
         count = len(learning_rates)
         with self._lock:
-            rates = learning_rates, self.step + 1
-            of_weights = of_biases = self.optimizer.coefficients_of(*rates, decay=True)
-            if getattr(self.optimizer, "weight_decay", 0):  # which biases never have
-                of_biases = self.optimizer.coefficients_of(*rates, decay=False)
-            coefficients = np.stack([of_weights, of_biases], axis=1).astype(self.dtype).reshape(-1)
+            coefficients = self.coefficients(learning_rates)
             stats = self._run(self.samples, order, self.batch_size, count, coefficients, layout.TRAIN)
             self.step += count
             return stats
 
-    def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+    def coefficients(self, learning_rates: np.ndarray) -> np.ndarray:
+        """The optimizer's of the steps that come: of each those of weights and those of biases."""
+        rates = learning_rates, self.step + 1
+        of_weights = of_biases = self.optimizer.coefficients_of(*rates, decay=True)
+        if getattr(self.optimizer, "weight_decay", 0):  # which biases never have
+            of_biases = self.optimizer.coefficients_of(*rates, decay=False)
+        return np.stack([of_weights, of_biases], axis=1).astype(self.dtype).reshape(-1)
+
+    def stats_and_gradients(self, order: np.ndarray) -> tuple[StepStats, Parameters]:
         check_batch(len(order), self.batch_size)
         with self._lock:
-            stats = self._run(self.samples, order, len(order), 1, None, layout.GRADIENTS)
-            places = self._net.layers[:, layout.GRADIENT]
-            return stats.mean_cost, [self._get(place, i) for i, place in enumerate(places)]
+            stats = self.sum_gradient(order, len(order))
+            places = self.net.layers[:, layout.GRADIENT]
+            return stats, [self._get(place, i) for i, place in enumerate(places)]
+
+    def sum_gradient(self, order: np.ndarray, whole: int) -> StepStats:
+        """Leave Σ ∂C/∂W over these samples, divided by ``whole`` of them, in the memory."""
+        return self._run(self.samples, order, whole, 1, None, layout.GRADIENTS)
+
+    def vector(self, column: int) -> np.ndarray:
+        """All parameters, their gradients or a slot, by the column in the table of layers: one vector of memory."""
+        first, last = self.net.layers[0, column], self.net.layers[-1, column]
+        return self.net.memory[first : last + whole_lines(self._size(-1), self.dtype)]
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         n = inputs.shape[0]
@@ -308,8 +335,8 @@ class FusedPlan(Plan):
         return outputs
 
     def upload(self, samples: Samples) -> StoredSamples:
-        stored = self._store(samples, room=self._net.most)
-        if stored.most > self._net.most:
+        stored = self._store(samples, room=self.net.most)
+        if stored.most > self.net.most:
             with self._lock:
                 state, self._most = self.state(), stored.most
                 self._lay_out()
@@ -324,7 +351,7 @@ class FusedPlan(Plan):
         parameters: list[np.ndarray] = []
         slots: list[tuple[np.ndarray, ...]] = []
         with self._lock:
-            for i, entry in enumerate(self._net.layers):
+            for i, entry in enumerate(self.net.layers):
                 parameters += self._get(entry[layout.W], i)
                 places = [entry[layout.SLOT1], entry[layout.SLOT2]][: len(self.optimizer.slots)]
                 pairs = [self._get(place, i) for place in places]
@@ -333,11 +360,11 @@ class FusedPlan(Plan):
 
     def trained(self) -> list[tuple[np.ndarray, np.ndarray]]:
         with self._lock:
-            return [self._get(entry[layout.W], i) for i, entry in enumerate(self._net.layers)]
+            return [self._get(entry[layout.W], i) for i, entry in enumerate(self.net.layers)]
 
     def load_state(self, state: PlanState) -> None:
         with self._lock:
-            for i, entry in enumerate(self._net.layers):
+            for i, entry in enumerate(self.net.layers):
                 self._put(entry[layout.W], i, *state.parameters[2 * i : 2 * i + 2])
                 places = [entry[layout.SLOT1], entry[layout.SLOT2]][: len(self.optimizer.slots)]
                 for place, *pair in zip(places, *state.slots[2 * i : 2 * i + 2], strict=True):
@@ -346,9 +373,9 @@ class FusedPlan(Plan):
 
     def _view(self, place: int, i: int) -> np.ndarray:
         """Layer i's (n_in + 1, n_out) at this place: transposed weights, and the bias as the last row."""
-        layer, row = self.layers[i], self._net.layers[i, layout.ROW]
+        layer, row = self.layers[i], self.net.layers[i, layout.ROW]
         rows = layer.n_in + 1
-        return self._net.memory[place : place + rows * row].reshape(rows, row)[:, : layer.n_out]
+        return self.net.memory[place : place + rows * row].reshape(rows, row)[:, : layer.n_out]
 
     def _get(self, place: int, i: int) -> tuple[np.ndarray, np.ndarray]:
         view = self._view(place, i)

@@ -18,6 +18,7 @@ from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.kernels import cuda
 from gpubp.randomness.philox import seed_of
+from gpubp.reference import Parameters
 
 ANY_LINES, ALIGNED_AS_ANY = 4, 6  # the tile for lines that are not aligned, and the one whose size it has
 # Those of a block's rows of the batch, by whether lines are aligned: of up to so many columns, and of more.
@@ -213,11 +214,11 @@ class EpochPlan(Plan):
         self.step += count
         return stats
 
-    def gradients(self, order: np.ndarray) -> tuple[float, list[tuple[np.ndarray, np.ndarray]]]:
+    def stats_and_gradients(self, order: np.ndarray) -> tuple[StepStats, Parameters]:
         check_batch(len(order), self.batch_size)
         order = self._upload_order(order)
         stats = self._launch(self.samples, order, "gradients", self._training, self._coefficients)
-        return stats.mean_cost, pairs(self._split(self._download(self._gradient)))
+        return stats, pairs(self._split(self._download(self._gradient)))
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         n, n_out = inputs.shape[0], self.layers[-1].n_out

@@ -155,7 +155,7 @@ def test_wide_layers_which_threads_share_by_their_units(threads, hidden, kind, d
     wide = SHARED_UNITS
     net = network([N_IN, wide, wide + 37, wide + 1, 7], dtype, hidden=["relu", hidden, "relu"])
     plan = fused(net, prepared(net, inputs(rng, kind, 50), rng), threads=threads)
-    shared = plan._net.layers[:, layout.BY_UNITS]
+    shared = plan.net.layers[:, layout.BY_UNITS]
     assert shared.tolist() == ([0] * 4 if threads == 1 else [1, int(hidden != "softmax"), 1, 0])
     assert_right(plan)
 
@@ -203,9 +203,9 @@ def test_a_batch_is_taken_without_its_zeros_where_these_are_many(rows, sparse, r
     x[:30] = rng.standard_normal((30, N_IN))
     plan = fused(net, prepared(net, x, rng), batch=30)
     assert "non-zero inputs only" in plan.describe()
-    order, (entry, *_) = np.arange(30) + (0 if rows == "full" else 30), plan._net.layers
+    order, (entry, *_) = np.arange(30) + (0 if rows == "full" else 30), plan.net.layers
     row = entry[layout.A_PREV_ROW]
-    a = plan._net.memory[entry[layout.A_PREV] :][: 30 * row].reshape(30, row)[:, :N_IN]
+    a = plan.net.memory[entry[layout.A_PREV] :][: 30 * row].reshape(30, row)[:, :N_IN]
     a[...] = np.nan
     only, none = layout.phase(layout.GATHER, 0), np.zeros(2, np.float32)
     plan._run(plan.samples, order, 30, 1, none, layout.GRADIENTS, only=only)
@@ -468,10 +468,10 @@ def assert_right_within_margins(
     samples = prepared(net, inputs(rng, kind, n, sizes[0]), rng)
     plan = fused(net, samples, batch=batch, threads=threads, optimizer=optimizer or Adam(0.01))
     margin = 1 << 15  # elements
-    wider = np.pad(plan._net.memory, margin, constant_values=np.nan)
-    others = [np.pad(array, margin, constant_values=77) for array in (plan._net.unfolded, plan._net.maps)]
+    wider = np.pad(plan.net.memory, margin, constant_values=np.nan)
+    others = [np.pad(array, margin, constant_values=77) for array in (plan.net.unfolded, plan.net.maps)]
     unfolded, maps = (array[margin:-margin] for array in others)
-    plan._use(plan._net._replace(memory=wider[margin:-margin], unfolded=unfolded, maps=maps))
+    plan._use(plan.net._replace(memory=wider[margin:-margin], unfolded=unfolded, maps=maps))
     for evaluated in ("0.02", "0.3", "alike", "dense"):
         assert_ok(check_evaluation(plan, prepared(net, inputs(rng, evaluated, 300, sizes[0]), rng)))
     assert np.isfinite(plan.predict(rng.standard_normal((300, sizes[0])))).all()
@@ -480,11 +480,11 @@ def assert_right_within_margins(
     assert np.isfinite(flat(plan.state())).all()
     assert np.isnan([wider[:margin], wider[-margin:]]).all()
     assert all((array[:margin] == 77).all() and (array[-margin:] == 77).all() for array in others)
-    for i, entry in enumerate(plan._net.layers):
+    for i, entry in enumerate(plan.net.layers):
         # What fills rows up to whole vectors is in every sum of vectors.
         row = entry[layout.ROW]
         for count, place in zip((sizes[i] + 1, batch), (entry[layout.W], entry[layout.DELTA]), strict=True):
-            filling = plan._net.memory[place : place + count * row].reshape(count, row)[:, sizes[i + 1] :]
+            filling = plan.net.memory[place : place + count * row].reshape(count, row)[:, sizes[i + 1] :]
             np.testing.assert_array_equal(filling, 0)
 
 

@@ -1,0 +1,170 @@
+"""Ranks that exchange by MPI, through mpi4py, and processes that mpiexec started without being told what for.
+
+Source: Message Passing Interface Forum, MPI: A Message-Passing Interface Standard, version 4.0, 2021.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from gpubp.distributed.ranks import Alone, Ranks
+from gpubp.errors import GpubpError, UsageError
+
+PATIENCE = 3.0  # seconds that a rank which failed waits for the others to fail too
+# How many processes a launcher has started, and which of them this is: MPICH and its kin, Open MPI, Slurm's srun.
+LAUNCHED = (
+    ("PMI_SIZE", "PMI_RANK"),
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+)
+
+
+class MpiRanks(Ranks):
+    """The ranks of an mpi4py communicator, which is duplicated: what else is sent over it does not disturb.
+
+    All its ranks must make this together.
+    """
+
+    def __init__(self, comm: Any) -> None:
+        super().__init__()
+        self._mpi = _mpi()
+        self._comm, self._failing = comm.Dup(), comm.Dup()
+        self.rank, self.size = comm.Get_rank(), comm.Get_size()
+        on_this = comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        self.neighbours, self.place = on_this.Get_size(), on_this.Get_rank()
+        on_this.Free()
+        self.hosts = int(self.all(np.array([self.place == 0])).sum())
+        self._inside = False
+
+    def describe(self) -> str:
+        library = self._mpi.Get_library_version().split("\n")[0].partition(",")[0]
+        library = " ".join(library.replace("\0", "").replace("Version:", "").split())
+        return f"{self.size} rank{'s' if self.size > 1 else ''} by {library}"
+
+    def _all(self, array: np.ndarray) -> np.ndarray:
+        found = np.empty((self.size, *array.shape), array.dtype)
+        self._comm.Allgather(np.ascontiguousarray(array), found)
+        return found
+
+    def _deal(self, vector: np.ndarray, cuts: Sequence[int]) -> np.ndarray:
+        counts, own = np.diff(cuts), cuts[self.rank + 1] - cuts[self.rank]
+        found = np.empty((self.size, own), vector.dtype)
+        each = [own] * self.size, [own * rank for rank in range(self.size)]
+        self._comm.Alltoallv([vector, (counts, cuts[:-1])], [found, each])
+        return found
+
+    def _spread(self, vector: np.ndarray, cuts: Sequence[int]) -> None:
+        self._comm.Allgatherv(self._mpi.IN_PLACE, [vector, (np.diff(cuts), cuts[:-1])])
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        if self._inside or self.size == 1:
+            yield
+            return
+        self._inside = True
+        try:
+            with warnings.catch_warnings():
+                if self.rank:
+                    warnings.simplefilter("ignore")  # rank 0 has them too
+                yield
+        except BaseException as error:
+            self._tell(error)
+            raise
+        finally:
+            self._inside = False
+
+    def _tell(self, error: BaseException) -> None:
+        """Wait for the others, who have the same error, to leave too. After one that they do not have, end the job."""
+        waiting, started = self._failing.Ibarrier(), time.monotonic()
+        while not waiting.Test():
+            if time.monotonic() - started > PATIENCE:
+                self._abort(error)
+            time.sleep(0.01)
+
+    def _abort(self, error: BaseException) -> None:
+        where = f"rank {self.rank} on {self._mpi.Get_processor_name()}"
+        if isinstance(error, GpubpError):
+            print(f"error: {where}: {error}", file=sys.__stderr__, flush=True)
+        else:
+            print(f"error: {where} failed:", file=sys.__stderr__)
+            traceback.print_exception(error, file=sys.__stderr__)
+        self._comm.Abort(error.exit_code if isinstance(error, GpubpError) else 1)
+
+
+def ranks_of(distributed: Any) -> Ranks:
+    """The ranks that ``distributed`` means: "mpi", an mpi4py communicator, ranks as they are, or None for one process.
+
+    Raises:
+        UsageError: none of these.
+        GpubpError: MPI is not installed.
+    """
+    if distributed is None:
+        return Alone()
+    if isinstance(distributed, Ranks):
+        return distributed
+    if isinstance(distributed, str):
+        if distributed != "mpi":
+            raise UsageError(f"a run is distributed by mpi, not {distributed!r}")
+        return MpiRanks(_mpi().COMM_WORLD)
+    if not all(hasattr(distributed, name) for name in ("Alltoallv", "Allgatherv", "Ibarrier", "Dup")):
+        raise UsageError(
+            f'distributed must be an mpi4py communicator, such as MPI.COMM_WORLD, or "mpi", not {distributed!r}'
+        )
+    return MpiRanks(distributed)
+
+
+def _mpi() -> Any:
+    """mpi4py's MPI, which starts MPI where that is not done. Raises GpubpError without it, or without a library."""
+    try:
+        return import_module("mpi4py.MPI")
+    except (ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise GpubpError(
+            f'MPI cannot be loaded ({reason}): python -m pip install "gpubp[mpi]", which has mpi4py and MPICH'
+        ) from error
+
+
+def refuse_many_alone() -> None:
+    """Refuse to be one of many processes that would each do the whole of what is asked.
+
+    Raises:
+        UsageError: a launcher of MPI's or Slurm's has started several. The first alone will tell.
+    """
+    for size, _ in LAUNCHED:
+        count = os.environ.get(size, "")
+        if count.isdecimal() and int(count) > 1:
+            silence_unless_first()
+            raise UsageError(
+                f"{count} processes were started, and each would train the whole network by itself: add --distributed "
+                f"mpi to train it together, or start one process"
+            )
+
+
+def silence_unless_first() -> None:
+    """Print nothing more, where a launcher has started several processes and this is not the first of them."""
+    if any(os.environ.get(rank, "0") != "0" for size, rank in LAUNCHED if os.environ.get(size)):
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
+
+
+def threads_each(ranks: Ranks) -> int:
+    """The threads of each rank, so that all on this machine take a core each: theirs may be bound to different ones."""
+    own = (
+        sorted(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else list(range(os.cpu_count() or 1))
+    )
+    host = platform.node()
+    here = [cores for name, cores in ranks.told([host, own]) if name == host]
+    together = {core for cores in here for core in cores}
+    return max(1, min(len(own), len(together) // len(here)))
