@@ -13,7 +13,9 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ import numpy as np
 from gpubp.distributed.ranks import Alone, Ranks
 from gpubp.errors import GpubpError, UsageError
 
+LINE = 64  # bytes of a cache line
 PATIENCE = 3.0  # seconds that a rank which failed waits for the others to fail too
 # How many processes a launcher has started, and which of them this is: MPICH and its kin, Open MPI, Slurm's srun.
 LAUNCHED = (
@@ -28,6 +31,57 @@ LAUNCHED = (
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
 )
+
+
+class Shared:
+    """Memory that all ranks of one machine have: for each a room to write in, which the others read.
+
+    A vector so goes from rank to rank in one copy, or none, where MPI's messages take two or three. There are two
+    rooms of each, used in turn. So whoever writes into one has been waited for by all since they last read it.
+    """
+
+    def __init__(self, mpi: Any, comm: Any) -> None:
+        self._mpi, self._comm, self._rank = mpi, comm, comm.Get_rank()
+        self._window: Any = None
+        self._bytes = 0  # of a room
+        self._rooms: list[list[np.ndarray]] = []  # by turn, and by rank
+        self._turn = 0
+
+    def exchange(self, vector: np.ndarray, written: Sequence[slice]) -> list[np.ndarray]:
+        """Every rank's vector, of the same length on all, as it is where they have written."""
+        self._make(vector.nbytes)
+        self._turn = 1 - self._turn
+        found = [room[: vector.nbytes].view(vector.dtype) for room in self._rooms[self._turn]]
+        for part in written:
+            found[self._rank][part] = vector[part]
+        self._window.Sync()
+        self._comm.Barrier()
+        self._window.Sync()
+        return found
+
+    def _make(self, size: int) -> None:
+        """Rooms of at least so many bytes, on the boundaries of cache lines."""
+        if size <= self._bytes:
+            return
+        self.free()
+        self._bytes = -(-size // LINE) * LINE
+        window = self._mpi.Win.Allocate_shared(2 * self._bytes + LINE, 1, comm=self._comm)
+        window.Lock_all()
+        whole = [self._whole(window, rank) for rank in range(self._comm.Get_size())]
+        self._rooms = [[room[turn * self._bytes :][: self._bytes] for room in whole] for turn in range(2)]
+        self._window = window
+
+    def _whole(self, window: Any, rank: int) -> np.ndarray:
+        memory = np.frombuffer(window.Shared_query(rank)[0], np.uint8)
+        return memory[-memory.ctypes.data % LINE :]
+
+    def free(self) -> None:
+        """Give the memory back; all ranks together."""
+        if self._window is not None:
+            self._rooms = []
+            self._window.Unlock_all()
+            self._window.Free()
+            self._window, self._bytes = None, 0
 
 
 class MpiRanks(Ranks):
@@ -46,6 +100,14 @@ class MpiRanks(Ranks):
         on_this.Free()
         self.hosts = int(self.all(np.array([self.place == 0])).sum())
         self._inside = False
+        self._shared = Shared(self._mpi, self._comm) if self.neighbours == self.size > 1 else None
+
+    def free(self) -> None:
+        """Give back what MPI has of these ranks; all of them together."""
+        if self._shared is not None:
+            self._shared.free()
+        self._comm.Free()
+        self._failing.Free()
 
     def describe(self) -> str:
         library = self._mpi.Get_library_version().split("\n")[0].partition(",")[0]
@@ -57,14 +119,26 @@ class MpiRanks(Ranks):
         self._comm.Allgather(np.ascontiguousarray(array), found)
         return found
 
-    def _deal(self, vector: np.ndarray, cuts: Sequence[int]) -> np.ndarray:
-        counts, own = np.diff(cuts), cuts[self.rank + 1] - cuts[self.rank]
+    def _deal(self, vector: np.ndarray, cuts: Sequence[int]) -> Sequence[np.ndarray]:
+        first, stop = cuts[self.rank], cuts[self.rank + 1]
+        if self._shared is not None:
+            theirs = self._shared.exchange(vector, [slice(first), slice(stop, None)])
+            theirs[self.rank] = vector
+            return [each[first:stop] for each in theirs]
+        counts, own = np.diff(cuts), stop - first
         found = np.empty((self.size, own), vector.dtype)
         each = [own] * self.size, [own * rank for rank in range(self.size)]
         self._comm.Alltoallv([vector, (counts, cuts[:-1])], [found, each])
-        return found
+        return list(found)
 
     def _spread(self, vector: np.ndarray, cuts: Sequence[int]) -> None:
+        if self._shared is not None:
+            pieces = [slice(*pair) for pair in pairwise(cuts)]
+            theirs = self._shared.exchange(vector, [pieces[self.rank]])
+            for rank, piece in enumerate(pieces):
+                if rank != self.rank:
+                    vector[piece] = theirs[rank][piece]
+            return
         self._comm.Allgatherv(self._mpi.IN_PLACE, [vector, (np.diff(cuts), cuts[:-1])])
 
     @contextmanager
@@ -116,12 +190,31 @@ def ranks_of(distributed: Any) -> Ranks:
     if isinstance(distributed, str):
         if distributed != "mpi":
             raise UsageError(f"a run is distributed by mpi, not {distributed!r}")
-        return MpiRanks(_mpi().COMM_WORLD)
+        return _ranks_of_communicator(_mpi().COMM_WORLD)
     if not all(hasattr(distributed, name) for name in ("Alltoallv", "Allgatherv", "Ibarrier", "Dup")):
         raise UsageError(
             f'distributed must be an mpi4py communicator, such as MPI.COMM_WORLD, or "mpi", not {distributed!r}'
         )
-    return MpiRanks(distributed)
+    return _ranks_of_communicator(distributed)
+
+
+def _ranks_of_communicator(comm: Any) -> MpiRanks:
+    """Those made of it before, kept as an attribute: a script may train a thousand networks."""
+    known = comm.Get_attr(_key())
+    if known is None:
+        known = MpiRanks(comm)
+        comm.Set_attr(_key(), known)
+    return known
+
+
+@cache
+def _key() -> int:
+    """The key of an attribute of communicators, which goes with them."""
+
+    def free(comm: Any, key: int, ranks: MpiRanks) -> None:
+        ranks.free()
+
+    return _mpi().Comm.Create_keyval(delete_fn=free)
 
 
 def _mpi() -> Any:

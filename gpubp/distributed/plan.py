@@ -14,7 +14,7 @@ divides, the parts' sums are added in the same pairs on any number of ranks, and
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +54,8 @@ class DistributedPlan(Plan):
         self._cuts = _cuts(len(self.share.parameters), self.ranks.size, self.share.unit)
         self._piece = slice(*self._cuts[self.ranks.rank : self.ranks.rank + 2])
         vector = self.share.gradient
-        self._sums = [np.zeros_like(vector) for _ in range(each.bit_length() - 1)]  # by level of the tree
+        # A vector for each level of the tree below its root, which is the gradient itself.
+        self._sums = [np.zeros_like(vector) for _ in range(each.bit_length() - 1)]
 
     @property
     def kind(self) -> Hashable:
@@ -121,24 +122,33 @@ class DistributedPlan(Plan):
 
     def _sum_gradient(self, order: np.ndarray) -> np.ndarray:
         """Σ of this rank's parts of a batch, divided by the whole of it, left in the gradient; their cost and hits."""
-        return self._sum_parts(order, self._own, 0)
+        if len(self._own) == 1:
+            return self._sum_part(order, self._own[0])
+        return self._sum_parts(order, self._own, self.share.gradient, self._sums)
 
-    def _sum_parts(self, order: np.ndarray, parts: range, level: int) -> np.ndarray:
-        """As :func:`tree_sum` adds them, with one vector kept for each level."""
-        gradient = self.share.gradient
-        if len(parts) == 1:
-            first, stop = self._part(parts[0], len(order))
-            if first == stop:
-                gradient[:] = 0
-                return np.zeros(2)
-            return _sums(self.share.sum_gradient(order[first:stop], len(order)))
-        half = len(parts) // 2
-        sums = self._sum_parts(order, parts[:half], level + 1)
-        kept = self._sums[level]
-        kept[:] = gradient
-        sums = sums + self._sum_parts(order, parts[half:], level + 1)
-        np.add(kept, gradient, out=gradient)
-        return sums
+    def _sum_parts(
+        self, order: np.ndarray, parts: range, into: np.ndarray, room: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """As :func:`tree_sum` adds them: the first half in ``room``, then the second, then both into a vector."""
+        if len(parts) == 2:
+            first = self._sum_part(order, parts[0])
+            room[0][:] = self.share.gradient
+            second = self._sum_part(order, parts[1])
+            np.add(room[0], self.share.gradient, out=into)
+            return first + second
+        half, own = len(parts) // 2, room[-1]
+        first = self._sum_parts(order, parts[:half], own, room[:-1])
+        second = self._sum_parts(order, parts[half:], into, room[:-1])
+        np.add(own, into, out=into)
+        return first + second
+
+    def _sum_part(self, order: np.ndarray, part: int) -> np.ndarray:
+        """Of one part, whose gradient is 0 where it has no samples."""
+        first, stop = self._part(part, len(order))
+        if first == stop:
+            self.share.gradient[:] = 0
+            return np.zeros(2)
+        return _sums(self.share.sum_gradient(order[first:stop], len(order)))
 
     def _reduce(self) -> None:
         """The sum over all ranks into this rank's piece of the gradient."""

@@ -51,8 +51,8 @@ class Ranks(ABC):
         """Every rank's array of this shape and dtype, (size, …)."""
 
     @abstractmethod
-    def _deal(self, vector: np.ndarray, cuts: Sequence[int]) -> np.ndarray:
-        """This rank's piece of every rank's vector, (size, its elements)."""
+    def _deal(self, vector: np.ndarray, cuts: Sequence[int]) -> Sequence[np.ndarray]:
+        """This rank's piece of every rank's vector, each (its elements,), to be read before the next exchange."""
 
     @abstractmethod
     def _spread(self, vector: np.ndarray, cuts: Sequence[int]) -> None:
@@ -68,8 +68,11 @@ class Ranks(ABC):
         with self._measured(array.nbytes * (self.size - 1)):
             return self._all(array)
 
-    def deal(self, vector: np.ndarray, cuts: Sequence[int]) -> np.ndarray:
-        """Every rank's vector (L,) in pieces: rank r is given the elements cuts[r] … cuts[r+1] of all, (size, …)."""
+    def deal(self, vector: np.ndarray, cuts: Sequence[int]) -> Sequence[np.ndarray]:
+        """Every rank's vector (L,) in pieces: rank r is given the elements cuts[r] … cuts[r+1] of each.
+
+        They are to be read before the next exchange.
+        """
         own = cuts[self.rank + 1] - cuts[self.rank]
         with self._measured((len(vector) - own) * vector.itemsize):
             return self._deal(vector, cuts)
@@ -152,8 +155,8 @@ class Alone(Ranks):
     def _all(self, array: np.ndarray) -> np.ndarray:
         return array[None]
 
-    def _deal(self, vector: np.ndarray, cuts: Sequence[int]) -> np.ndarray:
-        return vector[None]
+    def _deal(self, vector: np.ndarray, cuts: Sequence[int]) -> Sequence[np.ndarray]:
+        return [vector]
 
     def _spread(self, vector: np.ndarray, cuts: Sequence[int]) -> None:
         pass

@@ -57,9 +57,9 @@ class ThreadRanks(Ranks):
     def _all(self, array: np.ndarray) -> np.ndarray:
         return np.stack(self.group.exchange(self.rank, array))
 
-    def _deal(self, vector: np.ndarray, cuts: Sequence[int]) -> np.ndarray:
+    def _deal(self, vector: np.ndarray, cuts: Sequence[int]) -> Sequence[np.ndarray]:
         piece = slice(*cuts[self.rank : self.rank + 2])
-        return np.stack([theirs[piece] for theirs in self.group.exchange(self.rank, vector)])
+        return [theirs[piece] for theirs in self.group.exchange(self.rank, vector)]
 
     def _spread(self, vector: np.ndarray, cuts: Sequence[int]) -> None:
         for rank, theirs in enumerate(self.group.exchange(self.rank, vector)):

@@ -1,0 +1,7 @@
+"""``python -m bench.ranks``."""
+
+import sys
+
+from bench.ranks.command import main
+
+sys.exit(main())
