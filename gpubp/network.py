@@ -139,10 +139,12 @@ class Network(Model):
         *,
         name: str = "data",
         like: Inputs | None = None,
+        look_through_mapped: bool = True,
     ) -> Split:
         """Checked inputs, a DataFrame's columns by their names, and targets to learn by this loss.
 
-        The inputs are to be ``like`` these; by default, like those that the network has learned from.
+        The inputs are to be ``like`` these; by default, like those that the network has learned from. NaN in those
+        that are mapped from a file can be left for others to find.
 
         Raises:
             UsageError, DataError: as :func:`gpubp.data.dataset.check_split`, and for columns that are missing.
@@ -150,7 +152,12 @@ class Network(Model):
         like = like or self.inputs
         inputs = like.arranged(inputs, name)
         like.check_shape(getattr(inputs, "shape", ())[1:], name)
-        return check_split(inputs, targets, sample_weight, values=self.task(loss).values, name=name)
+        how: dict[str, Any] = {
+            "values": self.task(loss).values,
+            "look_through_mapped": look_through_mapped,
+            "name": name,
+        }
+        return check_split(inputs, targets, sample_weight, **how)
 
     def prepare(
         self, split: Split, loss: Loss, name: str = "data", *, like: Inputs | None = None

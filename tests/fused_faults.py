@@ -9,7 +9,8 @@ import numpy as np
 
 from gpubp import reference
 from gpubp.backends.backend import Backend
-from gpubp.backends.cpu.fused import FusedPlan, StoredSamples
+from gpubp.backends.cpu.fused import FusedPlan
+from gpubp.backends.cpu.stored import StoredSamples
 from gpubp.backends.plan import PlanState, Problem, StepStats
 from gpubp.data.samples import Samples, as_inputs
 from gpubp.kernels.cpu import layout
@@ -111,7 +112,7 @@ class PhasedPlan(FusedPlan):
         if self._planted("gather", {}, {"out": stale.copy()}, {"out": batch.inputs}) and sparse:
             # How the memory holds sparse inputs is the plan's own affair: they are gathered again, from faulty samples.
             faulty = Samples(batch.inputs, batch.samples.targets, batch.samples.sample_weight)
-            with patch("gpubp.backends.cpu.fused._by_column", return_value=self.samples.data.pitch > 0):
+            with patch("gpubp.backends.cpu.stored._by_column", return_value=self.samples.data.pitch > 0):
                 batch.stored, batch.order = self.upload(faulty), np.arange(len(batch.order))
             self._phase(batch, layout.GATHER, 0)
         stale[...] = batch.inputs

@@ -17,6 +17,7 @@ from gpubp.backends.composed import ComposedPlan
 from gpubp.backends.operations import Array, Operations
 from gpubp.backends.plan import Plan, Problem
 from gpubp.backends.share import CopiedShare, Share
+from gpubp.data.mapped import is_mapped
 from gpubp.data.samples import as_inputs
 from gpubp.errors import UsageError
 from gpubp.kernels import RULES
@@ -68,7 +69,7 @@ class Backend(Operations):
 
 
 class HostBackend(Backend):
-    """A backend whose arrays are NumPy's, so that a copy is all there is to moving one.
+    """A backend whose arrays are NumPy's, so that a copy is all there is to moving one; or none, from a mapped file.
 
     ``threads`` is how many it may use; None for as many as there are.
 
@@ -84,7 +85,7 @@ class HostBackend(Backend):
 
     def to_device(self, array: np.ndarray, out: Array | None = None) -> Array:
         if out is None:
-            return np.array(array, order="C")
+            return array if is_mapped(array) else np.array(array, order="C")
         out[...] = array
         return out
 

@@ -32,6 +32,7 @@ from gpubp.backends.plan import (
     pairs,
     sums_by_step,
 )
+from gpubp.data.mapped import is_mapped
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.functions import Activation
 from gpubp.kernels import LEAKY_SLOPE, LECUN_RATE, LECUN_SCALE, AdamCoefficients, SGDCoefficients
@@ -163,7 +164,8 @@ class InPlacePlan(Plan):
         return outputs
 
     def upload(self, samples: Samples) -> Samples:
-        inputs = np.array(dense_inputs(samples.inputs, self.dtype), order="C")
+        rows = dense_inputs(samples.inputs, self.dtype)
+        inputs = rows if is_mapped(rows) else np.array(rows, order="C")
         return Samples(inputs, samples.targets.copy(), samples.sample_weight.copy())
 
     @np.errstate(over="ignore")

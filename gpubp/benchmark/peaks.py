@@ -14,7 +14,7 @@ from functools import cache, partial
 import numpy as np
 from numba import types
 
-from gpubp.backends.cpu.fused import Memory
+from gpubp.backends.cpu.memory import Memory
 from gpubp.backends.cpu.team import Team
 from gpubp.kernels.cpu.compile import kernel
 from gpubp.kernels.cpu.entry import Entry

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpubp.data.arrays import host_array, refuse_columns, storage
 from gpubp.data.inputs import BYTES, kind_of, shown
+from gpubp.data.mapped import is_mapped
 from gpubp.data.sparse import check_sparse, is_sparse
 from gpubp.data.targets import TO_FIT
 from gpubp.errors import DataError, UsageError
@@ -104,6 +105,7 @@ def check_split(
     *,
     classes: int | None = None,
     values: bool = False,
+    look_through_mapped: bool = True,
     name: str = "data",
 ) -> Split:
     """The Split of arrays from outside, or a DataError that says what is wrong with which of them.
@@ -112,16 +114,19 @@ def check_split(
     targets: integers (N,) or (N, 1) are class labels, from 0; floats (N,) or (N, n_out) are values, and so
         are integers (N, n_out). With `classes` given they are labels below it, whole floats included; with `values`
         integers are values too.
+    look_through_mapped: whether NaN and infinity are looked for in inputs that are mapped from a file, too.
     sample_weight: (N,), not negative, not all zero.
     name: what messages call the data.
     """
-    x = check_inputs(inputs, name)
+    x = check_inputs(inputs, name, look_through_mapped=look_through_mapped)
     y = _check_targets(targets, x.shape[0], classes, values, name)
     weight = None if sample_weight is None else _check_weight(sample_weight, x.shape[0], name)
     return Split(x, y, weight)
 
 
-def check_inputs(inputs: Any, name: str = "data", *, first_row: int = 0) -> Any:
+def check_inputs(
+    inputs: Any, name: str = "data", *, first_row: int = 0, look_through_mapped: bool = True
+) -> Any:
     """Inputs as (N, n_in), C-contiguous, in uint8, float32 or float64; SciPy's sparse ones as a ``csr_array``.
 
     Arrays of other libraries count too (`gpubp.data.arrays.host_array`). Nothing is copied that already is so.
@@ -134,12 +139,19 @@ def check_inputs(inputs: Any, name: str = "data", *, first_row: int = 0) -> Any:
     if is_sparse(x):
         return x
     x = np.ascontiguousarray(x.reshape(len(x), -1), dtype=storage(x))
-    if (at := _first_not_finite(x)) is not None:
-        raise DataError(
-            f"{name}: the input in row {first_row + at[0]}, column {at[1]} is {x[at]}; "
-            "remove or fill in such rows before training"
-        )
+    if (look_through_mapped or not is_mapped(x)) and (said := not_finite(x, name, first_row)):
+        raise DataError(said)
     return x
+
+
+def not_finite(x: np.ndarray, name: str, first_row: int = 0) -> str | None:
+    """What is to be said of the first of these inputs (N, n_in) that is NaN or infinite, counted from that row."""
+    if (at := _first_not_finite(x)) is None:
+        return None
+    return (
+        f"{name}: the input in row {first_row + at[0]}, column {at[1]} is {x[at]}; "
+        "remove or fill in such rows before training"
+    )
 
 
 def rows_of(inputs: Any, name: str = "data") -> Any:

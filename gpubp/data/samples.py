@@ -123,7 +123,7 @@ def _inputs(inputs: Any, dtype: np.dtype, name: str) -> Any:
         return np.ascontiguousarray(inputs)
     with np.errstate(over="ignore"):  # found just below
         rows = as_rows(inputs, dtype)
-    if not np.isfinite(rows.data if is_sparse(rows) else rows).all():
+    if rows.dtype != inputs.dtype and not np.isfinite(rows.data if is_sparse(rows) else rows).all():
         raise DataError(f"{name}: inputs are too large for {dtype}; scale them down or use float64")
     return rows
 

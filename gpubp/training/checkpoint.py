@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import zlib
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from gpubp.backends.plan import PlanState, Problem
 from gpubp.data.dataset import Split
+from gpubp.data.mapped import checksums, is_mapped
 from gpubp.data.samples import Samples
 from gpubp.data.sparse import is_sparse
+from gpubp.distributed.ranks import Alone, Ranks
 from gpubp.errors import DataError, UsageError
 from gpubp.formats import npz
 from gpubp.network import Network, tensor_names
@@ -84,10 +87,16 @@ class Checkpoint:
     epochs: list[Epoch]
 
 
-def fingerprint(samples: Samples | Split) -> str:
-    """Identify data by the number of samples, and a checksum of all they hold."""
-    checksum, x = 0, samples.inputs
+def fingerprint(samples: Samples | Split, ranks: Ranks | None = None) -> str:
+    """Identify data by the number of samples, and a checksum of all they hold.
+
+    Inputs that are mapped from a file are read once, by each rank a share; all ranks are to call this.
+    """
+    checksum, x, together = 0, samples.inputs, ranks or Alone()
     inputs = [x.data, x.indices, x.indptr] if is_sparse(x) else [x]
+    if is_mapped(x):
+        of_blocks = together.told(checksums(x, together.rank, together.size))
+        inputs = [np.array(list(chain(*of_blocks)))]
     for array in (*inputs, samples.targets, samples.sample_weight):
         if array is not None:
             checksum = zlib.crc32(array.reshape(-1).view(np.uint8), checksum)

@@ -14,11 +14,13 @@ from gpubp.backends import Wanted
 from gpubp.backends.backend import Backend
 from gpubp.backends.plan import PlanState, Problem
 from gpubp.backends.work import Work
-from gpubp.data.dataset import Split
+from gpubp.data.dataset import Split, not_finite
 from gpubp.data.inputs import BYTES, UNKNOWN, Inputs, kind_of, names_of, shape_of, size_of
+from gpubp.data.mapped import is_mapped, share_of_rows
 from gpubp.distributed.backend import backend_for
 from gpubp.distributed.mpi import ranks_of
-from gpubp.errors import GpubpError, TrainingWarning, UsageError
+from gpubp.distributed.ranks import Ranks
+from gpubp.errors import DataError, GpubpError, TrainingWarning, UsageError
 from gpubp.functions import LOSSES, Loss, lookup
 from gpubp.model import CLASSES, VALUES
 from gpubp.network import Network
@@ -132,7 +134,9 @@ def fit(
         if early_stopping is not None and validation is None:
             raise UsageError("early stopping watches validation data; give validation=(inputs, targets)")
         _warn_of_clipping(network, objective)
-        split = network.split(inputs, targets, objective, sample_weight, name="training data")
+        how: dict[str, Any] = {"name": "training data", "look_through_mapped": False}
+        split = network.split(inputs, targets, objective, sample_weight, **how)
+        _look_through_mapped(split.inputs, ranks)
         learned = _learned(network.inputs, inputs, split)
         train = network.prepare(split, objective, "training data")
         watched = None
@@ -269,6 +273,16 @@ def _warn_of_clipping(network: Network, loss: Loss) -> None:
         )
 
 
+def _look_through_mapped(inputs: Any, ranks: Ranks) -> None:
+    """Refuse NaN and infinity in training inputs that are mapped from a file, of which each rank reads its share."""
+    if not is_mapped(inputs):
+        return
+    name, rows = "training data", share_of_rows(len(inputs), ranks.rank, ranks.size)
+    own = next(filter(None, (not_finite(inputs[some], name, some.start) for some in rows)), None)
+    if said := next(filter(None, ranks.told(own)), None):
+        raise DataError(said)
+
+
 def _learned(before: Inputs, inputs: Any, split: Split) -> Inputs:
     """What a network has learned from after these inputs, of which ``split`` has those that were checked."""
     return replace(
@@ -282,6 +296,8 @@ def _learned(before: Inputs, inputs: Any, split: Split) -> Inputs:
 
 def _warn_of_dark_images(inputs: Any) -> None:
     """Warn of bytes that are hardly those of images: a table's, say, whose numbers are so small that they fit."""
+    if is_mapped(inputs):
+        inputs = inputs[:: max(1, len(inputs) // 1000)]
     if kind_of(inputs) == BYTES and (largest := inputs.max()) <= DARK:
         warn_caller(
             f"an array of uint8 is taken for images and scaled by 1/255, but the largest of these is {largest}: if "

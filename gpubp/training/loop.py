@@ -329,7 +329,8 @@ class Loop:
         if not self._fingerprints:
             parts = {"data": self.problem.samples, "validation data": self.watched}
             self._fingerprints = {
-                name: None if part is None else checkpoint.fingerprint(part) for name, part in parts.items()
+                name: None if part is None else checkpoint.fingerprint(part, self.ranks)
+                for name, part in parts.items()
             }
         return {**self.settings.header(self.problem), **self._fingerprints}
 

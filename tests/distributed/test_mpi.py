@@ -378,6 +378,38 @@ def test_mpi_that_is_not_there_is_told_with_what_brings_it(run, monkeypatch):
     assert 'python -m pip install "gpubp[mpi]"' in err
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="pages are counted by Linux's /proc")
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_rank_reads_its_part_of_a_file(backend, tmp_path):
+    """Of 512 MB, all in one mini-batch, each of two ranks reads half, and a thousand rows for their usual size.
+
+    With a row Linux maps the 64 KB around it, which is an eighth of the file for a thousand.
+    """
+    reading = """
+import resource
+path, rows, width = "x.bin", 131072, 4096
+if rank == 0:
+    open(path, "wb").truncate(rows * width)  # zeros, which take no room on the disk
+comm.Barrier()
+x = np.memmap(path, np.uint8, "r", shape=(rows, width))
+net = gpubp.Network([width, 4, 3], seed=1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+more = {"epochs": 1, "batch_size": rows, "shuffle": False, "verify": "off", "parts": 32}
+gpubp.fit(net, x, np.arange(rows) % 3, **more, backend=BACKEND, distributed=comm)
+mapping = open("/proc/self/smaps").read().split(path)[1]
+read = int(mapping[mapping.index("Rss:") + 4 :].split()[0])
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(json.dumps([rank, "x", read * 1024 / x.size, grown * 1024 / x.size]), flush=True)
+""".replace("BACKEND", repr(backend))
+    code, out, err = script(2, reading, tmp_path)
+    assert code == 0, err
+    told = [json.loads(line) for line in re.findall(r'\[[01], "x".*?\]', out)]
+    assert len(told) == 2
+    for _, _, read, grown in told:
+        assert 0.5 <= read < 0.7, told
+        assert grown < read + 0.5, told  # a copy would be of all
+
+
 PAGE = (ROOT / "docs" / "ranks.md").read_text(encoding="utf-8")
 COMMANDS = [
     line

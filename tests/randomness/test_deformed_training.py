@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpubp.backends.cpu.fused import FusedPlan, zeros
+from gpubp.backends.cpu.fused import FusedPlan
+from gpubp.backends.cpu.memory import zeros
 from gpubp.backends.plan import Problem
 from gpubp.functions import LOSSES
 from gpubp.kernels.cpu import layout

@@ -4,118 +4,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, NamedTuple
 
 import numpy as np
 
 import gpubp.kernels as kernels
 from gpubp.backends.backend import check_rule
 from gpubp.backends.cpu.deform import signed_seed, tables_of
+from gpubp.backends.cpu.memory import Memory, whole_lines, zeros
+from gpubp.backends.cpu.stored import LEAST_CHUNK_ROWS, MOST_COLUMNS, Storage, StoredSamples
 from gpubp.backends.cpu.team import Team
 from gpubp.backends.plan import Plan, PlanState, Problem, StepStats, check_batch, check_order
 from gpubp.backends.threads import counted
-from gpubp.data.samples import Samples, byte_table, dense_inputs
-from gpubp.data.sparse import is_sparse
+from gpubp.data.samples import Samples, byte_table
 from gpubp.kernels.cpu import entries, layout
-from gpubp.kernels.cpu.deforming import NO_DEFORMING, lined
+from gpubp.kernels.cpu.deforming import NO_DEFORMING
 from gpubp.kernels.cpu.entry import Packed
-from gpubp.kernels.cpu.machine import BYTES, LINE
+from gpubp.kernels.cpu.machine import BYTES
 from gpubp.randomness import philox
 from gpubp.reference import Parameters
-from gpubp.support.shared import made_of
 
-# Up to this density, the first layer takes the non-zero inputs of each sample; measured, the same for 32 to 512 units.
-SPARSE_DENSITY = 0.4
-# It takes them by column, where that is faster: neighbours are so alike that of three, any is not 0 in at most so many
-# times the samples in which one is, and in at most so many of all; and batches have so many samples.
-ALIKE, COLUMN_DENSITY, COLUMN_BATCH = 1.75, 0.7, 24
-MOST_COLUMNS = 8192  # that there is room for, a whole row of each sample in work
-LONGEST_SPARSE = 65535  # inputs that a record can count
 CHUNK_ROWS = 1024  # samples that are in work at a time, at most; larger batches are summed chunk by chunk
-LEAST_CHUNK_ROWS = 256  # … and at least, for evaluations after training in small batches
 SHARED_UNITS = 256  # from so many units on, threads share a layer by its units
 # Multiply-adds of forward products, in a step and in an epoch, from which on a second thread pays: it has to be woken
 # for each call, which takes as long as some millions of them, and waited for in each step.
 SHARED_WORK, SHARED_EPOCH = 400_000, 20_000_000
-
-
-class Form(NamedTuple):
-    """How the records of non-zero inputs are written, as :class:`gpubp.kernels.cpu.layout.Data` has them."""
-
-    by_column: bool
-    n_in: int
-    value_bytes: int
-
-    @property
-    def words(self) -> int:
-        """Words of each record's bitmap; 0 without one."""
-        return layout.map_words(self.n_in) if self.by_column else 0
-
-    @property
-    def pitch(self) -> int:
-        """Bytes from one sample's inputs to the next, where they are taken by column; else 0."""
-        return layout.pitch_of(self.n_in, self.value_bytes) if self.by_column else 0
-
-    def size(self, count):
-        """Bytes of a record of so many non-zero inputs."""
-        if self.by_column:
-            return 8 * self.words + count * self.value_bytes
-        return layout.head_of(self.n_in) + count * (1 + self.value_bytes)
-
-    def starts(self, counts: np.ndarray) -> np.ndarray:
-        """Where the records of samples with so many non-zero inputs begin, (N + 1), each on a cache line."""
-        starts = np.zeros(len(counts) + 1, np.int64)
-        np.cumsum(-(-self.size(counts.astype(np.int64)) // LINE) * LINE, out=starts[1:])
-        return starts
-
-
-@dataclass(frozen=True)
-class StoredSamples:
-    """N samples as the plan keeps them."""
-
-    data: layout.Data
-    count: int
-    density: float
-    most: int  # non-zero inputs of one sample, if they are listed
-    work: np.ndarray  # (marks) mean non-zero inputs between two marks
-    counted: bool = True  # whether the density is known
-
-    def __len__(self) -> int:
-        return self.count
-
-    @cached_property
-    def packed(self) -> Packed:
-        """The data as an argument of kernels."""
-        return Packed(self.data)
-
-
-class Memory:
-    """Offsets into one array, handed out on the boundaries of cache lines."""
-
-    def __init__(self, dtype: np.dtype) -> None:
-        self.dtype, self.size = dtype, 0
-
-    def take(self, count: int) -> int:
-        place = self.size
-        self.size += whole_lines(count, self.dtype)
-        return place
-
-    def allocate(self) -> np.ndarray:
-        """The array, zeros."""
-        return zeros(self.size, self.dtype)
-
-
-def whole_lines(count: int, dtype: np.dtype) -> int:
-    """Elements of as many cache lines as ``count`` of them take."""
-    line = LINE // dtype.itemsize
-    return -(-count // line) * line
-
-
-def zeros(count: int, dtype: np.dtype | type) -> np.ndarray:
-    """A one-dimensional array that begins on a cache line."""
-    return lined(count * np.dtype(dtype).itemsize).view(dtype)
 
 
 def is_compiled(dtype: np.dtype, *, by_chance: bool = False) -> bool:
@@ -142,10 +54,11 @@ class FusedPlan(Plan):
         self.device = device
         self._lanes = BYTES // self.dtype.itemsize
         self.team = Team(threads)
+        self._storage = Storage(self.dtype, self.team, self._row(self.layers[-1].n_out))
         if problem.deformation:
-            self.samples = self._store_images(problem.samples)
+            self.samples = self._storage.store_images(problem.samples, self.batch_size)
         else:
-            self.samples = self._store(problem.samples, room=self.layers[0].n_in, batch=self.batch_size)
+            self.samples = self._storage.store(problem.samples, self.layers[0].n_in, self.batch_size)
         self._most = self.samples.most  # non-zero inputs that there is room for in each sample
         first, *others = (layer.n_in * layer.n_out for layer in self.layers)
         work = sum(others) + first * self.samples.density
@@ -291,8 +204,7 @@ class FusedPlan(Plan):
             of_all = f"1 of {self.team.size} threads, since there is too little to share"
         first = "non-zero inputs only" if len(data.data.records) or data.data.pitch else "all inputs"
         first += ", by column" if data.data.pitch else ", W1 changed by each sample" if self.by_sample else ""
-        many = f"a row may have over {LONGEST_SPARSE:,} of them"
-        since = f"{data.density:.0%} are not 0" if data.counted else many
+        since = data.unknown or f"{data.density:.0%} are not 0"
         return f"fused plan, whole epochs in one call, {first}, since {since}, on {of_all}; {self.device}"
 
     def run(self, order: np.ndarray, learning_rates: np.ndarray) -> StepStats:
@@ -330,12 +242,13 @@ class FusedPlan(Plan):
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         n = inputs.shape[0]
         outputs = np.empty((n, self.layers[-1].n_out), self.dtype)
-        samples = self._store(Samples(inputs, np.zeros_like(outputs), np.ones(n, self.dtype)), room=None)
+        given = Samples(inputs, np.zeros_like(outputs), np.ones(n, self.dtype))
+        samples = self._storage.store(given, None)
         self._run(samples, np.arange(n), n, 1, None, layout.PREDICT, outputs)
         return outputs
 
     def upload(self, samples: Samples) -> StoredSamples:
-        stored = self._store(samples, room=self.net.most)
+        stored = self._storage.store(samples, self.net.most)
         if stored.most > self.net.most:
             with self._lock:
                 state, self._most = self.state(), stored.most
@@ -417,111 +330,3 @@ class FusedPlan(Plan):
                 jobs[0]()
         costs, hits = (sums[0] if len(jobs) == 1 else sums.sum(axis=0) for sums in (costs, hits))
         return StepStats(len(order), costs, hits)
-
-    def _store(self, samples: Samples, *, room: int | None, batch: int = LEAST_CHUNK_ROWS) -> StoredSamples:
-        """``samples`` with records of their non-zero inputs, if those are few and no list needs more than ``room``.
-
-        Sparse inputs are kept as records alone, however many they are. Predictions have no room, None, and get none.
-        ``batch`` samples will be in work at a time.
-        """
-        if is_sparse(samples.inputs) and room is not None:
-            counts = np.diff(samples.inputs.indptr)
-            if counts.max() <= LONGEST_SPARSE:
-                return self._store_sparse(samples, counts, batch)
-        n, n_in = samples.inputs.shape
-        rows = dense_inputs(samples.inputs, self.dtype)
-        inputs, data = rows.reshape(-1), self._data(samples)
-        data = data._replace(bytes=inputs) if inputs.dtype == np.uint8 else data._replace(numbers=inputs)
-        dense = StoredSamples(data, n, 1.0, 0, np.ones(-(-n_in // layout.MARK)))
-        if room is None or n_in > LONGEST_SPARSE:
-            return replace(dense, counted=False)
-        counts = made_of(rows, "counts", lambda: self._counts(inputs, n, n_in))
-        density, most = counts.sum() / inputs.size, int(counts.max())
-        some = made_of(rows, "some", lambda: _thousand(rows))
-        form = Form(_by_column(some, batch), n_in, inputs.itemsize)
-        if not form.by_column and (density > SPARSE_DENSITY or most > room):
-            return replace(dense, density=density)
-        starts, records = made_of(rows, form, lambda: self._records(inputs, n_in, form, counts))
-        limit = form.size(int((COLUMN_DENSITY if form.by_column else SPARSE_DENSITY) * n_in))
-        worth = limit if np.diff(starts).max() > limit else 0
-        data = data._replace(starts=starts, records=records, pitch=form.pitch, most_bytes=worth)
-        return StoredSamples(data, n, density, 0 if form.by_column else most, _work(some))
-
-    def _counts(self, inputs: np.ndarray, n: int, n_in: int) -> np.ndarray:
-        """The non-zero inputs of each sample."""
-        counts = np.zeros(n, np.int64)
-        self.team.share(n, lambda _, first, stop: entries.count_inputs(inputs, n_in, first, stop, counts))
-        return counts
-
-    def _records(
-        self, inputs: np.ndarray, n_in: int, form: Form, counts: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where the records of dense inputs begin, and the records."""
-        starts = form.starts(counts)
-        records = zeros(int(starts[-1]) + LINE, np.uint8)
-        how = inputs, n_in, starts, records, form.words, inputs.itemsize
-        self.team.share(len(counts), lambda _, first, stop: entries.write_records(*how, first, stop))
-        return starts, records
-
-    def _store_images(self, samples: Samples) -> StoredSamples:
-        """Images that are to be deformed: bytes as they are, taken by column where those are alike and few not 0."""
-        n, n_in = samples.inputs.shape
-        some = _thousand(samples.inputs)
-        pitch = Form(_by_column(some, self.batch_size), n_in, 1).pitch
-        data = self._data(samples)._replace(
-            bytes=np.ascontiguousarray(samples.inputs).reshape(-1), pitch=pitch
-        )
-        work = _work(some) if pitch else np.ones(-(-n_in // layout.MARK))
-        return StoredSamples(data, n, float(some.mean()) if pitch else 1.0, 0, work)
-
-    def _store_sparse(self, samples: Samples, counts: np.ndarray, batch: int) -> StoredSamples:
-        """The records of sparse inputs, so many in each row; they are not kept in any other way."""
-        x = samples.inputs
-        n, n_in = x.shape
-        indptr, columns = x.indptr.astype(np.int64, copy=False), x.indices.astype(np.int64, copy=False)
-        values = np.ascontiguousarray(x.data, self.dtype)
-        form = Form(n_in <= MOST_COLUMNS and _by_column(_thousand(x), batch), n_in, values.itemsize)
-        starts = form.starts(counts)
-        records = zeros(int(starts[-1]) + LINE, np.uint8)
-        how = indptr, columns, values, n_in, starts, records, form.words
-        self.team.share(n, lambda _, first, stop: entries.write_sparse_records(*how, first, stop))
-        data = self._data(samples)._replace(starts=starts, records=records, pitch=form.pitch)
-        most = 0 if form.by_column else max(int(counts.max()), 1)
-        work = np.bincount(columns // layout.MARK, minlength=-(-n_in // layout.MARK)) / n
-        return StoredSamples(data, n, len(values) / (n * n_in), most, work)
-
-    def _data(self, samples: Samples) -> layout.Data:
-        """Targets and sample weights as the kernels want them, without inputs."""
-        n, n_out = len(samples), self.layers[-1].n_out
-        width = self._row(n_out)
-        targets = zeros(n * width, self.dtype)
-        targets.reshape(n, width)[:, :n_out] = samples.targets
-        weight = np.ascontiguousarray(samples.sample_weight, self.dtype)
-        none, no_bytes, no_starts = (np.empty(0, kind) for kind in (self.dtype, np.uint8, np.int64))
-        weight = none if (weight == 1).all() else weight
-        return layout.Data(no_bytes, none, no_starts, no_bytes, 0, 0, targets, weight)
-
-
-def _thousand(inputs: Any) -> np.ndarray:
-    """Which inputs are not 0, (n, n_in), in about a thousand samples from all over (N, n_in)."""
-    some = inputs[:: max(1, inputs.shape[0] // 1000)]
-    if not is_sparse(some):
-        return some != 0
-    nonzero = np.zeros(some.shape, bool)
-    nonzero[some.nonzero()] = True
-    return nonzero
-
-
-def _by_column(nonzero: np.ndarray, batch: int) -> bool:
-    """Return True if the first layer is to take inputs by column in such batches, where these (n, n_in) are not 0."""
-    (count, n_in), tile = nonzero.shape, layout.TILE_COLUMNS
-    if batch < COLUMN_BATCH or not tile <= n_in <= MOST_COLUMNS:
-        return False
-    tiles = nonzero[:, : n_in // tile * tile].reshape(count, -1, tile)
-    of_any, of_one = tiles.any(axis=2).mean(), tiles.mean()
-    return bool(of_any < ALIKE * of_one and of_any <= COLUMN_DENSITY)
-
-
-def _work(nonzero: np.ndarray) -> np.ndarray:
-    """Mean inputs of a sample that are not 0 between two marks, (marks)."""
-    return np.add.reduceat(nonzero.mean(axis=0), np.arange(0, nonzero.shape[1], layout.MARK))

@@ -10,7 +10,7 @@ import numpy as np
 import gpubp
 from gpubp import SGD, backends
 from gpubp.backends.backend import Backend
-from gpubp.backends.cpu.fused import StoredSamples
+from gpubp.backends.cpu.stored import StoredSamples
 from gpubp.backends.cuda.backend import CupyBackend
 from gpubp.backends.plan import Plan, Problem
 from gpubp.benchmark import clock

@@ -14,15 +14,9 @@ from llvmlite.binding import get_host_cpu_features
 
 import gpubp
 import gpubp.backends
-from gpubp.backends.cpu.fused import (
-    CHUNK_ROWS,
-    COLUMN_BATCH,
-    SHARED_EPOCH,
-    SHARED_UNITS,
-    SHARED_WORK,
-    FusedPlan,
-    zeros,
-)
+from gpubp.backends.cpu.fused import CHUNK_ROWS, SHARED_EPOCH, SHARED_UNITS, SHARED_WORK, FusedPlan
+from gpubp.backends.cpu.memory import zeros
+from gpubp.backends.cpu.stored import COLUMN_BATCH
 from gpubp.backends.plan import PlanState
 from gpubp.data.samples import Samples
 from gpubp.functions import ACTIVATIONS, LOSSES
