@@ -7,7 +7,7 @@ can exchange any part of them. :class:`gpubp.distributed.plan.DistributedPlan` m
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,6 +60,10 @@ class Share(ABC):
     @abstractmethod
     def update(self, first: int, stop: int, lr: float) -> None:
         """The step's update of parameters first … stop by their gradient; ``plan.step`` counts the updates before."""
+
+    def by_element(self, work: Callable[[slice], object]) -> None:
+        """Do work on vectors that is the same for each element, on as many threads as there are for it."""
+        work(slice(None))
 
     @abstractmethod
     def take_parameters(self) -> None:

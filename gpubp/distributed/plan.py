@@ -131,15 +131,16 @@ class DistributedPlan(Plan):
     ) -> np.ndarray:
         """As :func:`tree_sum` adds them: the first half in ``room``, then the second, then both into a vector."""
         if len(parts) == 2:
+            gradient = self.share.gradient
             first = self._sum_part(order, parts[0])
-            room[0][:] = self.share.gradient
+            self.share.by_element(lambda some: np.copyto(room[0][some], gradient[some]))
             second = self._sum_part(order, parts[1])
-            np.add(room[0], self.share.gradient, out=into)
+            self.share.by_element(lambda some: np.add(room[0][some], gradient[some], out=into[some]))
             return first + second
         half, own = len(parts) // 2, room[-1]
         first = self._sum_parts(order, parts[:half], own, room[:-1])
         second = self._sum_parts(order, parts[half:], into, room[:-1])
-        np.add(own, into, out=into)
+        self.share.by_element(lambda some: np.add(own[some], into[some], out=into[some]))
         return first + second
 
     def _sum_part(self, order: np.ndarray, part: int) -> np.ndarray:

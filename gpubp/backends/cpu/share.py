@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -51,6 +51,13 @@ class FusedShare(Share):
         spans = self._spans_within(first, stop)
         rule = check_rule(self.optimizer), coefficients, len(coefficients) // 2
         entries.update_spans(net.memory, *places, spans, *rule)
+
+    def by_element(self, work: Callable[[slice], object]) -> None:
+        if self.plan.threads == 1:
+            work(slice(None))
+        else:
+            length = len(self.gradient)
+            self.plan.team.share(length, lambda _, first, stop: work(slice(first, stop)))
 
     def take_parameters(self) -> None:
         """They are used where they lie."""
