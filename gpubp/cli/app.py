@@ -33,10 +33,6 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=spelling.NAME)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was done is kept
-    if any(argument.startswith("--distributed") for argument in sys.argv):
-        from gpubp.distributed.mpi import silence_unless_first
-
-        silence_unless_first()
     try:
         code = _exit_code()
         sys.stdout.flush()  # Python's own, at exit, would end in a traceback

@@ -52,16 +52,18 @@ def train(
 ) -> None:
     """Train a network by a recipe and test it. Every field of the recipe has an option."""
     from gpubp import backends
-    from gpubp.distributed.mpi import ranks_of, refuse_many_alone
+    from gpubp.distributed.mpi import ALONE, ranks_of, refuse_many_alone
     from gpubp.distributed.plan import check_parts
     from gpubp.experiments.recipe import RunSettings
     from gpubp.experiments.run import run_recipe
     from gpubp.training.progress import progress_for
 
-    if distributed is None:
-        refuse_many_alone()
-    ranks = ranks_of(distributed)
+    ranks = ranks_of(None if distributed == ALONE else distributed)
+    if distributed != ALONE:
+        refuse_many_alone(ranks)
     first = ranks.rank == 0  # which alone speaks and writes
+    if not first:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
     quiet = quiet or json_path == "-" or not first
     say = (lambda *_: None) if quiet else print
     where: dict[str, Any] = {"data_dir": None if data_dir is None else str(data_dir), "parts": parts}
@@ -166,8 +168,9 @@ def _resumed(
     table, done = training.get("recipe"), training["epoch"]
     if table is None:
         raise DataError(f"{path} holds no recipe: resume it with gpubp.fit(…, resume={str(path)!r})")
-    saved_dir, _ = table.pop("data_dir", None), table.pop("tested_on", None)
-    run, recipe = replace(given, data_dir=given.data_dir or saved_dir), Recipe.from_dict(table, str(path))
+    saved_dir, parts, _ = (table.pop(key, None) for key in ("data_dir", "parts", "tested_on"))
+    run = replace(given, data_dir=given.data_dir or saved_dir, parts=given.parts or parts)
+    recipe = Recipe.from_dict(table, str(path))
     if name is not None and load_recipe(name).name != recipe.name:
         raise UsageError(f"{path} is of recipe {recipe.name!r}, not {name!r}: leave the name out of --resume")
     moved: dict[str, Any] = {key: changes.pop(key) for key in PATHS if key in changes}
@@ -221,4 +224,7 @@ def _conclude(result: Result, folder: Path, say: Say) -> None:
         say(told)
     say(f"model saved in {folder / 'model.npz'}")
     if history.stopped == "interrupted" and result.recipe.splits == 1:
-        say(f"go on with: gpubp train --resume {folder / 'checkpoint.npz'}")
+        again = f"gpubp train --resume {folder / 'checkpoint.npz'}"
+        if history.distribution is not None and history.distribution.ranks > 1:
+            again = f"mpiexec -n {history.distribution.ranks} {again} --distributed mpi"
+        say(f"go on with: {again}")

@@ -33,7 +33,7 @@ def backend_for(
     if ranks.rank == 0:
         of_first = backends.choose(given.name, work, before, given.plan)
     name, why = ranks.decide(of_first)
-    threads, share = given.threads, threads_each(ranks)
+    threads, share = given.threads, min(threads_each(ranks), backends.most_threads())
     if name == "cupy":
         _take_device(ranks.place)
     elif threads is None:

@@ -23,8 +23,11 @@ import numpy as np
 from gpubp.distributed.ranks import Alone, Ranks
 from gpubp.errors import GpubpError, UsageError
 
+INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 LINE = 64  # bytes of a cache line
-PATIENCE = 3.0  # seconds that a rank which failed waits for the others to fail too
+ROOM_LEFT = 16 << 20  # bytes of shared memory that the library has for itself
+ALONE = "no"  # what --distributed says of processes that have nothing to do with each other
+PATIENCE = 10.0  # seconds that a rank which failed waits for the others to fail too
 # How many processes a launcher has started, and which of them this is: MPICH and its kin, Open MPI, Slurm's srun.
 LAUNCHED = (
     ("PMI_SIZE", "PMI_RANK"),
@@ -43,9 +46,18 @@ class Shared:
     def __init__(self, mpi: Any, comm: Any) -> None:
         self._mpi, self._comm, self._rank = mpi, comm, comm.Get_rank()
         self._window: Any = None
-        self._bytes = 0  # of a room
+        self.size = 0  # bytes of a room
         self._rooms: list[list[np.ndarray]] = []  # by turn, and by rank
         self._turn = 0
+
+    @staticmethod
+    def has_room(size: int, ranks: int) -> bool:
+        """Whether there is memory to share for so many ranks with vectors of so many bytes, as far as can be told."""
+        try:
+            found = os.statvfs("/dev/shm")
+        except (AttributeError, OSError):
+            return True
+        return found.f_bavail * found.f_frsize > 2 * ranks * size + ROOM_LEFT
 
     def exchange(self, vector: np.ndarray, written: Sequence[slice]) -> list[np.ndarray]:
         """Every rank's vector, of the same length on all, as it is where they have written."""
@@ -61,14 +73,14 @@ class Shared:
 
     def _make(self, size: int) -> None:
         """Rooms of at least so many bytes, on the boundaries of cache lines."""
-        if size <= self._bytes:
+        if size <= self.size:
             return
         self.free()
-        self._bytes = -(-size // LINE) * LINE
-        window = self._mpi.Win.Allocate_shared(2 * self._bytes + LINE, 1, comm=self._comm)
+        self.size = -(-size // LINE) * LINE
+        window = self._mpi.Win.Allocate_shared(2 * self.size + LINE, 1, comm=self._comm)
         window.Lock_all()
         whole = [self._whole(window, rank) for rank in range(self._comm.Get_size())]
-        self._rooms = [[room[turn * self._bytes :][: self._bytes] for room in whole] for turn in range(2)]
+        self._rooms = [[room[turn * self.size :][: self.size] for room in whole] for turn in range(2)]
         self._window = window
 
     def _whole(self, window: Any, rank: int) -> np.ndarray:
@@ -81,7 +93,7 @@ class Shared:
             self._rooms = []
             self._window.Unlock_all()
             self._window.Free()
-            self._window, self._bytes = None, 0
+            self._window, self.size = None, 0
 
 
 class MpiRanks(Ranks):
@@ -119,9 +131,18 @@ class MpiRanks(Ranks):
         self._comm.Allgather(np.ascontiguousarray(array), found)
         return found
 
+    def _share_memory(self, size: int) -> bool:
+        """Whether vectors of so many bytes go through shared memory: where all ranks have some, and enough of it."""
+        shared = self._shared
+        if shared is not None and size > shared.size and not self.decide(Shared.has_room(size, self.size)):
+            shared.free()
+            self._shared = None
+        return self._shared is not None
+
     def _deal(self, vector: np.ndarray, cuts: Sequence[int]) -> Sequence[np.ndarray]:
         first, stop = cuts[self.rank], cuts[self.rank + 1]
-        if self._shared is not None:
+        if self._share_memory(vector.nbytes):
+            assert self._shared is not None
             theirs = self._shared.exchange(vector, [slice(first), slice(stop, None)])
             theirs[self.rank] = vector
             return [each[first:stop] for each in theirs]
@@ -132,7 +153,8 @@ class MpiRanks(Ranks):
         return list(found)
 
     def _spread(self, vector: np.ndarray, cuts: Sequence[int]) -> None:
-        if self._shared is not None:
+        if self._share_memory(vector.nbytes):
+            assert self._shared is not None
             pieces = [slice(*pair) for pair in pairwise(cuts)]
             theirs = self._shared.exchange(vector, [pieces[self.rank]])
             for rank, piece in enumerate(pieces):
@@ -161,19 +183,24 @@ class MpiRanks(Ranks):
     def _tell(self, error: BaseException) -> None:
         """Wait for the others, who have the same error, to leave too. After one that they do not have, end the job."""
         waiting, started = self._failing.Ibarrier(), time.monotonic()
+        patience = 0.5 if isinstance(error, KeyboardInterrupt) else PATIENCE
         while not waiting.Test():
-            if time.monotonic() - started > PATIENCE:
+            if time.monotonic() - started > patience:
                 self._abort(error)
             time.sleep(0.01)
 
     def _abort(self, error: BaseException) -> None:
-        where = f"rank {self.rank} on {self._mpi.Get_processor_name()}"
+        where, code = f"rank {self.rank} on {self._mpi.Get_processor_name()}", 1
         if isinstance(error, GpubpError):
+            code = error.exit_code
             print(f"error: {where}: {error}", file=sys.__stderr__, flush=True)
+        elif isinstance(error, KeyboardInterrupt):
+            code = INTERRUPTED
+            print(f"interrupted: {where}", file=sys.__stderr__, flush=True)
         else:
             print(f"error: {where} failed:", file=sys.__stderr__)
             traceback.print_exception(error, file=sys.__stderr__)
-        self._comm.Abort(error.exit_code if isinstance(error, GpubpError) else 1)
+        self._comm.Abort(code)
 
 
 def ranks_of(distributed: Any) -> Ranks:
@@ -228,26 +255,31 @@ def _mpi() -> Any:
         ) from error
 
 
-def refuse_many_alone() -> None:
+def refuse_many_alone(ranks: Ranks) -> None:
     """Refuse to be one of many processes that would each do the whole of what is asked.
 
     Raises:
-        UsageError: a launcher of MPI's or Slurm's has started several. The first alone will tell.
+        UsageError: a launcher of MPI's or Slurm's has started several, and they are not ranks of one run. Only the
+            first of them tells.
     """
-    for size, _ in LAUNCHED:
+    for size, rank in LAUNCHED:
         count = os.environ.get(size, "")
-        if count.isdecimal() and int(count) > 1:
-            silence_unless_first()
+        if not count.isdecimal():
+            continue
+        if int(count) > 1 == ranks.size:
+            if os.environ.get(rank, "0") != "0":
+                raise SystemExit(UsageError.exit_code)
+            if isinstance(ranks, MpiRanks):
+                raise UsageError(
+                    f"{count} processes were started, but by a launcher that {ranks.describe()} does not know, so that "
+                    "each is alone: start them with the mpiexec of that library, or have mpi4py load the launcher's "
+                    "(MPI4PY_LIBMPI)"
+                )
             raise UsageError(
                 f"{count} processes were started, and each would train the whole network by itself: add --distributed "
-                f"mpi to train it together, or start one process"
+                f"mpi to train it together, or --distributed {ALONE} if each is to train one of its own"
             )
-
-
-def silence_unless_first() -> None:
-    """Print nothing more, where a launcher has started several processes and this is not the first of them."""
-    if any(os.environ.get(rank, "0") != "0" for size, rank in LAUNCHED if os.environ.get(size)):
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
+        return  # the innermost launcher's word counts
 
 
 def threads_each(ranks: Ranks) -> int:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -44,8 +45,8 @@ class DistributedPlan(Plan):
     ) -> None:
         super().__init__(problem)
         self.ranks = ranks or Alone()
-        self.parts = self.ranks.size if parts is None else parts
-        check_parts(parts, self.ranks.size)
+        self.asked_parts = check_parts(parts, self.ranks.size)
+        self.parts = self.asked_parts or self.ranks.size
         self.share = backend.share(replace(problem, batch_size=-(-problem.batch_size // self.parts)))
         self.local = self.share.plan
         self.products = self.local.products
@@ -163,14 +164,16 @@ class DistributedPlan(Plan):
         return StepStats(samples, costs, hits.astype(np.int64))
 
 
-def check_parts(parts: int | None, ranks: int) -> None:
-    """Raises UsageError for parts that ranks cannot share so that the bits stay the same."""
+def check_parts(parts: Any, ranks: int) -> int | None:
+    """The parts asked for, if any. Raises UsageError for those that ranks cannot share with the same bits."""
     if parts is None:
-        return
-    if isinstance(parts, bool) or not isinstance(parts, int) or parts < 1 or parts & (parts - 1):
+        return None
+    count = 0 if isinstance(parts, bool) or not isinstance(parts, SupportsIndex) else index(parts)
+    if count < 1 or count & (count - 1):
         raise UsageError(f"parts must be a power of two, such as 8, not {parts!r}")
-    if parts % ranks:
-        raise UsageError(f"{parts} parts cannot be shared evenly by {ranks} ranks: start 1, 2, 4, … of them")
+    if count % ranks:
+        raise UsageError(f"{count} parts cannot be shared evenly by {ranks} ranks: start 1, 2, 4, … of them")
+    return count
 
 
 def _sums(stats: StepStats) -> np.ndarray:

@@ -134,7 +134,7 @@ class Ranks(ABC):
             other = next((rank for rank, value in enumerate(values) if value != values[0]), None)
             if other is not None:
                 raise UsageError(
-                    f"the ranks cannot train one network: their {name} differ: {values[0]} on rank 0, and "
+                    f"the ranks cannot train one network, for they differ in {name}: {values[0]} on rank 0, and "
                     f"{values[other]} on rank {other}"
                 )
 

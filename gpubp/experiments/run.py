@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,13 +197,15 @@ def run_recipe(
     result = Result(recipe, recipe.network(recipe.seed), [], [], 0.0)
     checkpoint = folder / CHECKPOINT if folder is not None and recipe.splits == 1 else None
     whole, run = with_whole_paths(recipe, RunSettings(data_dir=None if data_dir is None else str(data_dir)))
-    kept = whole.to_dict() | {"data_dir": run.data_dir}
+    kept = whole.to_dict() | {"data_dir": run.data_dir, "parts": parts}
     settings: dict[str, Any] = {"verify": verify, "save_to": checkpoint, "resume": resume}
     settings |= {"distributed": together, "parts": parts}
     signals = {} if resume is None else read_signals(resume.parent, len(recipe.layers) - 1)
     for seed in range(recipe.seed, recipe.seed + recipe.splits):
         try:
-            data = load_parts(recipe, seed, data_dir, quiet)
+            # Rank 0 first, who may have to download it.
+            data = together.on_first(partial(load_parts, recipe, seed, data_dir, quiet))
+            data = data or load_parts(recipe, seed, data_dir, quiet)
             tested_on = None if data.test is None else fingerprint(data.test)
             if not result.histories:
                 say(data.dataset.summary())

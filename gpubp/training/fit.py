@@ -187,19 +187,23 @@ def fit(
             backend.limits(),
         ):
             loop = Loop(network, problem, settings, backend, verify, *watching, save_to, recipe, ranks, parts)
-            loop.compare_ranks()
+            goes_on = (
+                "a checkpoint" if resume is not None else "a state" if state is not None else "the start"
+            )
+            loop.compare_ranks(goes_on)
             loop.warm_up()
             if resume is not None:
                 loop.resume(resume)
             elif state is not None:
                 loop.go_on_from(state)
+            loop.compare_standing()
             try:
                 loop.run(callbacks, shown, interrupted, usual)
             except GpubpError as error:
                 if loop.has_news:
                     error.history = loop.history
                 raise
-    for said in loop.history.warnings:
+    for said in loop.history.warnings if ranks.rank == 0 else ():
         warn_caller(said, TrainingWarning)
     return loop.history
 

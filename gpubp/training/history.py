@@ -24,28 +24,26 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Distribution:
-    """How several processes trained: ranks on hosts, in ``parts`` of each mini-batch, and what rank 0 exchanged.
+    """How several processes trained: ranks on hosts, in ``parts`` of each mini-batch where asked for.
 
-    ``sent`` are bytes that it sent, ``seconds`` those of all exchanges, in which it also waited for the others.
+    ``sent`` are all bytes that this rank sent; ``seconds`` are those of its exchanges in training, in which it also
+    waited for the others.
     """
 
     ranks: int
     hosts: int
-    parts: int
+    parts: int | None
     sent: int
     seconds: float
 
     def summary(self, training: float) -> str:
         """In a line, beside the seconds of training."""
         hosts = f"{self.hosts} hosts" if self.hosts > 1 else "1 host"
-        each = f", each mini-batch in {self.parts} parts" if self.parts > 1 else ""
+        each = f", each mini-batch in {self.parts} parts" if self.parts else ""
         if self.ranks == 1:
             return f"1 rank{each}"
-        share = f"{min(self.seconds / training, 1):.0%}" if training else "none"
-        return (
-            f"{self.ranks} ranks on {hosts}{each}; {self.sent / 1e6:,.1f} MB sent by each, {share} of the training's "
-            "time for exchanges"
-        )
+        share = f", {self.seconds / training:.0%} of the training's time for exchanges" if training else ""
+        return f"{self.ranks} ranks on {hosts}{each}; {self.sent / 1e6:,.1f} MB sent by rank 0{share}"
 
 
 @dataclass

@@ -76,8 +76,8 @@ class Loop:
         self.watched, self.early_stopping = watched, early_stopping
         self._uploaded: Any = None if watched is None else self.plan.upload(watched)
         self.save_to, self.recipe = save_to, recipe  # of the checkpoint, which rank 0 writes
-        self._saves = ranks.decide(save_to is not None)
-        self._steps_a_second = 0.0
+        self._saves: str | None = ranks.decide(None if save_to is None else os.fspath(save_to))
+        self._steps_a_second, self._exchanged = 0.0, 0.0
         self._saved_at = time.perf_counter()
         self._fingerprints: dict[str, str | None] = {}
         self._resumed = False
@@ -93,6 +93,7 @@ class Loop:
         """Train from where this stands to the end of the last epoch, or until something stops it."""
         shown.start(self.settings.epochs, len(self.problem.samples), self.history)
         self.ranks.traffic = Traffic()
+        asks = self.ranks.any(bool(callbacks))
         if self.checks.policy != "off" and not self.checks.known:
             self._verify_plan()
         while self.standing.epoch < self.settings.epochs and not self._out_of_patience():
@@ -104,7 +105,7 @@ class Loop:
             self._look_out(shown)
             if self.early_stopping is not None:
                 self._remember_best(epoch, self.early_stopping)
-            if callbacks and self._asked_to_stop(epoch, callbacks, usual):
+            if asks and self._asked_to_stop(epoch, callbacks, usual):
                 self.history.stopped = "callback"
                 break
         if self.history.stopped == "done" and self._out_of_patience():
@@ -118,21 +119,44 @@ class Loop:
             self._load(self.standing.best.parameters, self.plan.state())
         self._download()
 
-    def compare_ranks(self) -> None:
+    def compare_ranks(self, goes_on_from: str) -> None:
         """Raises UsageError if the ranks were not given the same to do, or have not the same to do it with."""
-        if self.ranks.size == 1:
+        if not isinstance(self.plan, DistributedPlan) or self.ranks.size == 1:
             return
-        network = checkpoint.shape(self.network)
-        packages = {"gpubp": gpubp.__version__, **machine.packages()}
-        elements = len(self.plan.share.parameters) if isinstance(self.plan, DistributedPlan) else 0
-        own = {"versions": packages, "network": network, "parameters": _checksum(self.problem.parameters)}
-        how = {
-            "epochs": self.settings.epochs,
-            "verify": self.checks.policy,
-            "patience": str(self.early_stopping),
-        }
-        plan = {"backend": self.history.backend, "plan": self.plan.describe(), "padded parameters": elements}
-        self.ranks.check_same({**own, **how, **plan, **self._identity()})
+        local = self.plan.local
+        self.ranks.check_same(
+            {
+                "versions": {"gpubp": gpubp.__version__, **machine.packages()},
+                "backend": self.history.backend,
+                "plan": [type(local).__name__, local.products],
+                "padded parameters": len(self.plan.share.parameters),
+                "parts": self.plan.parts,
+                "network": checkpoint.shape(self.network),
+                "parameters": _checksum(self.problem.parameters),
+                "epochs": self.settings.epochs,
+                "verify": self.checks.policy,
+                "patience": str(self.early_stopping),
+                "what they go on from": goes_on_from,
+                **self._identity(),
+            }
+        )
+
+    def compare_standing(self) -> None:
+        """Raises UsageError if the ranks stand at different places of the run, or with different numbers."""
+        if not isinstance(self.plan, DistributedPlan) or self.ranks.size == 1:
+            return
+        at = self.standing
+        self.ranks.check_same(
+            {
+                "epoch": at.epoch,
+                "step": at.step,
+                "updates": self.plan.step,
+                "generator": at.generator,
+                "parameters": _checksum(self.plan.trained()),
+                "the optimizer's state": [zlib.crc32(slot.data) for slot in self.plan.share.slots],
+                "best epoch": [at.best.epoch, at.best.value],
+            }
+        )
 
     def warm_up(self) -> None:
         """Compile all that a run needs, on a full and a short batch, and undo what that changed."""
@@ -190,8 +214,9 @@ class Loop:
     def _run_steps(self, batch: np.ndarray, rates: np.ndarray) -> StepStats:
         if len(rates) == 1 and self._to_verify(self.standing.step):
             return self._run_verified(batch, float(rates[0]))
-        started = time.perf_counter()
+        started, exchanged = time.perf_counter(), self.ranks.traffic.seconds
         stats = self.plan.run(batch, rates)
+        self._exchanged += self.ranks.traffic.seconds - exchanged
         seconds = self.ranks.seconds_since(started)
         self._steps_a_second = len(rates) / max(seconds, 1e-9)
         self.standing.seconds += seconds
@@ -202,7 +227,7 @@ class Loop:
         step = check_step(self.plan, batch, lr)
         trained = self.ranks.decide(step.seconds)
         self.standing.seconds += trained
-        self.history.verification.steps += bool(step.checks)
+        self.history.verification.steps += self.ranks.any(bool(step.checks))
         self._report(step.checks, self.ranks.seconds_since(started) - trained, step.before)
         return step.stats
 
@@ -212,15 +237,18 @@ class Loop:
         report.title = f"{self.history.backend} backend, epoch {at.epoch + 1}, step {at.step + 1}"
         report.add(checks)
         report.seconds += seconds
-        if report.ok:
+        failed = self.ranks.told(None if report.ok else str(VerificationError(report)))
+        if not any(failed):
             return
+        # What another rank alone has found is told by this one too.
+        others = "".join(f"\n{said}" for said in failed if said and report.ok)
         self.plan.load_state(before)
         self._download()
         if not self.has_news:
-            raise VerificationError(report)
+            raise VerificationError(report, others)
         self.save()
-        saved = f"\nThe model before that step was saved in {self.save_to}." if self._saves else ""
-        raise VerificationError(report, saved)
+        saved = f"\nThe model before that step was saved in {self._saves}." if self._saves else ""
+        raise VerificationError(report, others + saved)
 
     def _verify_plan(self) -> None:
         """Hold the plan to the reference in more than single steps: in runs of several, and in evaluation."""
@@ -264,7 +292,7 @@ class Loop:
         if other:
             raise GpubpError(
                 f"after epoch {self.standing.epoch + 1} the parameters of rank {', '.join(other)} are not those of "
-                "rank 0: memory or the network between them is at fault; the checkpoint before is as it was"
+                "rank 0: a number has changed in memory or between them; train anew, or from an earlier checkpoint"
             )
 
     def _look_out(self, shown: Progress) -> None:
@@ -286,8 +314,8 @@ class Loop:
     def _tell_of_ranks(self) -> None:
         if isinstance(self.plan, DistributedPlan):
             traffic = self.ranks.traffic
-            of_all = self.ranks.size, self.ranks.hosts, self.plan.parts
-            self.history.distribution = Distribution(*of_all, traffic.sent, traffic.seconds)
+            of_all = self.ranks.size, self.ranks.hosts, self.plan.asked_parts
+            self.history.distribution = Distribution(*of_all, traffic.sent, self._exchanged)
 
     def _layers(self) -> Parameters:
         return self.plan.trained()

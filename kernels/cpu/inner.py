@@ -24,6 +24,7 @@ from gpubp.kernels.cpu.vector import INT8, INT16, INT64, Emit, Lanes, emitted, i
 
 # Sums that run beside each other, so that a multiply-add need not wait for the one before it.
 CHAINS = 8
+AS_WIDEST = 16  # of a number of vectors, beyond it
 
 
 def halves(most: int) -> list[int]:
@@ -102,12 +103,12 @@ def sparse_product(
 ):
     """C[r, :] = start[r, :] + Σ_k x[r, k] B[column of k, :], over row r's non-zero inputs in marks m0 … m1.
 
-    ``places[r]`` is where the row's record begins in ``records``. For 8, 4, 2 or 1 vectors.
+    ``places[r]`` is where the row's record begins in ``records``. For 8, 4, 2 or 1 vectors; and ``AS_WIDEST`` more for
+    sums in the order that the widest have, whatever is taken of a layer at a time.
     """
 
-    def variant(width: int) -> None:
+    def variant(width: int, chains: int) -> None:
         offsets = [index(v * emit.lanes) for v in range(width)]
-        chains = max(1, CHAINS // width)
 
         def one_row(r):
             columns, before, count = _listed(emit, records, emit.load(places, r), head, m0, m1)
@@ -140,7 +141,10 @@ def sparse_product(
 
         emit.loop(index(0), rows, 1, [], one_row)
 
-    emit.choose(vectors, {width: partial(variant, width) for width in halves(WIDEST)})
+    variants = {width: partial(variant, width, max(1, CHAINS // width)) for width in halves(WIDEST)}
+    of_widest = max(1, CHAINS // WIDEST)
+    variants |= {AS_WIDEST + width: partial(variant, width, of_widest) for width in halves(WIDEST // 2)}
+    emit.choose(vectors, variants)
 
 
 @emitted()

@@ -26,7 +26,8 @@ SYNC_SIZE = 16  # words of a barrier
     N_OUT,
     VECTORS,  # of a padded row of n_out
     ACTIVATION,
-    BY_UNITS,  # whether threads share the layer's forward by units, not by samples
+    SHAREABLE,  # whether threads, if there are several, share the layer's forward by units, not by samples
+    BY_UNITS,  # whether they do
     A_PREV,  # (chunk, n_in)
     A_PREV_ROW,
     A,  # (chunk, n_out)
@@ -41,7 +42,7 @@ SYNC_SIZE = 16  # words of a barrier
     KEPT,  # (chunk, n_in) bits, of the array of these
     KEPT_ROW,
     LAYER_FIELDS,
-) = range(19)
+) = range(20)
 
 TRAIN, GRADIENTS, EVALUATE, PREDICT = range(4)  # what a call is for
 

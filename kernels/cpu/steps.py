@@ -36,7 +36,7 @@ from gpubp.kernels.cpu.by_column import (
 )
 from gpubp.kernels.cpu.compile import kernel, part
 from gpubp.kernels.cpu.deform import copy_bytes, deform_image
-from gpubp.kernels.cpu.inner import expand_record, sparse_gradient, sparse_product, take, tiles
+from gpubp.kernels.cpu.inner import AS_WIDEST, expand_record, sparse_gradient, sparse_product, take, tiles
 from gpubp.kernels.cpu.layout import (
     A_PREV,
     A_PREV_ROW,
@@ -66,6 +66,7 @@ from gpubp.kernels.cpu.layout import (
     OUTPUT_DELTA,
     PACK_ROWS,
     ROW,
+    SHAREABLE,
     SLOT1,
     SLOT2,
     SPAN,
@@ -402,6 +403,8 @@ def forward_sparse(net, data, begin, first, stop, v0, v1):
     v = v0
     while v < v1:
         wide = widest(v1 - v)
+        # Where threads take their part of the units, all sum in one order, and so does one thread alone.
+        kind = wide + AS_WIDEST if layer[SHAREABLE] and wide < WIDEST else wide
         w = layer[W] + v * lanes
         z = layer[A] + (first - begin) * layer[ROW] + v * lanes
         for m in range(0, marks, FORWARD_MARKS):
@@ -409,7 +412,7 @@ def forward_sparse(net, data, begin, first, stop, v0, v1):
             sparse_product(
                 net.memory, data.records, places, stop - first, head_of(layer[N_IN]), m,
                 min(m + FORWARD_MARKS, marks), net.inputs + (first - begin) * net.most, net.most,
-                w + m * MARK * layer[ROW], layer[ROW], start, start_row, z, layer[ROW], wide,
+                w + m * MARK * layer[ROW], layer[ROW], start, start_row, z, layer[ROW], kind,
             )  # fmt: skip
         v += wide
 

@@ -18,9 +18,11 @@ import psutil
 import pytest
 
 from gpubp.distributed import mpi
+from gpubp.distributed.ranks import Alone
 from gpubp.errors import GpubpError
 from gpubp.formats import npz
 from tests import ROOT, fewer, param
+from tests.distributed import on_ranks
 
 LAUNCHER = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
@@ -38,7 +40,7 @@ needs_signals = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's"
 
 SECONDS = 120  # that any of these may take, on a busy machine
 SCRIPT = """
-import hashlib, json, os, resource, sys
+import hashlib, json, os, resource, signal, sys
 import numpy as np
 import gpubp
 from gpubp import data
@@ -159,13 +161,92 @@ def test_many_processes_that_were_not_told_to_train_together_are_refused(tmp_pat
 def test_launchers_are_known_by_what_they_set(size, rank, monkeypatch):
     for name in (name for pair in mpi.LAUNCHED for name in pair):
         monkeypatch.delenv(name, raising=False)
-    mpi.refuse_many_alone()
+    mpi.refuse_many_alone(Alone())
     monkeypatch.setenv(size, "1")
-    mpi.refuse_many_alone()
+    mpi.refuse_many_alone(Alone())
     monkeypatch.setenv(size, "2")
     monkeypatch.setenv(rank, "0")
     with pytest.raises(GpubpError, match="2 processes"):
-        mpi.refuse_many_alone()
+        mpi.refuse_many_alone(Alone())
+    monkeypatch.setenv(rank, "1")
+    with pytest.raises(SystemExit):  # the first tells it
+        mpi.refuse_many_alone(Alone())
+    assert on_ranks(2, mpi.refuse_many_alone) == [None, None]
+
+
+def test_a_launcher_that_the_library_does_not_know_is_refused(tmp_path):
+    """Open MPI's variables, and MPICH's library: each process is alone, and would train the whole network."""
+    known = {name: "" for pair in mpi.LAUNCHED for name in pair}
+    env = {
+        **os.environ,
+        **known,
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": "0",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "gpubp", "train", "iris", "--distributed", "mpi"]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "by a launcher that" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_that_have_nothing_to_do_with_each_other_may_say_so(tmp_path):
+    how = ("iris", "--splits", "1", "--epochs", "2", "--distributed", "no", "--backend", "numpy")
+    code, out, err = ended(train(2, *how, cwd=tmp_path))
+    assert code in (0, 1), err
+    assert out.count("model saved in") == 2
+
+
+def test_what_ranks_have_no_shared_memory_for_goes_by_messages(tmp_path):
+    lacking = """
+from gpubp.distributed.mpi import Shared, ranks_of
+Shared.has_room = staticmethod(lambda size, ranks: False)
+"""
+    code, out, err = script(2, lacking + TELL, tmp_path)
+    assert code == 0, err
+    found = {row[1] for row in rows(out)}
+    code, out, err = script(2, TELL, tmp_path)
+    assert code == 0, err
+    assert found == {row[1] for row in rows(out)}
+
+
+def test_a_rank_that_is_interrupted_alone_ends_the_job_without_a_traceback(tmp_path):
+    code, out, err = script(
+        2,
+        "fit(callbacks=[lambda *_: signal.raise_signal(2) or signal.raise_signal(2)] if rank else [])",
+        tmp_path,
+    )
+    assert code == 130
+    assert "interrupted: rank 1 on" in err
+    assert "Traceback" not in out + err
+
+
+def test_callbacks_may_be_rank_0s_alone(tmp_path):
+    asked = """
+seen = []
+fit(callbacks=[lambda epoch, network: seen.append(epoch.epoch)] if rank == 0 else [])
+print(json.dumps([rank, "seen", len(seen), 0]), flush=True)
+"""
+    code, out, err = script(2, asked, tmp_path)
+    assert code == 0, err
+    assert sorted(row[2] for row in rows(out)) == [0, 3]
+
+
+def test_ranks_that_go_on_from_different_things_are_refused(tmp_path):
+    going_on = """
+path = f"{rank}.npz"
+gpubp.fit(net, x, y, **{**how, "distributed": None}, save_to=path, seed=rank)
+try:
+    fit(epochs=5, resume=path, seed=0) if CHECKPOINTS else fit(epochs=5, resume="0.npz" if rank == 0 else None)
+except gpubp.GpubpError as error:
+    print(json.dumps([rank, str(error)]), flush=True)
+    sys.exit(7)
+"""
+    for checkpoints, named in ((True, "cannot be resumed here"), (False, "what they go on from")):
+        code, out, err = script(2, going_on.replace("CHECKPOINTS", str(checkpoints)), tmp_path)
+        assert named in out + err
+        assert code in (2, 7), err
 
 
 @pytest.mark.parametrize(
@@ -195,7 +276,8 @@ def test_an_error_that_all_ranks_have_is_told_once(options, code, message, tmp_p
     found, out, err = ended(train(2, *options, cwd=tmp_path))
     assert found == code, err
     assert message in err
-    assert err.count("rror") == 1  # Typer begins with a capital
+    # Typer's, which begin with a capital, are told before anybody is a rank.
+    assert err.count("rror") == (2 if "No such option" in message else 1)
     assert "Traceback" not in err + out
 
 
@@ -356,7 +438,7 @@ def test_ranks_with_other_recipes_are_refused(tmp_path):
     both = [*command, "iris", ":", "-n", "1", *command, "iris", "--lr", "0.3"]
     code, _, err = ended(started(1, *both, cwd=tmp_path))
     assert code == 2, err
-    assert err.count("error: the ranks cannot train one network: their optimizer differ") == 1
+    assert err.count("error: the ranks cannot train one network, for they differ in optimizer") == 1
 
 
 def test_threads_are_shared_by_the_ranks_of_a_machine(tmp_path):

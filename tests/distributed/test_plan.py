@@ -246,14 +246,14 @@ def test_parameters_that_come_apart_stop_the_run(rng):
 @pytest.mark.parametrize(
     ("different", "named"),
     [
-        ({"epochs": 3}, "epochs differ: 2 on rank 0, and 3 on rank 1"),
-        ({"seed": 5}, "seed differ"),
-        ({"optimizer": AdamW()}, "optimizer differ"),
-        ({"loss": "quadratic"}, "loss differ"),
-        ({"dropout": 0.5}, "dropout differ"),
-        ({"verify": "step"}, "verify differ"),
-        ({"parts": 4}, "plan differ"),
-        ({"plan": "composed"}, "plan differ"),
+        ({"epochs": 3}, "they differ in epochs: 2 on rank 0, and 3 on rank 1"),
+        ({"seed": 5}, "they differ in seed"),
+        ({"optimizer": AdamW()}, "they differ in optimizer"),
+        ({"loss": "quadratic"}, "they differ in loss"),
+        ({"dropout": 0.5}, "they differ in dropout"),
+        ({"verify": "step"}, "they differ in verify"),
+        ({"parts": 4}, "they differ in parts"),
+        ({"plan": "composed"}, "they differ in plan"),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
@@ -294,7 +294,7 @@ def test_ranks_that_have_different_things_are_refused(what, rng, monkeypatch):
     named = {"validation": "validation data", "version": "versions"}.get(what, what)
     for error in on_ranks(2, work):
         assert isinstance(error, UsageError), error
-        assert f"their {named} differ" in str(error)
+        assert f"they differ in {named}" in str(error)
 
 
 @pytest.mark.parametrize(("parts", "size"), [(3, 1), (6, 2), (0, 1), (4, 8), (True, 1), (2.0, 1)])

@@ -72,7 +72,7 @@ def test_what_differs_is_named():
 
     for error in on_ranks(3, work):
         assert isinstance(error, UsageError)
-        assert "their seed differ: 3 on rank 0, and 4 on rank 2" in str(error)
+        assert "they differ in seed: 3 on rank 0, and 4 on rank 2" in str(error)
 
 
 def test_bytes_are_counted():

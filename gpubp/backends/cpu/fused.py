@@ -112,7 +112,7 @@ class FusedPlan(Plan):
             entry[layout.VECTORS] = -(-layer.n_out // self._lanes)
             entry[layout.ACTIVATION] = kernels.ACTIVATIONS[layer.activation]
             wide = layer.n_out >= SHARED_UNITS and layer.activation != "softmax"
-            entry[layout.BY_UNITS] = team > 1 and wide
+            entry[layout.SHAREABLE], entry[layout.BY_UNITS] = wide, team > 1 and wide
             entry[layout.A_PREV], entry[layout.A_PREV_ROW] = a_prev, self._row(layer.n_in)
             entry[layout.ROW] = row
             entry[layout.A] = a_prev = memory.take(chunk * row)

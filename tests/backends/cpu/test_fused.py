@@ -562,3 +562,19 @@ def test_a_processor_with_narrower_vectors(features, register, what, tmp_path):
     where = {"cwd": ROOT, "env": os.environ | settings}
     result = subprocess.run(command, **where, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("units", [256, 300, 400, 1000])
+@pytest.mark.parametrize("batch", [16, 64])
+@pytest.mark.parametrize(("kind", "as_bytes"), [("0.19", True), ("0.19", False), ("alike", True)])
+def test_bits_do_not_depend_on_the_threads_that_share_units(units, batch, kind, as_bytes, rng):
+    """Also where a thread's part of them is no whole number of the widest tiles that lists are summed in."""
+    net = Network([N_IN, units, 5], hidden="relu", output="softmax", seed=2)
+    x = inputs(rng, kind, 130, as_bytes=as_bytes)
+    samples = prepared(net, x, rng)
+    states = []
+    for threads in (1, 2, 3):
+        plan = fused(net, samples, batch=batch, threads=threads, optimizer=SGD(0.1, momentum=0.9))
+        plan.run(np.arange(130), np.full(-(-130 // batch), 0.1))
+        states.append(flat(plan.state()).tobytes())
+    assert states[1:] == states[:1] * 2
