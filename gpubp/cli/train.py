@@ -212,7 +212,7 @@ def _conclude(result: Result, folder: Path, say: Say) -> None:
     if history.verification.steps:
         say(history.verification.summary())
     if history.distribution is not None:
-        say(history.distribution.summary(seconds))
+        say(history.distribution.summary())
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if result.accuracy is not None:

@@ -117,9 +117,8 @@ def _machine(result: Result) -> list[tuple[str, str]]:
 
 def _ranks(result: Result) -> str:
     """How several processes trained the last split; of one that cut no mini-batch there is nothing to say."""
-    history = result.histories[-1]
-    trained = sum(epoch.seconds for epoch in history.epochs[history.resumed_epochs :])
-    return "" if history.distribution is None else history.distribution.summary(trained)
+    distribution = result.histories[-1].distribution
+    return "" if distribution is None else distribution.summary()
 
 
 def _shown(value: Any) -> str:

@@ -26,23 +26,25 @@ class Epoch:
 class Distribution:
     """How several processes trained: ranks on hosts, in ``parts`` of each mini-batch where asked for.
 
-    ``sent`` are all bytes that this rank sent; ``seconds`` are those of its exchanges in training, in which it also
-    waited for the others.
+    ``sent`` are all bytes that this rank sent; ``exchanges`` the share of the time of training that went on them, with
+    waiting for the others, but for steps that were verified: None where all were.
     """
 
     ranks: int
     hosts: int
     parts: int | None
     sent: int
-    seconds: float
+    exchanges: float | None
 
-    def summary(self, training: float) -> str:
-        """In a line, beside the seconds of training."""
+    def summary(self) -> str:
+        """In a line."""
         hosts = f"{self.hosts} hosts" if self.hosts > 1 else "1 host"
         each = f", each mini-batch in {self.parts} parts" if self.parts else ""
         if self.ranks == 1:
             return f"1 rank{each}"
-        share = f", {self.seconds / training:.0%} of the training's time for exchanges" if training else ""
+        share = (
+            "" if self.exchanges is None else f", {self.exchanges:.0%} of the training's time for exchanges"
+        )
         return f"{self.ranks} ranks on {hosts}{each}; {self.sent / 1e6:,.1f} MB sent by rank 0{share}"
 
 

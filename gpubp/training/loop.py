@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -77,7 +77,7 @@ class Loop:
         self._uploaded: Any = None if watched is None else self.plan.upload(watched)
         self.save_to, self.recipe = save_to, recipe  # of the checkpoint, which rank 0 writes
         self._saves: str | None = ranks.decide(None if save_to is None else os.fspath(save_to))
-        self._steps_a_second, self._exchanged = 0.0, 0.0
+        self._steps_a_second, self._exchanged, self._ran = 0.0, 0.0, 0.0
         self._saved_at = time.perf_counter()
         self._fingerprints: dict[str, str | None] = {}
         self._resumed = False
@@ -129,9 +129,9 @@ class Loop:
                 "versions": {"gpubp": gpubp.__version__, **machine.packages()},
                 "backend": self.history.backend,
                 "plan": [type(local).__name__, local.products],
-                "padded parameters": len(self.plan.share.parameters),
                 "parts": self.plan.parts,
                 "network": checkpoint.shape(self.network),
+                "padded parameters": len(self.plan.share.parameters),
                 "parameters": _checksum(self.problem.parameters),
                 "epochs": self.settings.epochs,
                 "verify": self.checks.policy,
@@ -145,7 +145,7 @@ class Loop:
         """Raises UsageError if the ranks stand at different places of the run, or with different numbers."""
         if not isinstance(self.plan, DistributedPlan) or self.ranks.size == 1:
             return
-        at = self.standing
+        at, unpack = self.standing, self.plan.share.unpack  # without what is between rows
         self.ranks.check_same(
             {
                 "epoch": at.epoch,
@@ -153,7 +153,7 @@ class Loop:
                 "updates": self.plan.step,
                 "generator": at.generator,
                 "parameters": _checksum(self.plan.trained()),
-                "the optimizer's state": [zlib.crc32(slot.data) for slot in self.plan.share.slots],
+                "the optimizer's state": [_checksum([unpack(slot)]) for slot in self.plan.share.slots],
                 "best epoch": [at.best.epoch, at.best.value],
             }
         )
@@ -218,6 +218,7 @@ class Loop:
         stats = self.plan.run(batch, rates)
         self._exchanged += self.ranks.traffic.seconds - exchanged
         seconds = self.ranks.seconds_since(started)
+        self._ran += seconds
         self._steps_a_second = len(rates) / max(seconds, 1e-9)
         self.standing.seconds += seconds
         return stats
@@ -315,7 +316,8 @@ class Loop:
         if isinstance(self.plan, DistributedPlan):
             traffic = self.ranks.traffic
             of_all = self.ranks.size, self.ranks.hosts, self.plan.asked_parts
-            self.history.distribution = Distribution(*of_all, traffic.sent, self._exchanged)
+            share = self._exchanged / self._ran if self._ran else None
+            self.history.distribution = Distribution(*of_all, traffic.sent, share)
 
     def _layers(self) -> Parameters:
         return self.plan.trained()
@@ -388,8 +390,8 @@ class Loop:
         self._resumed = True
 
 
-def _checksum(parameters: Parameters) -> int:
-    """The CRC-32 of all parameters."""
+def _checksum(parameters: Iterable[Sequence[np.ndarray]]) -> int:
+    """The CRC-32 of all parameters, or what else is an array for each."""
     checksum = 0
     for array in chain(*parameters):
         checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)

@@ -376,6 +376,7 @@ def test_recipes_are_listed(ok):
         "mnist-dropout",
         "mnist-simard",
         "mnist-ciresan-2",
+        "mnist-ciresan-3",
         "fashion-mnist",
         "mnist-mlp32",
         "mnist-nielsen",

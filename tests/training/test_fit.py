@@ -83,7 +83,7 @@ def test_a_run_stopped_inside_an_epoch_resumes_bitwise(questions, data, tmp_path
     path = tmp_path / "checkpoint.npz"
     with monkeypatch.context() as patch:
         asked = nullcontext(lambda: next(answers))
-        patch.setattr("gpubp.training.fit.until_interrupted", lambda: asked)
+        patch.setattr("gpubp.training.fit.until_interrupted", lambda **_: asked)
         _, stopped = trained("numpy", data, save_to=path, **settings)
     assert stopped.stopped == ("interrupted" if questions < 8 else "done")
     resumed, rest = trained("numpy", data, resume=path, **settings)
