@@ -27,6 +27,8 @@ GPU_TESTS = {
     "tests/training/test_fit.py": "cupy",
     "tests/training/test_deform.py": "cupy",
     "tests/test_optimizers.py": "cupy",
+    "tests/data/test_mapped.py": "cupy",
+    "tests/distributed/test_plan.py": "cupy",
 }
 KINDS = ("passed", "failed", "skipped", "error")
 FAILURES_TOLD = 10

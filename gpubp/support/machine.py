@@ -16,7 +16,7 @@ import gpubp
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "gpubp", "numpy", "numba", "llvmlite", "cupy", "cupy-cuda12x", "cupy-cuda13x", "torch", "jax", "jaxlib", "keras",
-    "tensorflow", "scikit-learn", "threadpoolctl", "torchvision",
+    "tensorflow", "scikit-learn", "threadpoolctl", "torchvision", "mpi4py", "mpich",
 )  # fmt: skip
 
 

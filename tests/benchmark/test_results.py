@@ -350,7 +350,11 @@ def test_the_page_says_what_the_file_holds(tmp_path):
 
 @pytest.mark.parametrize(
     "folder",
-    [path for path in sorted(RESULTS.iterdir()) if not re.search("scaling|startup|deformed|many", path.name)],
+    [
+        path
+        for path in sorted(RESULTS.iterdir())
+        if not re.search("scaling|startup|deformed|many|ranks", path.name)
+    ],
     ids=lambda path: path.name,
 )
 def test_results_written_before_are_read(folder, tmp_path):
