@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+INTERRUPTED = 130  # the exit code after Ctrl-C: 128 + SIGINT, the shell's convention
+
 
 class GpubpError(Exception):
     """Something failed that the message explains; exit code 1."""

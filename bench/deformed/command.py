@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from bench import RESULTS, ROOT
+from bench import RESULTS, python_path
 from bench.cpu import choose_peers
 from bench.deformed import report
 from bench.deformed.peers import DATA, INSTALL, NET, PEERS
@@ -79,8 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _measure(made: Report, peers: Sequence[Peer], folder: Path, samples: Path, settings: Settings) -> None:
     """Time the peers, each in a process of its own, and then look at what they make of images."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # workers find this folder
-    env = {**process.environment(settings.threads), "PYTHONPATH": os.pathsep.join(paths)}
+    env = {**process.environment(settings.threads), "PYTHONPATH": python_path()}
     entrants = [
         Entrant(
             peer, process.Worker(folder / f"{peer.name}.stderr", env, WORKER), {"threads": settings.threads}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from signal import SIGINT
 from typing import Any
 
-from bench import ROOT
+from bench import ROOT, python_path
 from bench.gpu.nets import MNIST, SAMPLE, STAND_IN, Sizes, Variant, extra, of_recipe
 from bench.gpu.report import Part, Report, write
 from gpubp.backends.cuda import cubins
@@ -71,11 +70,10 @@ class Run:
     _saved: dict[tuple, tuple[Path, Path, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # children find the source tree
         env = process.environment(machine.cores(), gpu=not self.host)
         # Every process finds in one folder the kernels that the first part has built, or found built ahead.
         self.ahead, self.cubins = cubins.folder(), self.folder / "cubins"
-        self.env = {**env, "PYTHONPATH": os.pathsep.join(paths), cubins.VARIABLE: str(self.cubins)}
+        self.env = {**env, "PYTHONPATH": python_path(), cubins.VARIABLE: str(self.cubins)}
         self.cupy = STAND_IN if self.host else "cupy"
         self.worker = self.new_worker("parts")
 

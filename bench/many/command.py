@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import RESULTS, ROOT
+from bench import RESULTS, python_path
 from bench.many.peers import PEERS
 from bench.many.task import INSTALL, SETS
 from gpubp.benchmark import process, results, shown, terminal
@@ -89,13 +89,12 @@ def _measure(args: argparse.Namespace, peers: Sequence[str], folder: Path) -> li
     """The rounds of each set, its peers in turn, each in a process of its own that is idle meanwhile."""
     rows: list[Row] = []
     for of_set in args.sets.split(","):
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         workers = {}
         here = [name for name in peers if of_set == "alike" or not name.endswith("-same")]
         for name in here:
             # Trials of GridSearchCV have a thread each; all others have theirs in one process.
             threads = 1 if name == "sklearn" else args.threads
-            env = {**process.environment(threads), "PYTHONPATH": os.pathsep.join(paths)}
+            env = {**process.environment(threads), "PYTHONPATH": python_path()}
             workers[name] = process.Worker(folder / f"{name}.stderr", env, "bench.many.worker")
         try:
             for name, worker in workers.items():
@@ -149,13 +148,9 @@ def report(told: dict[str, Any]) -> str:
             rate = Spread.of([row["network_epochs_per_second"] for row in own])
             ratio = Spread.of([row["seconds"] / ours[row["round"]] for row in own if row["round"] in ours])
             assert rate is not None
-            times = (
-                ""
-                if name == OURS or ratio is None
-                else f"{ratio.median:.2f} ({ratio.min:.2f} – {ratio.max:.2f})"
-            )
+            times = "" if name == OURS or ratio is None else ratio.told(".2f")
             memory = max(row["megabytes"] for row in own)
-            told_of = f"{rate.median:.1f} ({rate.min:.1f} – {rate.max:.1f})"
+            told_of = rate.told(".1f")
             lines.append(f"| {PEERS[name][0]} | {told_of} | {times} | {memory:,.0f} |")
         lines.append("")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from bench import RESULTS, ROOT
+from bench import RESULTS, python_path
 from bench.ranks.model import LINKS, Link, Step
 from gpubp.benchmark import process, results, shown, terminal
 from gpubp.benchmark.results import Spread, numbered
@@ -80,7 +80,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Measure what the options mean; the exit code."""
-    launcher = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    launcher = mpiexec()
     if launcher is None:
         raise GpubpError('there is no mpiexec: python -m pip install -e ".[mpi]"')
     origin = results.origin()
@@ -93,9 +93,8 @@ def run(args: argparse.Namespace) -> int:
         terminal.print_lines([f"warning: {busy}"] if (busy := shown.busy(origin["machine"])) else [], console)
         asked = _Launcher(launcher, Path(temporary))
         nets = [net._replace(samples=20 * net.batch) for net in MEASURED] if args.quick else MEASURED
-        rows = [
-            row for net in nets for row in _rounds(asked, net, 1 if args.quick else args.rounds, args.epochs)
-        ]
+        rounds = 1 if args.quick else args.rounds
+        rows = [row for net in nets for row in _rounds(asked, net, rounds, args.epochs)]
         terminal.say("the exchange between two ranks")
         exchange = asked(2, kind="link", sizes=SIZES)["seconds"]
         modelled = []
@@ -104,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
             found = asked(1, kind="shares", layers=net.layers, batch=net.batch, of=RANKS)
             modelled.append({"layers": net.layers, "batch": net.batch, **found})
         origin["machine"]["load_average_after"] = machine.load_average()
-        settings = {"rounds": args.rounds, "epochs": args.epochs}
+        settings = {"rounds": rounds, "epochs": args.epochs}
         told = {"format": FORMAT, "version": FORMAT_VERSION, **origin, "settings": settings}
         told |= {"rows": rows, "exchange": exchange, "model": modelled}
         told = json.loads(json.dumps(told))  # with the keys that a reader of the file has
@@ -116,6 +115,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def mpiexec() -> str | None:
+    """The launcher beside this Python, as a wheel brings it, or else the system's; None without one."""
+    return shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
 class _Launcher:
     """Has a task done by a worker, or by as many as there are ranks."""
 
@@ -124,8 +128,7 @@ class _Launcher:
 
     def __call__(self, ranks: int, threads: int = 1, **task: Any) -> dict[str, Any]:
         """The answer of rank 0. Raises GpubpError, with what they said, if they failed."""
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        env = {**process.environment(threads), "PYTHONPATH": os.pathsep.join(paths)}
+        env = {**process.environment(threads), "PYTHONPATH": python_path()}
         text = json.dumps({**task, "distributed": ranks > 1})
         command = process.module_command("bench.ranks.worker", text, str(self._answer))
         if ranks > 1:
@@ -146,7 +149,13 @@ def _rounds(asked: _Launcher, net: Net, rounds: int, epochs: int) -> list[dict[s
             found = asked(way.ranks, way.threads, kind="epochs", **of_net, **how)
             seconds, exchanges = (sum(found[name]) / epochs for name in ("seconds", "exchanges"))
             terminal.say(f"{net.name}, round {number}: {way.name}, {seconds * 1e3:.0f} ms an epoch")
-            about = {"net": net.name, "batch": net.batch, "way": way.name, "round": number}
+            about = {
+                "net": net.name,
+                "batch": net.batch,
+                "samples": net.samples,
+                "way": way.name,
+                "round": number,
+            }
             rows.append({**about, "seconds": seconds, "exchanges": exchanges, "steps": found["steps"]})
     return rows
 
@@ -162,12 +171,13 @@ def link_of(exchange: dict[str, float]) -> Link:
 def report(told: dict[str, Any]) -> str:
     """The report as Markdown."""
     facts, settings = told["machine"], told["settings"]
+    samples = told["rows"][0]["samples"]
     lines = [
         "# One network on several ranks",
         "",
         f"`python -m bench.ranks`, {told['date'][:10]}, {facts['cpu']}, {facts['cores']} cores: milliseconds an epoch "
-        f"of 60,000 images, median (least – most) of {settings['rounds']} rounds of {settings['epochs']} epochs, in "
-        f"turn; and how many times the time of {FIRST}, round by round.",
+        f"of {samples:,} images, median (least – most) of {settings['rounds']} rounds of {settings['epochs']} "
+        f"epochs, in turn; and how many times the time of {FIRST}, round by round.",
         "",
     ]
     for net in dict.fromkeys(row["net"] for row in told["rows"]):
@@ -199,7 +209,6 @@ def report(told: dict[str, Any]) -> str:
         "latency and bandwidth, which are assumed. The mini-batch stays as large as it is. Times as fast as one rank:",
         "",
     ]
-    links = LINKS
     for found in told["model"]:
         step = Step(
             {int(n): s for n, s in found["gradients"].items()},
@@ -216,7 +225,7 @@ def report(told: dict[str, Any]) -> str:
             + " | ".join(f"{(step.gradients[n] + step.updates[n]) * 1e3:.3g}" for n in RANKS)
             + " |",
         ]
-        for link in links:
+        for link in LINKS:
             told_of = f"{link.name}: {link.latency * 1e6:.0f} µs, {link.bandwidth / 1e9:.3g} GB/s"
             lines.append(f"| {told_of} | " + " | ".join(f"{step.speedup(n, link):.3g}" for n in RANKS) + " |")
         lines.append("")
@@ -226,7 +235,7 @@ def report(told: dict[str, Any]) -> str:
 def _told(values: Sequence[float], form: str) -> str:
     spread = Spread.of(values)
     assert spread is not None
-    return f"{spread.median:{form}} ({spread.min:{form}} – {spread.max:{form}})"
+    return spread.told(form)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

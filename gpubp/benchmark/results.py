@@ -142,6 +142,10 @@ class Spread:
     def of(cls, values: Sequence[float]) -> Spread | None:
         return cls(median(values), min(values), max(values)) if values else None
 
+    def told(self, form: str) -> str:
+        """Median and range, each in this format."""
+        return f"{self.median:{form}} ({self.min:{form}} – {self.max:{form}})"
+
 
 def ratios(row: Row, baseline: Row | None) -> list[float]:
     """In each round that both made, the peer's time over the baseline's: above 1, the baseline is faster.

@@ -12,9 +12,7 @@ from rich.text import Text
 
 from gpubp.benchmark import shown
 from gpubp.benchmark.shown import NAME, NUMBER, Cell
-from gpubp.errors import GpubpError
-
-INTERRUPTED = 130
+from gpubp.errors import INTERRUPTED, GpubpError
 
 
 def exit_code(command: Callable[[], int]) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gpubp.errors import GpubpError
+from gpubp.errors import INTERRUPTED, GpubpError
 from gpubp.support import spelling
 
 app = typer.Typer(
@@ -22,8 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpubp.cli.app import INTERRUPTED, app
+from gpubp.cli.app import app
 from gpubp.cli.options import DataDirOption, JsonOption, QuietOption, path, require_json, write_json
-from gpubp.errors import GpubpError, UsageError
+from gpubp.errors import INTERRUPTED, GpubpError, UsageError
 
 if TYPE_CHECKING:
     from gpubp.benchmark.measure import Case

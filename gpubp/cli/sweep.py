@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from gpubp.cli import options
-from gpubp.cli.app import INTERRUPTED, app
+from gpubp.cli.app import app
 from gpubp.cli.options import option
-from gpubp.errors import GpubpError, UsageError
+from gpubp.errors import INTERRUPTED, GpubpError, UsageError
 
 VARY = "A field of the recipe and its values, lr=0.1,0.2, or a range, lr=1e-3..1e-1; once a field"
 SEARCH = "grid (all), random:N, or optuna:N, which learns from what it has seen; N settings"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpubp.cli import options
-from gpubp.cli.app import INTERRUPTED, app
+from gpubp.cli.app import app
 from gpubp.cli.options import option
-from gpubp.errors import GpubpError, UsageError
+from gpubp.errors import INTERRUPTED, GpubpError, UsageError
 
 if TYPE_CHECKING:
     from gpubp.experiments.recipe import Recipe, RunSettings

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpubp.data.inputs import Inputs, size_of
+from gpubp.data.inputs import Inputs, a_thousand, size_of
 from gpubp.data.tables import Table, number
 from gpubp.support.warning import warn_caller
 
@@ -93,7 +93,7 @@ class Doubts:
 
     def known(self, values: np.ndarray) -> Known:
         """What these columns, all rows of which have been looked through, let one know of others."""
-        some = np.abs(values[:: max(1, len(values) // 1000)])
+        some = np.abs(a_thousand(values))
         return Known(self._low, self._high, np.median(some, axis=0))
 
     def _add(self, rows: np.ndarray) -> None:

@@ -218,13 +218,18 @@ class Inputs:
         return [places[name] for name in self.names], left_over
 
 
+def a_thousand(rows: Any) -> Any:
+    """A thousand or two of many rows, from all over, dense or sparse; of few, all."""
+    return rows[:: max(1, rows.shape[0] // 1000)]
+
+
 def size_of(inputs: Any) -> float:
     """The usual size of a row (N, n_in), dense or sparse: the median of the rows' root mean squares.
 
     Rows of zeros do not count, and of many rows a thousand or two do. A mean over all would be that of the few rows
     with the largest numbers, which another part of the same table may lack.
     """
-    few = inputs[:: max(1, inputs.shape[0] // 1000)]
+    few = a_thousand(inputs)
     with np.errstate(over="ignore"):
         if is_sparse(few):
             squares = with_values(few, np.square(few.data, dtype=np.float64)).sum(axis=1)

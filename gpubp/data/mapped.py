@@ -7,11 +7,12 @@ together look through a part each.
 from __future__ import annotations
 
 import mmap
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+from gpubp.support.checksums import crc32
 
 BLOCKS = 64  # that the rows of a mapped array are looked through in, whoever looks
 
@@ -31,5 +32,4 @@ def share_of_rows(count: int, rank: int, ranks: int) -> Iterator[slice]:
 
 def checksums(array: np.ndarray, rank: int, ranks: int) -> list[int]:
     """The CRC-32 of each of this rank's blocks of rows."""
-    rows = share_of_rows(len(array), rank, ranks)
-    return [zlib.crc32(np.ascontiguousarray(array[some]).view(np.uint8).reshape(-1).data) for some in rows]
+    return [crc32([array[some]]) for some in share_of_rows(len(array), rank, ranks)]

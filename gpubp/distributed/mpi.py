@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from gpubp.distributed.ranks import Alone, Ranks
-from gpubp.errors import GpubpError, UsageError
+from gpubp.errors import INTERRUPTED, GpubpError, UsageError
+from gpubp.support.machine import own_cores
 
-INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 LINE = 64  # bytes of a cache line
 ROOM_LEFT = 16 << 20  # bytes of shared memory that the library has for itself
 ALONE = "no"  # what --distributed says of processes that have nothing to do with each other
@@ -284,12 +284,7 @@ def refuse_many_alone(ranks: Ranks) -> None:
 
 def threads_each(ranks: Ranks) -> int:
     """The threads of each rank, so that all on this machine take a core each: theirs may be bound to different ones."""
-    own = (
-        sorted(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else list(range(os.cpu_count() or 1))
-    )
-    host = platform.node()
+    own, host = own_cores(), platform.node()
     here = [cores for name, cores in ranks.told([host, own]) if name == host]
     together = {core for cores in here for core in cores}
     return max(1, min(len(own), len(together) // len(here)))

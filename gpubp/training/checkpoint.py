@@ -7,7 +7,6 @@ epoch's parameters as best_W1, …; and the sums of the epoch in progress. Its h
 from __future__ import annotations
 
 import os
-import zlib
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
@@ -24,6 +23,7 @@ from gpubp.errors import DataError, UsageError
 from gpubp.formats import npz
 from gpubp.network import Network, tensor_names
 from gpubp.optimizers import Schedule
+from gpubp.support.checksums import crc32
 from gpubp.support.hints import apart
 from gpubp.training.history import Epoch
 from gpubp.training.stopping import Best
@@ -92,15 +92,13 @@ def fingerprint(samples: Samples | Split, ranks: Ranks | None = None) -> str:
 
     Inputs that are mapped from a file are read once, by each rank a share; all ranks are to call this.
     """
-    checksum, x, together = 0, samples.inputs, ranks or Alone()
+    x, together = samples.inputs, ranks or Alone()
     inputs = [x.data, x.indices, x.indptr] if is_sparse(x) else [x]
     if is_mapped(x):
         of_blocks = together.told(checksums(x, together.rank, together.size))
         inputs = [np.array(list(chain(*of_blocks)))]
-    for array in (*inputs, samples.targets, samples.sample_weight):
-        if array is not None:
-            checksum = zlib.crc32(array.reshape(-1).view(np.uint8), checksum)
-    return f"{len(samples)} samples, crc32 {checksum:08x}"
+    arrays = (*inputs, samples.targets, samples.sample_weight)
+    return f"{len(samples)} samples, crc32 {crc32(array for array in arrays if array is not None):08x}"
 
 
 def write(

@@ -15,7 +15,7 @@ from gpubp.backends.backend import Backend
 from gpubp.backends.plan import PlanState, Problem
 from gpubp.backends.work import Work
 from gpubp.data.dataset import Split, not_finite
-from gpubp.data.inputs import BYTES, UNKNOWN, Inputs, kind_of, names_of, shape_of, size_of
+from gpubp.data.inputs import BYTES, UNKNOWN, Inputs, a_thousand, kind_of, names_of, shape_of, size_of
 from gpubp.data.mapped import is_mapped, share_of_rows
 from gpubp.distributed.backend import backend_for
 from gpubp.distributed.mpi import ranks_of
@@ -145,9 +145,8 @@ def fit(
             if names_of(wanted) or len(of_targets) > 1:  # one column of targets needs no name
                 wanted = Inputs(names=of_targets).arranged(wanted, "validation targets")
             named = names_of(inputs) or names_of(validation[0])
-            like = (
-                learned if named else replace(learned, names=())
-            )  # one word on columns without names is enough
+            # One word on columns without names is enough.
+            like = learned if named else replace(learned, names=())
             held = network.split(validation[0], wanted, objective, name="validation data", like=like)
             watched = network.prepare(held, objective, "validation data", like=learned).samples
         by_accuracy = early_stopping is not None and early_stopping.monitor == "validation_accuracy"
@@ -301,7 +300,7 @@ def _learned(before: Inputs, inputs: Any, split: Split) -> Inputs:
 def _warn_of_dark_images(inputs: Any) -> None:
     """Warn of bytes that are hardly those of images: a table's, say, whose numbers are so small that they fit."""
     if is_mapped(inputs):
-        inputs = inputs[:: max(1, len(inputs) // 1000)]
+        inputs = a_thousand(inputs)
     if kind_of(inputs) == BYTES and (largest := inputs.max()) <= DARK:
         warn_caller(
             f"an array of uint8 is taken for images and scaled by 1/255, but the largest of these is {largest}: if "

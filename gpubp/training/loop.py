@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -21,6 +20,7 @@ from gpubp.errors import GpubpError, UsageError
 from gpubp.network import Network
 from gpubp.reference import Parameters
 from gpubp.support import machine
+from gpubp.support.checksums import crc32
 from gpubp.training import checkpoint
 from gpubp.training.checkpoint import Checkpoint, Settings, Standing
 from gpubp.training.checks import CheckSchedule, what_is_computed
@@ -132,7 +132,7 @@ class Loop:
                 "parts": self.plan.parts,
                 "network": checkpoint.shape(self.network),
                 "padded parameters": len(self.plan.share.parameters),
-                "parameters": _checksum(self.problem.parameters),
+                "parameters": crc32(chain(*self.problem.parameters)),
                 "epochs": self.settings.epochs,
                 "verify": self.checks.policy,
                 "patience": str(self.early_stopping),
@@ -152,8 +152,8 @@ class Loop:
                 "step": at.step,
                 "updates": self.plan.step,
                 "generator": at.generator,
-                "parameters": _checksum(self.plan.trained()),
-                "the optimizer's state": [_checksum([unpack(slot)]) for slot in self.plan.share.slots],
+                "parameters": crc32(chain(*self.plan.trained())),
+                "the optimizer's state": [crc32(unpack(slot)) for slot in self.plan.share.slots],
                 "best epoch": [at.best.epoch, at.best.value],
             }
         )
@@ -288,7 +288,7 @@ class Loop:
         """Hold the ranks' parameters to each other: they computed each piece once and must have the same."""
         if self.ranks.size == 1:
             return
-        found = self.ranks.all(np.array([_checksum(self.plan.trained())]))[:, 0]
+        found = self.ranks.all(np.array([crc32(chain(*self.plan.trained()))]))[:, 0]
         other = [str(rank) for rank in np.flatnonzero(found != found[0])]
         if other:
             raise GpubpError(
@@ -388,11 +388,3 @@ class Loop:
         self.checks.first_epoch = saved.standing.epoch
         self.plan.load_state(saved.state)
         self._resumed = True
-
-
-def _checksum(parameters: Iterable[Sequence[np.ndarray]]) -> int:
-    """The CRC-32 of all parameters, or what else is an array for each."""
-    checksum = 0
-    for array in chain(*parameters):
-        checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
-    return checksum

@@ -13,7 +13,7 @@ from gpubp.optimizers import SGD
 from gpubp.training.checkpoint import fingerprint
 from tests.conftest import backend_by_name, small_net
 from tests.distributed import on_ranks
-from tests.networks import samples_of
+from tests.networks import problem_of, samples_of
 
 
 def in_file(array, folder):
@@ -91,8 +91,6 @@ def test_a_mapped_array_is_not_copied(rng, tmp_path):
     samples = samples_of(net, x, y)
     assert is_mapped(samples.inputs)
     for kind in ("numpy", "numpy, composed", "numba", "numba, composed"):
-        from tests.networks import problem_of
-
         plan = backend_by_name(kind).plan(problem_of(net, samples, batch=24))
         stored = plan.samples.data.bytes if kind == "numba" else plan.samples.inputs
         assert is_mapped(stored), kind

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.ranks.command import mpiexec
 from gpubp.distributed import mpi
 from gpubp.distributed.ranks import Alone
 from gpubp.errors import GpubpError
@@ -24,7 +24,7 @@ from gpubp.formats import npz
 from tests import ROOT, fewer, param
 from tests.distributed import on_ranks
 
-LAUNCHER = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+LAUNCHER = mpiexec()
 
 
 def why_no_mpi() -> str | None:

@@ -101,9 +101,8 @@ class FusedPlan(Plan):
         a_prev = memory.take(chunk * self._row(self.layers[0].n_in))
         columns = layout.W, layout.GRADIENT, layout.SLOT1, layout.SLOT2
         table[:, columns] = -1
-        for column in columns[
-            : 2 + len(self.optimizer.slots)
-        ]:  # all of a kind one after the other, as one vector
+        # All of a kind lie one after the other, as one vector.
+        for column in columns[: 2 + len(self.optimizer.slots)]:
             for i in range(len(self.layers)):
                 table[i, column] = memory.take(self._size(i))
         for i, layer in enumerate(self.layers):
@@ -284,20 +283,27 @@ class FusedPlan(Plan):
                     self._put(place, i, *pair)
             self.step = state.step
 
-    def _view(self, place: int, i: int) -> np.ndarray:
+    def get(self, memory: np.ndarray, place: int, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """A copy of layer i's W and b, or what else is for each, which lie there in memory."""
+        view = self._view(memory, place, i)
+        return np.array(view[:-1].T, order="C"), view[-1].copy()
+
+    def put(self, memory: np.ndarray, place: int, i: int, weights: np.ndarray, bias: np.ndarray) -> None:
+        """The other way round."""
+        view = self._view(memory, place, i)
+        view[:-1], view[-1] = weights.T, bias
+
+    def _view(self, memory: np.ndarray, place: int, i: int) -> np.ndarray:
         """Layer i's (n_in + 1, n_out) at this place: transposed weights, and the bias as the last row."""
         layer, row = self.layers[i], self.net.layers[i, layout.ROW]
         rows = layer.n_in + 1
-        return self.net.memory[place : place + rows * row].reshape(rows, row)[:, : layer.n_out]
+        return memory[place : place + rows * row].reshape(rows, row)[:, : layer.n_out]
 
     def _get(self, place: int, i: int) -> tuple[np.ndarray, np.ndarray]:
-        view = self._view(place, i)
-        return np.array(view[:-1].T, order="C"), view[-1].copy()
+        return self.get(self.net.memory, place, i)
 
     def _put(self, place: int, i: int, weights: np.ndarray, bias: np.ndarray) -> None:
-        view = self._view(place, i)
-        view[:-1] = weights.T
-        view[-1] = bias
+        self.put(self.net.memory, place, i, weights, bias)
 
     def _run(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
@@ -63,28 +64,18 @@ class FusedShare(Share):
         """They are used where they lie."""
 
     def unpack(self, vector: np.ndarray) -> list[np.ndarray]:
-        arrays: list[np.ndarray] = []
-        for rows in self._views(vector):
-            arrays += [np.array(rows[:-1].T, order="C"), rows[-1].copy()]
-        return arrays
+        pairs = (self.plan.get(vector, start, i) for i, start in enumerate(self._starts))
+        return list(chain(*pairs))
 
     def pack(self, arrays: Sequence[np.ndarray], vector: np.ndarray) -> None:
-        for rows, weights, bias in zip(self._views(vector), arrays[::2], arrays[1::2], strict=True):
-            rows[:-1], rows[-1] = weights.T, bias
+        for i, (start, *pair) in enumerate(zip(self._starts, arrays[::2], arrays[1::2], strict=True)):
+            self.plan.put(vector, start, i, *pair)
 
     @cached_property
     def _starts(self) -> list[int]:
         """Where each layer begins in a vector."""
         places = self.plan.net.layers[:, layout.W]
         return [int(place) for place in places - places[0]]
-
-    def _views(self, vector: np.ndarray) -> list[np.ndarray]:
-        """(n_in + 1, n_out) of each layer, of which the last row are the biases."""
-        rows = self.plan.net.layers[:, layout.ROW].tolist()
-        return [
-            vector[start : start + (layer.n_in + 1) * row].reshape(-1, row)[:, : layer.n_out]
-            for start, row, layer in zip(self._starts, rows, self.plan.layers, strict=True)
-        ]
 
     @cached_property
     def _spans(self) -> list[Span]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from gpubp.backends.cpu.memory import zeros
 from gpubp.backends.cpu.team import Team
+from gpubp.data.inputs import a_thousand
 from gpubp.data.mapped import is_mapped
 from gpubp.data.samples import Samples, dense_inputs
 from gpubp.data.sparse import is_sparse
@@ -174,7 +175,7 @@ class Storage:
 
 def _thousand(inputs: Any) -> np.ndarray:
     """Which inputs are not 0, (n, n_in), in about a thousand samples from all over (N, n_in)."""
-    some = inputs[:: max(1, inputs.shape[0] // 1000)]
+    some = a_thousand(inputs)
     if not is_sparse(some):
         return some != 0
     nonzero = np.zeros(some.shape, bool)
